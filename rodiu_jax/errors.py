@@ -1,0 +1,36 @@
+"""The two ways the program stops: input that a person must mend, and work that failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_LONGEST_VALUE = 80
+
+
+class InputError(ValueError):
+    """Bad usage or bad input: one line that names file, field, value and what was expected (exit status 2).
+
+    Args:
+      source: file or option the value came from.
+      field: path of the value inside it, such as ``deployments[0].tp``; empty for the file as a whole.
+      value: the value found, shortened when long; omit it where there is none (a missing field).
+      expected: what would have been accepted.
+    """
+
+    _NO_VALUE = object()
+
+    def __init__(self, source: str | Path, field: str, expected: str, value: object = _NO_VALUE) -> None:
+        self.source, self.field, self.expected = str(source), field, expected
+        parts = [str(source)] + ([field] if field else [])
+        if value is not self._NO_VALUE:
+            shown = repr(value)
+            if len(shown) > _LONGEST_VALUE:
+                shown = shown[: _LONGEST_VALUE - 3] + "..."
+            expected = f"got {shown}, expected {expected}"
+        else:
+            expected = f"expected {expected}"
+        super().__init__(": ".join([*parts, expected]).replace("\n", " "))
+
+
+class WorkFailed(RuntimeError):
+    """The input was right but the work could not be done (exit status 1)."""

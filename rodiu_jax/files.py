@@ -1,0 +1,85 @@
+"""Reading and writing whole files: what is under its final name is complete."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rodiu_jax.errors import InputError
+
+
+@contextmanager
+def write_whole(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it is renamed into place, on any failure removed.
+
+    Raises:
+      InputError: the folder does not exist or cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(path, "", "the name of a file, not of a folder")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    except OSError as error:
+        raise InputError(path, "", f"an existing folder that can be written ({error.strerror})") from None
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp makes private files
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    with write_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_text(path: str | Path) -> str:
+    """Read UTF-8 text; a file that is missing, unreadable or not text is an `InputError`."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(path, "", f"a readable file ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(path, "", "UTF-8 text") from None
+
+
+def read_json(path: str | Path) -> Any:
+    """Parse JSON; NaN and Infinity are refused, as the standard does."""
+
+    def refuse(constant: str) -> float:
+        raise InputError(path, "", "finite numbers only", constant)
+
+    def finite(text: str) -> float:
+        number = float(text)
+        return number if math.isfinite(number) else refuse(text)
+
+    try:
+        return json.loads(read_text(path), parse_constant=refuse, parse_float=finite)
+    except json.JSONDecodeError as error:
+        raise InputError(path, f"line {error.lineno} column {error.colno}", f"JSON ({error.msg})") from None
+    except RecursionError:
+        raise InputError(path, "", "JSON nested less deeply") from None
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Parse TOML."""
+    try:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(path, "", f"TOML ({error})") from None
+    except RecursionError:
+        raise InputError(path, "", "TOML nested less deeply") from None

@@ -1,0 +1,1 @@
+"""Solvers of the deployment problem: they import the core, the core knows none of them."""

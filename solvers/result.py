@@ -1,0 +1,71 @@
+"""What every method answers for one scenario."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rodiu_jax.plan import Plan
+
+Status = Literal["optimal", "gap_limit", "time_limit", "infeasible", "error"]
+
+OPTIMAL_GAP = 1e-6
+"""Relative gap at or below which a result may call itself ``optimal``."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A proven bracket of one scenario's optimal cost.
+
+    Attributes:
+      instance: the scenario.
+      status: ``optimal`` (gap <= `OPTIMAL_GAP`), ``gap_limit`` (stopped at the gap asked for), ``time_limit``,
+        ``infeasible`` (proven: no plan exists) or ``error`` (``message`` says why). Never optimistic.
+      objective: total cost in $ per period of ``plan`` as the independent checker computes it; inf without one.
+      bound: proven lower bound in $ per period; -inf where nothing is proven, inf when infeasible.
+      costs: ``total_cost``, ``rental_cost``, ``storage_cost``, ``delay_cost``, ``unmet_cost`` of the plan.
+      plan: a plan that the independent checker accepted, or None.
+      seconds: wall time spent.
+    """
+
+    instance: int
+    status: Status
+    objective: float = math.inf
+    bound: float = -math.inf
+    costs: dict[str, float] | None = None
+    plan: Plan | None = None
+    seconds: float = math.nan
+    message: str = ""
+
+    @property
+    def gap(self) -> float:
+        """(objective - bound) / |objective|; inf where a side is missing, nan when infeasible."""
+        return relative_gap(self.bound, self.objective)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of ``rodiu solve`` (MODEL section 8); what is not known is null."""
+
+        def known(x: float) -> float | None:
+            return x if math.isfinite(x) else None
+
+        return {
+            "instance": self.instance,
+            "status": self.status,
+            "objective": known(self.objective),
+            "bound": known(self.bound),
+            "gap": known(self.gap),
+            "costs": self.costs,
+            "plan": None if self.plan is None else self.plan.to_json(),
+            "seconds": known(self.seconds),
+            **({"message": self.message} if self.message else {}),
+        }
+
+
+def relative_gap(lower: float, upper: float) -> float:
+    """(upper - lower) / |upper|, 0 when both are equal (two zeros included)."""
+    if upper == lower and math.isfinite(upper):
+        return 0.0
+    if not (math.isfinite(lower) and math.isfinite(upper)):
+        return math.nan if lower == math.inf else math.inf
+    return (upper - lower) / abs(upper) if upper else math.inf

@@ -1,0 +1,123 @@
+"""The independent checker: one plan on one instance, by name, in NumPy float64.
+
+It restates MODEL sections 3 to 5 and shares no arithmetic with `rodiu_jax.evaluate` or the solvers, so that one
+mistake cannot hide in both. Every plan that the program reports has passed through here.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from rodiu_jax.instance import Instances
+from rodiu_jax.plan import Plan
+from rodiu_jax.verdict import FAMILIES, TOLERANCE, Verdict
+
+
+def _largest_excess(weights: list[float], budget: float) -> float:
+    """Sum of the ``floor(budget)`` largest weights plus the fraction of the next one."""
+    ordered = sorted(weights, reverse=True)
+    whole = min(int(math.floor(budget)), len(ordered))
+    total = math.fsum(ordered[:whole])
+    if whole < len(ordered):
+        total += (budget - whole) * ordered[whole]
+    return total
+
+
+def check_plan(plan: Plan, instances: Instances, b: int) -> Verdict:
+    """Costs, margins and feasibility of ``plan`` on scenario ``b``.
+
+    Source: MODEL sections 3, 4 and 5; tolerance and scales as `Verdict` says.
+    """
+    f = instances.one(b)
+    query = {name: i for i, name in enumerate(instances.query_names)}
+    model = {name: j for j, name in enumerate(instances.model_names)}
+    gpu = {name: k for k, name in enumerate(instances.gpu_names)}
+    speed = {int(n): float(s) for n, s in zip(f.tp_degree, f.tp_speedup, strict=True)}
+    tp = {(d.model, d.gpu): d.tp for d in plan.deployments}
+    tokens = [float(h) + float(o) for h, o in zip(f.input_tokens, f.output_tokens, strict=True)]
+    hours = float(f.rental_hours)
+    adversary_d = 0.0 if instances.uncertainty == "none" else float(f.gamma_delay)
+    adversary_e = 0.0 if instances.uncertainty == "none" else float(f.gamma_error)
+
+    delay_cost = unmet_cost = 0.0
+    moved_data = 0.0  # GB of the served traffic
+    kv = dict.fromkeys(tp, 0.0)
+    flops = dict.fromkeys(tp, 0.0)
+    named: dict[str, float] = {}  # every single constraint's margin, by its full name
+    for name, i in query.items():
+        mine = [r for r in plan.routes if r.query == name]
+        rate, length = float(f.arrival_rate[i]), tokens[i]
+        mean_delay = mean_error = served = 0.0
+        excess_d: list[float] = []
+        excess_e: list[float] = []
+        for r in mine:
+            j, k, pair = model[r.model], gpu[r.gpu], (r.model, r.gpu)
+            shrink_d = shrink_e = 1.0
+            if instances.uncertainty == "ddu" and r.share > 0:
+                shrink_d -= float(f.delay_impact[j, k])
+                shrink_e -= float(f.error_impact[j, k])
+            ms = length * r.share / speed[tp[pair]]
+            mean_delay += float(f.delay_nominal[i, j, k]) * ms
+            excess_d.append(float(f.delay_deviation[i, j, k]) * shrink_d * ms)
+            mean_error += float(f.error_nominal[i, j, k]) * r.share
+            excess_e.append(float(f.error_deviation[i, j, k]) * shrink_e * r.share)
+            served += r.share
+            kv[pair] += float(f.kv_per_token[j]) * length * rate * float(f.residency_hours) * r.share
+            flops[pair] += float(f.compute_per_token[i]) * length * r.share
+            moved_data += float(f.token_size[i]) * length * rate / 1000.0 * r.share
+        worst_delay = mean_delay + _largest_excess(excess_d, adversary_d)
+        worst_error = mean_error + _largest_excess(excess_e, adversary_e)
+        unmet = plan.unmet.get(name, 0.0)
+        delay_cost += hours * float(f.delay_penalty[i]) * rate * worst_delay
+        unmet_cost += hours * float(f.unmet_penalty[i]) * rate * unmet
+        cap, limit = float(f.unmet_cap), int(f.max_routes)
+        most_ms, most_errors = float(f.delay_threshold[i]), float(f.error_threshold[i])
+        named[f"demand[{name}]"] = -abs(served + unmet - 1.0)
+        named[f"unmet[{name}]"] = (cap - unmet) / (cap or 1.0)
+        if limit > 0:
+            used = sum(r.share > 0 for r in mine)
+            named[f"routes[{name}]"] = (limit - used) / limit
+        named[f"delay[{name}]"] = (most_ms * served - worst_delay) / (most_ms or 1.0)
+        named[f"error[{name}]"] = (most_errors * served - worst_error) / (most_errors or 1.0)
+
+    rental_cost = 0.0
+    weights = 0.0
+    for (m, g), n in tp.items():
+        j, k = model[m], gpu[g]
+        rental_cost += hours * float(f.gpu_price[k]) * n
+        weights += float(f.weight_memory[j])
+        memory, compute = float(f.gpu_memory[k]), float(f.gpu_compute[k]) * n
+        needed = (float(f.weight_memory[j]) + kv[m, g]) / n
+        named[f"memory[{m},{g}]"] = (memory - needed) / (memory or 1.0)
+        named[f"compute[{m},{g}]"] = (compute - flops[m, g]) / (compute or 1.0)
+    storage_cost = hours * float(f.storage_price) * (weights + moved_data)
+    room, money = float(f.storage_capacity), float(f.budget)
+    named["storage"] = (room - weights) / (room or 1.0)
+    named["budget"] = (money - rental_cost - storage_cost) / (money or 1.0)
+
+    margins = {
+        family: min((v for n, v in named.items() if n.split("[")[0] == family), default=np.inf)
+        for family in FAMILIES
+    }
+    broken_demand = margins["demand"] < -TOLERANCE
+    tight = {n: v for n, v in named.items() if broken_demand or not n.startswith("demand[")}
+    costs = {
+        "total_cost": rental_cost + storage_cost + delay_cost + unmet_cost,
+        "rental_cost": rental_cost,
+        "storage_cost": storage_cost,
+        "delay_cost": delay_cost,
+        "unmet_cost": unmet_cost,
+    }
+    return Verdict(
+        feasible=all(v >= -TOLERANCE for v in named.values()) and not _negative(plan),
+        costs=costs,
+        margins=margins,
+        binding=min(tight, key=lambda n: tight[n]),
+    )
+
+
+def _negative(plan: Plan) -> bool:
+    """True where a share is below 0 or not a number (files are refused earlier; solvers are not)."""
+    return not all(s >= 0 for s in [*(r.share for r in plan.routes), *plan.unmet.values()])

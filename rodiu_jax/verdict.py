@@ -1,0 +1,34 @@
+"""The answer about one plan on one instance, and the constraint families it is given in (MODEL section 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TOLERANCE = 1e-6
+"""A margin at or above minus this, relative to its limit, counts as kept."""
+
+COSTS = ("total_cost", "rental_cost", "storage_cost", "delay_cost", "unmet_cost")
+"""Cost columns, $ per rental period."""
+
+FAMILIES = ("demand", "unmet", "routes", "memory", "compute", "storage", "budget", "delay", "error")
+"""Constraint families, in the order of MODEL section 5."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Costs, margins and feasibility of a plan on an instance.
+
+    Attributes:
+      feasible: every margin is at least ``-TOLERANCE``.
+      costs: $ per rental period by the names of `COSTS`.
+      margins: smallest margin of each family, (limit - value) / limit; inf where the plan meets no constraint
+        of the family (no route limit, nothing deployed). A limit of 0 is scaled by 1 of its unit; ``demand``
+        is minus the absolute error of the sum; ``delay`` and ``error`` are relative to the threshold.
+      binding: the constraint with the smallest margin, with its names, such as ``delay[Code_Gen]``; ``demand``
+        only when broken, as it holds with equality.
+    """
+
+    feasible: bool
+    costs: dict[str, float]
+    margins: dict[str, float]
+    binding: str

@@ -1,0 +1,121 @@
+"""Exact solution of many scenarios by a pool of spawned processes, one thread each.
+
+Processes are spawned, not forked, because JAX runs threads in the parent; the workers never import JAX.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+
+from rodiu_jax.instance import Instances
+from solvers.highs import solve_instance
+from solvers.result import OPTIMAL_GAP, Result
+
+_TRIES = 2
+"""A scenario lost with its worker is tried once more, then it says ``error``."""
+
+_AHEAD = 4
+"""Scenarios queued per worker: enough to keep it busy, few enough to bound memory."""
+
+
+def solve(
+    instances: Instances,
+    indices: Sequence[int] | None = None,
+    *,
+    gap: float = OPTIMAL_GAP,
+    time_limit: float = math.inf,
+    workers: int | None = None,
+) -> list[Result]:
+    """Solve scenarios exactly; results are in the order of ``indices`` and do not depend on ``workers``.
+
+    Workers are spawned processes: a script that calls this needs the usual ``if __name__ == "__main__"``.
+
+    Args:
+      indices: scenarios to solve; all by default.
+      gap: relative optimality gap to stop at.
+      time_limit: seconds per scenario.
+      workers: processes; the number of usable cores by default.
+
+    Raises:
+      InputError: an index that does not exist.
+    """
+    return list(solve_iter(instances, indices, gap=gap, time_limit=time_limit, workers=workers))
+
+
+def solve_iter(
+    instances: Instances,
+    indices: Sequence[int] | None = None,
+    *,
+    gap: float = OPTIMAL_GAP,
+    time_limit: float = math.inf,
+    workers: int | None = None,
+) -> Iterator[Result]:
+    """As `solve`, yielding each result as soon as it and those before it are there.
+
+    Closing the iterator, or an exception such as Ctrl-C while it waits, ends the workers at once.
+    """
+    todo = list(range(instances.size)) if indices is None else [int(b) for b in indices]
+    for b in todo:
+        instances.check_index(b)
+    if not todo:
+        return
+    count = min(workers or usable_cores(), len(todo))
+    waiting: dict[int, Future[Result]] = {}
+    pool = _start(count)
+    try:
+        for position, b in enumerate(todo):
+            result = None
+            for _ in range(_TRIES):
+                try:
+                    for p in range(position, min(len(todo), position + _AHEAD * count)):
+                        if p not in waiting:
+                            one = instances.take([todo[p]])
+                            waiting[p] = pool.submit(_solve_one, one, todo[p], gap, time_limit)
+                    result = waiting.pop(position).result()
+                    break
+                except BrokenProcessPool:
+                    # Nobody can say which scenario killed the worker: the one waited for is charged with it,
+                    # and the finished ones are kept.
+                    _end(pool)
+                    waiting = {p: f for p, f in waiting.items() if f.done() and f.exception() is None}
+                    pool = _start(count)
+            yield result or Result(b, "error", message="the solver's process died twice on this scenario")
+    finally:
+        _end(pool)
+
+
+def usable_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _solve_one(one: Instances, b: int, gap: float, time_limit: float) -> Result:
+    """In a worker: ``one`` holds scenario ``b`` alone."""
+    result = solve_instance(one, 0, gap=gap, time_limit=time_limit)
+    plan = result.plan and type(result.plan)(**{**vars(result.plan), "instance": b})
+    return Result(**{**vars(result), "instance": b, "plan": plan})
+
+
+def _start(count: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_ignore_interrupt)
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches the whole process group; the parent decides and ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End the workers now, whatever they are doing (HiGHS does not look at signals)."""
+    processes = list((getattr(pool, "_processes", None) or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()

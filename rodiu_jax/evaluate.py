@@ -115,6 +115,11 @@ def _score_block(
     return jax.vmap(per_plan, in_axes=(axes, None if crossed else 0))(fields, plans)
 
 
+def _with_batch_axis(instances: Instances) -> Instances:
+    """The same instances with at least one varying field, for `vmap` to run over."""
+    return instances if instances.batched else instances.take([0])
+
+
 def _bytes_per_instance(instances: Instances) -> int:
     """Bytes that one scenario's varying fields take."""
     return sum(getattr(instances.fields, n)[:1].nbytes for n in instances.batched)
@@ -144,6 +149,7 @@ def score_pairs(
     instances: Instances, plans: PlanArrays, plan_index: np.ndarray, instance_index: np.ndarray
 ) -> Scores:
     """Score plan ``plan_index[m]`` on instance ``instance_index[m]`` for every m (NumPy float64 results)."""
+    instances = _with_batch_axis(instances)
     size = _chunk_size(instances, 1)
     parts = []
     with jax.enable_x64(True):
@@ -163,6 +169,7 @@ def score_pairs(
 
 def score_crossed(instances: Instances, plans: PlanArrays) -> Scores:
     """Score every plan on every instance; the results have leading axes (plans, instances)."""
+    instances = _with_batch_axis(instances)
     count = plans.model.shape[0]
     block_size = min(64, 1 << max(count - 1, 0).bit_length())
     size = _chunk_size(instances, block_size)
@@ -238,11 +245,12 @@ def _table(
 
     margins, costs = np.asarray(scores.margins), np.asarray(scores.costs)
     assert margins.dtype == costs.dtype == np.float64, "verdicts are float64 on every device"
+    shares_valid = (plans.share >= 0).all((1, 2)) & (plans.unmet >= 0).all(1)  # files are refused earlier
     return pd.DataFrame(
         {
             "plan": plan.astype(np.int64),
             "instance": instance.astype(np.int64),
-            "feasible": (margins >= -TOLERANCE).all(-1),
+            "feasible": (margins >= -TOLERANCE).all(-1) & shares_valid[plan],
             **{name: costs[:, c] for c, name in enumerate(COSTS)},
             **{f"margin_{name}": margins[:, c] for c, name in enumerate(FAMILIES)},
             "binding": _binding_names(instances, plans, plan, np.asarray(scores.binding)),

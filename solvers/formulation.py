@@ -39,7 +39,7 @@ from rodiu_jax.instance import (
 from rodiu_jax.plan import Deployment, Plan, Route
 
 _NEGLIGIBLE = 1e-9
-"""Shares below this are not worth a variable or a route."""
+"""Shares below this are not worth a variable or a route; HiGHS warns of coefficients this small and drops them."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ class _Rows:
         return rows
 
     def put(self, row: np.ndarray, column: np.ndarray, value: float | np.ndarray) -> None:
-        """Add coefficients; zeros are left out."""
+        """Add coefficients; zeros and what is negligible beside the row's unit are left out."""
         row, column, value = np.broadcast_arrays(row, column, np.asarray(value, dtype=np.float64))
-        kept = value != 0
+        kept = np.abs(value) > _NEGLIGIBLE
         self._row.append(row[kept])
         self._col.append(column[kept])
         self._val.append(value[kept])

@@ -1,0 +1,322 @@
+"""What a catalogue file may hold, as pydantic models, and their errors as one readable line.
+
+One file may be a fragment that extends another, so everything here is optional; what the whole must have is checked
+in `rodiu_jax.catalog.load` once the files are merged.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from rodiu_jax.catalog.quantities import Axis, Distribution
+from rodiu_jax.errors import InputError
+
+_TAGS = ("entry", "names")
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
+Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
+Places = dict[Axis, Name]
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """A hint with the known name that looks most like ``name``; empty where none does."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+class _Table(BaseModel):
+    """A TOML table: no unknown key, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            for key in value:
+                if key not in cls.model_fields:
+                    known = list(cls.model_fields)
+                    raise PydanticCustomError(
+                        "unknown_key",
+                        "{text}",
+                        {"text": f"only the keys {', '.join(known)}{nearest(key, known)}", "value": key},
+                    )
+        return value
+
+
+class NormalTable(_Table):
+    """A normal distribution cut to a range."""
+
+    mean: Number
+    sd: Number
+    low: Number
+    high: Number
+
+
+class EntryTable(_Table):
+    """A fixed value or a distribution, with what differs from its quantity in provenance."""
+
+    fixed: Number | None = None
+    uniform: Pair | None = None
+    log_uniform: Pair | None = None
+    normal: NormalTable | None = None
+    choice: list[Number] | None = None
+    source: str | None = None
+    reliability: Annotated[int, Field(ge=1, le=5)] | None = None
+    note: str | None = None
+    _catalog: str = PrivateAttr("")
+    _path: Path = PrivateAttr(Path())
+
+    def model_post_init(self, context: Any) -> None:
+        """Remember the file that holds this entry."""
+        if context:
+            self._catalog, self._path = context["catalog"], context["path"]
+
+    @property
+    def origin(self) -> tuple[str, Path]:
+        """Name and path of the catalogue that holds this entry."""
+        return self._catalog, self._path
+
+    @model_validator(mode="after")
+    def _one_distribution(self) -> EntryTable:
+        self.distribution()
+        return self
+
+    def distribution(self) -> Distribution:
+        """The distribution, its bounds checked."""
+        given = [k for k in Distribution.KINDS if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise _wrong(f"exactly one of {', '.join(Distribution.KINDS)}", " and ".join(given) or "none")
+        kind = given[0]
+        value = getattr(self, kind)
+        if kind == "fixed":
+            numbers = (value,)
+        elif kind == "normal":
+            numbers = (value.mean, value.sd, value.low, value.high)
+        else:
+            numbers = tuple(value)
+        result = Distribution(kind, tuple(float(x) for x in numbers))
+        if fault := result.fault():
+            raise _wrong(f"{kind} with {fault}", list(numbers) if len(numbers) != 1 else numbers[0])
+        return result
+
+
+class ClassTable(EntryTable):
+    """The distribution of one class: the scores below a bound that no earlier class took."""
+
+    below: Number | None = None
+
+
+def _wrong(expected: str, value: object) -> PydanticCustomError:
+    return PydanticCustomError("wrong", "{text}", {"text": expected, "value": value})
+
+
+def _number_is_fixed(value: Any) -> Any:
+    return {"fixed": value} if not isinstance(value, dict) else value
+
+
+def _entry_or_names(value: Any) -> str:
+    """Tell ``{uniform = [1, 2]}`` from ``{A = 1, B = {fixed = 2}}``: the keys of the first are ours."""
+    if isinstance(value, EntryTable) or not isinstance(value, dict):
+        return "entry"
+    named = value and all(isinstance(v, dict | int | float) for v in value.values())
+    return "names" if named and not set(value) & set(EntryTable.model_fields) else "entry"
+
+
+Entry = Annotated[EntryTable, BeforeValidator(_number_is_fixed)]
+
+
+def _levels(inner: Any) -> Any:
+    table = dict[Name, inner]
+    return Annotated[Annotated[Entry, Tag("entry")] | Annotated[table, Tag("names")], Discriminator(_entry_or_names)]
+
+
+_Nested = _levels(_levels(_levels(Entry)))  # one level of names per axis, four at most
+
+
+class QuantityTable(_Table):
+    """One quantity: its axes, unit, provenance and exactly one way of getting its values."""
+
+    over: list[Axis] | None = None
+    unit: str | None = None
+    source: str | None = None
+    reliability: Annotated[int, Field(ge=1, le=5)] | None = None
+    note: str | None = None
+    each: Entry | None = None
+    values: dict[Name, _Nested] | None = None
+    by: Name | None = None
+    multiply: list[Name] | None = None
+    divide: list[Name] | None = None
+    level_of: Name | None = None
+    cuts: Annotated[list[Number], Field(min_length=1)] | None = None
+    sum: Annotated[dict[Name, Number], Field(min_length=1)] | None = None
+    divisor: Number | None = None
+    clip: Pair | None = None
+    class_of: Name | None = None
+    classes: Annotated[list[ClassTable], Field(min_length=1)] | None = None
+    _catalog: str = PrivateAttr("")
+    _path: Path = PrivateAttr(Path())
+
+    def model_post_init(self, context: Any) -> None:
+        """Remember the file that holds this table."""
+        if context:
+            self._catalog, self._path = context["catalog"], context["path"]
+
+    @property
+    def origin(self) -> tuple[str, Path]:
+        """Name and path of the last catalogue that changed this quantity."""
+        return self._catalog, self._path
+
+    @model_validator(mode="after")
+    def _bounds(self) -> QuantityTable:
+        for name in ("cuts", "clip"):
+            numbers = getattr(self, name)
+            if numbers is not None and any(b <= a for a, b in zip(numbers, numbers[1:], strict=False)):
+                raise _wrong(f"increasing numbers in {name}", numbers)
+        if self.classes is not None:
+            bounds = [c.below for c in self.classes]
+            numbers = [b for b in bounds[:-1] if b is not None]
+            increasing = all(b > a for a, b in zip(numbers, numbers[1:], strict=False))
+            if bounds[-1] is not None or len(numbers) < len(bounds) - 1 or not increasing:
+                raise _wrong("increasing values of below in classes, and none in the last class", bounds)
+        if self.divisor == 0:
+            raise _wrong("a divisor other than 0", 0)
+        return self
+
+
+RECIPES: dict[str, tuple[str, ...]] = {
+    "each or values": ("each", "values", "by"),
+    "multiply or divide": ("multiply", "divide"),
+    "level_of": ("level_of", "cuts"),
+    "sum": ("sum", "divisor", "clip"),
+    "class_of": ("class_of", "classes"),
+}
+"""The ways of getting a quantity's values, each with its keys."""
+
+
+class SetsTable(_Table):
+    """The names along each axis, in the order of the arrays."""
+
+    query: Annotated[list[Name], Field(min_length=1)] | None = None
+    model: Annotated[list[Name], Field(min_length=1)] | None = None
+    gpu: Annotated[list[Name], Field(min_length=1)] | None = None
+    tp: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
+
+
+class HeaderTable(_Table):
+    """Who the catalogue is and what it builds on."""
+
+    name: Name
+    description: str = ""
+    extends: Name | None = None
+
+
+class MeasureTable(_Table):
+    """A quantity ``at`` some names, divided by itself at the names ``relative_to``, less ``minus``."""
+
+    quantity: Name
+    at: Places = {}
+    relative_to: Places | None = None
+    minus: Number = 0.0
+
+
+class ComparisonTable(_Table):
+    """A claim about the simulated range of a measure, and the range observed elsewhere."""
+
+    name: Name
+    unit: str
+    stated: Pair
+    observed: Pair
+    source: str
+    measure: MeasureTable
+
+
+class ExampleTable(_Table):
+    """A worked example: a quantity ``at`` names, with some entries ``given``."""
+
+    name: Name
+    quantity: Name
+    at: Places
+    given: dict[Name, Number | dict[Name, Number]] = {}
+    unit: str
+    stated: Number
+    expected: Number
+    source: str
+    note: str = ""
+
+
+class ContradictionTable(_Table):
+    """Where the source disagrees with itself: the quantity and names concerned, and which catalogues act on it."""
+
+    where: Name
+    quantity: Name
+    names: list[Name] = []
+    catalogs: Literal["corrected", "both"]
+    why: Name
+
+
+class CatalogFile(_Table):
+    """A whole catalogue file."""
+
+    catalog: HeaderTable
+    sets: SetsTable = SetsTable()
+    attributes: dict[Axis, dict[Name, dict[Name, str]]] = {}
+    quantity: dict[Name, QuantityTable] = {}
+    comparison: list[ComparisonTable] | None = None
+    example: list[ExampleTable] | None = None
+    contradiction: list[ContradictionTable] | None = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _origin(cls, value: Any, handler: Any, info: ValidationInfo) -> Any:
+        header = value.get("catalog") if isinstance(value, dict) else None
+        if isinstance(header, dict) and isinstance(info.context, dict):
+            info.context["catalog"] = header.get("name", "")
+        return handler(value)
+
+
+def parse(data: dict[str, Any], path: Path) -> CatalogFile:
+    """Validate one file's content.
+
+    Raises:
+      InputError: with path, value and expectation of the first fault, and the number of the others.
+    """
+    try:
+        return CatalogFile.model_validate(data, context={"path": path, "catalog": ""})
+    except ValidationError as error:
+        raise _one_line(error, path) from None
+
+
+def _one_line(error: ValidationError, path: Path) -> InputError:
+    faults = error.errors(include_url=False)
+    first = faults[0]
+    field = ""
+    for part in first["loc"]:
+        if isinstance(part, int):
+            field += f"[{part}]"
+        elif part not in _TAGS:
+            field += f".{part}" if field else part
+    value = first.get("ctx", {}).get("value", first["input"])
+    text = first["msg"].removeprefix("Input should be ")
+    more = f" ({len(faults) - 1} more like this)" if len(faults) > 1 else ""
+    if first["type"] == "missing":
+        return InputError(path, field, f"this key, which is missing{more}")
+    return InputError(path, field, text + more, value)

@@ -1,0 +1,66 @@
+"""Tables that a person reads in the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from solvers.result import Result
+
+_PIPED_WIDTH = 140
+
+
+def show(parts: Iterable[RenderableType]) -> None:
+    """Print tables and text on standard output; as wide as the terminal, or 140 columns where there is none."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PIPED_WIDTH)
+    for part in parts:
+        console.print(part)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> Table:
+    """A plain table; the columns at the positions ``numbers`` are right-aligned. Text is shown as it is."""
+    from rich.text import Text
+
+    result = Table(title=title, title_justify="left", header_style="bold")
+    for position, name in enumerate(columns):
+        result.add_column(name, justify="right" if position in numbers else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*(Text(cell) for cell in row))  # Text: a name may hold what rich reads as markup
+    return result
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with thousands separated; a dash for what is not known."""
+    return f"{value:,.{digits}f}" if math.isfinite(value) else "-"
+
+
+def results_table(results: Iterable[Result]) -> Table:
+    """A row per scenario: status, cost, bound, gap, the parts of the cost and what is deployed."""
+    rows = []
+    for r in results:
+        parts = r.costs or {}
+        rows.append(
+            [
+                str(r.instance),
+                r.status,
+                number(r.objective),
+                number(r.bound),
+                f"{r.gap:.1e}" if math.isfinite(r.gap) else "-",
+                *(number(parts.get(f"{n}_cost", math.nan)) for n in ("rental", "storage", "delay", "unmet")),
+                r.plan.summary() if r.plan else "-",
+                number(r.seconds),
+            ]
+        )
+    return table(
+        "Cheapest robust plans, $ per rental period",
+        ["scenario", "status", "total", "lower bound", "gap", "rental", "storage", "delay", "unmet", "deployed", "s"],
+        rows,
+        numbers=(0, 2, 3, 4, 5, 6, 7, 8, 10),
+    )

@@ -1,0 +1,413 @@
+"""Scenarios drawn from a catalogue on the device; scenario b is the same whatever else is drawn with it.
+
+Every random number has its own key, made from names alone: fold the scenario's index into the seed's key, then the
+hash of the quantity's name, then that of the name along each of its axes (threefry used as a keyed hash). Adding a
+GPU, reordering names, another chunk or a longer run therefore change no other number, and two catalogues share
+their draws (common random numbers).
+
+Cost of one default scenario: about 1,000 threefry blocks of 120 integer operations and 13 KB written.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.scipy.special import ndtri
+
+from rodiu_jax.catalog import (
+    Catalog,
+    Classes,
+    Distribution,
+    Draws,
+    Level,
+    Product,
+    Quantity,
+    WeightedSum,
+    load_catalog,
+)
+from rodiu_jax.catalog.quantities import operands
+from rodiu_jax.errors import InputError
+from rodiu_jax.instance import FIELD_SPECS, Fields, Instances, check_uncertainty
+
+_BYTES_PER_CHUNK = 64 * 2**20
+_LARGEST_CHUNK = 4096
+_KINDS = ("affine", "log_uniform", "normal", "choice")
+_MOST_SCENARIOS = 2**32  # an index is one 32-bit word of the key
+
+Params = dict[str, Any]
+
+
+def sample(
+    catalog: Catalog | str | Path = "seed",
+    *,
+    n: int,
+    seed: int = 0,
+    uncertainty: str = "ddu",
+    start: int = 0,
+    chunk: int | None = None,
+) -> Instances:
+    """Draw scenarios ``start`` to ``start + n - 1``; a field that no draw touches comes without batch axis.
+
+    Args:
+      catalog: a catalogue, its name, or its file.
+      seed: from 0 to 2**63 - 1; with the index it determines a scenario.
+      uncertainty: ``none``, ``diu`` or ``ddu``, passed on to the instances.
+      chunk: scenarios per call of the compiled program (memory and speed only); by default from a byte budget.
+
+    Raises:
+      InputError: a bad catalogue or argument; two names with the same hash.
+
+    Source: MODEL sections 1 and 7.
+    """
+    mode = check_uncertainty(uncertainty, "uncertainty")
+    catalog = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
+    wanted = [name for name in FIELD_SPECS if name != "tp_degree"]
+    values: dict[str, Any] = dict(sample_quantities(catalog, wanted, n=n, seed=seed, start=start, chunk=chunk))
+    values["tp_degree"] = np.array(catalog.sets["tp"], dtype=np.int64)
+    for name in ("max_routes",):
+        values[name] = values[name].astype(np.int64)
+    # No validation here: that every value is admissible was shown from the ranges when the catalogue was loaded.
+    names = (catalog.sets["query"], catalog.sets["model"], catalog.sets["gpu"])
+    instances = Instances(*names, mode, Fields(**values))
+    return instances if instances.batched else instances.take(np.zeros(n, np.int64))
+
+
+def sample_quantities(
+    catalog: Catalog,
+    names: Collection[str] | None = None,
+    *,
+    n: int,
+    seed: int = 0,
+    start: int = 0,
+    chunk: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Values of quantities (all by default), float64: shape of the axes, with a leading n where a draw touches them.
+
+    Arguments and errors as in `sample`.
+    """
+    wanted = list(catalog.quantities if names is None else names)
+    n = _whole(n, "n", 1, _MOST_SCENARIOS)
+    seed = _whole(seed, "seed", 0, 2**63 - 1)
+    start = _whole(start, "start", 0, _MOST_SCENARIOS - n)
+    for name in wanted:
+        if name not in catalog.quantities:
+            raise InputError("sample", "names", f"one of {', '.join(catalog.quantities)}", name)
+    found = {name: catalog.fixed(name).copy() for name in wanted if name not in catalog.varying}
+    drawn = [name for name in wanted if name in catalog.varying]
+    if not drawn:
+        return found
+    program, params = _compiled(catalog, drawn)
+    size = _whole(chunk, "chunk", 1, 2**24) if chunk is not None else _chunk_size(catalog, program.names)
+    found |= {name: np.empty((n, *catalog.shape(name))) for name in drawn}
+    words = np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32)
+    with jax.enable_x64(True):
+        device_params = jax.device_put(params)
+        for at, block in _ahead(
+            (at, _draw(device_params, words, np.uint32(start + at), program=program, size=size))
+            for at in range(0, n, size)
+        ):
+            for name, values in zip(drawn, block, strict=True):
+                assert values.dtype == np.float64, "draws are float64 on every device"
+                found[name][at : at + size] = np.asarray(values)[: n - at]
+    return {name: found[name] for name in wanted}
+
+
+def _whole(value: Any, name: str, low: int, high: int) -> int:
+    expected = f"a whole number from {low} to {high}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InputError("sample", name, expected, value) from None
+    if isinstance(value, bool) or not low <= number <= high:
+        raise InputError("sample", name, expected, value)
+    return number
+
+
+def _ahead(blocks: Iterator[Any]) -> Iterator[Any]:
+    """The same items, each taken one early: the device draws the next block while the host copies this one."""
+    waiting = None
+    for block in blocks:
+        if waiting is not None:
+            yield waiting
+        waiting = block
+    if waiting is not None:
+        yield waiting
+
+
+# ---- from a catalogue to a program and its parameters --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What is done for one quantity; numbers are in the parameters, so that a changed value compiles nothing.
+
+    ``axes`` are positions in (query, model, gpu, tp), ``reads`` earlier steps by position. ``kinds`` are the kinds of
+    distributions used (empty: nothing is drawn), ``classes`` their number when the score is drawn as well.
+    """
+
+    rule: str
+    axes: tuple[int, ...]
+    reads: tuple[int, ...] = ()
+    divides: int = 0
+    kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Program:
+    """The structure of a catalogue's draws: everything that the compiler sees. Names are for people only."""
+
+    steps: tuple[_Step, ...]
+    outputs: tuple[int, ...]
+    names: tuple[str, ...] = ()
+
+    def __hash__(self) -> int:
+        return hash((self.steps, self.outputs))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Program) and (self.steps, self.outputs) == (other.steps, other.outputs)
+
+
+def hash32(name: str) -> int:
+    """First four bytes of BLAKE2b of a name, as a little-endian number."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "little")
+
+
+def _hashes(names: Sequence[str], what: str, source: Path) -> np.ndarray:
+    """Hashes of distinct names; two with the same hash would share their draws."""
+    seen: dict[int, str] = {}
+    for name in names:
+        if seen.setdefault(hash32(name), name) != name:
+            raise InputError(source, what, f"another name: its hash is that of {seen[hash32(name)]}", name)
+    return np.array([hash32(name) for name in names], dtype=np.uint32)
+
+
+def _compiled(catalog: Catalog, wanted: Sequence[str]) -> tuple[_Program, dict[str, Any]]:
+    """The steps for the quantities ``wanted`` and what they read, and the numbers that they use."""
+    needed = set(wanted)
+    for name in reversed(catalog.quantities):
+        if name in needed and name in catalog.varying:
+            needed |= set(operands(catalog.quantities[name].recipe))
+    names = tuple(name for name in catalog.quantities if name in needed)
+    position = {name: s for s, name in enumerate(names)}
+    steps, params = [], []
+    for name in names:
+        step, numbers = _step(catalog, catalog.quantities[name], position)
+        steps.append(step)
+        params.append(numbers)
+    axis_hashes = [_hashes(catalog.sets[a], f"sets.{a}", catalog.path) for a in ("query", "model", "gpu", "tp")]
+    all_hashes = dict(zip(catalog.quantities, _hashes(list(catalog.quantities), "quantity", catalog.path), strict=True))
+    quantity_hashes = np.array([all_hashes[name] for name in names], dtype=np.uint32)
+    program = _Program(tuple(steps), tuple(position[name] for name in wanted), names)
+    return program, {"steps": params, "axes": axis_hashes, "quantities": quantity_hashes}
+
+
+def _step(catalog: Catalog, q: Quantity, position: dict[str, int]) -> tuple[_Step, Params]:
+    axes = tuple(("query", "model", "gpu", "tp").index(a) for a in q.over)
+    if q.name not in catalog.varying:
+        return _Step("shared", axes), {"value": catalog.fixed(q.name)}
+    reads = tuple(position[o] for o in operands(q.recipe))
+    match q.recipe:
+        case Draws():
+            drawn = [e.distribution for e in catalog.entries(q.name)]
+            return _draw_step("draw", axes, (), drawn, catalog.shape(q.name))
+        case Classes(of, bounds, entries):
+            drawn = [e.distribution for e in entries]
+            if of in catalog.varying:
+                step, params = _draw_step("classes", axes, reads, drawn, (len(drawn),))
+                return step, params | {"cuts": np.array(bounds)}
+            score = np.broadcast_to(catalog.aligned(catalog.fixed(of), of, q.over), catalog.shape(q.name))
+            chosen = [drawn[sum(s >= b for b in bounds)] for s in score.ravel()]
+            return _draw_step("draw", axes, (), chosen, catalog.shape(q.name))
+        case Product(divide=divide):
+            return _Step("product", axes, reads, divides=len(divide)), {}
+        case Level(cuts=cuts):
+            return _Step("level", axes, reads), {"cuts": np.array(cuts)}
+        case WeightedSum(terms, divisor, clip):
+            weights = np.array([w for _, w in terms])
+            return _Step("sum", axes, reads), {"weights": weights, "divisor": divisor, "clip": np.array(clip)}
+
+
+def _draw_step(
+    rule: str, axes: tuple[int, ...], reads: tuple[int, ...], drawn: list[Distribution], shape: tuple[int, ...]
+) -> tuple[_Step, Params]:
+    """Parameters of a block of draws: see `_transform`, which undoes this packing."""
+    table: list[float] = []
+    packed = {distribution: _packed(distribution, table) for distribution in dict.fromkeys(drawn)}
+    rows = [packed[distribution] for distribution in drawn]
+    kinds = tuple(k for k in _KINDS if any(row["kind"] == _KINDS.index(k) for row in rows))
+    keys = {"low": "base", "width": "slope"}
+    params: Params = {k: np.array([row[k] for row in rows]).reshape(shape) for k in keys.values()}
+    if len(kinds) > 1:
+        params["kind"] = np.array([row["kind"] for row in rows], dtype=np.int32).reshape(shape)
+    if "log_uniform" in kinds or "normal" in kinds:
+        params |= {k: np.array([row[k] for row in rows]).reshape(shape) for k in ("least", "most")}
+    if "normal" in kinds:
+        params |= {k: np.array([row[k] for row in rows]).reshape(shape) for k in ("mean", "sd")}
+    if "choice" in kinds:
+        params["first"] = np.array([row["first"] for row in rows], dtype=np.int32).reshape(shape)
+        params["table"] = np.array(table)
+    return _Step(rule, axes, reads, kinds=kinds), params
+
+
+def _packed(distribution: Distribution, table: list[float]) -> dict[str, float]:
+    """One distribution as numbers: a base and a slope for the uniform u, and what its kind needs besides."""
+    low, high = distribution.range
+    row = {"kind": 0, "base": low, "slope": 0.0, "least": low, "most": high, "mean": 0.0, "sd": 0.0, "first": 0}
+    match distribution.kind:
+        case "uniform":
+            row["slope"] = _round_down(high - low)
+        case "log_uniform":
+            row |= {"kind": 1, "base": float(np.log(low)), "slope": _round_down(float(np.log(high) - np.log(low)))}
+        case "normal":
+            sd, below, inside = distribution.tail_masses()
+            row |= {"kind": 2, "base": below, "slope": _round_down(inside), "mean": distribution.numbers[0]}
+            row["sd"] = float(np.copysign(_round_down(abs(sd), bits=29), sd))
+        case "choice":
+            row |= {"kind": 3, "base": 0.0, "slope": float(len(distribution.numbers)), "first": len(table)}
+            table.extend(distribution.numbers)
+    return row
+
+
+def _round_down(width: float, bits: int = 24) -> float:
+    """The largest number <= width with this many significant bits."""
+    mantissa, exponent = np.frexp(width)
+    return float(np.ldexp(np.floor(np.ldexp(mantissa, bits)), exponent - bits))
+
+
+def _chunk_size(catalog: Catalog, names: Sequence[str]) -> int:
+    """Scenarios per chunk: a power of two whose values, keys included, fit the byte budget."""
+    cells = sum(int(np.prod(catalog.shape(name))) for name in names if name in catalog.varying)
+    most = _BYTES_PER_CHUNK // (16 * cells)
+    return min(_LARGEST_CHUNK, 1 << max(most, 1).bit_length() - 1)
+
+
+# ---- the program ---------------------------------------------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnames=("program", "size"))
+def _draw(params: dict[str, Any], seed: Array, first: Array, *, program: _Program, size: int) -> tuple[Array, ...]:
+    """Scenarios first .. first + size - 1 of each output, batch axis first.
+
+    Inside, the batch is the last axis: few names (10 GPUs) would fill vector registers badly.
+    """
+    keys = _fold(seed[0], seed[1], first + jnp.arange(size, dtype=jnp.uint32))
+    bits = _bits(params, keys, program)
+    values: list[Array] = []
+    for s, (step, numbers) in enumerate(zip(program.steps, params["steps"], strict=True)):
+        operand = [_spread(values[r], program.steps[r].axes, step.axes) for r in step.reads]
+        values.append(_apply(step, numbers, operand, bits.get(s)))
+    outputs = lax.optimization_barrier(tuple(values[s] for s in program.outputs))  # else draws are redone, strided
+    return tuple(jnp.moveaxis(v, -1, 0) for v in outputs)
+
+
+def _fold(key0: Array, key1: Array, word: Array) -> tuple[Array, Array]:
+    """Threefry-2x32 with 20 rounds of the block (0, word) under a key: what `jax.random.fold_in` computes.
+
+    Written out because jax's loops over the rounds on CPU: 4x slower here, and 20x slower to compile.
+    Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (2011).
+    """
+    schedule = (key0, key1, key0 ^ key1 ^ np.uint32(0x1BD11BDA))
+    x0, x1 = key0, key1 + word
+    for block in range(5):
+        for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[block % 2]:
+            x0 = x0 + x1
+            x1 = x0 ^ ((x1 << np.uint32(turn)) | (x1 >> np.uint32(32 - turn)))
+        x0 = x0 + schedule[(block + 1) % 3]
+        x1 = x1 + schedule[(block + 2) % 3] + np.uint32(block + 1)
+    return x0, x1
+
+
+def _bits(params: dict[str, Any], keys: tuple[Array, Array], program: _Program) -> dict[int, Array]:
+    """32 random bits per drawn entry, by step: quantities over the same axes are folded together."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for s, step in enumerate(program.steps):
+        if step.kinds:
+            groups.setdefault(step.axes, []).append(s)
+    found: dict[int, Array] = {}
+    for axes, members in groups.items():
+        words = params["quantities"][np.array(members)]
+        pair = _fold(keys[0][None], keys[1][None], words[:, None])
+        for axis in axes:
+            pair = lax.optimization_barrier(pair)  # else each parent is folded again for each of its children
+            pair = _fold(pair[0][..., None, :], pair[1][..., None, :], _along_last_but_one(params["axes"][axis], pair[0]))
+        found |= {s: pair[0][g] for g, s in enumerate(members)}
+    return found
+
+
+def _along_last_but_one(words: Array, like: Array) -> Array:
+    return words.reshape((1,) * (like.ndim - 1) + (-1, 1))
+
+
+def _spread(value: Array, own: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+    """An operand's array with an axis of length 1 for each axis that it lacks."""
+    missing = tuple(a for a, axis in enumerate(axes) if axis not in own)
+    return jnp.expand_dims(value, missing)
+
+
+def _apply(step: _Step, params: Params, operand: list[Array], bits: Array | None) -> Array:
+    match step.rule:
+        case "shared":
+            return params["value"][..., None]
+        case "product":
+            plain = len(operand) - step.divides
+            value = operand[0] if plain else 1.0 / operand[0]
+            for o in operand[1:plain]:
+                value = value * o
+            for o in operand[max(plain, 1) :]:
+                value = value / o
+            return value
+        case "sum":
+            terms = [params["weights"][t] * o for t, o in enumerate(operand)]
+            return jnp.clip(sum(terms[1:], terms[0]) / params["divisor"], params["clip"][0], params["clip"][1])
+        case "level":
+            return _count(operand[0], params["cuts"]).astype(operand[0].dtype)
+        case "classes":
+            assert bits is not None
+            chosen = jnp.broadcast_to(_count(operand[0], params["cuts"]), bits.shape)
+            own = {k: v if k == "table" else v[chosen] for k, v in params.items() if k != "cuts"}
+            return _transform(step.kinds, own, bits)
+    assert bits is not None
+    return _transform(step.kinds, {k: v if k == "table" else v[..., None] for k, v in params.items()}, bits)
+
+
+def _count(value: Array, cuts: Array) -> Array:
+    """How many cuts are <= value."""
+    return (value[..., None] >= cuts).sum(-1, dtype=jnp.int32)
+
+
+def _transform(kinds: tuple[str, ...], params: Params, bits: Array) -> Array:
+    """32 random bits to a draw of each entry's distribution.
+
+    u is a multiple of 2^-29 and every slope has 24 significant bits, so slope * u is exact in float64 and
+    base + slope * u is rounded once, whether or not the compiler fuses the two: the same bits on every device.
+    """
+    u = (bits >> np.uint32(3)).astype(jnp.float64) * 2.0**-29
+    t = params["base"] + params["slope"] * u
+    found: dict[str, Array] = {}
+    for kind in kinds:
+        match kind:
+            case "affine":
+                found[kind] = t
+            case "log_uniform":
+                # Libraries differ in the last bits of exp and ndtri: 32 and 24 bits are kept of them.
+                value = lax.reduce_precision(jnp.exp(t), 11, 31)
+                found[kind] = jnp.clip(value, params["least"], params["most"])
+            case "normal":
+                score = lax.reduce_precision(ndtri(t), 11, 23)
+                found[kind] = jnp.clip(params["mean"] + params["sd"] * score, params["least"], params["most"])
+            case "choice":
+                found[kind] = params["table"][params["first"] + jnp.floor(t).astype(jnp.int32)]
+    value = found[kinds[0]]
+    for kind in kinds[1:]:
+        value = jnp.where(params["kind"] == _KINDS.index(kind), found[kind], value)
+    return value

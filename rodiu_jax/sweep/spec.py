@@ -1,0 +1,286 @@
+"""What a sweep varies: a validated TOML spec, the presets, and the grid of points it stands for."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rodiu_jax.changes import Change, apply_changes, check_field, parse_change
+from rodiu_jax.errors import InputError
+from rodiu_jax.files import read_toml
+from rodiu_jax.instance import FIELD_SPECS, Instances, check_uncertainty
+from rodiu_jax.sweep.methods import METHODS
+
+_PRESETS = Path(__file__).parent / "presets"
+_STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Levels = Annotated[tuple[_Number, ...], Field(strict=False, min_length=1)]  # TOML knows lists, not tuples
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class Factor(BaseModel):
+    """One varied field: its levels are multipliers (``scale``) or values in the field's unit (``value``).
+
+    Attributes:
+      field: a field of `FIELD_SPECS`.
+      names: shell-like pattern on the names of the field's last axis (``H100_*``); all of them by default.
+    """
+
+    model_config = _STRICT
+
+    field: str
+    names: str | None = None
+    scale: _Levels | None = None
+    value: _Levels | None = None
+
+    @property
+    def key(self) -> str:
+        """``scale`` or ``value``, whichever the factor has."""
+        return "value" if self.scale is None else "scale"
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The multipliers or values, in the order written."""
+        return self.scale or self.value or ()
+
+    def change(self, level: float) -> Change:
+        """The change that puts this factor at ``level``."""
+        return Change(self.field, "scale" if self.key == "scale" else "set", level, self.names)
+
+
+class SweepSpec(BaseModel):
+    """A full grid over ``factors``, each point with the same ``samples`` scenarios.
+
+    Point p of the grid is row-major over the factors in the order written: the last factor moves fastest.
+
+    Attributes:
+      catalog: ``seed``, ``corrected``, or the path of a catalogue file.
+      samples: scenarios drawn, keyed by ``seed`` and their number; every point sees the same ones.
+      method: a name of `METHODS`.
+      gap: relative gap at which a scenario may stop; 1e-6 counts as optimal.
+      time_limit: seconds per scenario; none by default.
+      changes: (``set`` in the file) changes of every scenario, such as ``budget=3000``, applied before the factors.
+    """
+
+    model_config = _STRICT
+
+    name: _Text
+    title: _Text
+    question: str = ""
+    catalog: _Text = "seed"
+    uncertainty: str = "ddu"
+    samples: Annotated[int, Field(ge=1)] = 4
+    seed: Annotated[int, Field(ge=0)] = 0
+    method: str = "exact"
+    gap: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1e-6
+    time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    changes: Annotated[tuple[str, ...], Field(strict=False, alias="set")] = ()
+    factors: Annotated[tuple[Factor, ...], Field(strict=False, min_length=1)]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Levels per factor."""
+        return tuple(len(f.levels) for f in self.factors)
+
+    @property
+    def points(self) -> int:
+        """Points of the grid."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def rows(self) -> int:
+        """Scenarios of the whole sweep; row r is sample r // points at point r % points."""
+        return self.samples * self.points
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """One column name per factor: the field, with its pattern where two factors share the field."""
+        fields = [f.field for f in self.factors]
+        return tuple(
+            f"{f.field}[{f.names}]" if fields.count(f.field) > 1 else f.field for f in self.factors
+        )
+
+    def levels_at(self, points: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The level of each factor at ``points`` (shape P, integers): one array of P numbers per factor."""
+        positions = np.unravel_index(points, self.shape)
+        return tuple(np.array(f.levels)[at] for f, at in zip(self.factors, positions, strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as the TOML file holds it, every default written out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def to_toml(self) -> str:
+        """The spec as TOML text that `load_spec` reads back to the same spec."""
+        values = self.to_dict()
+        factors = values.pop("factors")
+        tables = [values, *factors]
+        # JSON's strings, numbers and lists of them are TOML's too.
+        text = ["\n".join(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in t.items()) for t in tables]
+        return "\n\n[[factors]]\n".join(text) + "\n"
+
+
+def preset_names() -> list[str]:
+    """Names of the presets, sorted."""
+    return sorted(path.stem for path in _PRESETS.glob("*.toml"))
+
+
+def load_spec(name_or_path: str | Path) -> SweepSpec:
+    """Read a preset by name, or a TOML file; a catalogue path in a file is relative to that file.
+
+    Raises:
+      InputError: no such preset or file; not TOML; a key that is missing, unknown, of the wrong type or out of
+        range; a field that does not exist; no levels; a level that no scenario could have.
+    """
+    if str(name_or_path) in preset_names():
+        path = _PRESETS / f"{name_or_path}.toml"
+        return make_spec(read_toml(path), f"preset {name_or_path}")
+    path = Path(name_or_path)
+    if path.suffix != ".toml" and not path.is_file():
+        near = difflib.get_close_matches(str(name_or_path), preset_names(), n=1, cutoff=0.4)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        expected = f"a preset ({', '.join(preset_names())}) or a TOML file{hint}"
+        raise InputError("sweep", "", expected, str(name_or_path))
+    values = read_toml(path)
+    if isinstance(values.get("catalog"), str) and _is_file_name(values["catalog"]):
+        values["catalog"] = str(path.resolve().parent / values["catalog"])
+    return make_spec(values, str(path))
+
+
+def make_spec(values: dict[str, Any], source: str = "sweep") -> SweepSpec:
+    """Validate the keys of a spec, named as in its TOML file; raises as `load_spec`."""
+    try:
+        spec = SweepSpec.model_validate(values)
+    except ValidationError as error:
+        raise _input_error(error, source) from None
+    check_uncertainty(spec.uncertainty, source)
+    if spec.method not in METHODS:
+        raise InputError(source, "method", f"one of {', '.join(METHODS)}", spec.method)
+    for m, text in enumerate(spec.changes):
+        parse_change(text, f"{source}: set[{m}]")
+    for m, factor in enumerate(spec.factors):
+        _check_factor(factor, source, f"factors[{m}]")
+    return spec
+
+
+def override(spec: SweepSpec, **options: Any) -> SweepSpec:
+    """``spec`` with some keys replaced; ``None`` keeps the spec's own, and ``set`` adds to the spec's changes.
+
+    Raises:
+      InputError: naming the option (``--samples``) at fault.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    for key, value in given.items():
+        try:
+            SweepSpec.model_validate(spec.to_dict() | {key: value})
+        except ValidationError as error:
+            raise _input_error(error, f"--{key.replace('_', '-')}", at_key=False) from None
+    for text in given.get("set", ()):
+        parse_change(text)
+    if _is_file_name(catalog := given.get("catalog", "")):
+        given["catalog"] = str(Path(catalog).resolve())
+    given["set"] = [*spec.changes, *given.get("set", ())]
+    return make_spec(spec.to_dict() | given, spec.name)
+
+
+def check_spec(spec: SweepSpec, instances: Instances, source: str) -> None:
+    """Check that every level of every factor gives admissible scenarios.
+
+    Args:
+      instances: sampled scenarios, with the spec's own changes applied.
+
+    Raises:
+      InputError: a pattern that fits no name, two factors that change the same cell, or a level that leaves the
+        field's physical range.
+    """
+    taken: dict[str, list[tuple[int, np.ndarray]]] = {}
+    for m, factor in enumerate(spec.factors):
+        for at, level in enumerate(factor.levels):
+            try:
+                apply_changes(instances, [factor.change(level)], f"{source}: factors[{m}]")
+            except InputError as error:
+                if factor.names is not None and error.field == factor.field:
+                    raise
+                where = f"factors[{m}].{factor.key}[{at}]"
+                expected = f"a level that keeps {error.field} to {error.expected}"
+                raise InputError(source, where, expected, level) from None
+        cells = chosen_names(factor, instances)
+        for other, others in taken.setdefault(factor.field, []):
+            if (cells & others).any():
+                expected = f"each cell of {factor.field} changed by one factor (factors[{other}] changes it too)"
+                raise InputError(source, f"factors[{m}]", expected, factor.names or "all names")
+        taken[factor.field].append((m, cells))
+
+
+def chosen_names(factor: Factor, instances: Instances) -> np.ndarray:
+    """Mask over the field's last axis of what the factor changes; shape () where the field is one number."""
+    import fnmatch
+
+    axes = FIELD_SPECS[factor.field].axes
+    if not axes:
+        return np.array(True)
+    names = instances.axis_names(axes[-1])
+    return np.array([factor.names is None or fnmatch.fnmatchcase(n, factor.names) for n in names])
+
+
+def _check_factor(factor: Factor, source: str, path: str) -> None:
+    """What can be said of a factor before any scenario is drawn."""
+    try:
+        check_field(factor.field, source)
+    except InputError as error:
+        raise InputError(source, f"{path}.field", error.expected, factor.field) from None
+    if (factor.scale is None) == (factor.value is None):
+        raise InputError(source, path, "either scale = [...] or value = [...]", factor.field)
+    spec = FIELD_SPECS[factor.field]
+    levels = np.array(factor.levels)
+    bad = (levels < 0) if factor.key == "scale" else spec.bad(levels)
+    if factor.key == "scale" and spec.above_low:
+        bad = levels <= 0
+    if bad.any():
+        at = int(np.argmax(bad))
+        multiplier = f"multipliers {'>' if spec.above_low else '>='} 0"
+        expected = multiplier if factor.key == "scale" else f"{spec.expected} ({spec.unit})"
+        raise InputError(source, f"{path}.{factor.key}[{at}]", expected, float(levels[at]))
+    if len(set(factor.levels)) < len(factor.levels):
+        raise InputError(source, f"{path}.{factor.key}", "distinct levels", list(factor.levels))
+
+
+def _is_file_name(catalog: str) -> bool:
+    return catalog.endswith(".toml") or os.sep in catalog
+
+
+_EXPECTED = {
+    "missing": "this key, which is missing",
+    "extra_forbidden": "a known key",
+    "too_short": "at least one",
+}
+
+
+def _input_error(error: ValidationError, source: str, *, at_key: bool = True) -> InputError:
+    """The first of pydantic's findings as one line."""
+    first = error.errors(include_url=False)[0]
+    path = _path(first["loc"]) if at_key else ""
+    kind, message = first["type"], first["msg"]
+    if kind == "missing":
+        return InputError(source, path, _EXPECTED[kind])
+    if kind == "extra_forbidden":
+        known = Factor.model_fields if first["loc"][0] == "factors" else SweepSpec.model_fields
+        names = [f.alias or name for name, f in known.items()]
+        near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return InputError(source, path, f"only the keys {', '.join(names)}{hint}", first["input"])
+    expected = _EXPECTED.get(kind, message.removeprefix("Input should be "))
+    return InputError(source, path, expected, first["input"])
+
+
+def _path(location: Sequence[int | str]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")

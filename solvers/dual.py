@@ -1,0 +1,565 @@
+"""Certified lower bounds in batch: the Lagrangian dual of the tight formulation, ascended by optax.
+
+Every coupling row of `solvers.formulation` is relaxed. With multipliers
+
+    pi[i] free       demand            eta[i] >= 0    delay promise, $/ms
+    zeta[i] >= 0     error promise     mu_b, mu_s >= 0   budget, storage
+    xi, psi in U     adversary of delay and of error (Gamma_d, Gamma_e), shape I,P
+    m[t], c[t] >= 0  memory ($/GB) and compute ($/TFLOP) of triple t = (pair p, degree n)
+
+the reduced cost of a share is
+
+    r[i,t] = base[i](1 + mu_b) + (omega[i] + eta[i])(nominal[i,p] + xi[i,p] excess[i,p]) / s[n]
+             + zeta[i](e_bar[i,p] + psi[i,p] e_hat[i,p] - eps[i]) - eta[i] Delta[i] - pi[i]
+
+and the inner minimum separates by triple, then by pair (at most one degree), in closed form:
+
+    V[t] = D[t](1 + mu_b) + mu_s B[p] - m[t] room[t] - c[t] power[t] - sum_i most[i,t] max(-r - m kv - c compute, 0)
+    g = sum_i (pi[i] - u_max max(pi[i] - Phi[i], 0)) - mu_b delta - mu_s C_s + sum_p min(0, min_n V[p,n])
+
+g never exceeds the optimum, whatever the multipliers: that is weak duality, and the reason why a bound may be
+computed in float32 and still be proven, by evaluating g once in float64 (`certify`).
+
+Ascent. The maxima are smoothed (softplus, log-sum-exp) with a temperature that falls from `Ascent.warm` to
+`Ascent.cold`; Adam works on multipliers in natural units. Only the pairs that could pay (`Ascent.pairs` of them,
+by amortised cost) are iterated: the certificate is over all of them, with m and c of each triple improved in
+closed form, so a pair wrongly left out can only cost tightness. The adversary ascends by its gradient less the
+price of its budget (the ceil(Gamma)-th largest gradient, exact at the optimum) and is projected. The gradient of
+psi is taken as if zeta had a floor: at zeta = 0 psi would otherwise never learn, and then zeta neither.
+
+``max_routes`` is relaxed, except that Gamma >= max_routes makes the worst case a plain sum (exact for plans).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jaxtyping import Float
+
+from rodiu_jax.instance import FIELD_SPECS, Fields, Instances, tokens_per_query
+from rodiu_jax.instance import compute_demand as compute_demand_of
+from rodiu_jax.instance import stored_data as stored_data_of
+
+_HUGE = 1e30
+
+
+class Coefficients(NamedTuple):
+    """What the dual needs of one instance; P = J K pairs in row-major order, N degrees. Money in $ per period."""
+
+    deploy: Array  # P,N  D: rental and storage of weights
+    fits: Array  # P,N  bool: weights fit GPU, storage and budget
+    base: Array  # I  storage of served data at share 1
+    nominal: Array  # I,P  ms at share 1, before the speed-up
+    excess: Array  # I,P  largest excess, after the mode's collapse
+    slowness: Array  # N  1 / speed-up
+    error: Array  # I,P
+    error_excess: Array  # I,P
+    kv: Array  # I,P  GB at share 1
+    compute: Array  # I  TFLOPs at share 1
+    room: Array  # P,N  GB left by the weights over all GPUs of the triple
+    power: Array  # P,N  TFLOPs
+    most: Array  # I,P,N  largest share of the type that the triple can carry
+    delay_weight: Array  # I  omega, $/ms
+    unmet_cost: Array  # I  Phi
+    delay_limit: Array  # I  Delta, ms
+    error_limit: Array  # I  epsilon
+    budget: Array
+    storage: Array
+    weights: Array  # P  B, GB
+    unmet_cap: Array
+    gamma_delay: Array
+    gamma_error: Array
+
+
+class Multipliers(NamedTuple):
+    """Dual variables in their own units (see the module)."""
+
+    demand: Array  # I  pi, $
+    delay: Array  # I  eta, $/ms
+    error: Array  # I  zeta, $
+    budget: Array  # mu_b, $/$
+    storage: Array  # mu_s, $/GB
+    memory: Array  # P,N  m, $/GB
+    compute: Array  # P,N  c, $/TFLOP
+    delay_adversary: Array  # I,P  xi
+    error_adversary: Array  # I,P  psi
+
+
+class _Iterate(NamedTuple):
+    """The ascent's variables in natural units, on the pairs that are iterated."""
+
+    demand: Array
+    delay: Array
+    error: Array
+    budget: Array
+    storage: Array
+    memory: Array  # P',N
+    compute: Array  # P',N
+    xi: Array  # I,P'
+    psi: Array  # I,P'
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """How the ascent runs; all but ``pairs`` are data and recompile nothing.
+
+    Attributes:
+      steps: gradient steps.
+      rate: first learning rate, in natural units; it falls by a cosine to ``rate * last_rate``.
+      warm, cold: first and last temperature, relative to the scale of the cost.
+      pairs: pairs iterated (at most P).
+    """
+
+    steps: int = 150
+    rate: float = 0.1
+    last_rate: float = 0.03
+    warm: float = 0.015
+    cold: float = 8e-5
+    pairs: int = 16
+
+
+def coefficients(fields: Fields, uncertainty: str) -> Coefficients:
+    """The dual's coefficients of one instance (no batch axis), in the precision of ``fields``."""
+    types, models, gpus = fields.delay_nominal.shape
+    pairs = models * gpus
+    tokens = tokens_per_query(fields)
+    degree = fields.tp_degree.astype(tokens.dtype)
+    hours = fields.rental_hours
+    decides = 1.0 if uncertainty == "ddu" else 0.0
+
+    def flat(values: Array) -> Array:
+        return values.reshape(types, pairs)
+
+    weights = jnp.repeat(fields.weight_memory, gpus)
+    memory = jnp.tile(fields.gpu_memory[:, None] * degree[None, :], (models, 1))
+    power = jnp.tile(fields.gpu_compute[:, None] * degree[None, :], (models, 1))
+    price = jnp.tile(fields.gpu_price[:, None] * degree[None, :], (models, 1))
+    deploy = hours * (price + (fields.storage_price * weights)[:, None])
+    room = memory - weights[:, None]
+    fits = (room >= 0) & (weights <= fields.storage_capacity)[:, None] & (deploy <= fields.budget)
+    traffic = tokens * fields.arrival_rate * fields.residency_hours
+    kv = traffic[:, None] * jnp.repeat(fields.kv_per_token, gpus)[None, :]
+    compute = compute_demand_of(fields)
+    room = jnp.maximum(room, 0.0)
+    by_memory = _ratio(room[None], kv[:, :, None])
+    by_compute = _ratio(power[None], compute[:, None, None])
+    most = jnp.where(fits[None], jnp.minimum(jnp.minimum(by_memory, by_compute), 1.0), 0.0)
+    routes = jnp.asarray(fields.max_routes).astype(tokens.dtype)
+
+    def effective(gamma: Array) -> Array:
+        gamma = jnp.zeros_like(gamma) if uncertainty == "none" else gamma
+        return jnp.where((routes > 0) & (gamma >= routes), jnp.maximum(gamma, pairs), gamma)
+
+    return Coefficients(
+        deploy=deploy,
+        fits=fits,
+        base=hours * fields.storage_price * stored_data_of(fields),
+        nominal=flat(fields.delay_nominal * tokens[:, None, None]),
+        excess=flat(fields.delay_deviation * (1 - decides * fields.delay_impact)[None] * tokens[:, None, None]),
+        slowness=1.0 / fields.tp_speedup,
+        error=flat(fields.error_nominal),
+        error_excess=flat(fields.error_deviation * (1 - decides * fields.error_impact)[None]),
+        kv=kv,
+        compute=compute,
+        room=room,
+        power=power,
+        most=most,
+        delay_weight=hours * fields.delay_penalty * fields.arrival_rate,
+        unmet_cost=hours * fields.unmet_penalty * fields.arrival_rate,
+        delay_limit=fields.delay_threshold,
+        error_limit=fields.error_threshold,
+        budget=fields.budget,
+        storage=fields.storage_capacity,
+        weights=weights,
+        unmet_cap=fields.unmet_cap,
+        gamma_delay=effective(fields.gamma_delay),
+        gamma_error=effective(fields.gamma_error),
+    )
+
+
+def _ratio(over: Array, under: Array) -> Array:
+    """over / under, infinite where ``under`` is 0."""
+    positive = under > 0
+    return jnp.where(positive, over / jnp.where(positive, under, 1.0), jnp.inf)
+
+
+def _reduced_gain(c: Coefficients, y: Multipliers) -> Float[Array, "I P N"]:
+    """-r[i,t]: what a unit share gains before memory and compute are paid."""
+    fixed = c.base * (1.0 + y.budget) - y.error * c.error_limit - y.delay * c.delay_limit - y.demand
+    per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + y.delay_adversary * c.excess)
+    fixed = fixed[:, None] + y.error[:, None] * (c.error + y.error_adversary * c.error_excess)
+    return -(fixed[:, :, None] + per_ms[:, :, None] * c.slowness[None, None, :])
+
+
+def certify(c: Coefficients, y: Multipliers) -> tuple[Array, Array]:
+    """The dual function at multipliers made feasible, in the precision of its arguments (float64 for a proof).
+
+    Signs are clipped and each adversary is scaled into its set. Memory and compute multipliers of each triple
+    are improved in closed form, one after the other at a breakpoint of its one-dimensional problem. A kink can
+    hold such a search, so both orders are tried; any value would be valid.
+
+    The value is lowered by an allowance for rounding: a sum of n terms evaluated in floating point differs from
+    the exact one by at most about n eps times the sum of the terms' absolute values. Each term here is the
+    result of at most 16 + I operations, so (2 I N + P + 32) eps sum|terms| covers the whole expression.
+
+    Returns:
+      the bound in $ per period (-inf where anything is not a number), and V (P,N).
+    """
+    y = feasible(c, y)
+    gain = _reduced_gain(c, y)
+    kv = jnp.broadcast_to(c.kv[:, :, None], gain.shape)
+    compute = jnp.broadcast_to(c.compute[:, None, None], gain.shape)
+    memory, _ = _best_multiplier(gain - y.compute[None] * compute, kv, c.room, c.most)
+    _, then = _best_multiplier(gain - memory[None] * kv, compute, c.power, c.most)
+    power, _ = _best_multiplier(gain - y.memory[None] * kv, compute, c.power, c.most)
+    _, other = _best_multiplier(gain - power[None] * compute, kv, c.room, c.most)
+    paid = jnp.minimum(memory * c.room + then, power * c.power + other)
+    fixed = c.deploy * (1.0 + y.budget) + (y.storage * c.weights)[:, None]
+    value = jnp.where(c.fits, fixed - paid, _HUGE)
+    taken = jnp.minimum(value.min(1), 0.0)
+    served = y.demand - c.unmet_cap * jnp.maximum(y.demand - c.unmet_cost, 0.0)
+    bound = served.sum() - y.budget * c.budget - y.storage * c.storage + taken.sum()
+
+    used = (value.min(1) <= 0)[:, None] & c.fits
+    sizes = fixed + paid + (c.most * jnp.abs(gain)).sum(0)
+    magnitude = (
+        jnp.abs(y.demand).sum()
+        + (c.unmet_cap * (jnp.abs(y.demand) + c.unmet_cost)).sum()
+        + jnp.abs(y.budget * c.budget)
+        + jnp.abs(y.storage * c.storage)
+        + jnp.where(used, sizes, 0.0).max(1).sum()
+        + used.any(1).sum() * _gain_magnitude(c, y)
+    )
+    types, pairs, degrees = gain.shape
+    allowance = (2 * types * degrees + pairs + 32) * jnp.finfo(gain.dtype).eps * magnitude
+    bound = bound - allowance
+    return jnp.where(jnp.isfinite(bound), bound, -jnp.inf), value
+
+
+def _gain_magnitude(c: Coefficients, y: Multipliers) -> Array:
+    """Sum over types of the largest absolute value of the terms of r, whose cancellation rounding must cover."""
+    fixed = c.base * (1.0 + y.budget) + y.error * c.error_limit + y.delay * c.delay_limit + jnp.abs(y.demand)
+    per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + c.excess) * c.slowness.max()
+    usable = (c.most > 0).any(2)
+    return (
+        fixed[:, None] + jnp.where(usable, per_ms + y.error[:, None] * (c.error + c.error_excess), 0.0)
+    ).max(1).sum() * 2.0
+
+
+def _best_multiplier(gain: Array, weight: Array, capacity: Array, most: Array) -> tuple[Array, Array]:
+    """argmin and min over m >= 0 of m capacity + sum_i most[i] max(gain[i] - m weight[i], 0), per triple.
+
+    Convex and piecewise linear in m: the minimum is at 0 or at a breakpoint gain[i] / weight[i].
+    """
+    at = [jnp.zeros_like(capacity)]
+    at += [
+        jnp.where(weight[i] > 0, jnp.maximum(gain[i], 0.0) / jnp.where(weight[i] > 0, weight[i], 1.0), 0.0)
+        for i in range(gain.shape[0])
+    ]
+    values = [m * capacity + (most * jnp.maximum(gain - m[None] * weight, 0.0)).sum(0) for m in at]
+    best_at, best = at[0], values[0]
+    for m, value in zip(at[1:], values[1:], strict=True):
+        better = value < best
+        best_at, best = jnp.where(better, m, best_at), jnp.where(better, value, best)
+    return best_at, best
+
+
+def feasible(c: Coefficients, y: Multipliers) -> Multipliers:
+    """Multipliers of the right sign, with each adversary inside its set U(Gamma)."""
+    return Multipliers(
+        y.demand,
+        jnp.maximum(y.delay, 0.0),
+        jnp.maximum(y.error, 0.0),
+        jnp.maximum(y.budget, 0.0),
+        jnp.maximum(y.storage, 0.0),
+        jnp.maximum(y.memory, 0.0),
+        jnp.maximum(y.compute, 0.0),
+        _scaled_inside(y.delay_adversary, c.gamma_delay),
+        _scaled_inside(y.error_adversary, c.gamma_error),
+    )
+
+
+def _scaled_inside(xi: Array, gamma: Array) -> Array:
+    """Into {0 <= xi <= 1, sum <= gamma} per type; the tiny shrinkage keeps the rounded sum inside too."""
+    xi = jnp.clip(xi, 0.0, 1.0)
+    total = xi.sum(-1, keepdims=True)
+    inside = (1.0 - 8 * xi.shape[-1] * jnp.finfo(xi.dtype).eps) * gamma
+    return xi * jnp.where(total > inside, inside / jnp.where(total > 0, total, 1.0), 1.0)
+
+
+def _subset(c: Coefficients, index: Array) -> Coefficients:
+    """The coefficients of the pairs ``index`` alone."""
+    by_pair = {n: getattr(c, n)[index] for n in ("deploy", "fits", "room", "power", "weights")}
+    by_type = {n: getattr(c, n)[:, index] for n in ("nominal", "excess", "error", "error_excess", "kv", "most")}
+    return c._replace(**by_pair, **by_type)
+
+
+def _amortised(c: Coefficients) -> Array:
+    """Cost of serving type i whole by pair p, its deployment paid in proportion to use; (I,P), inf if it cannot.
+
+    The linear relaxation pays for deployments in just this way, so the cheapest of these scales the price of a
+    type and ranks the pairs.
+    """
+    busy = jnp.maximum(
+        _ratio(c.kv[:, :, None], c.room[None]),
+        jnp.where(c.power[None] > 0, c.compute[:, None, None] / jnp.where(c.power > 0, c.power, 1.0)[None], 0.0),
+    )
+    busy = jnp.where(jnp.isfinite(busy), busy, 0.0)  # no room, no need: `most` decides below
+    per_ms = (c.delay_weight[:, None] * (c.nominal + c.excess))[:, :, None] * c.slowness
+    cost = c.base[:, None, None] + per_ms + c.deploy[None] * busy
+    return jnp.where(c.most > 0, cost, jnp.inf).min(2)
+
+
+class _Scale(NamedTuple):
+    """Natural units of the iterate, with all money divided by ``money``."""
+
+    demand: Array  # I
+    delay: Array  # I
+    error: Array  # I
+    storage: Array
+    memory: Array  # P',N
+    compute: Array  # P',N
+
+
+def _in_scale(c: Coefficients) -> tuple[Coefficients, Array, Array, Array]:
+    """Coefficients with money in units of the instance's cost; that unit, the price of each type, pairs' ranks."""
+    amortised = _amortised(c)
+    cheapest = amortised.min(1)
+    reachable = jnp.isfinite(cheapest)
+    price = jnp.where(reachable, cheapest, c.unmet_cost)
+    price = jnp.where(c.unmet_cap >= 1.0, jnp.minimum(price, c.unmet_cost), price)
+    money = price.sum()
+    money = jnp.where(money > 0, money, 1.0)
+    price = jnp.maximum(price, 1e-3 * money)
+
+    keeps = (c.error + c.error_excess <= c.error_limit[:, None]) & (
+        (c.nominal + c.excess) * c.slowness.min() <= c.delay_limit[:, None]
+    )
+    among = jnp.where(keeps, amortised, jnp.inf)
+    rank = jnp.minimum(_relative(amortised), _relative(among)).min(0)
+    scaled = c._replace(
+        deploy=c.deploy / money,
+        base=c.base / money,
+        delay_weight=c.delay_weight / money,
+        unmet_cost=c.unmet_cost / money,
+        budget=c.budget / money,
+    )
+    return scaled, money, price / money, rank
+
+
+def _relative(cost: Array) -> Array:
+    """Costs over the cheapest of their type; inf where there is none."""
+    least = cost.min(1, keepdims=True)
+    known = jnp.isfinite(least) & jnp.isfinite(cost)
+    return jnp.where(known, cost / jnp.where(known & (least > 0), least, 1.0), jnp.inf)
+
+
+def _scale(c: Coefficients, price: Array) -> _Scale:
+    deploy = jnp.maximum(c.deploy, 1e-3)  # a free GPU still needs a unit for its multipliers
+
+    def unit(limit: Array) -> Array:
+        return jnp.where(limit > 0, limit, 1.0)
+
+    return _Scale(
+        demand=price,
+        delay=price / unit(c.delay_limit),
+        error=price / unit(c.error_limit),
+        storage=1.0 / unit(c.storage),
+        memory=deploy / jnp.maximum(c.room, 1e-3 * unit(c.room.max())),
+        compute=deploy / jnp.maximum(c.power, 1e-3 * unit(c.power.max())),
+    )
+
+
+def _multipliers(v: _Iterate, u: _Scale) -> Multipliers:
+    return Multipliers(
+        v.demand * u.demand,
+        v.delay * u.delay,
+        v.error * u.error,
+        v.budget,
+        v.storage * u.storage,
+        v.memory * u.memory,
+        v.compute * u.compute,
+        v.xi,
+        v.psi,
+    )
+
+
+def _smoothed(v: _Iterate, c: Coefficients, u: _Scale, heat: Array) -> Array:
+    """The dual function with its maxima smoothed at temperature ``heat``; the ascent climbs this."""
+    y = _multipliers(v, u)
+    held = jax.lax.stop_gradient
+    floor = held(jnp.maximum(y.error, 0.2 * u.error))[:, None]
+    moving = floor * c.error_excess * (v.psi - held(v.psi))  # value 0: only the gradient of psi, with the floor
+    gain = _reduced_gain(c, y._replace(error_adversary=held(v.psi))) - moving[:, :, None]
+    gain = gain - y.memory[None] * c.kv[:, :, None] - y.compute[None] * c.compute[:, None, None]
+    carried = (c.most * heat * jax.nn.softplus(gain / heat)).sum(0)
+    value = c.deploy * (1.0 + y.budget) + (y.storage * c.weights)[:, None]
+    value = jnp.where(c.fits, value - y.memory * c.room - y.compute * c.power - carried, _HUGE)
+    taken = -heat * jax.nn.logsumexp(jnp.concatenate([-value / heat, jnp.zeros_like(value[:, :1])], 1), axis=1)
+    over = heat * jax.nn.softplus((y.demand - c.unmet_cost) / heat)
+    served = (y.demand - c.unmet_cap * over).sum()
+    return served - y.budget * c.budget - y.storage * c.storage + taken.sum()
+
+
+def _price_of_budget(gradient: Array, gamma: Array) -> Array:
+    """The ceil(gamma)-th largest gradient of each type: what a unit of the adversary's budget is worth; (I,1)."""
+    order = jnp.arange(gradient.shape[-1])
+    mine, other = gradient[:, :, None], gradient[:, None, :]
+    first = jnp.broadcast_to((order[None, :] < order[:, None])[None], jnp.broadcast_shapes(mine.shape, other.shape))
+    rank = ((other > mine) | ((other == mine) & first)).sum(-1).astype(gradient.dtype)
+    return jnp.where(rank == jnp.ceil(gamma) - 1, gradient, 0.0).sum(-1, keepdims=True)
+
+
+def _project(xi: Array, gamma: Array) -> Array:
+    """Towards the Euclidean projection onto U(gamma): shift the positive entries, then scale what is left."""
+    xi = jnp.clip(xi, 0.0, 1.0)
+    for _ in range(3):
+        over = jnp.maximum(xi.sum(-1, keepdims=True) - gamma, 0.0)
+        free = jnp.maximum((xi > 0).astype(xi.dtype).sum(-1, keepdims=True), 1.0)
+        xi = jnp.clip(xi - over / free, 0.0, 1.0)
+    return _scaled_inside(xi, gamma)
+
+
+def ascend(c: Coefficients, start: Multipliers | None, pairs_kept: int, controls: Array) -> Multipliers:
+    """Ascend from ``start`` (cold without it); one instance, in the precision of ``c``.
+
+    Args:
+      pairs_kept: pairs iterated.
+      controls: steps, rate, last_rate, warm, cold as data.
+
+    Returns:
+      multipliers over all pairs; those of the pairs not iterated are 0.
+    """
+    steps, rate, last_rate, warm, cold = controls
+    types, pairs = c.nominal.shape
+    scaled, money, price, rank = _in_scale(c)
+    _, index = jax.lax.top_k(-rank, min(pairs_kept, pairs))
+    part = _subset(scaled, index)
+    unit = _scale(part, price)
+    if start is None:
+        zero = jnp.zeros_like(price)
+        nobody = jnp.zeros((types, len(index)), price.dtype)
+        half = jnp.full_like(unit.memory, 0.5)  # each pays for half of its deployment
+        v = _Iterate(jnp.ones_like(price), zero, zero, zero[0], zero[0], half, half, nobody, nobody)
+    else:
+        v = _Iterate(
+            start.demand / (money * unit.demand),
+            start.delay / (money * unit.delay),
+            start.error / (money * unit.error),
+            start.budget,
+            start.storage / (money * unit.storage),
+            start.memory[index] / (money * unit.memory),
+            start.compute[index] / (money * unit.compute),
+            start.delay_adversary[:, index],
+            start.error_adversary[:, index],
+        )
+    adam = optax.scale_by_adam(b1=0.9, b2=0.95)
+
+    def step(number: Array, state: tuple[_Iterate, optax.OptState]) -> tuple[_Iterate, optax.OptState]:
+        v, memory = state
+        done = number.astype(price.dtype) / steps
+        heat = warm * (cold / warm) ** done
+        size = rate * (last_rate + (1.0 - last_rate) * 0.5 * (1.0 + jnp.cos(jnp.pi * done)))
+        up = jax.grad(_smoothed)(v, part, unit, heat)
+        up = up._replace(
+            xi=up.xi - _price_of_budget(up.xi, part.gamma_delay),
+            psi=up.psi - _price_of_budget(up.psi, part.gamma_error),
+        )
+        move, memory = adam.update(up, memory)
+        v = jax.tree.map(lambda a, m: a + size * m, v, move)
+        kept = _Iterate(v.demand, *(jnp.maximum(a, 0.0) for a in v[1:7]), v.xi, v.psi)
+        return kept._replace(
+            xi=_project(v.xi, part.gamma_delay), psi=_project(v.psi, part.gamma_error)
+        ), memory
+
+    v, _ = jax.lax.fori_loop(0, steps.astype(jnp.int32), step, (v, adam.init(v)))
+    y = _multipliers(v, unit)
+    by_type = jnp.zeros((types, pairs), price.dtype)
+    by_triple = jnp.zeros(c.deploy.shape, price.dtype)
+    return Multipliers(
+        y.demand * money,
+        y.delay * money,
+        y.error * money,
+        y.budget,
+        y.storage * money,
+        by_triple.at[index].set(y.memory * money),
+        by_triple.at[index].set(y.compute * money),
+        by_type.at[:, index].set(y.delay_adversary),
+        by_type.at[:, index].set(y.error_adversary),
+    )
+
+
+class Bounds(NamedTuple):
+    """Certified lower bounds of B scenarios.
+
+    ``lower`` is in $ per period, float64, -inf where the computation met something that is not a number;
+    ``multipliers`` are float32 arrays with leading axis B: evaluating the dual function at them proves ``lower``.
+    """
+
+    lower: np.ndarray
+    multipliers: Multipliers
+
+
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs", "warm"))
+def _bound_block(
+    fields: Fields,
+    start: Multipliers | None,
+    controls: Array,
+    *,
+    uncertainty: str,
+    batched: frozenset[str],
+    pairs: int,
+    warm: bool,
+) -> tuple[Array, Multipliers]:
+    def one(fields: Fields, start: Multipliers | None) -> tuple[Array, Multipliers]:
+        exact = coefficients(fields, uncertainty)
+        single = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, exact)
+        y = ascend(single, start if warm else None, pairs, controls)
+        bound, _ = certify(exact, jax.tree.map(lambda a: a.astype(jnp.float64), y))
+        return bound, y
+
+    axes = Fields(*(0 if n in batched else None for n in FIELD_SPECS))
+    return jax.vmap(one, in_axes=(axes, 0 if warm else None))(fields, start)
+
+
+def lower_bounds(
+    instances: Instances,
+    *,
+    ascent: Ascent = Ascent(),
+    start: Multipliers | None = None,
+    chunk: int = 256,
+) -> Bounds:
+    """Certified lower bounds of every scenario: float32 ascent, float64 certificate.
+
+    Args:
+      start: multipliers to start from, with leading axis B; cold without it.
+      chunk: scenarios per compiled block; no result depends on it.
+    """
+    controls = np.array([ascent.steps, ascent.rate, ascent.last_rate, ascent.warm, ascent.cold], np.float32)
+    batch = instances if instances.batched else instances.take([0])
+    parts = []
+    with jax.enable_x64(True):
+        for first in range(0, batch.size, chunk):
+            index = np.minimum(np.arange(first, first + chunk), batch.size - 1)
+            bound, y = _bound_block(
+                batch.take(index).fields,
+                None if start is None else Multipliers(*(np.asarray(a)[index] for a in start)),
+                controls,
+                uncertainty=batch.uncertainty,
+                batched=batch.batched,
+                pairs=ascent.pairs,
+                warm=start is not None,
+            )
+            kept = min(chunk, batch.size - first)
+            parts.append((np.asarray(bound)[:kept], [np.asarray(a)[:kept] for a in y]))
+    lower = np.concatenate([b for b, _ in parts])
+    assert lower.dtype == np.float64, "certificates are float64"
+    return Bounds(lower, Multipliers(*(np.concatenate(a) for a in zip(*(y for _, y in parts), strict=True))))

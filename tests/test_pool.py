@@ -1,0 +1,218 @@
+"""The pool: results do not depend on it, lost workers are replaced, nothing outlives the caller, JAX stays out.
+
+Functions at module level run inside the spawned workers: keep this module free of JAX.
+"""
+
+import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rodiu_jax.check import check_plan
+from rodiu_jax.errors import InputError
+from solvers import pool
+from solvers.highs import solve_instance
+from solvers.pool import solve, solve_iter
+from solvers.result import Result
+from tests.oracles.instances import default_instances, random_instances
+
+ROOT = Path(__file__).parent.parent
+
+
+def timeless(results):
+    return [replace(r, seconds=0.0) for r in results]
+
+
+def worker_ids():
+    return {child.pid for child in multiprocessing.active_children()}
+
+
+def assert_no_workers():
+    """Within a moment: the executor's own thread may still be reaping what was killed."""
+    deadline = time.monotonic() + 3
+    while worker_ids() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert worker_ids() == set()
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Ten scenarios, one of them infeasible, and their answers without a pool."""
+    instances = random_instances(11, (2, 2, 3, 2), batch=10)
+    instances = instances.with_fields(
+        unmet_cap=[1.0] * 6 + [0.5] + [1.0] * 3, budget=[1e3] * 6 + [0.0] + [1e3] * 3
+    )
+    return instances, timeless(solve_instance(instances, b) for b in range(10))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_results_do_not_depend_on_the_workers(batch, workers):
+    instances, expected = batch
+    results = solve(instances, workers=workers)
+    assert timeless(results) == expected
+    assert [r.status for r in results].count("infeasible") == 1
+    assert_no_workers()
+
+
+def test_results_are_in_the_order_asked_for(batch):
+    instances, expected = batch
+    indices = [7, 0, 6, 3, 3, 9]
+    results = timeless(solve(instances, indices, workers=2))
+    assert results == [expected[b] for b in indices]
+    assert [r.instance for r in results] == indices
+    for b, result in zip(indices, results, strict=True):
+        if result.plan is not None:
+            assert result.plan.instance == b
+            assert check_plan(result.plan, instances, b).costs == result.costs
+
+
+def test_gap_and_time_limit_reach_the_workers():
+    instances = default_instances(1, seed=3)
+    (loose,) = solve(instances, gap=0.2, workers=1)
+    assert loose.status == "gap_limit"
+    (hurried,) = solve(instances, time_limit=0.001, workers=1)
+    assert hurried.status == "time_limit"
+
+
+def test_nothing_to_do_and_no_such_scenario(batch):
+    instances, _ = batch
+    assert solve(instances, []) == []
+    with pytest.raises(InputError, match="got 10, expected a whole number from 0 to 9"):
+        solve(instances, [0, 10])
+    assert_no_workers()
+
+
+def test_killed_worker_is_replaced_and_its_scenario_done_again(batch):
+    instances, expected = batch
+    results = solve_iter(instances, workers=2)
+    first = next(results)
+    victim = worker_ids().pop()
+    os.kill(victim, signal.SIGKILL)
+    rest = list(results)
+    assert timeless([first, *rest]) == expected
+    assert_no_workers()
+
+
+def _fatal_for_scenario_1(one, b, gap, time_limit):
+    """In a worker: scenario 1 takes its process down while its neighbours are still busy."""
+    if b == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.3)
+    return Result(b, "infeasible")
+
+
+def test_scenario_that_kills_its_worker_loses_no_neighbour(batch, monkeypatch):
+    monkeypatch.setattr(pool, "_solve_one", _fatal_for_scenario_1)
+    results = solve(batch[0], range(4), workers=2)
+    assert [r.status for r in results] == ["infeasible", "error", "infeasible", "infeasible"]
+    assert "died" in results[1].message
+
+
+def test_closing_the_iterator_ends_the_workers(batch):
+    results = solve_iter(batch[0], workers=2)
+    next(results)
+    assert len(worker_ids()) == 2
+    results.close()
+    assert_no_workers()
+
+
+def test_interrupt_in_the_consumer_ends_the_workers(batch):
+    def interrupted():
+        for _ in solve_iter(batch[0], workers=2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert_no_workers()
+
+
+def _alive(group):
+    """Ids of the processes of a group that run (zombies do not count)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, of = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:3]
+        except (OSError, ValueError):
+            continue
+        if int(of) == group and state not in "ZX":
+            found.append(int(entry.name))
+    return found
+
+
+_ENDLESS = """
+import sys
+from solvers.pool import solve_iter
+from tests.oracles.instances import default_instances
+if __name__ == "__main__":
+    for result in solve_iter(default_instances(200), workers=2):
+        print(result.status, flush=True)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_ctrl_c_leaves_no_process(tmp_path):
+    script = tmp_path / "endless.py"
+    script.write_text(_ENDLESS)
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout.readline() == "optimal\n"
+        assert len(_alive(process.pid)) >= 3
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+        assert process.returncode != 0
+        assert errors.rstrip().endswith("KeyboardInterrupt")
+        deadline = time.monotonic() + 5
+        while _alive(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert _alive(process.pid) == []
+    finally:
+        if _alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _solve_then_look_for_jax():
+    solve_instance(random_instances(0, (1, 1, 1, 1)), 0)
+    return "jax" in sys.modules
+
+
+def test_workers_do_not_import_jax():
+    assert "jax" in sys.modules, "the parent runs it"
+    workers = pool._start(1)
+    try:
+        assert not workers.submit(_solve_then_look_for_jax).result()
+    finally:
+        pool._end(workers)
+
+
+def test_module_of_the_workers_is_light():
+    code = "import sys, solvers.pool; print([m for m in ('jax', 'pandas', 'scipy', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_workers_print_nothing(batch, capfd):
+    solve(batch[0], range(3), workers=2)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_more_workers_than_scenarios(batch):
+    instances, expected = batch
+    results = solve_iter(instances, [2], workers=8)
+    assert timeless(itertools.islice(results, 1)) == [expected[2]]
+    assert len(worker_ids()) <= 1
+    results.close()

@@ -22,7 +22,7 @@ class DensePlan(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """``costs`` by name in $ per period; ``margins`` by family, one entry per constraint, inf where there is none."""
+    """``costs`` by name, $ per period; ``margins`` by family, one per constraint, inf where none applies."""
 
     costs: dict[str, float]
     margins: dict[str, np.ndarray]
@@ -48,9 +48,13 @@ def _worst(deviation: np.ndarray, gamma: float) -> np.ndarray:
     return (falling * np.clip(gamma - np.arange(falling.shape[1]), 0.0, 1.0)).sum(1)
 
 
+def _scale(limit: np.ndarray) -> np.ndarray:
+    return np.where(limit > 0, limit, 1.0)
+
+
 def _margin(limit: np.ndarray | float, value: np.ndarray | float) -> np.ndarray:
     limit = np.asarray(limit, dtype=np.float64)
-    return (limit - value) / np.where(limit > 0, limit, 1.0)
+    return (limit - value) / _scale(limit)
 
 
 def evaluate_one(fields: Fields, uncertainty: str, plan: DensePlan) -> Evaluation:
@@ -98,10 +102,10 @@ def evaluate_one(fields: Fields, uncertainty: str, plan: DensePlan) -> Evaluatio
         "compute": np.where(on, _margin(f.gpu_compute * gpus, compute), np.inf),
         "storage": _margin(f.storage_capacity, weights),
         "budget": _margin(f.budget, rental + storage),
-        "delay": (f.delay_threshold * served - delay) / np.where(f.delay_threshold > 0, f.delay_threshold, 1.0),
-        "error": (f.error_threshold * served - error) / np.where(f.error_threshold > 0, f.error_threshold, 1.0),
+        "delay": (f.delay_threshold * served - delay) / _scale(f.delay_threshold),
+        "error": (f.error_threshold * served - error) / _scale(f.error_threshold),
     }
     total = rental + storage + delay_cost + unmet_cost
     named = ("total_cost", "rental_cost", "storage_cost", "delay_cost", "unmet_cost")
-    costs = dict(zip(named, map(float, (total, rental, storage, delay_cost, unmet_cost)), strict=True))
-    return Evaluation(costs, {name: np.asarray(v) for name, v in margins.items()})
+    costs = map(float, (total, rental, storage, delay_cost, unmet_cost))
+    return Evaluation(dict(zip(named, costs, strict=True)), {n: np.asarray(v) for n, v in margins.items()})

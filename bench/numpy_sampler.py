@@ -1,4 +1,4 @@
-"""The seed's scenarios drawn one at a time in NumPy: the peer of the batched sampler, and a witness for tests.
+"""The seed's scenarios drawn one by one in NumPy: the peer of the batched sampler, and a witness for tests.
 
 It restates the seed document and MODEL section 7 as one function, on purpose without the catalogue files.
 """
@@ -30,9 +30,14 @@ _MODEL_LEVEL = np.array([0, 0, 1, 1, 2, 2])
 _LOWEST_IMPACT = np.array([0.2, 0.4, 0.6, 0.8])
 
 # Columns: literal seed, corrected.
-_GPU_MEMORY = np.array([[48, 48, 80, 48, 24, 24, 24, 40, 80, 80], [48, 48, 48, 24, 24, 24, 40, 40, 80, 80]], float)
+_GPU_MEMORY = np.array(
+    [[48, 48, 80, 48, 24, 24, 24, 40, 80, 80], [48, 48, 48, 24, 24, 24, 40, 40, 80, 80]], float
+)
 _PRICE = np.array(
-    [[0.65, 0.65, 2.5, 0.65, 0.35, 0.35, 1.2, 1.2, 2.0, 2.5], [0.65, 0.65, 0.65, 0.35, 0.35, 0.35, 1.2, 1.2, 2.5, 2.5]]
+    [
+        [0.65, 0.65, 2.5, 0.65, 0.35, 0.35, 1.2, 1.2, 2.0, 2.5],
+        [0.65, 0.65, 0.65, 0.35, 0.35, 0.35, 1.2, 1.2, 2.5, 2.5],
+    ]
 )
 _WEIGHTS = np.array([[2, 6, 16, 22, 140, 810], [2, 6, 16, 22, 62, 140]], float)
 _KV = np.array([[0.02, 0.05, 0.15, 0.25, 1.4, 8.0], [2e-5, 5e-5, 1.5e-4, 2.5e-4, 6.2e-4, 1.4e-3]])
@@ -41,7 +46,14 @@ _RANGES = {
     "arrival_rate": [(80, 120), (60, 100), (100, 140), (40, 80), (20, 60), (10, 30)],
     "compute_per_token": [(0.3, 0.7), (0.6, 1.0), (0.2, 0.4), (1.0, 1.5), (2.0, 3.0), (3.5, 4.5)],
     "token_size": [(0.0008, 0.0012)] * 4 + [(0.004, 0.006), (0.008, 0.012)],
-    "delay_penalty": [(0.005, 0.01), (0.015, 0.025), (0.005, 0.01), (0.01, 0.02), (0.025, 0.035), (0.04, 0.06)],
+    "delay_penalty": [
+        (0.005, 0.01),
+        (0.015, 0.025),
+        (0.005, 0.01),
+        (0.01, 0.02),
+        (0.025, 0.035),
+        (0.04, 0.06),
+    ],
     "unmet_penalty": [(30, 50), (80, 100), (20, 40), (80, 100), (150, 200), (150, 200)],
     "base_delay": [(0.4, 0.6), (0.7, 0.9), (0.3, 0.4), (1.0, 1.2), (2.0, 2.5), (3.5, 4.0)],
     "base_error": [(0.03, 0.05), (0.02, 0.03), (0.02, 0.03), (0.05, 0.07), (0.06, 0.08), (0.08, 0.10)],
@@ -75,7 +87,10 @@ def _impact(rng: np.random.Generator, classes: np.ndarray) -> np.ndarray:
 
 
 def sample_one(rng: np.random.Generator, *, corrected: bool = False) -> dict[str, Any]:
-    """One scenario of the ``seed`` catalogue (or the ``corrected`` one): the numeric fields of MODEL section 1."""
+    """One scenario of the ``seed`` catalogue (or the ``corrected`` one), all numeric fields of an instance.
+
+    Source: the seed document; MODEL section 7.
+    """
     c = int(corrected)
     drawn = {name: rng.uniform(*np.array(pairs, dtype=np.float64).T) for name, pairs in _RANGES.items()}
     speed = _COMPUTE[0] / _COMPUTE

@@ -1,9 +1,9 @@
-"""The robust MILP as it was published: the slow way to the same optimum, a peer in time and a witness in value.
+"""The robust MILP as it was published: a slow way to the same optimum, peer in time and witness in value.
 
-Placement q[j,k], degree w[j,k,n] and routing z[i,j,k] are binaries; every product of variables is a variable of its
-own between McCormick's four inequalities: W = w q (the degree of a placed pair), v = W x (the share served at a
-degree) and p = z v (the part of the deviation that pairing removes). Three sets of dual variables, one each for the
-delay constraint, the error constraint and the delay cost. Rows are written one by one in Python.
+Placement q[j,k], degree w[j,k,n] and routing z[i,j,k] are binaries; every product of variables is a variable
+of its own between McCormick's inequalities: W = w q (the degree of a placed pair), v = W x (the share served
+at a degree) and p = z v (the part of the deviation that pairing removes). Three sets of dual variables: for
+the delay constraint, the error constraint and the delay cost. Rows are written one by one in Python.
 
 Source: MODEL section 6, "the published way".
 """
@@ -25,7 +25,7 @@ Terms = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Objective ($ per period) and proven bound as HiGHS reports them; ``seconds`` of building and solving."""
+    """Objective and proven bound ($ per period) as HiGHS reports them; ``seconds`` to build and solve."""
 
     optimal: bool
     objective: float
@@ -52,7 +52,9 @@ class _Model:
         self.kinds.append(highspy.HighsVarType.kInteger if binary else highspy.HighsVarType.kContinuous)
         return len(self.cost) - 1
 
-    def row(self, terms: Iterable[tuple[int, float]], *, low: float = -math.inf, high: float = math.inf) -> None:
+    def row(
+        self, terms: Iterable[tuple[int, float]], *, low: float = -math.inf, high: float = math.inf
+    ) -> None:
         merged: dict[int, float] = {}
         for column, value in terms:
             merged[column] = merged.get(column, 0.0) + float(value)
@@ -83,7 +85,8 @@ class _Model:
     def solve(self, gap: float, time_limit: float) -> tuple[bool, float, float]:
         solver = highspy.Highs()
         solver.silent()
-        for option, value in {"threads": 1, "mip_rel_gap": gap, "mip_abs_gap": 0.0, "time_limit": time_limit}.items():
+        options = {"threads": 1, "mip_rel_gap": gap, "mip_abs_gap": 0.0, "time_limit": time_limit}
+        for option, value in options.items():
             if solver.setOptionValue(option, value) != highspy.HighsStatus.kOk:
                 raise RuntimeError(f"HiGHS refused {option}={value}")
         lp = highspy.HighsLp()
@@ -101,7 +104,9 @@ class _Model:
         return done, float(info.objective_function_value), float(info.mip_dual_bound)
 
 
-def solve_published(instances: Instances, b: int, *, gap: float = 1e-6, time_limit: float = math.inf) -> Outcome:
+def solve_published(
+    instances: Instances, b: int, *, gap: float = 1e-6, time_limit: float = math.inf
+) -> Outcome:
     """Solve scenario ``b`` in the published formulation."""
     began = time.perf_counter()
     f = instances.one(b)
@@ -118,7 +123,10 @@ def solve_published(instances: Instances, b: int, *, gap: float = 1e-6, time_lim
     flops = f.compute_per_token * tokens
 
     model = _Model()
-    unmet = [model.variable(hours * f.unmet_penalty[i] * f.arrival_rate[i], float(f.unmet_cap)) for i in range(types)]
+    unmet = [
+        model.variable(hours * f.unmet_penalty[i] * f.arrival_rate[i], float(f.unmet_cap))
+        for i in range(types)
+    ]
     weights: Terms = []
     money: Terms = []
     shares: list[list[tuple[int, float]]] = [[] for _ in range(types)]
@@ -168,7 +176,10 @@ def solve_published(instances: Instances, b: int, *, gap: float = 1e-6, time_lim
                     nominal_d[i].append((part, float(f.delay_nominal[i, j, k]) * ms))
                     removed = model.product(routing, part)
                     deviation = float(f.delay_deviation[i, j, k]) * ms
-                    excess_d += [(part, deviation), (removed, -deviation * depends * float(f.delay_impact[j, k]))]
+                    excess_d += [
+                        (part, deviation),
+                        (removed, -deviation * depends * float(f.delay_impact[j, k])),
+                    ]
                 model.row([*parts, (share, -1.0)], low=0.0, high=0.0)
                 removed = model.product(routing, share)
                 deviation = float(f.error_deviation[i, j, k])

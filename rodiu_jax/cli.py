@@ -101,7 +101,8 @@ def _catalog_options(command: Any) -> Any:
 def describe(catalog: str) -> None:
     """Print a catalogue as tables: values or distributions, units, sources, reliability."""
     from rodiu_jax.catalog import load_catalog
-    from rodiu_jax.report.tables import describe_catalog, show
+    from rodiu_jax.report.describe import describe_catalog
+    from rodiu_jax.report.tables import show
 
     show(describe_catalog(load_catalog(catalog)))
 
@@ -204,8 +205,8 @@ def solve(
     import math
 
     from rodiu_jax.instance import load_instances
-    from rodiu_jax.report.progress import progress
     from rodiu_jax.report.tables import results_table, show
+    from rodiu_jax.sweep.progress import progress
     from solvers.pool import solve_iter
     from solvers.result import OPTIMAL_GAP
 
@@ -219,7 +220,7 @@ def solve(
             batch, todo, gap=OPTIMAL_GAP if gap is None else gap, time_limit=time_limit or math.inf, workers=workers
         ):
             found.append(result)
-            bar.advance()
+            bar.advance(result.status, result.gap)
     if as_json:
         click.echo(json.dumps([r.to_json() for r in found], indent=1, allow_nan=False))
     else:
@@ -227,3 +228,116 @@ def solve(
     failed = [r for r in found if r.status == "error"]
     if failed:
         raise WorkFailed(f"{len(failed)} of {len(found)} scenarios: first, {failed[0].instance}: {failed[0].message}")
+
+
+@cli.command()
+@click.argument("trace", type=_PATH, metavar="TRACE.csv")
+@click.option("--query", required=True, metavar="NAME", help="Query type of the catalogue that the trace is of.")
+@click.option(
+    "--window", type=float, default=0.1, show_default=True, metavar="H", help="Hours per window of arrivals."
+)
+@click.option("--windows", type=_COUNT, help="Use the first so many windows (default: all that the trace holds).")
+@click.option(
+    "--tokens",
+    type=click.Choice(["request", "mean"]),
+    default="request",
+    show_default=True,
+    help="Lengths drawn: quantiles of the requests (shows long ones), or means of the windows (right for costs).",
+)
+@click.option("--catalog", default="seed", show_default=True, metavar="NAME|FILE", help="Catalogue to extend.")
+@click.option("-o", "--output", type=_PATH, required=True, metavar="CATALOG.toml", help="File to write.")
+def calibrate(
+    trace: Path, query: str, window: float, windows: int | None, tokens: str, catalog: str, output: Path
+) -> None:
+    """Read arrival rates and token lengths from a real trace into a catalogue.
+
+    \b
+    TRACE.csv has the columns of the Azure 2023 LLM traces: TIMESTAMP, ContextTokens, GeneratedTokens.
+    Example: rodiu calibrate trace.csv --query Code_Gen --catalog corrected -o mine.toml
+             rodiu sample --catalog mine.toml --n 100 -o mine.npz
+    """
+    from typing import Literal, cast
+
+    from rodiu_jax.calibrate import calibrate as read
+
+    kind = cast(Literal["request", "mean"], tokens)
+    found = read(trace, query=query, window=window, windows=windows, base=catalog, tokens=kind)
+    found.save(output)
+    click.echo(f"{found.summary}\nWritten to {output}, which extends {catalog}.")
+
+
+@cli.command()
+@click.option("--catalog", default="seed", show_default=True, metavar="NAME|FILE", help="Catalogue to check.")
+@click.option("--n", type=_COUNT, default=2000, show_default=True, help="Scenarios drawn for the check.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draws.")
+@click.option("--all", "everything", is_flag=True, help="Every (model, GPU, degree), not only the smallest that fits.")
+def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
+    """Check a catalogue: observed ranges, memory, compute, worked examples, known contradictions.
+
+    Exit status 1 when a worked example does not come out or a draw leaves its declared range.
+    """
+    from rodiu_jax.report.tables import show
+    from rodiu_jax.report.validation import render
+    from rodiu_jax.validate import validate as check
+
+    report = check(catalog, n=n, seed=seed)
+    show(render(report, everything=everything))
+    if not report.ok:
+        raise WorkFailed("; ".join(report.failures))
+
+
+@cli.command(cls=_WithFields)
+@click.argument("spec", required=False, metavar="PRESET|SPEC.toml")
+@click.option("-o", "--output", type=_PATH, metavar="DIR", help="Folder of the rows, pictures and summary.")
+@click.option("--list", "list_presets", is_flag=True, help="List the presets and end.")
+@click.option("--samples", type=_COUNT, help="Scenarios drawn, the same ones at every point (default 4).")
+@_catalog_options
+@click.option("--method", type=click.Choice(["exact"]), help="exact: HiGHS solves every scenario's robust MILP.")
+@click.option("--gap", type=_GAP, help="Relative gap to stop at (default 1e-6).")
+@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), help="Seconds per scenario.")
+@click.option("--workers", type=_COUNT, help="Processes (default: the cores of this machine).")
+@click.option("--resume", is_flag=True, help="Go on with the sweep that is in DIR.")
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+def sweep(
+    spec: str | None,
+    output: Path | None,
+    list_presets: bool,
+    samples: int | None,
+    changes: tuple[str, ...],
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Solve sampled scenarios at every point of a grid of changes: a table, pictures, a summary.
+
+    \b
+    SPEC.toml: catalog, uncertainty, samples, seed, method, gap, set = [...], and one table per factor:
+      [[factors]]
+      field = "gpu_price"            a field of the list below
+      names = "H100_*"               only these (optional)
+      scale = [0.5, 0.75, 1.0]       multipliers, or value = [...]
+    Rows go to DIR/scenarios/*.parquet (columns sample, point, the factors, lower_bound, upper_bound, costs in $
+    per period, status, what is deployed), pictures to DIR/figures, means per point to DIR/summary.csv. Ctrl-C keeps
+    the finished rows; --resume goes on.
+    """
+    from rodiu_jax.sweep import load_spec, preset_names
+
+    if list_presets:
+        for name in preset_names():
+            click.echo(f"{name:<16} {load_spec(name).title}")
+        return
+    if spec is None or output is None:
+        missing, what = ("PRESET|SPEC.toml", "a preset or a file") if spec is None else ("-o DIR", "a folder")
+        raise InputError("sweep", missing, f"{what}; presets: {', '.join(preset_names())}")
+    from rodiu_jax.report import write_report
+    from rodiu_jax.report.summary import cost_grid, summarise
+    from rodiu_jax.report.tables import show
+    from rodiu_jax.sweep import sweep as run
+    from rodiu_jax.sweep.store import read_spec
+
+    frame = run(spec, output, samples=samples, changes=changes, quiet=quiet, **options)
+    files = write_report(output)
+    done = read_spec(output)
+    show([cost_grid(frame, done), summarise(frame, done), f"{len(files)} files written: {files[0]}, {files[1]}, ..."])
+    failed = frame[frame["status"] == "error"]
+    if len(failed):
+        raise WorkFailed(f"{len(failed)} of {len(frame)} scenarios: first: {failed['message'].iloc[0]}")

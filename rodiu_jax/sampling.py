@@ -1,9 +1,9 @@
 """Scenarios drawn from a catalogue on the device; scenario b is the same whatever else is drawn with it.
 
-Every random number has its own key, made from names alone: fold the scenario's index into the seed's key, then the
-hash of the quantity's name, then that of the name along each of its axes (threefry used as a keyed hash). Adding a
-GPU, reordering names, another chunk or a longer run therefore change no other number, and two catalogues share
-their draws (common random numbers).
+Every random number has its own key, made from names alone: fold the scenario's index into the seed's key,
+then the hash of the quantity's name, then that of the name along each of its axes (threefry as a keyed hash).
+Adding a GPU, reordering names, another chunk or a longer run therefore change no other number, and two
+catalogues share their draws (common random numbers).
 
 Cost of one default scenario: about 1,000 threefry blocks of 120 integer operations and 13 KB written.
 """
@@ -39,9 +39,14 @@ from rodiu_jax.catalog.quantities import operands
 from rodiu_jax.errors import InputError
 from rodiu_jax.instance import FIELD_SPECS, Fields, Instances, check_uncertainty
 
-_BYTES_PER_CHUNK = 64 * 2**20
-_LARGEST_CHUNK = 4096
-_KINDS = ("affine", "log_uniform", "normal", "choice")
+_BYTES_PER_CHUNK = {"cpu": 8 * 2**20, "accelerator": 64 * 2**20}  # on CPU what the caches hold
+_KINDS = {
+    "affine": (),
+    "log_uniform": ("least", "most"),
+    "normal": ("least", "most", "mean", "sd"),
+    "choice": ("first",),
+}
+"""Kinds of draws (a fixed value is affine with slope 0) and their parameters besides base and slope."""
 _MOST_SCENARIOS = 2**32  # an index is one 32-bit word of the key
 
 Params = dict[str, Any]
@@ -62,7 +67,8 @@ def sample(
       catalog: a catalogue, its name, or its file.
       seed: from 0 to 2**63 - 1; with the index it determines a scenario.
       uncertainty: ``none``, ``diu`` or ``ddu``, passed on to the instances.
-      chunk: scenarios per call of the compiled program (memory and speed only); by default from a byte budget.
+      chunk: scenarios per call of the compiled program, which changes memory and speed only; by default what
+        fits a byte budget.
 
     Raises:
       InputError: a bad catalogue or argument; two names with the same hash.
@@ -72,11 +78,14 @@ def sample(
     mode = check_uncertainty(uncertainty, "uncertainty")
     catalog = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
     wanted = [name for name in FIELD_SPECS if name != "tp_degree"]
-    values: dict[str, Any] = dict(sample_quantities(catalog, wanted, n=n, seed=seed, start=start, chunk=chunk))
+    values: dict[str, Any] = dict(
+        sample_quantities(catalog, wanted, n=n, seed=seed, start=start, chunk=chunk)
+    )
     values["tp_degree"] = np.array(catalog.sets["tp"], dtype=np.int64)
-    for name in ("max_routes",):
-        values[name] = values[name].astype(np.int64)
-    # No validation here: that every value is admissible was shown from the ranges when the catalogue was loaded.
+    for name, spec in FIELD_SPECS.items():
+        if spec.integer:
+            values[name] = values[name].astype(np.int64)
+    # Not validated again: loading the catalogue showed from the ranges that every value is admissible.
     names = (catalog.sets["query"], catalog.sets["model"], catalog.sets["gpu"])
     instances = Instances(*names, mode, Fields(**values))
     return instances if instances.batched else instances.take(np.zeros(n, np.int64))
@@ -91,7 +100,7 @@ def sample_quantities(
     start: int = 0,
     chunk: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Values of quantities (all by default), float64: shape of the axes, with a leading n where a draw touches them.
+    """Values of quantities (all by default), float64, over their axes; with a leading n where they are drawn.
 
     Arguments and errors as in `sample`.
     """
@@ -107,7 +116,7 @@ def sample_quantities(
     if not drawn:
         return found
     program, params = _compiled(catalog, drawn)
-    size = _whole(chunk, "chunk", 1, 2**24) if chunk is not None else _chunk_size(catalog, program.names)
+    size = _whole(chunk, "chunk", 1, 2**24) if chunk is not None else _chunk_size(catalog, drawn)
     found |= {name: np.empty((n, *catalog.shape(name))) for name in drawn}
     words = np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32)
     with jax.enable_x64(True):
@@ -134,7 +143,7 @@ def _whole(value: Any, name: str, low: int, high: int) -> int:
 
 
 def _ahead(blocks: Iterator[Any]) -> Iterator[Any]:
-    """The same items, each taken one early: the device draws the next block while the host copies this one."""
+    """The same items, one early: the device draws the next block while the host copies this one."""
     waiting = None
     for block in blocks:
         if waiting is not None:
@@ -144,15 +153,12 @@ def _ahead(blocks: Iterator[Any]) -> Iterator[Any]:
         yield waiting
 
 
-# ---- from a catalogue to a program and its parameters --------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Step:
     """What is done for one quantity; numbers are in the parameters, so that a changed value compiles nothing.
 
-    ``axes`` are positions in (query, model, gpu, tp), ``reads`` earlier steps by position. ``kinds`` are the kinds of
-    distributions used (empty: nothing is drawn), ``classes`` their number when the score is drawn as well.
+    ``axes`` are positions in (query, model, gpu, tp), ``reads`` earlier steps by position, of which the last
+    ``divides`` are divisors. ``kinds`` are the kinds of distributions used (none where nothing is drawn).
     """
 
     rule: str
@@ -164,17 +170,10 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Program:
-    """The structure of a catalogue's draws: everything that the compiler sees. Names are for people only."""
+    """The structure of a catalogue's draws, all that the compiler sees of it: no names and no numbers."""
 
     steps: tuple[_Step, ...]
     outputs: tuple[int, ...]
-    names: tuple[str, ...] = ()
-
-    def __hash__(self) -> int:
-        return hash((self.steps, self.outputs))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Program) and (self.steps, self.outputs) == (other.steps, other.outputs)
 
 
 def hash32(name: str) -> int:
@@ -194,7 +193,7 @@ def _hashes(names: Sequence[str], what: str, source: Path) -> np.ndarray:
 def _compiled(catalog: Catalog, wanted: Sequence[str]) -> tuple[_Program, dict[str, Any]]:
     """The steps for the quantities ``wanted`` and what they read, and the numbers that they use."""
     needed = set(wanted)
-    for name in reversed(catalog.quantities):
+    for name in reversed(list(catalog.quantities)):
         if name in needed and name in catalog.varying:
             needed |= set(operands(catalog.quantities[name].recipe))
     names = tuple(name for name in catalog.quantities if name in needed)
@@ -204,10 +203,14 @@ def _compiled(catalog: Catalog, wanted: Sequence[str]) -> tuple[_Program, dict[s
         step, numbers = _step(catalog, catalog.quantities[name], position)
         steps.append(step)
         params.append(numbers)
-    axis_hashes = [_hashes(catalog.sets[a], f"sets.{a}", catalog.path) for a in ("query", "model", "gpu", "tp")]
-    all_hashes = dict(zip(catalog.quantities, _hashes(list(catalog.quantities), "quantity", catalog.path), strict=True))
+    axis_hashes = [
+        _hashes(catalog.sets[a], f"sets.{a}", catalog.path) for a in ("query", "model", "gpu", "tp")
+    ]
+    all_hashes = dict(
+        zip(catalog.quantities, _hashes(list(catalog.quantities), "quantity", catalog.path), strict=True)
+    )
     quantity_hashes = np.array([all_hashes[name] for name in names], dtype=np.uint32)
-    program = _Program(tuple(steps), tuple(position[name] for name in wanted), names)
+    program = _Program(tuple(steps), tuple(position[name] for name in wanted))
     return program, {"steps": params, "axes": axis_hashes, "quantities": quantity_hashes}
 
 
@@ -238,36 +241,47 @@ def _step(catalog: Catalog, q: Quantity, position: dict[str, int]) -> tuple[_Ste
 
 
 def _draw_step(
-    rule: str, axes: tuple[int, ...], reads: tuple[int, ...], drawn: list[Distribution], shape: tuple[int, ...]
+    rule: str,
+    axes: tuple[int, ...],
+    reads: tuple[int, ...],
+    drawn: list[Distribution],
+    shape: tuple[int, ...],
 ) -> tuple[_Step, Params]:
     """Parameters of a block of draws: see `_transform`, which undoes this packing."""
     table: list[float] = []
     packed = {distribution: _packed(distribution, table) for distribution in dict.fromkeys(drawn)}
     rows = [packed[distribution] for distribution in drawn]
-    kinds = tuple(k for k in _KINDS if any(row["kind"] == _KINDS.index(k) for row in rows))
-    keys = {"low": "base", "width": "slope"}
-    params: Params = {k: np.array([row[k] for row in rows]).reshape(shape) for k in keys.values()}
-    if len(kinds) > 1:
-        params["kind"] = np.array([row["kind"] for row in rows], dtype=np.int32).reshape(shape)
-    if "log_uniform" in kinds or "normal" in kinds:
-        params |= {k: np.array([row[k] for row in rows]).reshape(shape) for k in ("least", "most")}
-    if "normal" in kinds:
-        params |= {k: np.array([row[k] for row in rows]).reshape(shape) for k in ("mean", "sd")}
+    kinds = tuple(k for c, k in enumerate(_KINDS) if any(row["kind"] == c for row in rows))
+    used = ["base", "slope"] + ["kind"] * (len(kinds) > 1)
+    used += [k for kind in kinds for k in _KINDS[kind]]
+    params: Params = {k: np.array([row[k] for row in rows]).reshape(shape) for k in used}
     if "choice" in kinds:
-        params["first"] = np.array([row["first"] for row in rows], dtype=np.int32).reshape(shape)
         params["table"] = np.array(table)
     return _Step(rule, axes, reads, kinds=kinds), params
 
 
-def _packed(distribution: Distribution, table: list[float]) -> dict[str, float]:
+def _packed(distribution: Distribution, table: list[float]) -> dict[str, float | int]:
     """One distribution as numbers: a base and a slope for the uniform u, and what its kind needs besides."""
     low, high = distribution.range
-    row = {"kind": 0, "base": low, "slope": 0.0, "least": low, "most": high, "mean": 0.0, "sd": 0.0, "first": 0}
+    row: dict[str, float | int] = {
+        "kind": 0,
+        "base": low,
+        "slope": 0.0,
+        "least": low,
+        "most": high,
+        "mean": 0.0,
+        "sd": 0.0,
+        "first": 0,
+    }
     match distribution.kind:
         case "uniform":
             row["slope"] = _round_down(high - low)
         case "log_uniform":
-            row |= {"kind": 1, "base": float(np.log(low)), "slope": _round_down(float(np.log(high) - np.log(low)))}
+            row |= {
+                "kind": 1,
+                "base": float(np.log(low)),
+                "slope": _round_down(float(np.log(high) - np.log(low))),
+            }
         case "normal":
             sd, below, inside = distribution.tail_masses()
             row |= {"kind": 2, "base": below, "slope": _round_down(inside), "mean": distribution.numbers[0]}
@@ -285,17 +299,16 @@ def _round_down(width: float, bits: int = 24) -> float:
 
 
 def _chunk_size(catalog: Catalog, names: Sequence[str]) -> int:
-    """Scenarios per chunk: a power of two whose values, keys included, fit the byte budget."""
-    cells = sum(int(np.prod(catalog.shape(name))) for name in names if name in catalog.varying)
-    most = _BYTES_PER_CHUNK // (16 * cells)
-    return min(_LARGEST_CHUNK, 1 << max(most, 1).bit_length() - 1)
-
-
-# ---- the program ---------------------------------------------------------------------------------------------------
+    """Scenarios per chunk: the largest power of two whose results fit the byte budget."""
+    budget = _BYTES_PER_CHUNK["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+    scenario = 8 * sum(int(np.prod(catalog.shape(name))) for name in names)
+    return 1 << max(budget // scenario, 1).bit_length() - 1
 
 
 @partial(jax.jit, static_argnames=("program", "size"))
-def _draw(params: dict[str, Any], seed: Array, first: Array, *, program: _Program, size: int) -> tuple[Array, ...]:
+def _draw(
+    params: dict[str, Any], seed: Array, first: Array, *, program: _Program, size: int
+) -> tuple[Array, ...]:
     """Scenarios first .. first + size - 1 of each output, batch axis first.
 
     Inside, the batch is the last axis: few names (10 GPUs) would fill vector registers badly.
@@ -305,9 +318,11 @@ def _draw(params: dict[str, Any], seed: Array, first: Array, *, program: _Progra
     values: list[Array] = []
     for s, (step, numbers) in enumerate(zip(program.steps, params["steps"], strict=True)):
         operand = [_spread(values[r], program.steps[r].axes, step.axes) for r in step.reads]
-        values.append(_apply(step, numbers, operand, bits.get(s)))
-    outputs = lax.optimization_barrier(tuple(values[s] for s in program.outputs))  # else draws are redone, strided
-    return tuple(jnp.moveaxis(v, -1, 0) for v in outputs)
+        value = _apply(step, numbers, operand, bits.get(s))
+        values.append(
+            jnp.broadcast_to(value, (*(len(params["axes"][a]) for a in step.axes), value.shape[-1]))
+        )
+    return tuple(jnp.moveaxis(values[s], -1, 0) for s in program.outputs)
 
 
 def _fold(key0: Array, key1: Array, word: Array) -> tuple[Array, Array]:
@@ -334,18 +349,22 @@ def _bits(params: dict[str, Any], keys: tuple[Array, Array], program: _Program) 
         if step.kinds:
             groups.setdefault(step.axes, []).append(s)
     found: dict[int, Array] = {}
+    parents = _fold(keys[0][None], keys[1][None], params["quantities"][:, None])
     for axes, members in groups.items():
-        words = params["quantities"][np.array(members)]
-        pair = _fold(keys[0][None], keys[1][None], words[:, None])
+        pair = (parents[0][np.array(members)], parents[1][np.array(members)])
         for axis in axes:
-            pair = lax.optimization_barrier(pair)  # else each parent is folded again for each of its children
-            pair = _fold(pair[0][..., None, :], pair[1][..., None, :], _along_last_but_one(params["axes"][axis], pair[0]))
-        found |= {s: pair[0][g] for g, s in enumerate(members)}
+            pair = _children(pair, params["axes"][axis])
+        order = (*reversed(range(len(axes))), len(axes))  # the last axis folded is the first of the array
+        found |= {s: pair[0][..., g, :].transpose(order) for g, s in enumerate(members)}
     return found
 
 
-def _along_last_but_one(words: Array, like: Array) -> Array:
-    return words.reshape((1,) * (like.ndim - 1) + (-1, 1))
+def _children(parent: tuple[Array, Array], words: Array) -> tuple[Array, Array]:
+    """Fold each word into every parent; a new first axis runs over the words.
+
+    A loop, because XLA on CPU drops optimisation barriers and would fold each parent again for each child.
+    """
+    return lax.scan(lambda carry, word: (carry, _fold(*parent, word)), None, words)[1]
 
 
 def _spread(value: Array, own: tuple[int, ...], axes: tuple[int, ...]) -> Array:
@@ -368,7 +387,9 @@ def _apply(step: _Step, params: Params, operand: list[Array], bits: Array | None
             return value
         case "sum":
             terms = [params["weights"][t] * o for t, o in enumerate(operand)]
-            return jnp.clip(sum(terms[1:], terms[0]) / params["divisor"], params["clip"][0], params["clip"][1])
+            return jnp.clip(
+                sum(terms[1:], terms[0]) / params["divisor"], params["clip"][0], params["clip"][1]
+            )
         case "level":
             return _count(operand[0], params["cuts"]).astype(operand[0].dtype)
         case "classes":
@@ -382,14 +403,15 @@ def _apply(step: _Step, params: Params, operand: list[Array], bits: Array | None
 
 def _count(value: Array, cuts: Array) -> Array:
     """How many cuts are <= value."""
-    return (value[..., None] >= cuts).sum(-1, dtype=jnp.int32)
+    none = jnp.zeros(value.shape, jnp.int32)
+    return sum(((value >= cuts[c]).astype(jnp.int32) for c in range(cuts.shape[0])), none)
 
 
 def _transform(kinds: tuple[str, ...], params: Params, bits: Array) -> Array:
     """32 random bits to a draw of each entry's distribution.
 
     u is a multiple of 2^-29 and every slope has 24 significant bits, so slope * u is exact in float64 and
-    base + slope * u is rounded once, whether or not the compiler fuses the two: the same bits on every device.
+    base + slope * u is rounded once, whether or not the compiler fuses the two: alike on every device.
     """
     u = (bits >> np.uint32(3)).astype(jnp.float64) * 2.0**-29
     t = params["base"] + params["slope"] * u
@@ -406,8 +428,8 @@ def _transform(kinds: tuple[str, ...], params: Params, bits: Array) -> Array:
                 score = lax.reduce_precision(ndtri(t), 11, 23)
                 found[kind] = jnp.clip(params["mean"] + params["sd"] * score, params["least"], params["most"])
             case "choice":
-                found[kind] = params["table"][params["first"] + jnp.floor(t).astype(jnp.int32)]
+                found[kind] = params["table"][params["first"] + jnp.floor(t).astype(params["first"].dtype)]
     value = found[kinds[0]]
     for kind in kinds[1:]:
-        value = jnp.where(params["kind"] == _KINDS.index(kind), found[kind], value)
+        value = jnp.where(params["kind"] == list(_KINDS).index(kind), found[kind], value)
     return value

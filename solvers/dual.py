@@ -77,6 +77,7 @@ class Coefficients(NamedTuple):
     unmet_cap: Array
     gamma_delay: Array
     gamma_error: Array
+    decided: Array  # P,N  int8: 1 deployed, -1 not deployed, 0 open (a node of a search tree)
 
 
 class Multipliers(NamedTuple):
@@ -182,6 +183,7 @@ def coefficients(fields: Fields, uncertainty: str) -> Coefficients:
         unmet_cap=fields.unmet_cap,
         gamma_delay=effective(fields.gamma_delay),
         gamma_error=effective(fields.gamma_error),
+        decided=jnp.zeros(fits.shape, jnp.int8),
     )
 
 
@@ -224,11 +226,13 @@ def certify(c: Coefficients, y: Multipliers) -> tuple[Array, Array]:
     paid = jnp.minimum(memory * c.room + then, power * c.power + other)
     fixed = c.deploy * (1.0 + y.budget) + (y.storage * c.weights)[:, None]
     value = jnp.where(c.fits, fixed - paid, _HUGE)
-    taken = jnp.minimum(value.min(1), 0.0)
+    inside = c.decided > 0
+    open_best = jnp.minimum(jnp.where(c.decided < 0, _HUGE, value).min(1), 0.0)
+    taken = jnp.where(inside.any(1), jnp.where(inside, value, 0.0).sum(1), open_best)
     served = y.demand - c.unmet_cap * jnp.maximum(y.demand - c.unmet_cost, 0.0)
     bound = served.sum() - y.budget * c.budget - y.storage * c.storage + taken.sum()
 
-    used = (value.min(1) <= 0)[:, None] & c.fits
+    used = (inside.any(1) | (value.min(1) <= 0))[:, None] & c.fits
     sizes = fixed + paid + (c.most * jnp.abs(gain)).sum(0)
     magnitude = (
         jnp.abs(y.demand).sum()
@@ -297,7 +301,7 @@ def _scaled_inside(xi: Array, gamma: Array) -> Array:
 
 def _subset(c: Coefficients, index: Array) -> Coefficients:
     """The coefficients of the pairs ``index`` alone."""
-    by_pair = {n: getattr(c, n)[index] for n in ("deploy", "fits", "room", "power", "weights")}
+    by_pair = {n: getattr(c, n)[index] for n in ("deploy", "fits", "room", "power", "weights", "decided")}
     by_type = {n: getattr(c, n)[:, index] for n in ("nominal", "excess", "error", "error_excess", "kv", "most")}
     return c._replace(**by_pair, **by_type)
 
@@ -329,22 +333,29 @@ class _Scale(NamedTuple):
     compute: Array  # P',N
 
 
-def _in_scale(c: Coefficients) -> tuple[Coefficients, Array, Array, Array]:
-    """Coefficients with money in units of the instance's cost; that unit, the price of each type, pairs' ranks."""
-    amortised = _amortised(c)
-    cheapest = amortised.min(1)
-    reachable = jnp.isfinite(cheapest)
-    price = jnp.where(reachable, cheapest, c.unmet_cost)
-    price = jnp.where(c.unmet_cap >= 1.0, jnp.minimum(price, c.unmet_cost), price)
-    money = price.sum()
-    money = jnp.where(money > 0, money, 1.0)
-    price = jnp.maximum(price, 1e-3 * money)
+def promise(c: Coefficients) -> Array:
+    """Rank of each pair (P,): its least amortised cost over the cheapest pair's, for the type it suits best.
 
+    Counted both among all pairs and among those that keep the type's promises, since a promise often needs a pair
+    that cost alone would not choose. Smaller is better; decided pairs come first, excluded ones last.
+    """
+    amortised = _amortised(c)
     keeps = (c.error + c.error_excess <= c.error_limit[:, None]) & (
         (c.nominal + c.excess) * c.slowness.min() <= c.delay_limit[:, None]
     )
     among = jnp.where(keeps, amortised, jnp.inf)
     rank = jnp.minimum(_relative(amortised), _relative(among)).min(0)
+    return jnp.where((c.decided > 0).any(1), -1.0, jnp.where((c.decided < 0).all(1), jnp.inf, rank))
+
+
+def _in_scale(c: Coefficients) -> tuple[Coefficients, Array, Array]:
+    """Coefficients with money in units of the instance's cost; that unit; the price of each type in it."""
+    cheapest = _amortised(c).min(1)
+    price = jnp.where(jnp.isfinite(cheapest), cheapest, c.unmet_cost)
+    price = jnp.where(c.unmet_cap >= 1.0, jnp.minimum(price, c.unmet_cost), price)
+    money = price.sum()
+    money = jnp.where(money > 0, money, 1.0)
+    price = jnp.maximum(price, 1e-3 * money)
     scaled = c._replace(
         deploy=c.deploy / money,
         base=c.base / money,
@@ -352,7 +363,7 @@ def _in_scale(c: Coefficients) -> tuple[Coefficients, Array, Array, Array]:
         unmet_cost=c.unmet_cost / money,
         budget=c.budget / money,
     )
-    return scaled, money, price / money, rank
+    return scaled, money, price / money
 
 
 def _relative(cost: Array) -> Array:
@@ -392,8 +403,12 @@ def _multipliers(v: _Iterate, u: _Scale) -> Multipliers:
     )
 
 
-def _smoothed(v: _Iterate, c: Coefficients, u: _Scale, heat: Array) -> Array:
-    """The dual function with its maxima smoothed at temperature ``heat``; the ascent climbs this."""
+def _smoothed(v: _Iterate, c: Coefficients, u: _Scale, heat: Array) -> tuple[Array, Array]:
+    """The dual function with its maxima smoothed at temperature ``heat``; the ascent climbs this.
+
+    Returns:
+      the value, and the share of each triple in the smoothed minimum (P',N): an estimate of w.
+    """
     y = _multipliers(v, u)
     held = jax.lax.stop_gradient
     floor = held(jnp.maximum(y.error, 0.2 * u.error))[:, None]
@@ -403,10 +418,16 @@ def _smoothed(v: _Iterate, c: Coefficients, u: _Scale, heat: Array) -> Array:
     carried = (c.most * heat * jax.nn.softplus(gain / heat)).sum(0)
     value = c.deploy * (1.0 + y.budget) + (y.storage * c.weights)[:, None]
     value = jnp.where(c.fits, value - y.memory * c.room - y.compute * c.power - carried, _HUGE)
-    taken = -heat * jax.nn.logsumexp(jnp.concatenate([-value / heat, jnp.zeros_like(value[:, :1])], 1), axis=1)
+    inside = c.decided > 0
+    choices = jnp.where(c.decided < 0, -_HUGE, -value / heat)
+    choices = jnp.concatenate([choices, jnp.zeros_like(value[:, :1])], 1)
+    forced = inside.any(1)
+    taken = jnp.where(forced, jnp.where(inside, value, 0.0).sum(1), -heat * jax.nn.logsumexp(choices, axis=1))
     over = heat * jax.nn.softplus((y.demand - c.unmet_cost) / heat)
     served = (y.demand - c.unmet_cap * over).sum()
-    return served - y.budget * c.budget - y.storage * c.storage + taken.sum()
+    total = served - y.budget * c.budget - y.storage * c.storage + taken.sum()
+    weights = jax.nn.softmax(choices, axis=1)[:, :-1]
+    return total, jnp.where(forced[:, None], inside.astype(weights.dtype), weights)
 
 
 def _price_of_budget(gradient: Array, gamma: Array) -> Array:
@@ -428,7 +449,13 @@ def _project(xi: Array, gamma: Array) -> Array:
     return _scaled_inside(xi, gamma)
 
 
-def ascend(c: Coefficients, start: Multipliers | None, pairs_kept: int, controls: Array) -> Multipliers:
+_MEMORY = 0.05
+"""Weight of the newest estimate in the running mean of w."""
+
+
+def ascend(
+    c: Coefficients, start: Multipliers | None, pairs_kept: int, controls: Array
+) -> tuple[Multipliers, Array]:
     """Ascend from ``start`` (cold without it); one instance, in the precision of ``c``.
 
     Args:
@@ -436,12 +463,12 @@ def ascend(c: Coefficients, start: Multipliers | None, pairs_kept: int, controls
       controls: steps, rate, last_rate, warm, cold as data.
 
     Returns:
-      multipliers over all pairs; those of the pairs not iterated are 0.
+      multipliers over all pairs, those of the pairs not iterated 0; and an estimate of w (P,N).
     """
     steps, rate, last_rate, warm, cold = controls
     types, pairs = c.nominal.shape
-    scaled, money, price, rank = _in_scale(c)
-    _, index = jax.lax.top_k(-rank, min(pairs_kept, pairs))
+    scaled, money, price = _in_scale(c)
+    _, index = jax.lax.top_k(-promise(c), min(pairs_kept, pairs))
     part = _subset(scaled, index)
     unit = _scale(part, price)
     if start is None:
@@ -463,12 +490,12 @@ def ascend(c: Coefficients, start: Multipliers | None, pairs_kept: int, controls
         )
     adam = optax.scale_by_adam(b1=0.9, b2=0.95)
 
-    def step(number: Array, state: tuple[_Iterate, optax.OptState]) -> tuple[_Iterate, optax.OptState]:
-        v, memory = state
+    def step(number: Array, state: tuple[_Iterate, optax.OptState, Array]) -> tuple:
+        v, memory, mean = state
         done = number.astype(price.dtype) / steps
         heat = warm * (cold / warm) ** done
         size = rate * (last_rate + (1.0 - last_rate) * 0.5 * (1.0 + jnp.cos(jnp.pi * done)))
-        up = jax.grad(_smoothed)(v, part, unit, heat)
+        up, weights = jax.grad(_smoothed, has_aux=True)(v, part, unit, heat)
         up = up._replace(
             xi=up.xi - _price_of_budget(up.xi, part.gamma_delay),
             psi=up.psi - _price_of_budget(up.psi, part.gamma_error),
@@ -476,15 +503,15 @@ def ascend(c: Coefficients, start: Multipliers | None, pairs_kept: int, controls
         move, memory = adam.update(up, memory)
         v = jax.tree.map(lambda a, m: a + size * m, v, move)
         kept = _Iterate(v.demand, *(jnp.maximum(a, 0.0) for a in v[1:7]), v.xi, v.psi)
-        return kept._replace(
-            xi=_project(v.xi, part.gamma_delay), psi=_project(v.psi, part.gamma_error)
-        ), memory
+        kept = kept._replace(xi=_project(v.xi, part.gamma_delay), psi=_project(v.psi, part.gamma_error))
+        return kept, memory, mean + _MEMORY * (weights - mean)
 
-    v, _ = jax.lax.fori_loop(0, steps.astype(jnp.int32), step, (v, adam.init(v)))
+    state = (v, adam.init(v), jnp.zeros_like(unit.memory))
+    v, _, weights = jax.lax.fori_loop(0, steps.astype(jnp.int32), step, state)
     y = _multipliers(v, unit)
     by_type = jnp.zeros((types, pairs), price.dtype)
     by_triple = jnp.zeros(c.deploy.shape, price.dtype)
-    return Multipliers(
+    everywhere = Multipliers(
         y.demand * money,
         y.delay * money,
         y.error * money,
@@ -495,6 +522,7 @@ def ascend(c: Coefficients, start: Multipliers | None, pairs_kept: int, controls
         by_type.at[:, index].set(y.delay_adversary),
         by_type.at[:, index].set(y.error_adversary),
     )
+    return everywhere, by_triple.at[index].set(weights)
 
 
 class Bounds(NamedTuple):
@@ -522,7 +550,7 @@ def _bound_block(
     def one(fields: Fields, start: Multipliers | None) -> tuple[Array, Multipliers]:
         exact = coefficients(fields, uncertainty)
         single = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, exact)
-        y = ascend(single, start if warm else None, pairs, controls)
+        y, _ = ascend(single, start if warm else None, pairs, controls)
         bound, _ = certify(exact, jax.tree.map(lambda a: a.astype(jnp.float64), y))
         return bound, y
 

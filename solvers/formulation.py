@@ -233,7 +233,7 @@ def build(
         if gamma >= most_routes:  # every pair that can serve may deviate: the worst case is the plain sum
             nominal = nominal + excess
             cost[1] = cost[1] + weight[i] * excess
-        elif gamma > 0:
+        elif gamma > _NEGLIGIBLE:
             scale = np.ones(types)
             np.maximum.at(scale, i, excess)
             level = new_columns(weight * scale * gamma, np.inf)
@@ -259,8 +259,10 @@ def build(
         rows.put(row, u, 1.0)
         rows.put(row, over, -1.0)
 
+    costs = np.concatenate(cost)
+    costs[np.abs(costs) < 1e-100] = 0.0  # HiGHS 1.16 answers wrongly to costs near the smallest float
     return Formulation(
-        cost=np.concatenate(cost),
+        cost=costs,
         lower=np.concatenate(lower),
         upper=np.concatenate(upper),
         integer=np.concatenate(integer),

@@ -1,4 +1,4 @@
-"""Strict settings for every test: JAX's promotions raise, shapes and types of the numeric modules are checked."""
+"""Strict settings for every test: JAX's promotions raise, shapes and types are checked at run time."""
 
 import jax
 from hypothesis import settings

@@ -52,7 +52,12 @@ def test_refuses(text, message):
 
 def test_sets_and_scales_all_or_some_names():
     before = default_instances(3)
-    texts = ["gpu_price[H100_*]*=2", "budget=100", "delay_threshold[Code_Gen]=7", "delay_nominal[A100_FP16]*=3"]
+    texts = [
+        "gpu_price[H100_*]*=2",
+        "budget=100",
+        "delay_threshold[Code_Gen]=7",
+        "delay_nominal[A100_FP16]*=3",
+    ]
     after = apply_changes(before, [parse_change(t) for t in texts])
     h100 = [n.startswith("H100_") for n in before.gpu_names]
     np.testing.assert_allclose(after.fields.gpu_price, before.fields.gpu_price * np.where(h100, 2.0, 1.0))
@@ -60,9 +65,13 @@ def test_sets_and_scales_all_or_some_names():
     code = before.query_names.index("Code_Gen")
     assert (after.fields.delay_threshold[:, code] == 7).all()
     others = np.delete(np.arange(6), code)
-    np.testing.assert_array_equal(after.fields.delay_threshold[:, others], before.fields.delay_threshold[:, others])
+    np.testing.assert_array_equal(
+        after.fields.delay_threshold[:, others], before.fields.delay_threshold[:, others]
+    )
     a100 = before.gpu_names.index("A100_FP16")
-    np.testing.assert_allclose(after.fields.delay_nominal[..., a100], 3 * before.fields.delay_nominal[..., a100])
+    np.testing.assert_allclose(
+        after.fields.delay_nominal[..., a100], 3 * before.fields.delay_nominal[..., a100]
+    )
     untouched = set(FIELD_SPECS) - {"gpu_price", "budget", "delay_threshold", "delay_nominal"}
     for name in untouched:
         np.testing.assert_array_equal(getattr(after.fields, name), getattr(before.fields, name), err_msg=name)
@@ -96,7 +105,10 @@ def test_changes_apply_in_order():
         (["budget=1,2"], r"--set: budget: got \(1.0, 2.0\), expected 1 number"),
         (["arrival_rate=1,2,3"], r"--set: arrival_rate: got .*, expected 2 number"),
         (["delay_impact=1,2"], r"--set: delay_impact: got .*, expected 1 number"),
-        (["gpu_price[Z*]*=2"], r"--set: gpu_price: got 'Z\*', expected a pattern that fits a gpu among g0, g1"),
+        (
+            ["gpu_price[Z*]*=2"],
+            r"--set: gpu_price: got 'Z\*', expected a pattern that fits a gpu among g0, g1",
+        ),
         (["budget[g0]=2"], r"--set: budget: got 'g0', expected no names"),
     ],
 )

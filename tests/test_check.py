@@ -74,10 +74,24 @@ def test_tolerance_is_relative_to_the_limit(over, feasible):
 
 def test_limits_of_zero_are_scaled_by_one():
     instances, plan, _, _ = worked_example()
-    zero = {"budget": 0.0, "storage_capacity": 0.0, "gpu_memory": [0.0], "gpu_compute": [0.0], "unmet_cap": 0.0}
+    zero = {
+        "budget": 0.0,
+        "storage_capacity": 0.0,
+        "gpu_memory": [0.0],
+        "gpu_compute": [0.0],
+        "unmet_cap": 0.0,
+    }
     zero |= {"delay_threshold": [0.0], "error_threshold": [0.0]}
     margins = check_plan(plan, instances.with_fields(**zero), 0).margins
-    used = {"unmet": 0.2, "memory": 14.0, "compute": 40.0, "storage": 20.0, "budget": 33.6, "delay": 237.5, "error": 0.112}
+    used = {
+        "unmet": 0.2,
+        "memory": 14.0,
+        "compute": 40.0,
+        "storage": 20.0,
+        "budget": 33.6,
+        "delay": 237.5,
+        "error": 0.112,
+    }
     assert {n: -margins[n] for n in used} == pytest.approx(used)
 
 

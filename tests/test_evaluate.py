@@ -1,4 +1,4 @@
-"""The batched evaluation against the independent checker and a dense NumPy evaluator; chunks; compilations."""
+"""The batched evaluation against the independent checker and a dense evaluator; chunks; compilations."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ BATCH = 40
 
 
 def varied_instances(shape, mode, seed=0):
-    """Random scenarios with fractional budgets of uncertainty, route limits, caps and limits of zero among them."""
+    """Random scenarios with fractional budgets of uncertainty, route limits, caps and limits of zero."""
     rng = np.random.default_rng(seed)
     types, _, gpus, _ = shape
     zeros = {
@@ -43,7 +43,9 @@ def witness_margins(instances, plan, b):
     named = {}
     for family, values in margins.items():
         for at, margin in np.ndenumerate(values):
-            labels = {1: [instances.query_names], 2: [instances.model_names, instances.gpu_names]}.get(len(at), [])
+            labels = {1: [instances.query_names], 2: [instances.model_names, instances.gpu_names]}.get(
+                len(at), []
+            )
             names = ",".join(axis[p] for axis, p in zip(labels, at, strict=True))
             named[f"{family}[{names}]" if names else family] = float(margin)
     return costs, {family: float(v.min()) for family, v in margins.items()}, named
@@ -97,7 +99,10 @@ def test_feasible_plans_are_called_feasible():
     rng = np.random.default_rng(3)
     plans = [nothing] + [random_plan(rng, instances, instance=b, pairs=2) for b in range(BATCH)]
     table = evaluate(plans, instances)
-    verdicts = [check_plan(plans[p], instances, b).feasible for p, b in zip(table["plan"], table["instance"], strict=True)]
+    verdicts = [
+        check_plan(plans[p], instances, b).feasible
+        for p, b in zip(table["plan"], table["instance"], strict=True)
+    ]
     assert table["feasible"].tolist() == verdicts
     assert table["feasible"][:BATCH].all(), "serving nothing is feasible when unmet demand is not capped"
     assert 0 < table["feasible"][BATCH:].sum() < BATCH
@@ -249,11 +254,13 @@ def test_other_counts_compile_nothing(batch):
 
 
 def test_degrees_that_differ_between_scenarios():
-    # Either such a batch or the plan for all of them is refused, or every scenario means the same number of GPUs.
+    # Either the batch or a plan for all of it is refused, or every scenario means the same number of GPUs.
     degrees = np.array([[1, 2, 8], [1, 4, 8]])
     plan = Plan(None, (Deployment("m0", "g0", 2),), (), {"q0": 1.0})
     try:
-        instances = random_instances(0, (1, 1, 1, 3), batch=2, tp_degree=degrees, gpu_price=[1.0], rental_hours=1.0)
+        instances = random_instances(
+            0, (1, 1, 1, 3), batch=2, tp_degree=degrees, gpu_price=[1.0], rental_hours=1.0
+        )
         rental = evaluate([plan], instances)["rental_cost"].tolist()
     except InputError:
         return

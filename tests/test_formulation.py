@@ -89,7 +89,10 @@ def test_limit_of_routes_costs_something():
     # Otherwise the tests above would not notice a limit that is ignored.
     tight = {"kv_per_token": [0.02, 0.02], "gpu_compute": [60.0, 80.0], "unmet_penalty": [3.0, 3.0]}
     free, limited = (
-        [solve_instance(random_instances(seed, TINY, max_routes=most, **tight), 0).objective for seed in range(6)]
+        [
+            solve_instance(random_instances(seed, TINY, max_routes=most, **tight), 0).objective
+            for seed in range(6)
+        ]
         for most in (0, 1)
     )
     assert sum(two > one * 1.0001 for one, two in zip(free, limited, strict=True)) >= 2
@@ -139,7 +142,9 @@ def test_relaxation_is_a_bound_for_every_plan(seed):
 
 def test_size_and_shape():
     # Everything fits (small weights, ample budgets): all triples and cells are there.
-    instances = random_instances(0, (2, 2, 3, 2), weight_memory=[1.0, 2.0], budget=1e6, gamma_delay=1.5, gamma_error=9.0)
+    instances = random_instances(
+        0, (2, 2, 3, 2), weight_memory=[1.0, 2.0], budget=1e6, gamma_delay=1.5, gamma_error=9.0
+    )
     formulation = build(instances, 0)
     assert formulation.triple.shape == (12, 3)
     assert formulation.cell.shape == (24, 2)
@@ -159,7 +164,8 @@ def test_triples_that_cannot_hold_their_weights_are_left_out():
         0, (1, 2, 2, 2), weight_memory=[40.0, 90.0], gpu_memory=[30.0, 50.0], storage_capacity=200.0,
         budget=100.0, rental_hours=10.0, gpu_price=[1.0, 6.0], storage_price=0.0,
     )  # fmt: skip
-    # Model 0: 2 x GPU 0 (60 GB), 1 x GPU 1; 2 x GPU 1 cost 120 > 100. Model 1: 2 x GPU 1 would fit (100 GB) but cost 120.
+    # Model 0: 2 x GPU 0 (60 GB) and 1 x GPU 1; 2 x GPU 1 cost 120 > 100.
+    # Model 1: only 2 x GPU 1 would hold it (100 GB), at 120.
     assert build(instances, 0).triple.tolist() == [[0, 0, 1], [0, 1, 0]]
 
 
@@ -182,7 +188,10 @@ def test_routing_of_fixed_deployments(seed):
     instances = random_instances(seed, (2, 2, 3, 2))
     result = solve_instance(instances, 0)
     formulation = build(instances, 0)
-    names = [(instances.model_names[j], instances.gpu_names[k], int(instances.one(0).tp_degree[n])) for j, k, n in formulation.triple]
+    names = [
+        (instances.model_names[j], instances.gpu_names[k], int(instances.one(0).tp_degree[n]))
+        for j, k, n in formulation.triple
+    ]
     chosen = [names.index((d.model, d.gpu, d.tp)) for d in result.plan.deployments]
     again = route(instances, 0, formulation.triple[chosen])
     assert check_plan(again, instances, 0).costs["total_cost"] == pytest.approx(result.objective, rel=1e-7)

@@ -1,4 +1,4 @@
-"""The exact solver: what each status promises, what it answers when HiGHS is wrong, and its metamorphic relations."""
+"""The exact solver: what each status promises, what it answers when HiGHS is wrong, metamorphic relations."""
 
 import math
 import subprocess
@@ -98,7 +98,8 @@ def test_time_limit(default, seconds):
 
 
 @pytest.mark.parametrize(
-    "change", [{"budget": 1e9}, {"gamma_delay": 1e-30}, {"gpu_memory": [1e9] * 10}, {"delay_threshold": [1e12] * 6}]
+    "change",
+    [{"budget": 1e9}, {"gamma_delay": 1e-30}, {"gpu_memory": [1e9] * 10}, {"delay_threshold": [1e12] * 6}],
 )
 def test_coefficients_that_nearly_vanish(default, change):
     # HiGHS warns of coefficients below 1e-9; a rich budget must not turn every scenario into an error.
@@ -106,6 +107,16 @@ def test_coefficients_that_nearly_vanish(default, change):
     result = solve_instance(instances.with_fields(**change), 0, gap=0.05)
     assert result.status in ("optimal", "gap_limit"), result.message
     assert_honest(result, instances.with_fields(**change))
+
+
+@pytest.mark.parametrize("tiny", [1e-308, 1e-200, 1e-30])
+@pytest.mark.parametrize("name", ["gamma_delay", "delay_penalty", "gpu_price", "token_size"])
+def test_values_near_zero_are_zero(tiny, name):
+    # HiGHS took costs of 1e-306 for a reason to serve nothing, and called that optimal.
+    instances = random_instances(0, SMALL, delay_threshold=[150.0, 250.0])
+    small = np.full_like(getattr(instances.one(0), name), tiny)
+    expected = cost(instances.with_fields(**{name: 0.0 * small}))
+    assert cost(instances.with_fields(**{name: small})) == pytest.approx(expected, rel=2e-6, abs=1e-6)
 
 
 def test_time_limit_without_a_plan(default):
@@ -132,7 +143,12 @@ HOPELESS = {
 @pytest.mark.parametrize("most", [0, 1])
 def test_infeasible(fields, most):
     result = solve_instance(random_instances(0, SMALL, max_routes=most, **fields), 0)
-    assert (result.status, result.bound, result.objective, result.plan) == ("infeasible", math.inf, math.inf, None)
+    assert (result.status, result.bound, result.objective, result.plan) == (
+        "infeasible",
+        math.inf,
+        math.inf,
+        None,
+    )
     assert math.isnan(result.gap)
 
 
@@ -239,6 +255,17 @@ def test_refusals_of_highs_become_a_status(monkeypatch):
     assert (result.status, result.message) == ("error", "HiGHS answered kError to the model")
 
 
+def test_scenario_that_presolve_called_infeasible():
+    # HiGHS 1.16 with MIP presolve says that no plan exists; serving nothing is one. The optimum is 1173.46
+    # with presolve off, and with its forcing rows or its probing off.
+    changes = {"max_routes": 2, "gamma_delay": 0.5, "gamma_error": 10.0}
+    instances = random_instances(738, (3, 3, 3, 3), mode="diu", **changes)
+    result = solve_instance(instances, 0)
+    assert result.status == "optimal"
+    assert result.objective == pytest.approx(1173.464958576)
+    assert solve_instance(instances.with_fields(unmet_cap=0.1), 0).status == "infeasible"
+
+
 def test_refused_option_raises():
     formulation = build(random_instances(0, SMALL), 0)
     for bad in ({"no_such_option": 1}, {"solver": "no such solver"}, {"mip_rel_gap": -1.0}):
@@ -280,7 +307,9 @@ def cost(instances):
 @pytest.mark.parametrize("seed", range(5))
 def test_order_of_names_changes_nothing(seed):
     instances = random_instances(seed, SMALL, kv_per_token=[0.02, 0.02], max_routes=seed % 2)
-    first, second = (solve_instance(i, 0) for i in (instances, reordered(instances, ([1, 0], [1, 0], [2, 0, 1]))))
+    first, second = (
+        solve_instance(i, 0) for i in (instances, reordered(instances, ([1, 0], [1, 0], [2, 0, 1])))
+    )
     assert second.objective == pytest.approx(first.objective, rel=2e-6)
     assert second.plan.summary() == first.plan.summary()
     assert second.plan.unmet == pytest.approx(first.plan.unmet, abs=1e-6)
@@ -313,7 +342,12 @@ def test_cents_scale_costs_and_leave_the_plan(seed):
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 10**6), st.sampled_from(["gamma_delay", "gamma_error"]), st.floats(0.0, 2.5), st.floats(0.0, 2.5))
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["gamma_delay", "gamma_error"]),
+    st.floats(0.0, 2.5),
+    st.floats(0.0, 2.5),
+)
 def test_lower_gamma_never_costs_more(seed, name, one, other):
     low, high = sorted((one, other))
     instances = random_instances(seed, SMALL, delay_threshold=[150.0, 250.0])
@@ -330,7 +364,9 @@ def test_modes_are_ordered(seed):
 
 
 @settings(max_examples=15)
-@given(st.integers(0, 10**6), st.sampled_from(["budget", "storage_capacity", "delay_threshold", "gpu_memory"]))
+@given(
+    st.integers(0, 10**6), st.sampled_from(["budget", "storage_capacity", "delay_threshold", "gpu_memory"])
+)
 def test_wider_limits_never_cost_more(seed, name):
     instances = random_instances(seed, SMALL, kv_per_token=[0.02, 0.02])
     wider = instances.with_fields(**{name: 1.3 * getattr(instances.fields, name)})
@@ -338,7 +374,7 @@ def test_wider_limits_never_cost_more(seed, name):
 
 
 def test_relations_are_not_empty():
-    # The uncertainty does cost something in these scenarios; otherwise the relations above would hold trivially.
+    # The uncertainty does cost something in these scenarios; else the relations above would hold trivially.
     instances = random_instances(4, SMALL, delay_threshold=[150.0, 250.0], gamma_delay=1.5)
     none, ddu, diu = (cost(instances.with_uncertainty(mode)) for mode in ("none", "ddu", "diu"))
     assert none * 1.001 < ddu
@@ -366,7 +402,15 @@ def test_result_as_json():
         "instance": 3, "status": "time_limit", "objective": None, "bound": None, "gap": None, "costs": None,
         "plan": None, "seconds": 1.5,
     }  # fmt: skip
-    some = Result(0, "error", objective=2.0, bound=1.0, costs={"total_cost": 2.0}, plan=Plan(0, (), (), {}), message="why")
+    some = Result(
+        0,
+        "error",
+        objective=2.0,
+        bound=1.0,
+        costs={"total_cost": 2.0},
+        plan=Plan(0, (), (), {}),
+        message="why",
+    )
     assert some.to_json()["gap"] == 0.5
     assert some.to_json()["message"] == "why"
     assert some.to_json()["seconds"] is None

@@ -1,4 +1,4 @@
-"""Instances: shapes and batches, the `.npz` of MODEL section 8 there and back, and every way to get it wrong."""
+"""Instances: shapes and batches, the `.npz` of MODEL section 8 there and back, every way to get it wrong."""
 
 import os
 import zipfile
@@ -31,7 +31,8 @@ MODEL_FIELDS = {
     "IJK": "delay_nominal delay_deviation error_nominal error_deviation",
     "JK": "delay_impact error_impact",
     "N": "tp_degree tp_speedup",
-    "": "storage_price gamma_delay gamma_error budget rental_hours storage_capacity residency_hours unmet_cap max_routes",
+    "": "storage_price gamma_delay gamma_error budget rental_hours storage_capacity residency_hours unmet_cap"
+    " max_routes",
 }
 
 
@@ -119,7 +120,9 @@ def test_one_and_take_and_names():
     assert instances.axis_names("N") == ("1", "2")
     assert instances.axis_names("K") == ("g0", "g1", "g2")
     for b in (-1, 4):
-        with pytest.raises(InputError, match=rf"instance: instance: got {b}, expected a whole number from 0 to 3"):
+        with pytest.raises(
+            InputError, match=rf"instance: instance: got {b}, expected a whole number from 0 to 3"
+        ):
             instances.one(b)
 
 
@@ -158,23 +161,47 @@ BAD_FIELDS = {
     "missing mode": (_without("uncertainty"), r"uncertainty: expected this field, which is missing"),
     "unknown field": (_with("gpu_cost", 1.0), r"gpu_cost: expected only the fields arrival_rate"),
     "too short": (_with("gpu_price", [[1.0]] * 3), r"gpu_price: got \(3, 1\), expected shape \(2,\) \(K\)"),
-    "axes swapped": (_with("delay_impact", np.ones((3, 2, 3))), r"delay_impact: got .*, expected shape \(3, 2\)"),
+    "axes swapped": (
+        _with("delay_impact", np.ones((3, 2, 3))),
+        r"delay_impact: got .*, expected shape \(3, 2\)",
+    ),
     "no axes": (_with("arrival_rate", 5.0), r"arrival_rate: got \(\), expected shape \(2,\) \(I\)"),
-    "too many axes": (_with("budget", np.ones((3, 1))), r"budget: got \(3, 1\), expected shape \(\) \(scalar\)"),
-    "NaN": (_cell("error_nominal", (2, 1, 0, 1), np.nan), r"error_nominal\[2,1,0,1\]: got nan, expected finite"),
-    "infinity": (_cell("budget", 1, np.inf), r"budget\[1\]: got inf, expected finite numbers >= 0 \(\$/period\)"),
+    "too many axes": (
+        _with("budget", np.ones((3, 1))),
+        r"budget: got \(3, 1\), expected shape \(\) \(scalar\)",
+    ),
+    "NaN": (
+        _cell("error_nominal", (2, 1, 0, 1), np.nan),
+        r"error_nominal\[2,1,0,1\]: got nan, expected finite",
+    ),
+    "infinity": (
+        _cell("budget", 1, np.inf),
+        r"budget\[1\]: got inf, expected finite numbers >= 0 \(\$/period\)",
+    ),
     "minus infinity": (_cell("budget", 1, -np.inf), r"budget\[1\]: got -inf"),
-    "negative rate": (_cell("arrival_rate", (0, 1), -3.0), r"arrival_rate\[0,1\]: got -3.0, expected .*\(queries/h\)"),
-    "negative Gamma": (_cell("gamma_delay", 2, -0.5), r"gamma_delay\[2\]: got -0.5, expected finite numbers >= 0"),
+    "negative rate": (
+        _cell("arrival_rate", (0, 1), -3.0),
+        r"arrival_rate\[0,1\]: got -3.0, expected .*\(queries/h\)",
+    ),
+    "negative Gamma": (
+        _cell("gamma_delay", 2, -0.5),
+        r"gamma_delay\[2\]: got -0.5, expected finite numbers >= 0",
+    ),
     "negative Gamma of errors": (_with("gamma_error", -1), r"gamma_error: got -1.0"),
-    "impact above 1": (_cell("delay_impact", (0, 0, 0), 1.01), r"delay_impact\[0,0,0\]: got 1.01, expected .*<= 1"),
+    "impact above 1": (
+        _cell("delay_impact", (0, 0, 0), 1.01),
+        r"delay_impact\[0,0,0\]: got 1.01, expected .*<= 1",
+    ),
     "cap above 1": (_with("unmet_cap", 2), r"unmet_cap: got 2.0, expected .*<= 1"),
     "no time": (_with("rental_hours", 0), r"rental_hours: got 0.0, expected finite numbers > 0"),
     "half a route": (_with("max_routes", 0.5), r"max_routes: got 0.5, expected whole numbers"),
     "half a GPU": (_with("tp_degree", [1.5, 2]), r"tp_degree\[0\]: got 1.5, expected whole numbers"),
     "degree 0": (_with("tp_degree", [0, 1]), r"tp_degree\[0\]: got 0.0, expected whole numbers >= 1"),
     "degree twice": (_with("tp_degree", [2, 2]), r"tp_degree: got \[2, 2\], expected increasing"),
-    "degrees of another length": (_with("tp_degree", [1, 2, 4]), r"tp_speedup: got \(2,\), expected shape \(3,\)"),
+    "degrees of another length": (
+        _with("tp_degree", [1, 2, 4]),
+        r"tp_speedup: got \(2,\), expected shape \(3,\)",
+    ),
     "no degrees": (_with("tp_degree", []), r"tp_degree: got \(0,\), expected"),
     "speed 0": (_with("tp_speedup", [1, 0]), r"tp_speedup\[1\]: got 0.0, expected finite numbers > 0"),
     "batches differ": (_with("budget", [1.0] * 4), r"expected \d scenarios as in "),
@@ -184,12 +211,21 @@ BAD_FIELDS = {
     "truth values": (_with("budget", True), r"budget: got 'bool', expected an array of real numbers"),
     "mode": (_with("uncertainty", "DDU"), r"uncertainty: got 'DDU', expected none or diu or ddu"),
     "mode of each": (_with("uncertainty", ["ddu"] * 3), r"uncertainty: got .*, expected one text"),
-    "names are numbers": (_with("gpu_names", [1, 2]), r"gpu_names: got 'int64 array of shape \(2,\)', expected a list"),
+    "names are numbers": (
+        _with("gpu_names", [1, 2]),
+        r"gpu_names: got 'int64 array of shape \(2,\)', expected a list",
+    ),
     "name twice": (_with("gpu_names", ["a", "a"]), r"gpu_names: got 'a', expected distinct names"),
     "blank name": (_with("gpu_names", ["a", " "]), r"gpu_names: got ' ', expected printable names"),
-    "name of two lines": (_with("gpu_names", ["a", "b\nc"]), r"gpu_names: got 'b\\nc', expected printable names"),
+    "name of two lines": (
+        _with("gpu_names", ["a", "b\nc"]),
+        r"gpu_names: got 'b\\nc', expected printable names",
+    ),
     "no names": (_with("gpu_names", np.zeros(0, "U1")), r"gpu_names: expected at least one name"),
-    "more names than data": (_with("gpu_names", ["a", "b", "c"]), r"gpu_memory: got \(3, 2\), expected shape \(3,\)"),
+    "more names than data": (
+        _with("gpu_names", ["a", "b", "c"]),
+        r"gpu_memory: got \(3, 2\), expected shape \(3,\)",
+    ),
     "byte names": (_with("gpu_names", [b"a", b"b"]), r"gpu_names: got '\|S1 array"),
 }
 

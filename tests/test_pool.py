@@ -1,14 +1,16 @@
-"""The pool: results do not depend on it, lost workers are replaced, nothing outlives the caller, JAX stays out.
+"""The pool: results do not depend on it, lost workers are replaced, nothing outlives the caller, no JAX.
 
 Functions at module level run inside the spawned workers: keep this module free of JAX.
 """
 
+import gc
 import itertools
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -115,21 +117,46 @@ def test_scenario_that_kills_its_worker_loses_no_neighbour(batch, monkeypatch):
     assert "died" in results[1].message
 
 
-def test_closing_the_iterator_ends_the_workers(batch):
-    results = solve_iter(batch[0], workers=2)
+def _busy_after_the_first(one, b, gap, time_limit):
+    """In a worker: every scenario but the first takes longer than a test may."""
+    time.sleep(60.0 * (b > 0))
+    return Result(b, "infeasible")
+
+
+@pytest.fixture
+def busy(batch, monkeypatch):
+    """Scenarios that keep their workers busy for a minute, all but the first; no test may wait for them."""
+    monkeypatch.setattr(pool, "_solve_one", _busy_after_the_first)
+    began = time.monotonic()
+    yield batch[0]
+    assert time.monotonic() - began < 30
+
+
+def test_closing_the_iterator_ends_the_workers(busy):
+    results = solve_iter(busy, workers=2)
     next(results)
     assert len(worker_ids()) == 2
     results.close()
     assert_no_workers()
 
 
-def test_interrupt_in_the_consumer_ends_the_workers(batch):
+def test_interrupt_in_the_consumer_ends_the_workers(busy):
     def interrupted():
-        for _ in solve_iter(batch[0], workers=2):
+        for _ in solve_iter(busy, workers=2):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
+    gc.collect()
+    assert_no_workers()
+
+
+def test_interrupt_while_waiting_ends_the_workers(busy):
+    timer = threading.Timer(1.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        solve(busy, workers=2)
+    timer.join()
     assert_no_workers()
 
 
@@ -156,8 +183,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-def test_ctrl_c_leaves_no_process(tmp_path):
+@pytest.fixture
+def endless(tmp_path):
+    """A program that solves many scenarios, with its first result out, in a process group of its own."""
     script = tmp_path / "endless.py"
     script.write_text(_ENDLESS)
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -172,17 +200,33 @@ def test_ctrl_c_leaves_no_process(tmp_path):
     try:
         assert process.stdout.readline() == "optimal\n"
         assert len(_alive(process.pid)) >= 3
-        os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=10)
-        assert process.returncode != 0
-        assert errors.rstrip().endswith("KeyboardInterrupt")
-        deadline = time.monotonic() + 5
+        yield process
+        deadline = time.monotonic() + 10
         while _alive(process.pid) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert _alive(process.pid) == []
     finally:
         if _alive(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+
+
+@needs_proc
+def test_ctrl_c_leaves_no_process(endless):
+    os.killpg(endless.pid, signal.SIGINT)
+    _, errors = endless.communicate(timeout=20)
+    assert endless.returncode != 0
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+
+
+@needs_proc
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_do_not_outlive_a_parent_that_is_killed(endless, number):
+    os.kill(endless.pid, number)
+    assert endless.wait(timeout=20) == -number
 
 
 def _solve_then_look_for_jax():
@@ -200,7 +244,8 @@ def test_workers_do_not_import_jax():
 
 
 def test_module_of_the_workers_is_light():
-    code = "import sys, solvers.pool; print([m for m in ('jax', 'pandas', 'scipy', 'matplotlib') if m in sys.modules])"
+    heavy = ("jax", "pandas", "scipy", "matplotlib")
+    code = f"import sys, solvers.pool; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 

@@ -28,7 +28,17 @@ def w(weights: np.ndarray, gamma: float | np.ndarray) -> np.ndarray:
 # Of 5, 3, 3, 1: gamma 2.5 takes 5 + 3 + half of the second 3.
 @pytest.mark.parametrize(
     ("gamma", "expected"),
-    [(0.0, 0.0), (0.5, 2.5), (1.0, 5.0), (2.0, 8.0), (2.5, 9.5), (3.0, 11.0), (3.75, 11.75), (4.0, 12.0), (99.0, 12.0)],
+    [
+        (0.0, 0.0),
+        (0.5, 2.5),
+        (1.0, 5.0),
+        (2.0, 8.0),
+        (2.5, 9.5),
+        (3.0, 11.0),
+        (3.75, 11.75),
+        (4.0, 12.0),
+        (99.0, 12.0),
+    ],
 )
 def test_known_values(gamma, expected):
     for weights in ([5.0, 3.0, 3.0, 1.0], [3.0, 1.0, 5.0, 3.0]):
@@ -99,7 +109,7 @@ def test_order_of_entries_is_irrelevant(weights, gamma, order):
 
 @given(st.booleans(), st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.floats(0.0, 1e3))
 def test_decision_dependent_product_collapses(serves, part, impact, deviation):
-    # z is 0 or 1 and 0 <= x <= z. If z = 1 both sides are the same expression; if z = 0 then x = 0 and both vanish.
+    # z is 0 or 1 and 0 <= x <= z. If z = 1 both sides are the same; if z = 0 then x = 0 and both vanish.
     z = float(serves)
     x = part * z
     assert deviation * (1.0 - impact * z) * x == deviation * (1.0 - impact) * x
@@ -126,7 +136,12 @@ def test_modes_change_what_the_adversary_has():
     for mode, delay, error, budgets in (
         ("none", f.delay_deviation, f.error_deviation, (0.0, 0.0)),
         ("diu", f.delay_deviation, f.error_deviation, (1.5, 2.5)),
-        ("ddu", f.delay_deviation * (1 - f.delay_impact), f.error_deviation * (1 - f.error_impact), (1.5, 2.5)),
+        (
+            "ddu",
+            f.delay_deviation * (1 - f.delay_impact),
+            f.error_deviation * (1 - f.error_impact),
+            (1.5, 2.5),
+        ),
     ):
         d, e, gamma_d, gamma_e = worst_case_inputs(f, mode)
         assert (gamma_d, gamma_e) == budgets

@@ -1,21 +1,40 @@
-"""Catalogues as data: names, values with unit and source, and the rules by which scenarios are drawn from them."""
+"""Catalogues as data: names, values with unit and source, and the rules by which scenarios are drawn.
 
+A catalogue is a TOML file. ``[catalog]`` has its name, a description and the catalogue it ``extends`` (by
+name, or by path relative to the file); what it says goes over what that one says, name by name. ``[sets]``
+lists the names along the axes ``query``, ``model``, ``gpu`` and ``tp``; ``[attributes.gpu]`` and the like may
+label them.
+``[quantity.NAME]`` has ``over`` (its axes), ``unit``, ``source``, perhaps ``reliability`` (1 to 5 stars) and
+``note``, and one of these rules:
+
+- ``each = ENTRY`` and/or ``[quantity.NAME.values]`` with an entry per name (nested for several axes), or per
+  label of the attribute ``by``. An entry is a number or a table with one of ``fixed = v``,
+  ``uniform = [a, b]``, ``log_uniform = [a, b]``, ``normal = {mean, sd, low, high}`` (cut to that range),
+  ``choice = [v, ...]`` (equally likely, as from data), and perhaps its own ``source``, ``reliability``,
+  ``note``. Every entry is drawn on its own.
+- ``multiply = [...]`` and/or ``divide = [...]``: product of quantities, broadcast by the names of axes.
+- ``sum = {quantity = weight}``, perhaps with ``divisor = d`` and ``clip = [low, high]``.
+- ``level_of = "quantity"``, ``cuts = [...]``: how many cuts are <= its value.
+- ``class_of = "quantity"``, ``classes = [{below = v, ENTRY}, ..., {ENTRY}]``: drawn from the first class
+  whose bound is above its value.
+
+Every field of an instance except ``tp_degree`` must be a quantity; any other quantity may be added.
+``[[comparison]]``, ``[[example]]`` and ``[[contradiction]]`` are claims that ``rodiu validate`` looks into.
+"""
+
+from rodiu_jax.catalog.distributions import Distribution
 from rodiu_jax.catalog.load import catalog_names, load_catalog
 from rodiu_jax.catalog.quantities import (
     Catalog,
     Classes,
-    Comparison,
-    Contradiction,
-    Distribution,
     Draws,
     Entry,
-    Example,
     Level,
-    Measure,
     Product,
     Quantity,
     WeightedSum,
 )
+from rodiu_jax.catalog.schema import Comparison, Contradiction, Example, Measure
 
 __all__ = [
     "Catalog",

@@ -1,4 +1,4 @@
-"""From catalogue files to a checked `Catalog`: the chain of ``extends``, the merge, and every cross-reference."""
+"""From catalogue files to a checked `Catalog`: the chain of ``extends``, the merge, all cross-references."""
 
 from __future__ import annotations
 
@@ -6,34 +6,26 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import Any
 
 from rodiu_jax.catalog import schema
+from rodiu_jax.catalog.claims import with_claims
 from rodiu_jax.catalog.quantities import (
-    AXES,
-    FIELD_AXES,
-    Axis,
     Catalog,
     Classes,
-    Comparison,
-    Contradiction,
     Draws,
     Entry,
-    Example,
     Level,
-    Measure,
     Product,
     Quantity,
     Recipe,
     WeightedSum,
     operands,
 )
-from rodiu_jax.catalog.schema import nearest
+from rodiu_jax.catalog.schema import AXES, Axis, nearest
 from rodiu_jax.errors import InputError
 from rodiu_jax.files import read_toml
-from rodiu_jax.instance import FIELD_SPECS, check_names
+from rodiu_jax.instance import check_names
 
 _FOLDER = Path(__file__).parent
 _PLAIN_KEYS = ("over", "unit", "source", "reliability", "note")
@@ -60,7 +52,11 @@ def _find(name: str | Path, folder: Path, source: str | Path, key: str) -> Path:
     if str(name) in known:
         return _FOLDER / f"{name}.toml"
     path = folder / name
-    if not path.is_file():
+    try:
+        exists = path.is_file()
+    except OSError:  # such as a name that is too long
+        exists = False
+    if not exists:
         expected = f"{' or '.join(known)}, or the path of a TOML file{nearest(name, known)}"
         raise InputError(source, key, expected, str(name))
     return path
@@ -72,7 +68,7 @@ class _Draft:
 
     keys: dict[str, Any]
     values: dict[Names, schema.EntryTable]
-    origin: tuple[str, Path]
+    catalog: str
 
 
 @dataclass
@@ -87,7 +83,9 @@ class _Merged:
 
 def _resolve(path: Path, children: tuple[Path, ...]) -> tuple[_Merged, Catalog]:
     if path.resolve() in children:
-        raise InputError(children[0], "catalog.extends", "catalogues that do not extend each other in a circle", str(path))
+        raise InputError(
+            children[0], "catalog.extends", "catalogues that do not extend each other in a circle", str(path)
+        )
     layer = schema.parse(read_toml(path), path)
     parent, parent_catalog = _Merged(), None
     if layer.catalog.extends is not None:
@@ -104,16 +102,12 @@ def _resolve(path: Path, children: tuple[Path, ...]) -> tuple[_Merged, Catalog]:
         layers=merged.layers,
         sets=merged.sets,
         attributes=merged.attributes,
-        quantities=_ordered(quantities),
+        quantities=_ordered(quantities, path),
         comparisons=(),
         examples=(),
         contradictions=(),
     )
-    _check_fields(catalog)
-    return merged, _with_claims(catalog, layer, parent_catalog)
-
-
-# ---- merging -----------------------------------------------------------------------------------------------------
+    return merged, with_claims(catalog.checked(), layer, parent_catalog)
 
 
 def _merge(parent: _Merged, layer: schema.CatalogFile, path: Path) -> _Merged:
@@ -134,7 +128,7 @@ def _merge(parent: _Merged, layer: schema.CatalogFile, path: Path) -> _Merged:
             _known(name, sets[axis], path, f"attributes.{axis}")
             kept[name] = kept.get(name, {}) | labels
         attributes[axis] = kept
-    drafts = {n: _Draft(dict(d.keys), dict(d.values), d.origin) for n, d in parent.drafts.items()}
+    drafts = {n: _Draft(dict(d.keys), dict(d.values), d.catalog) for n, d in parent.drafts.items()}
     for name, table in layer.quantity.items():
         drafts[name] = _overlaid(drafts.get(name), table, path, f"quantity.{name}")
     merged = _Merged((*parent.layers, layer.catalog.name), sets, attributes, drafts)
@@ -153,13 +147,13 @@ def _overlaid(parent: _Draft | None, table: schema.QuantityTable, path: Path, at
     if chosen:
         mine = schema.RECIPES[chosen[0]]
         keys = {k: v for k, v in keys.items() if k in mine or k in _PLAIN_KEYS}
-        if "values" not in mine or "each" in given:
+        if "values" not in mine or "each" in given:  # every entry is given anew
+            keys.pop("by", None)
             values = {}
-    own_values = given.pop("values", None)
+    if given.get("over", keys.get("over")) != keys.get("over"):
+        values = {}
     keys |= given
-    if own_values is not None:
-        values |= _flat(own_values)
-    return _Draft(keys, values, table.origin)
+    return _Draft(keys, values | _flat(given.get("values") or {}), table.catalog)
 
 
 def _flat(values: Mapping[str, Any], before: Names = ()) -> dict[Names, schema.EntryTable]:
@@ -188,11 +182,11 @@ def _prune(name: str, draft: _Draft, merged: _Merged, layer: schema.CatalogFile,
         known = [{labels[n][by] for n in merged.sets[over[0]] if by in labels.get(n, {})}]
     for names in list(draft.values):
         entry = draft.values[names]
-        own = entry.origin[0] == layer.catalog.name
+        own = entry.catalog == layer.catalog.name
         at = f"quantity.{name}.values"
         if len(names) != len(over):
             axes = f"one name for each of {', '.join(over)}" if over else "each instead, for one number"
-            raise InputError(entry.origin[1], at, axes, ".".join(names))
+            raise InputError(path, at, axes, ".".join(names))
         for n, admitted in zip(names, known, strict=True):
             if n not in admitted:
                 if own:
@@ -204,9 +198,6 @@ def _known(name: str, known: Iterable[str], path: Path, at: str) -> str:
     if name not in known:
         raise InputError(path, at, f"one of {', '.join(sorted(known))}{nearest(name, known)}", name)
     return name
-
-
-# ---- building ----------------------------------------------------------------------------------------------------
 
 
 def _quantity(name: str, draft: _Draft, merged: _Merged, path: Path) -> Quantity:
@@ -223,17 +214,16 @@ def _quantity(name: str, draft: _Draft, merged: _Merged, path: Path) -> Quantity
         source=draft.keys["source"],
         reliability=draft.keys.get("reliability"),
         note=draft.keys.get("note") or "",
-        catalog=draft.origin[0],
-        path=draft.origin[1],
+        catalog=draft.catalog,
     )
     if isinstance(recipe, Draws):
         _check_complete(q, recipe, merged, path)
     for other in operands(recipe):
         if other not in merged.drafts:
-            raise InputError(draft.origin[1], at, f"the name of a quantity{nearest(other, merged.drafts)}", other)
+            raise InputError(path, at, f"the name of a quantity{nearest(other, merged.drafts)}", other)
         extra = [a for a in merged.drafts[other].keys["over"] if a not in q.over]
         if extra:
-            raise InputError(draft.origin[1], f"{at}.over", f"{', '.join(extra)} too, as {other} has", list(q.over))
+            raise InputError(path, f"{at}.over", f"{', '.join(extra)} too, as {other} has", list(q.over))
     return q
 
 
@@ -246,7 +236,7 @@ def _recipe(draft: _Draft, path: Path, at: str) -> Recipe:
             source=keys["source"] if table.source is None else table.source,
             reliability=keys.get("reliability") if table.reliability is None else table.reliability,
             note=(keys.get("note") or "") if table.note is None else table.note,
-            catalog=table.origin[0],
+            catalog=table.catalog,
         )
 
     def need(key: str) -> Any:
@@ -254,7 +244,7 @@ def _recipe(draft: _Draft, path: Path, at: str) -> Recipe:
             raise InputError(path, f"{at}.{key}", "this key, which is missing")
         return keys[key]
 
-    if draft.values or keys.get("each") is not None or keys.get("by") is not None:
+    if any(keys.get(k) is not None for k in schema.RECIPES["each or values"]):
         each = keys.get("each")
         values = {n: entry(e) for n, e in draft.values.items()}
         return Draws(None if each is None else entry(each), values, keys.get("by"))
@@ -292,7 +282,7 @@ def _check_complete(q: Quantity, recipe: Draws, merged: _Merged, path: Path) -> 
                 raise InputError(path, field_path, "this value, which is missing")
 
 
-def _ordered(quantities: dict[str, Quantity]) -> dict[str, Quantity]:
+def _ordered(quantities: dict[str, Quantity], path: Path) -> dict[str, Quantity]:
     """Each quantity after those it reads, otherwise in the order of the files."""
     done: dict[str, Quantity] = {}
     for root in quantities:
@@ -305,152 +295,12 @@ def _ordered(quantities: dict[str, Quantity]) -> dict[str, Quantity]:
                 trail.pop()
             elif waiting in trail:
                 circle = " reads ".join([*trail[trail.index(waiting) :], waiting])
-                raise InputError(quantities[name].path, f"quantity.{name}", "quantities that do not read themselves", circle)
+                raise InputError(
+                    path,
+                    f"quantity.{name}",
+                    "quantities that do not read themselves",
+                    circle,
+                )
             else:
                 trail.append(waiting)
     return done
-
-
-def _check_fields(catalog: Catalog) -> None:
-    """Every field of an instance is there, with its axes and unit, and every value it can take is admissible."""
-    for name, spec in FIELD_SPECS.items():
-        if name == "tp_degree":
-            continue
-        if name not in catalog.quantities:
-            raise InputError(catalog.path, f"quantity.{name}", "this quantity, which is missing")
-        q = catalog.quantities[name]
-        over = tuple(FIELD_AXES[a] for a in spec.axes)
-        if q.over != over:
-            raise InputError(q.path, f"quantity.{name}.over", f"{list(over)}", list(q.over))
-        if q.unit != spec.unit:
-            raise InputError(q.path, f"quantity.{name}.unit", repr(spec.unit), q.unit)
-    for name, (low, high) in catalog.ranges.items():
-        spec = FIELD_SPECS.get(name)
-        if spec is None:
-            if not (np.isfinite(low) & np.isfinite(high)).all():
-                raise InputError(catalog.path, f"quantity.{name}", "values that stay finite")
-            continue
-        q = catalog.quantities[name]
-        bad = (spec.bad(low) | spec.bad(high)).ravel()
-        names = catalog.names(name)
-        if spec.integer:
-            whole = [_whole(catalog, name, n) for n in names]
-            bad |= ~np.array(whole)
-        if bad.any():
-            worst = int(np.argmax(bad))
-            least, most = float(low.ravel()[worst]), float(high.ravel()[worst])
-            found = least if least == most else f"{least:.12g} to {most:.12g}"
-            at = ".".join((f"quantity.{name}", *names[worst]))
-            raise InputError(q.path, at, f"{spec.expected} ({spec.unit})", found)
-
-
-def _whole(catalog: Catalog, name: str, names: Names) -> bool:
-    """Whether a number of a field of whole numbers is always whole."""
-    if not isinstance(catalog.quantities[name].recipe, Draws):
-        return False
-    distribution = catalog.entry(name, names).distribution
-    return distribution.kind in ("fixed", "choice") and all(x == math.floor(x) for x in distribution.numbers)
-
-
-# ---- claims ------------------------------------------------------------------------------------------------------
-
-_Claim = TypeVar("_Claim", Comparison, Example, Contradiction)
-
-
-def _with_claims(catalog: Catalog, layer: schema.CatalogFile, parent: Catalog | None) -> Catalog:
-    """Add comparisons, examples and contradictions: the file's own, else the inherited ones that still apply."""
-    from dataclasses import replace
-
-    comparisons, examples, contradictions = (
-        (parent.comparisons, parent.examples, parent.contradictions) if parent else ((), (), ())
-    )
-
-    def chosen(own: list[_Claim] | None, inherited: tuple[_Claim, ...], kind: str) -> tuple[_Claim, ...]:
-        if own is None:
-            return tuple(c for c in inherited if _fault(catalog, c) is None)
-        for position, claim in enumerate(own):
-            if fault := _fault(catalog, claim):
-                key, known, name = fault
-                expected = f"one of {', '.join(known)}{nearest(name, known)}"
-                raise InputError(catalog.path, f"{kind}[{position}].{key}", expected, name)
-        return tuple(own)
-
-    return replace(
-        catalog,
-        comparisons=chosen(_comparisons(layer), comparisons, "comparison"),
-        examples=chosen(_examples(layer), examples, "example"),
-        contradictions=chosen(_contradictions(layer), contradictions, "contradiction"),
-    )
-
-
-def _comparisons(layer: schema.CatalogFile) -> list[Comparison] | None:
-    if layer.comparison is None:
-        return None
-    return [
-        Comparison(
-            c.name,
-            c.unit,
-            (c.stated[0], c.stated[1]),
-            (c.observed[0], c.observed[1]),
-            c.source,
-            Measure(c.measure.quantity, c.measure.at, c.measure.relative_to, c.measure.minus),
-        )
-        for c in layer.comparison
-    ]
-
-
-def _examples(layer: schema.CatalogFile) -> list[Example] | None:
-    if layer.example is None:
-        return None
-    return [
-        Example(e.name, e.quantity, e.at, e.given, e.unit, e.stated, e.expected, e.source, e.note) for e in layer.example
-    ]
-
-
-def _contradictions(layer: schema.CatalogFile) -> list[Contradiction] | None:
-    if layer.contradiction is None:
-        return None
-    return [
-        Contradiction(c.where, c.quantity, tuple(c.names), c.catalogs == "both", c.why) for c in layer.contradiction
-    ]
-
-
-def _fault(catalog: Catalog, claim: Comparison | Example | Contradiction) -> tuple[str, list[str], str] | None:
-    """Key, admitted names and name of the first reference of a claim that the catalogue lacks."""
-    references: list[tuple[str, str, Mapping[Axis, str] | None]]
-    match claim:
-        case Comparison(measure=m):
-            references = [("measure.at", m.quantity, m.at), ("measure.relative_to", m.quantity, m.relative_to)]
-        case Example():
-            references = [("at", claim.quantity, claim.at)]
-        case Contradiction():
-            references = [("quantity", claim.quantity, {})]
-    for key, quantity, places in references:
-        if quantity not in catalog.quantities:
-            return "quantity", list(catalog.quantities), quantity
-        over = catalog.quantities[quantity].over
-        for axis, name in (places or {}).items():
-            if axis not in over:
-                return key, list(over), axis
-            if name not in catalog.sets[axis]:
-                return f"{key}.{axis}", list(catalog.sets[axis]), name
-    if isinstance(claim, Example):
-        over = catalog.quantities[claim.quantity].over
-        if missing := [a for a in over if a not in claim.at]:
-            return "at", list(over), f"no {missing[0]}"
-        for quantity, value in claim.given.items():
-            drawn = [n for n, q in catalog.quantities.items() if isinstance(q.recipe, Draws)]
-            if quantity not in drawn:
-                return "given", drawn, quantity
-            over = catalog.quantities[quantity].over
-            known = list(catalog.sets[over[0]]) if len(over) == 1 else []
-            for name in value if isinstance(value, Mapping) else ():
-                if name not in known:
-                    return f"given.{quantity}", known, name
-    if isinstance(claim, Contradiction) and claim.names:
-        over = catalog.quantities[claim.quantity].over
-        known = list(catalog.sets[over[0]]) if len(over) == 1 else []
-        for name in claim.names:
-            if name not in known:
-                return "names", known, name
-    return None

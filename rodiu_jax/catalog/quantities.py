@@ -1,4 +1,4 @@
-"""A catalogue in memory: names, quantities in the order of their dependencies, and where each number came from."""
+"""A catalogue in memory: names, quantities in the order of their dependencies, provenance of each number."""
 
 from __future__ import annotations
 
@@ -10,88 +10,19 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from rodiu_jax.catalog.distributions import Distribution
+from rodiu_jax.catalog.schema import Axis, Comparison, Contradiction, Example
 from rodiu_jax.errors import InputError
+from rodiu_jax.instance import FIELD_SPECS, FieldSpec
 
-Axis = Literal["query", "model", "gpu", "tp"]
-AXES: tuple[Axis, ...] = ("query", "model", "gpu", "tp")
 FIELD_AXES: dict[str, Axis] = {"I": "query", "J": "model", "K": "gpu", "N": "tp"}
 """Letters of `rodiu_jax.instance.FieldSpec.axes` as axes of a catalogue."""
 
 Range: TypeAlias = tuple[np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """How one number is drawn.
-
-    ``numbers`` by kind: fixed (value), uniform and log_uniform (low, high), normal (mean, sd, low, high; cut to
-    [low, high]), choice (the values, equally likely).
-    """
-
-    KINDS: ClassVar[tuple[str, ...]] = ("fixed", "uniform", "log_uniform", "normal", "choice")
-
-    kind: str
-    numbers: tuple[float, ...]
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """Smallest and largest value."""
-        if self.kind == "choice":
-            return min(self.numbers), max(self.numbers)
-        return (self.numbers[0], self.numbers[0]) if self.kind == "fixed" else self.numbers[-2:]  # type: ignore[return-value]
-
-    @property
-    def varies(self) -> bool:
-        """Whether more than one value can come out."""
-        return self.range[0] < self.range[1]
-
-    def fault(self) -> str:
-        """What the numbers should have been, empty when they are right."""
-        if self.kind == "choice":
-            return "" if self.numbers else "at least one value"
-        low, high = self.range
-        if not low <= high:
-            return "low <= high"
-        if self.kind == "log_uniform" and not low > 0:
-            return "low > 0"
-        if self.kind == "normal":
-            if not self.numbers[1] > 0:
-                return "sd > 0"
-            if not low < high:
-                return "low < high"
-            if not max(self.tail_masses()) > 0:
-                return "a range within about 37 sd of the mean"
-        return ""
-
-    def tail_masses(self) -> tuple[float, float, float]:
-        """For a normal: the signed sd, and the standard normal's mass below the range's start and inside the range.
-
-        A range above the mean is mirrored (negative sd), so that the masses are small numbers told exactly
-        instead of differences from 1.
-        """
-        mean, sd, low, high = self.numbers
-        a, b = (low - mean) / sd, (high - mean) / sd
-        if a > 0:
-            a, b, sd = -b, -a, -sd
-        below, up_to = (0.5 * math.erfc(-x / math.sqrt(2.0)) for x in (a, b))
-        return sd, below, up_to - below
-
-    def __str__(self) -> str:
-        """In words, for tables."""
-        n = [f"{x:.12g}" for x in self.numbers]
-        if self.kind == "fixed":
-            return n[0]
-        if self.kind == "normal":
-            return f"normal, mean {n[0]}, sd {n[1]}, cut to {n[2]} to {n[3]}"
-        if self.kind == "choice":
-            low, high = self.range
-            few = ", ".join(n)
-            return f"choice of {few}" if len(n) <= 6 else f"choice of {len(n)} values, {low:.12g} to {high:.12g}"
-        return f"{self.kind.replace('_', '-')} {n[0]} to {n[1]}"
 
 
 @dataclass(frozen=True)
@@ -144,7 +75,7 @@ class WeightedSum:
 
 @dataclass(frozen=True)
 class Classes:
-    """Independent draws, each from the first of ``entries`` whose bound is above the value of ``of``, else the last."""
+    """Independent draws, from the first entry whose bound is above the value of ``of``, else the last."""
 
     of: str
     bounds: tuple[float, ...]
@@ -179,55 +110,9 @@ class Quantity:
     reliability: int | None
     note: str
     catalog: str
-    path: Path = field(compare=False)
 
 
-@dataclass(frozen=True)
-class Measure:
-    """``quantity`` at the names ``at`` (everything else ranges), divided by itself at ``relative_to``, less ``minus``."""
-
-    quantity: str
-    at: Mapping[Axis, str]
-    relative_to: Mapping[Axis, str] | None
-    minus: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A stated range of a measure, and the range observed elsewhere."""
-
-    name: str
-    unit: str
-    stated: tuple[float, float]
-    observed: tuple[float, float]
-    source: str
-    measure: Measure
-
-
-@dataclass(frozen=True)
-class Example:
-    """A worked example: ``quantity`` at the names ``at`` when some entries are ``given`` (see `Catalog.with_fixed`)."""
-
-    name: str
-    quantity: str
-    at: Mapping[Axis, str]
-    given: Mapping[str, float | Mapping[str, float]]
-    unit: str
-    stated: float
-    expected: float
-    source: str
-    note: str
-
-
-@dataclass(frozen=True)
-class Contradiction:
-    """Where the source disagrees with itself; ``both`` when every catalogue acts on it alike."""
-
-    where: str
-    quantity: str
-    names: tuple[str, ...]
-    both: bool
-    why: str
+_ANY_NUMBER = FieldSpec("", "", "", "any quantity that is no field", low=-np.inf)
 
 
 @dataclass(frozen=True)
@@ -291,8 +176,9 @@ class Catalog:
           InputError: a divisor can be 0.
         """
         found: dict[str, Range] = {}
-        for name, q in self.quantities.items():
-            found[name] = self._range(q, found)
+        with np.errstate(all="ignore"):  # what overflows is told by `checked`
+            for name, q in self.quantities.items():
+                found[name] = self._range(q, found)
         return found
 
     @cached_property
@@ -316,6 +202,44 @@ class Catalog:
         if quantity in self.varying:
             raise KeyError(quantity)
         return self.ranges[quantity][0]
+
+    def checked(self) -> Catalog:
+        """This catalogue, if it has every field of an instance and they only take admissible values.
+
+        Raises:
+          InputError: a field is missing, has other axes or another unit, or can leave its range.
+        """
+        for name, spec in FIELD_SPECS.items():
+            if name == "tp_degree":  # the set of degrees itself
+                continue
+            if name not in self.quantities:
+                raise InputError(self.path, f"quantity.{name}", "this quantity, which is missing")
+            q = self.quantities[name]
+            over = tuple(FIELD_AXES[a] for a in spec.axes)
+            if q.over != over:
+                raise InputError(self.path, f"quantity.{name}.over", f"{list(over)}", list(q.over))
+            if q.unit != spec.unit:
+                raise InputError(self.path, f"quantity.{name}.unit", repr(spec.unit), q.unit)
+        for name, (low, high) in self.ranges.items():
+            spec = FIELD_SPECS.get(name, _ANY_NUMBER)
+            bad = (spec.bad(low) | spec.bad(high)).ravel()
+            if spec.integer:
+                bad |= [not self._whole(name, names) for names in self.names(name)]
+            if bad.any():
+                worst = int(np.argmax(bad))
+                least, most = float(low.ravel()[worst]), float(high.ravel()[worst])
+                found = least if least == most else f"{least:.12g} to {most:.12g}"
+                q = self.quantities[name]
+                at = ".".join((f"quantity.{name}", *self.names(name)[worst]))
+                raise InputError(self.path, at, f"{spec.expected} ({q.unit})", found)
+        return self
+
+    def _whole(self, name: str, names: tuple[str, ...]) -> bool:
+        """Whether an entry of a field of whole numbers is always whole."""
+        if not isinstance(self.quantities[name].recipe, Draws):
+            return False
+        drawn = self.entry(name, names).distribution
+        return drawn.kind in ("fixed", "choice") and all(x == math.floor(x) for x in drawn.numbers)
 
     def aligned(self, values: np.ndarray, quantity: str, over: Sequence[Axis]) -> np.ndarray:
         """An array over a quantity's axes, with axes of length 1 put where only ``over`` has one."""
@@ -341,7 +265,9 @@ class Catalog:
                 for name in divide:
                     least, most = operand(name)
                     if ((least <= 0) & (most >= 0)).any():
-                        raise InputError(q.path, f"quantity.{q.name}.divide", "a divisor that cannot be 0", name)
+                        raise InputError(
+                            self.path, f"quantity.{q.name}.divide", "a divisor that cannot be 0", name
+                        )
                     corners = [a / b for a in (low, high) for b in (least, most)]
                     low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
             case WeightedSum(terms, divisor, clip):
@@ -365,11 +291,13 @@ class Catalog:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256, in hex, of all that numbers depend on: names in order, values and rules; not of notes or sources."""
+        """SHA-256 in hex of what numbers depend on: names in order, values, rules; not sources or notes."""
         content: list[Any] = [self.sets]
         for name in sorted(self.quantities):
             q = self.quantities[name]
-            recipe: Any = [repr(e.distribution) for e in self.entries(name)] if isinstance(q.recipe, Draws) else None
+            recipe: Any = (
+                [repr(e.distribution) for e in self.entries(name)] if isinstance(q.recipe, Draws) else None
+            )
             if isinstance(q.recipe, Classes):
                 recipe = [q.recipe.of, q.recipe.bounds, [repr(e.distribution) for e in q.recipe.entries]]
             content.append([name, q.over, q.unit, type(q.recipe).__name__, recipe or repr(q.recipe)])
@@ -382,7 +310,8 @@ class Catalog:
           given: by quantity, one number for all its entries, or a number per name (quantities over one axis).
 
         Raises:
-          InputError: an unknown quantity or name, a derived quantity, a number per name on several axes.
+          InputError: an unknown quantity or name, a derived quantity, a number per name on several axes, or a
+            value that a field cannot have.
         """
         changed = dict(self.quantities)
         for name, value in given.items():
@@ -393,17 +322,24 @@ class Catalog:
             if named is not None and (len(q.over) != 1 or set(named) - set(self.sets[q.over[0]])):
                 known = ", ".join(self.sets[q.over[0]]) if len(q.over) == 1 else "one number"
                 raise InputError(self.path, f"given.{name}", known, sorted(named))
-            numbers = named if named is not None else {names: value for names in self.names(name)}
+            numbers = named if named is not None else dict.fromkeys(self.names(name), value)
             entries = dict(zip(self.names(name), self.entries(name), strict=True))
             for key, number in numbers.items():
                 names = (key,) if isinstance(key, str) else key
-                if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+                if (
+                    isinstance(number, bool)
+                    or not isinstance(number, int | float)
+                    or not math.isfinite(number)
+                ):
                     raise InputError(self.path, f"given.{name}", "a finite number", number)
                 entries[names] = replace(
-                    entries[names], distribution=Distribution("fixed", (float(number),)), source="given", note=""
+                    entries[names],
+                    distribution=Distribution("fixed", (float(number),)),
+                    source="given",
+                    note="",
                 )
             changed[name] = replace(q, recipe=Draws(None, entries))
-        return replace(self, quantities=changed)
+        return replace(self, quantities=changed).checked()
 
 
 def _count(values: np.ndarray, cuts: Sequence[float]) -> np.ndarray:

@@ -1,15 +1,16 @@
 """What a catalogue file may hold, as pydantic models, and their errors as one readable line.
 
-One file may be a fragment that extends another, so everything here is optional; what the whole must have is checked
-in `rodiu_jax.catalog.load` once the files are merged.
+One file may be a fragment that extends another, so everything here is optional; what the whole must have is
+checked in `rodiu_jax.catalog.load` once the files are merged.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -24,16 +25,20 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
-from rodiu_jax.catalog.quantities import Axis, Distribution
+from rodiu_jax.catalog.distributions import Distribution
 from rodiu_jax.errors import InputError
+
+Axis = Literal["query", "model", "gpu", "tp"]
+AXES: tuple[Axis, ...] = get_args(Axis)
 
 _TAGS = ("entry", "names")
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
-Places = dict[Axis, Name]
+Range = Annotated[tuple[Number, Number], Field(strict=False)]  # TOML has lists only
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -83,17 +88,16 @@ class EntryTable(_Table):
     reliability: Annotated[int, Field(ge=1, le=5)] | None = None
     note: str | None = None
     _catalog: str = PrivateAttr("")
-    _path: Path = PrivateAttr(Path())
 
     def model_post_init(self, context: Any) -> None:
         """Remember the file that holds this entry."""
         if context:
-            self._catalog, self._path = context["catalog"], context["path"]
+            self._catalog = context["catalog"]
 
     @property
-    def origin(self) -> tuple[str, Path]:
-        """Name and path of the catalogue that holds this entry."""
-        return self._catalog, self._path
+    def catalog(self) -> str:
+        """Name of the catalogue that holds this entry."""
+        return self._catalog
 
     @model_validator(mode="after")
     def _one_distribution(self) -> EntryTable:
@@ -144,12 +148,14 @@ def _entry_or_names(value: Any) -> str:
 Entry = Annotated[EntryTable, BeforeValidator(_number_is_fixed)]
 
 
-def _levels(inner: Any) -> Any:
-    table = dict[Name, inner]
-    return Annotated[Annotated[Entry, Tag("entry")] | Annotated[table, Tag("names")], Discriminator(_entry_or_names)]
-
-
-_Nested = _levels(_levels(_levels(Entry)))  # one level of names per axis, four at most
+Values = TypeAliasType(
+    "Values",
+    Annotated[
+        Annotated[Entry, Tag("entry")] | Annotated["dict[Name, Values]", Tag("names")],  # pyright: ignore[reportInvalidTypeForm]
+        Discriminator(_entry_or_names),
+    ],
+)
+"""An entry, or a table of them by name: one level of names per axis."""
 
 
 class QuantityTable(_Table):
@@ -161,7 +167,7 @@ class QuantityTable(_Table):
     reliability: Annotated[int, Field(ge=1, le=5)] | None = None
     note: str | None = None
     each: Entry | None = None
-    values: dict[Name, _Nested] | None = None
+    values: dict[Name, Values] | None = None
     by: Name | None = None
     multiply: list[Name] | None = None
     divide: list[Name] | None = None
@@ -173,28 +179,27 @@ class QuantityTable(_Table):
     class_of: Name | None = None
     classes: Annotated[list[ClassTable], Field(min_length=1)] | None = None
     _catalog: str = PrivateAttr("")
-    _path: Path = PrivateAttr(Path())
 
     def model_post_init(self, context: Any) -> None:
         """Remember the file that holds this table."""
         if context:
-            self._catalog, self._path = context["catalog"], context["path"]
+            self._catalog = context["catalog"]
 
     @property
-    def origin(self) -> tuple[str, Path]:
-        """Name and path of the last catalogue that changed this quantity."""
-        return self._catalog, self._path
+    def catalog(self) -> str:
+        """Name of the last catalogue that changed this quantity."""
+        return self._catalog
 
     @model_validator(mode="after")
     def _bounds(self) -> QuantityTable:
         for name in ("cuts", "clip"):
             numbers = getattr(self, name)
-            if numbers is not None and any(b <= a for a, b in zip(numbers, numbers[1:], strict=False)):
+            if numbers is not None and any(b <= a for a, b in pairwise(numbers)):
                 raise _wrong(f"increasing numbers in {name}", numbers)
         if self.classes is not None:
             bounds = [c.below for c in self.classes]
             numbers = [b for b in bounds[:-1] if b is not None]
-            increasing = all(b > a for a, b in zip(numbers, numbers[1:], strict=False))
+            increasing = all(b > a for a, b in pairwise(numbers))
             if bounds[-1] is not None or len(numbers) < len(bounds) - 1 or not increasing:
                 raise _wrong("increasing values of below in classes, and none in the last class", bounds)
         if self.divisor == 0:
@@ -229,32 +234,44 @@ class HeaderTable(_Table):
     extends: Name | None = None
 
 
-class MeasureTable(_Table):
-    """A quantity ``at`` some names, divided by itself at the names ``relative_to``, less ``minus``."""
+class _Claim(_Table):
+    """A statement about the catalogue, kept as it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Measure(_Claim):
+    """``quantity`` at the names ``at``, divided by itself at ``relative_to``, less ``minus``.
+
+    The axes without a name range over all of theirs.
+    """
 
     quantity: Name
-    at: Places = {}
-    relative_to: Places | None = None
+    at: dict[Axis, Name] = {}
+    relative_to: dict[Axis, Name] | None = None
     minus: Number = 0.0
 
 
-class ComparisonTable(_Table):
-    """A claim about the simulated range of a measure, and the range observed elsewhere."""
+class Comparison(_Claim):
+    """The range of a measure that the source states, and the range observed elsewhere."""
 
     name: Name
     unit: str
-    stated: Pair
-    observed: Pair
+    stated: Range
+    observed: Range
     source: str
-    measure: MeasureTable
+    measure: Measure
 
 
-class ExampleTable(_Table):
-    """A worked example: a quantity ``at`` names, with some entries ``given``."""
+class Example(_Claim):
+    """A worked example: ``quantity`` at the names ``at`` when some draws are ``given``.
+
+    ``stated`` is the source's figure, ``expected`` what its formula gives exactly.
+    """
 
     name: Name
     quantity: Name
-    at: Places
+    at: dict[Axis, Name]
     given: dict[Name, Number | dict[Name, Number]] = {}
     unit: str
     stated: Number
@@ -263,14 +280,19 @@ class ExampleTable(_Table):
     note: str = ""
 
 
-class ContradictionTable(_Table):
-    """Where the source disagrees with itself: the quantity and names concerned, and which catalogues act on it."""
+class Contradiction(_Claim):
+    """Where the source disagrees with itself: the quantity and names concerned (all if none is named)."""
 
     where: Name
     quantity: Name
     names: list[Name] = []
     catalogs: Literal["corrected", "both"]
     why: Name
+
+    @property
+    def both(self) -> bool:
+        """Whether every catalogue acts on it alike."""
+        return self.catalogs == "both"
 
 
 class CatalogFile(_Table):
@@ -280,9 +302,9 @@ class CatalogFile(_Table):
     sets: SetsTable = SetsTable()
     attributes: dict[Axis, dict[Name, dict[Name, str]]] = {}
     quantity: dict[Name, QuantityTable] = {}
-    comparison: list[ComparisonTable] | None = None
-    example: list[ExampleTable] | None = None
-    contradiction: list[ContradictionTable] | None = None
+    comparison: list[Comparison] | None = None
+    example: list[Example] | None = None
+    contradiction: list[Contradiction] | None = None
 
     @model_validator(mode="wrap")
     @classmethod
@@ -300,7 +322,7 @@ def parse(data: dict[str, Any], path: Path) -> CatalogFile:
       InputError: with path, value and expectation of the first fault, and the number of the others.
     """
     try:
-        return CatalogFile.model_validate(data, context={"path": path, "catalog": ""})
+        return CatalogFile.model_validate(data, context={"catalog": ""})
     except ValidationError as error:
         raise _one_line(error, path) from None
 

@@ -1,4 +1,4 @@
-"""Sweeps: the same sampled scenarios at every point of a grid of changes, each solved, in a folder that survives."""
+"""Sweeps: the same sampled scenarios at every point of a grid of changes, each solved and kept."""
 
 from rodiu_jax.sweep.methods import METHODS, Method
 from rodiu_jax.sweep.run import sweep

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 class Method(Protocol):
     """Scenarios in, a proven bracket and a checked plan for each out, in order and one by one.
 
-    Yielding as soon as a scenario is done lets the sweep show progress and keep what is done when interrupted.
-    Closing the iterator ends the method's workers. A scenario that fails yields a result of status ``error``.
+    Yielding as soon as a scenario is done lets the sweep show progress and keep what is done when it
+    is interrupted.
+    Closing a generator ends its workers. A scenario that fails yields a result of status ``error``.
 
     Args:
       gap: relative gap at which a scenario may stop.

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rodiu_jax.catalog.schema import nearest
 from rodiu_jax.changes import Change, apply_changes, check_field, parse_change
 from rodiu_jax.errors import InputError
 from rodiu_jax.files import read_toml
-from rodiu_jax.instance import FIELD_SPECS, Instances, check_uncertainty
+from rodiu_jax.instance import AXES, FIELD_SPECS, Instances, check_uncertainty
 from rodiu_jax.sweep.methods import METHODS
 
 _PRESETS = Path(__file__).parent / "presets"
-_STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+_STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 _Levels = Annotated[tuple[_Number, ...], Field(strict=False, min_length=1)]  # TOML knows lists, not tuples
 _Text = Annotated[str, Field(min_length=1)]
@@ -66,7 +67,7 @@ class SweepSpec(BaseModel):
       method: a name of `METHODS`.
       gap: relative gap at which a scenario may stop; 1e-6 counts as optimal.
       time_limit: seconds per scenario; none by default.
-      changes: (``set`` in the file) changes of every scenario, such as ``budget=3000``, applied before the factors.
+      changes: (``set`` in the file) changes of every scenario, such as ``budget=3000``, before the factors.
     """
 
     model_config = _STRICT
@@ -76,8 +77,8 @@ class SweepSpec(BaseModel):
     question: str = ""
     catalog: _Text = "seed"
     uncertainty: str = "ddu"
-    samples: Annotated[int, Field(ge=1)] = 4
-    seed: Annotated[int, Field(ge=0)] = 0
+    samples: Annotated[int, Field(ge=1, lt=2**32)] = 4
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     method: str = "exact"
     gap: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1e-6
     time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -103,9 +104,7 @@ class SweepSpec(BaseModel):
     def columns(self) -> tuple[str, ...]:
         """One column name per factor: the field, with its pattern where two factors share the field."""
         fields = [f.field for f in self.factors]
-        return tuple(
-            f"{f.field}[{f.names}]" if fields.count(f.field) > 1 else f.field for f in self.factors
-        )
+        return tuple(f"{f.field}[{f.names}]" if fields.count(f.field) > 1 else f.field for f in self.factors)
 
     def levels_at(self, points: np.ndarray) -> tuple[np.ndarray, ...]:
         """The level of each factor at ``points`` (shape P, integers): one array of P numbers per factor."""
@@ -135,17 +134,16 @@ def load_spec(name_or_path: str | Path) -> SweepSpec:
     """Read a preset by name, or a TOML file; a catalogue path in a file is relative to that file.
 
     Raises:
-      InputError: no such preset or file; not TOML; a key that is missing, unknown, of the wrong type or out of
-        range; a field that does not exist; no levels; a level that no scenario could have.
+      InputError: no such preset or file; not TOML; a key that is missing, unknown, of the wrong type or out
+        of range; a field that does not exist; no levels; a level that no scenario could have.
     """
     if str(name_or_path) in preset_names():
         path = _PRESETS / f"{name_or_path}.toml"
         return make_spec(read_toml(path), f"preset {name_or_path}")
     path = Path(name_or_path)
     if path.suffix != ".toml" and not path.is_file():
-        near = difflib.get_close_matches(str(name_or_path), preset_names(), n=1, cutoff=0.4)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        expected = f"a preset ({', '.join(preset_names())}) or a TOML file{hint}"
+        known = preset_names()
+        expected = f"a preset ({', '.join(known)}) or a TOML file{nearest(name_or_path, known)}"
         raise InputError("sweep", "", expected, str(name_or_path))
     values = read_toml(path)
     if isinstance(values.get("catalog"), str) and _is_file_name(values["catalog"]):
@@ -170,7 +168,7 @@ def make_spec(values: dict[str, Any], source: str = "sweep") -> SweepSpec:
 
 
 def override(spec: SweepSpec, **options: Any) -> SweepSpec:
-    """``spec`` with some keys replaced; ``None`` keeps the spec's own, and ``set`` adds to the spec's changes.
+    """``spec`` with some keys replaced; ``None`` keeps the spec's own, ``set`` adds to the spec's changes.
 
     Raises:
       InputError: naming the option (``--samples``) at fault.
@@ -189,44 +187,46 @@ def override(spec: SweepSpec, **options: Any) -> SweepSpec:
     return make_spec(spec.to_dict() | given, spec.name)
 
 
-def check_spec(spec: SweepSpec, instances: Instances, source: str) -> None:
-    """Check that every level of every factor gives admissible scenarios.
+def check_spec(spec: SweepSpec, extremes: Instances, source: str) -> None:
+    """Check that every level of every factor gives admissible scenarios, whatever is drawn.
 
     Args:
-      instances: sampled scenarios, with the spec's own changes applied.
+      extremes: the smallest and the largest values that can be drawn, with the spec's own changes applied.
 
     Raises:
-      InputError: a pattern that fits no name, two factors that change the same cell, or a level that leaves the
-        field's physical range.
+      InputError: a pattern that fits no name, two factors that change the same cell, or a level that leaves
+        the field's physical range.
     """
-    taken: dict[str, list[tuple[int, np.ndarray]]] = {}
     for m, factor in enumerate(spec.factors):
+        cells = chosen_names(factor, extremes, f"{source}: factors[{m}]")
         for at, level in enumerate(factor.levels):
             try:
-                apply_changes(instances, [factor.change(level)], f"{source}: factors[{m}]")
+                apply_changes(extremes, [factor.change(level)])
             except InputError as error:
-                if factor.names is not None and error.field == factor.field:
-                    raise
-                where = f"factors[{m}].{factor.key}[{at}]"
-                expected = f"a level that keeps {error.field} to {error.expected}"
-                raise InputError(source, where, expected, level) from None
-        cells = chosen_names(factor, instances)
-        for other, others in taken.setdefault(factor.field, []):
-            if (cells & others).any():
-                expected = f"each cell of {factor.field} changed by one factor (factors[{other}] changes it too)"
-                raise InputError(source, f"factors[{m}]", expected, factor.names or "all names")
-        taken[factor.field].append((m, cells))
+                expected = f"a level that leaves {error.field} {error.expected}"
+                raise InputError(source, f"factors[{m}].{factor.key}[{at}]", expected, level) from None
+        for other in range(m):
+            same = spec.factors[other].field == factor.field
+            if same and (cells & chosen_names(spec.factors[other], extremes, source)).any():
+                expected = f"cells of {factor.field} that no other factor changes, as factors[{other}] does"
+                raise InputError(source, f"factors[{m}].names", expected, factor.names or "*")
 
 
-def chosen_names(factor: Factor, instances: Instances) -> np.ndarray:
-    """Mask over the field's last axis of what the factor changes; shape () where the field is one number."""
-    import fnmatch
+def chosen_names(factor: Factor, instances: Instances, source: str = "sweep") -> np.ndarray:
+    """Mask over the field's last axis of what the factor changes; shape () where the field is one number.
 
-    axes = FIELD_SPECS[factor.field].axes
-    if not axes:
+    Raises:
+      InputError: the pattern fits no name, or the field has no names.
+    """
+    axis = FIELD_SPECS[factor.field].axes[-1:]
+    if not axis and factor.names is None:
         return np.array(True)
-    names = instances.axis_names(axes[-1])
-    return np.array([factor.names is None or fnmatch.fnmatchcase(n, factor.names) for n in names])
+    names = instances.axis_names(axis) if axis else ()
+    chosen = np.array([factor.names is None or fnmatchcase(n, factor.names) for n in names], bool)
+    if not chosen.any():
+        fitting = f"a pattern that fits a {AXES[axis]} among {', '.join(names)}" if axis else ""
+        raise InputError(source, "names", fitting or f"no names: {factor.field} is one number", factor.names)
+    return chosen
 
 
 def _check_factor(factor: Factor, source: str, path: str) -> None:
@@ -255,28 +255,21 @@ def _is_file_name(catalog: str) -> bool:
     return catalog.endswith(".toml") or os.sep in catalog
 
 
-_EXPECTED = {
-    "missing": "this key, which is missing",
-    "extra_forbidden": "a known key",
-    "too_short": "at least one",
-}
-
-
 def _input_error(error: ValidationError, source: str, *, at_key: bool = True) -> InputError:
     """The first of pydantic's findings as one line."""
     first = error.errors(include_url=False)[0]
-    path = _path(first["loc"]) if at_key else ""
-    kind, message = first["type"], first["msg"]
-    if kind == "missing":
-        return InputError(source, path, _EXPECTED[kind])
-    if kind == "extra_forbidden":
-        known = Factor.model_fields if first["loc"][0] == "factors" else SweepSpec.model_fields
-        names = [f.alias or name for name, f in known.items()]
-        near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        return InputError(source, path, f"only the keys {', '.join(names)}{hint}", first["input"])
-    expected = _EXPECTED.get(kind, message.removeprefix("Input should be "))
-    return InputError(source, path, expected, first["input"])
+    location: list[int | str] = list(first["loc"])
+    path = _path(location) if at_key else ""
+    if first["type"] == "missing":
+        return InputError(source, path, "this key, which is missing")
+    if first["type"] == "extra_forbidden":
+        model = Factor if len(location) > 1 else SweepSpec
+        names = [f.alias or name for name, f in model.model_fields.items()]
+        expected = f"only the keys {', '.join(names)}{nearest(location[-1], names)}"
+        return InputError(source, path, expected)
+    if first["type"] == "too_short":
+        return InputError(source, path, "at least one", first["input"])
+    return InputError(source, path, first["msg"].removeprefix("Input should be "), first["input"])
 
 
 def _path(location: Sequence[int | str]) -> str:

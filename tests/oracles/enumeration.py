@@ -30,7 +30,9 @@ def cheapest(instances: Instances, b: int) -> float:
 def _cheapest_routing(instances: Instances, b: int, deployed: list[tuple], best: float) -> float:
     f = instances.one(b)
     types = len(instances.query_names)
-    fixed = f.rental_hours * sum(f.gpu_price[k] * n + f.storage_price * f.weight_memory[j] for j, k, n, _ in deployed)
+    fixed = f.rental_hours * sum(
+        f.gpu_price[k] * n + f.storage_price * f.weight_memory[j] for j, k, n, _ in deployed
+    )
     weights = sum(f.weight_memory[j] for j, *_ in deployed)
     misfit = any(f.weight_memory[j] > f.gpu_memory[k] * n for j, k, n, _ in deployed)
     if misfit or weights > f.storage_capacity or fixed > f.budget or fixed >= best:
@@ -38,7 +40,8 @@ def _cheapest_routing(instances: Instances, b: int, deployed: list[tuple], best:
     limit = int(f.max_routes) or len(deployed)
     subsets = list(itertools.combinations(range(len(deployed)), min(limit, len(deployed))))
     return min(
-        _routing_cost(instances, b, deployed, fixed, allowed) for allowed in itertools.product(subsets, repeat=types)
+        _routing_cost(instances, b, deployed, fixed, allowed)
+        for allowed in itertools.product(subsets, repeat=types)
     )
 
 

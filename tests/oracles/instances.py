@@ -1,4 +1,4 @@
-"""Random valid instances and plans of any size, and instances like the seed's. No JAX: pool workers load this."""
+"""Random valid instances and plans of any size, and instances like the seed's. No JAX: workers load this."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def random_instances(
     """``batch`` random scenarios; ``overrides`` replace fields, each per scenario or for all of them."""
     rng = np.random.default_rng(seed)
     rows = [random_values(rng, shape) for _ in range(batch)]
-    values = {n: rows[0][n] if n in SHARED else np.stack([np.asarray(r[n]) for r in rows]) for n in FIELD_SPECS}
+    values = {
+        n: rows[0][n] if n in SHARED else np.stack([np.asarray(r[n]) for r in rows]) for n in FIELD_SPECS
+    }
     labels = (tuple(f"{kind}{m}" for m in range(count)) for kind, count in zip("qmg", shape[:3], strict=True))
     return make_instances(*labels, mode, values | overrides)
 
@@ -79,35 +81,44 @@ def default_instances(count: int, *, seed: int = 0, mode: str = "ddu", corrected
     """Scenarios drawn as the seed says, 6 x 6 x 10 x 4."""
     rng = np.random.default_rng(seed)
     rows = [sample_one(rng, corrected=corrected) for _ in range(count)]
-    values = {n: rows[0][n] if n in SHARED else np.stack([np.asarray(r[n]) for r in rows]) for n in FIELD_SPECS}
+    values = {
+        n: rows[0][n] if n in SHARED else np.stack([np.asarray(r[n]) for r in rows]) for n in FIELD_SPECS
+    }
     return make_instances(*names(), mode, values)
 
 
 def worked_example() -> tuple[Instances, Plan, dict[str, float], dict[str, float]]:
     """One type, one model, one GPU, a plan, and its costs and margins worked out by hand.
 
-    x = 0.8 on 2 GPUs, T = 100, s = 1.6: 50 ms per unit of delay. Delay 4*50 + 0.5 * (2 * 0.75 * 50) = 237.5 ms.
-    Error 0.08 + 0.08 * 0.5 * 0.8 = 0.112. Memory (20 + 0.1*100*10*0.1*0.8)/2 = 14 of 24 GB. Compute 0.5*100*0.8 = 40
-    of 100 TFLOPs. Stored 2*100*10/1000*0.8 = 1.6 GB. All over 2 hours.
+    x = 0.8 on 2 GPUs, T = 100, s = 1.6: 50 ms per unit of delay.
+    Delay 4*50 + 0.5 * (2 * 0.75 * 50) = 237.5 ms; error 0.08 + 0.08 * 0.5 * 0.8 = 0.112.
+    Memory (20 + 0.1*100*10*0.1*0.8)/2 = 14 of 24 GB; compute 0.5*100*0.8 = 40 of 100 TFLOPs.
+    Stored 2*100*10/1000*0.8 = 1.6 GB. All over 2 hours.
     """
     instances = random_instances(
         0,
         (1, 1, 1, 2),
-        arrival_rate=[10.0], input_tokens=[60.0], output_tokens=[40.0], weight_memory=[20.0], kv_per_token=[0.1],
-        gpu_memory=[24.0], gpu_compute=[50.0], gpu_price=[3.0], compute_per_token=[0.5], token_size=[2.0],
-        storage_price=0.5, delay_penalty=[0.01], unmet_penalty=[7.0], delay_nominal=[[[4.0]]],
-        delay_deviation=[[[2.0]]], error_nominal=[[[0.1]]], error_deviation=[[[0.08]]], delay_impact=[[0.25]],
-        error_impact=[[0.5]], delay_threshold=[300.0], error_threshold=[0.2], gamma_delay=0.5, gamma_error=5.0,
-        budget=500.0, rental_hours=2.0, storage_capacity=40.0, residency_hours=0.1, unmet_cap=1.0, max_routes=2,
-        tp_degree=[1, 2], tp_speedup=[1.0, 1.6],
+        arrival_rate=[10.0], input_tokens=[60.0], output_tokens=[40.0], weight_memory=[20.0],
+        kv_per_token=[0.1], gpu_memory=[24.0], gpu_compute=[50.0], gpu_price=[3.0], compute_per_token=[0.5],
+        token_size=[2.0], storage_price=0.5, delay_penalty=[0.01], unmet_penalty=[7.0],
+        delay_nominal=[[[4.0]]], delay_deviation=[[[2.0]]],
+        error_nominal=[[[0.1]]], error_deviation=[[[0.08]]],
+        delay_impact=[[0.25]], error_impact=[[0.5]], delay_threshold=[300.0], error_threshold=[0.2],
+        gamma_delay=0.5, gamma_error=5.0, budget=500.0, rental_hours=2.0, storage_capacity=40.0,
+        residency_hours=0.1, unmet_cap=1.0, max_routes=2, tp_degree=[1, 2], tp_speedup=[1.0, 1.6],
     )  # fmt: skip
     plan = Plan(0, (Deployment("m0", "g0", 2),), (Route("q0", "m0", "g0", 0.8),), {"q0": 0.2})
-    costs = {"rental_cost": 2 * 3 * 2.0, "storage_cost": 2 * 0.5 * (20 + 1.6), "delay_cost": 2 * 0.01 * 10 * 237.5}
+    costs = {
+        "rental_cost": 2 * 3 * 2.0,
+        "storage_cost": 2 * 0.5 * (20 + 1.6),
+        "delay_cost": 2 * 0.01 * 10 * 237.5,
+    }
     costs["unmet_cost"] = 2 * 7 * 10 * 0.2
     costs["total_cost"] = sum(costs.values())
     margins = {
         "demand": 0.0, "unmet": 0.8, "routes": 0.5, "memory": 10 / 24, "compute": 0.6, "storage": 0.5,
-        "budget": (500 - 12 - 21.6) / 500, "delay": (300 * 0.8 - 237.5) / 300, "error": (0.2 * 0.8 - 0.112) / 0.2,
+        "budget": (500 - 12 - 21.6) / 500, "delay": (300 * 0.8 - 237.5) / 300,
+        "error": (0.2 * 0.8 - 0.112) / 0.2,
     }  # fmt: skip
     return instances, plan, costs, margins
 
@@ -116,7 +127,7 @@ def random_plan(
     rng: np.random.Generator, instances: Instances, *, instance: int | None, pairs: int = 3, slip: float = 0.0
 ) -> Plan:
     """A plan of up to ``pairs`` deployed pairs; with probability ``slip`` a type's shares do not sum to 1."""
-    types, models, gpus, _ = instances.shape
+    _, models, gpus, _ = instances.shape
     degrees = instances.one(instance or 0).tp_degree
     count = min(int(rng.integers(0, pairs + 1)), models * gpus)
     chosen = [divmod(int(c), gpus) for c in rng.choice(models * gpus, count, replace=False)]
@@ -129,7 +140,9 @@ def random_plan(
         parts = parts / parts.sum() if parts.sum() > 0 else np.eye(count + 1)[count]
         if rng.random() < slip:
             parts = parts * rng.uniform(0.5, 1.2)
-        routes += [Route(query, m, g, float(s)) for (m, g), s in zip(pair_names, parts[:-1], strict=True) if s > 0]
+        routes += [
+            Route(query, m, g, float(s)) for (m, g), s in zip(pair_names, parts[:-1], strict=True) if s > 0
+        ]
         unmet[query] = float(parts[-1])
     return Plan(instance, tuple(deployments), tuple(routes), unmet)
 
@@ -158,8 +171,21 @@ def scenarios(draw: st.DrawFn, shape: tuple[int, int, int, int]) -> Instances:
         "max_routes": draw(st.sampled_from([0, 0, 1, 2])),
         "unmet_cap": draw(st.sampled_from([1.0, 1.0, 0.7, 0.2])),
     }
-    may_be_zero = ["gpu_price", "storage_price", "delay_penalty", "unmet_penalty", "kv_per_token", "token_size"]
-    may_be_zero += ["compute_per_token", "arrival_rate", "delay_threshold", "error_threshold", "weight_memory"]
+    may_be_zero = [
+        "gpu_price",
+        "storage_price",
+        "delay_penalty",
+        "unmet_penalty",
+        "kv_per_token",
+        "token_size",
+    ]
+    may_be_zero += [
+        "compute_per_token",
+        "arrival_rate",
+        "delay_threshold",
+        "error_threshold",
+        "weight_memory",
+    ]
     size = dict(zip("IJKN", shape, strict=True))
     for name in draw(st.lists(st.sampled_from(may_be_zero), max_size=2, unique=True)):
         overrides[name] = np.zeros(tuple(size[a] for a in FIELD_SPECS[name].axes))

@@ -1,0 +1,54 @@
+"""``python -m bench``: run registered benchmarks and write their tables as Markdown."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from rodiu_jax.errors import InputError
+
+NAMES = ("sampling", "evaluation", "exact", "bound")
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(NAMES), metavar="[NAME ...]")
+@click.option("--smoke", is_flag=True, help="The smallest size of each, once and cold: is it right?")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables to a file too."
+)
+def main(names: tuple[str, ...], smoke: bool, out: Path | None) -> None:
+    """Time our code beside its peers: sampling, evaluation, exact, bound (all by default).
+
+    Exit status 1 where a result is wrong; a ratio below what is wanted changes no status, as times depend on
+    the machine.
+    """
+    # Imported here: the processes that the peers spawn import this module, and need none of it.
+    from bench.measure import machine, run_spec, section
+    from bench.specs import SPECS
+    from rodiu_jax.files import write_text
+
+    parts = [
+        "# Benchmarks" + (" (smoke run: first calls are timed, compilation included)" if smoke else ""),
+        machine(),
+    ]
+    click.echo("\n\n".join(parts))
+    wrong = []
+    for name in names or NAMES:
+        rows = run_spec(SPECS[name], smoke=smoke)
+        parts.append(section(SPECS[name], rows))
+        click.echo("\n" + parts[-1])
+        wrong += [f"{name}, {row.case.size}: {row.quality}" for row in rows if not row.ok]
+    if out is not None:
+        try:
+            write_text(out, "\n\n".join(parts) + "\n")
+        except InputError as error:
+            raise click.UsageError(str(error)) from None
+    if wrong:
+        click.echo(f"wrong: {wrong[0]}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""The folder of a sweep: its spec, how it was made, and its rows as Parquet parts, each whole or not there.
+
+Row r of a sweep is sample r // points at point r % points. A part holds consecutive rows and says so in its
+name, ``part-<first row>-<rows>.parquet``, so what is missing can be told after any kind of end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rodiu_jax.catalog import Catalog
+from rodiu_jax.errors import InputError
+from rodiu_jax.files import read_json, read_toml, write_text, write_whole
+from rodiu_jax.sweep.spec import SweepSpec, make_spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PART = re.compile(r"part-(\d{12})-(\d+)\.parquet")
+_OURS = ("spec.toml", "manifest.json", "scenarios", "figures", "summary.csv")
+_WORDS = ("name", "title", "question")
+"""Keys of a spec that change no number: they may differ on resuming."""
+
+_PACKAGES = ("rodiu-jax", "jax", "numpy", "highspy", "pyarrow")
+
+COSTS = ("total_cost", "rental_cost", "storage_cost", "delay_cost", "unmet_cost")
+
+_BEFORE: dict[str, pa.DataType] = {"sample": pa.int64(), "point": pa.int64()}
+_AFTER: dict[str, pa.DataType] = {
+    "lower_bound": pa.float64(),
+    "upper_bound": pa.float64(),
+    "gap": pa.float64(),
+    **dict.fromkeys(COSTS, pa.float64()),
+    "unmet_share": pa.float64(),
+    "gpus_rented": pa.int64(),
+    "pairs_deployed": pa.int64(),
+    "deployments": pa.string(),
+    "status": pa.string(),
+    "method": pa.string(),
+    "seconds": pa.float64(),
+    "message": pa.string(),
+    "plan": pa.string(),
+}
+
+
+class Store:
+    """One sweep's folder, open for writing. Construct through `open_store`."""
+
+    def __init__(self, folder: Path, spec: SweepSpec) -> None:
+        self.folder, self.spec = folder, spec
+        self.rows_folder = folder / "scenarios"
+        factors = dict.fromkeys(spec.columns, pa.float64())
+        self._schema = pa.schema({**_BEFORE, **factors, **_AFTER})
+
+    def write(self, first: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Write rows ``first``, ``first + 1``, ... as one part: whole, or not at all."""
+        table = pa.Table.from_pylist(list(rows), schema=self._schema)
+        path = self.rows_folder / f"part-{first:012d}-{len(rows)}.parquet"
+        with write_whole(path) as temporary:
+            pq.write_table(table, temporary, write_page_checksum=True)
+
+    def kept(self) -> Iterator[tuple[Path, int, int, str]]:
+        """The parts as (path, first row, end row, fault), in order; the fault of a whole part is empty."""
+        end = 0
+        for path in sorted(self.rows_folder.glob("part-*.parquet")):
+            named = _PART.fullmatch(path.name)
+            if named is None:
+                raise InputError(path, "", "a name such as part-000000000000-30.parquet")
+            first, count = int(named[1]), int(named[2])
+            fault = self._fault(path, first, count)
+            if not fault and first < end:
+                fault = "rows that another part holds too"
+            end = end if fault else first + count
+            yield path, first, first + count, fault
+
+    def missing(self, say: Callable[[str], None]) -> list[tuple[int, int]]:
+        """Remove damaged parts, naming each through ``say``; return the ranges of rows that are not there."""
+        for leftover in self.rows_folder.glob(".part-*"):  # of a run that was killed while writing
+            leftover.unlink()
+        gaps, end = [], 0
+        for path, first, stop, fault in self.kept():
+            if fault:
+                say(f"{path}: {fault}; its rows are done again")
+                path.unlink()
+                continue
+            if first > end:
+                gaps.append((end, first))
+            end = stop
+        return gaps + ([(end, self.spec.rows)] if end < self.spec.rows else [])
+
+    def _fault(self, path: Path, first: int, count: int) -> str:
+        """Why a part cannot be used; empty where it can. Every page is read, so its checksum is compared."""
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                table = file.read()
+        except (OSError, pa.ArrowException):
+            return "damaged"
+        if not table.schema.equals(self._schema) or table.num_rows != count or first + count > self.spec.rows:
+            return "not a part of this sweep"
+        rows = table["sample"].to_numpy() * self.spec.points + table["point"].to_numpy()
+        if not np.array_equal(rows, np.arange(first, first + count)):
+            return "not the rows that its name says"
+        return ""
+
+
+@contextmanager
+def open_store(folder: Path, spec: SweepSpec, catalog: Catalog, *, resume: bool) -> Iterator[Store]:
+    """Start the folder of a sweep, or go on with it, and hold it against a second writer until the end.
+
+    Raises:
+      InputError: the folder cannot be written, holds a sweep and ``resume`` is false, holds another sweep
+        (another spec, seed or catalogue; the key that differs is named), or is being written now.
+    """
+    store = Store(folder, spec)
+    try:
+        store.rows_folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(folder, "", f"a folder that can be written ({error.strerror})") from None
+    if not resume and (held := [n for n in _OURS if (folder / n).exists()]):
+        raise InputError(folder, held[0], "a folder without a sweep, or --resume to go on with the one in it")
+    with _held(folder):
+        digest = _digest(catalog)
+        if resume and (folder / "spec.toml").exists():
+            _check_same(folder, spec, digest)
+        elif any(store.rows_folder.glob("part-*")):
+            raise InputError(folder, "spec.toml", "this file, without which its rows cannot be resumed")
+        _write_manifest(folder, spec, digest)
+        store.rows_folder.mkdir(exist_ok=True)
+        write_text(folder / "spec.toml", spec.to_toml())  # last: the folder holds a sweep from here on
+        yield store
+
+
+def read_spec(folder: Path) -> SweepSpec:
+    """The spec of the sweep in ``folder``."""
+    path = folder / "spec.toml"
+    if not path.is_file():
+        raise InputError(folder, "", "the folder of a sweep (it holds no spec.toml)")
+    return make_spec(read_toml(path), str(path))
+
+
+def read_rows(folder: str | Path, *, plans: bool = False) -> pd.DataFrame:
+    """The rows that are there, sorted by (sample, point); numbers that a scenario lacks are NaN.
+
+    Args:
+      folder: of the sweep.
+      plans: also the column ``plan``, each row's plan as JSON (large).
+
+    Raises:
+      InputError: no sweep in the folder, or a damaged part.
+    """
+    store = Store(Path(folder), read_spec(Path(folder)))
+    columns = [n for n in store._schema.names if plans or n != "plan"]
+    tables = [store._schema.empty_table().select(columns)]
+    for path in sorted(store.rows_folder.glob("part-*.parquet")):
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                tables.append(file.read(columns=columns))
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(path, "", f"a whole Parquet part; sweep again with --resume ({error})") from None
+    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    return frame.sort_values(["sample", "point"], ignore_index=True)
+
+
+def _digest(catalog: Catalog) -> str:
+    """SHA-256 of what the draws depend on: names, labels and every recipe."""
+    recipes = {n: (q.over, q.unit, q.recipe) for n, q in catalog.quantities.items()}
+    text = repr((dict(catalog.sets), dict(catalog.attributes), recipes))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_same(folder: Path, spec: SweepSpec, digest: str) -> None:
+    old, new = read_spec(folder).to_dict(), spec.to_dict()
+    for key in (k for k in {**old, **new} if k not in (*_WORDS, "catalog")):
+        if old.get(key) != new.get(key):
+            expected = f"{old.get(key)!r} as in the sweep to resume, or another folder"
+            raise InputError(folder / "spec.toml", key, expected, new.get(key))
+    made = read_json(folder / "manifest.json")
+    if made.get("catalog_sha256") != digest:
+        expected = "the catalogue of the sweep to resume, or another folder"
+        raise InputError(folder / "manifest.json", "catalog_sha256", expected, digest[:12])
+
+
+def _write_manifest(folder: Path, spec: SweepSpec, digest: str) -> None:
+    """Record how each run of the sweep was made; a resumed sweep has several."""
+    import jax
+
+    path = folder / "manifest.json"
+    runs = read_json(path)["runs"] if path.exists() else []
+    devices = sorted({d.device_kind for d in jax.devices()})
+    run = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {n: version(n) for n in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": devices,
+    }
+    made = {"catalog": spec.catalog, "catalog_sha256": digest, "runs": [*runs, run]}
+    write_text(path, json.dumps(made, indent=1) + "\n")
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """A lock that ends with the process, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock
+        yield
+        return
+    try:
+        handle = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(folder, "", f"a folder that can be written ({error.strerror})") from None
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(folder, "", "a folder that no other sweep is writing now") from None
+        yield

@@ -1,0 +1,332 @@
+"""Plans in batch: upper bounds on the device.
+
+A plan is a deployment (a set of triples, held in D slots) and a routing. For a fixed deployment the routing is a
+small linear program, solved by a primal-dual interior-point method in float64 (Mehrotra 1992), batched by vmap.
+The deployment is found by local search: the routing's dual prices every triple of the catalogue (`dual.certify`),
+so the cost of any deployment S' that replaces one triple is estimated, from below, by the current dual value plus
+the difference of V; the most promising few are routed and the best one kept.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from solvers.dual import Coefficients, Multipliers, certify, promise
+
+
+class Routing(NamedTuple):
+    """The routing program of a deployment: min cost @ x + fixed over G x <= h, x >= 0; x = shares (I,D) flat.
+
+    Money is divided by ``money``. The rows of G are demand <= 1, demand >= 1 - cap (I each), memory, compute
+    (D each), delay, error (I each) and budget.
+    """
+
+    cost: Array
+    rows: Array
+    limit: Array
+    fixed: Array
+    money: Array
+
+
+class Point(NamedTuple):
+    """Primal shares x and slacks s, multipliers of the rows and of x >= 0."""
+
+    x: Array
+    slack: Array
+    price: Array
+    bound: Array
+
+
+def routing(c: Coefficients, slot: Array, allowed: Array) -> Routing:
+    """The routing program over the triples in ``slot`` (D,), -1 where a slot is empty.
+
+    The worst case is taken as min(1, Gamma) times the plain sum of the excesses, which is exact when no type
+    uses more than Gamma pairs and never too small.
+
+    Args:
+      allowed: bool (I,D), the routes that may be used.
+    """
+    degrees = c.deploy.shape[1]
+    types, slots = allowed.shape
+    used = slot >= 0
+    pair, degree = jnp.maximum(slot, 0) // degrees, jnp.maximum(slot, 0) % degrees
+    ms = (c.nominal + jnp.minimum(c.gamma_delay, 1.0) * c.excess)[:, pair] * c.slowness[degree]
+    errors = (c.error + jnp.minimum(c.gamma_error, 1.0) * c.error_excess)[:, pair]
+    room, power = jnp.where(used, c.room[pair, degree], 0.0), jnp.where(used, c.power[pair, degree], 0.0)
+    fixed = jnp.where(used, c.deploy[pair, degree], 0.0).sum()
+    open_cell = allowed & used[None, :] & (c.most[:, pair, degree] > 0)
+    money = jnp.maximum(c.unmet_cost.sum(), 1e-300)
+
+    on = open_cell.astype(ms.dtype)
+    cost = jnp.where(open_cell, c.base[:, None] + c.delay_weight[:, None] * ms - c.unmet_cost[:, None], money)
+    of_type, of_slot = jnp.eye(types, dtype=ms.dtype), jnp.eye(slots, dtype=ms.dtype)
+
+    def per_type(values: Array) -> Array:
+        return (of_type[:, :, None] * values[None]).reshape(types, types * slots)
+
+    def per_slot(values: Array) -> Array:
+        return (of_slot[:, None, :] * values[None]).reshape(slots, types * slots)
+
+    def over(values: Array, limit: Array) -> Array:
+        return values / jnp.where(limit > 0, limit, 1.0)
+
+    def kept(limit: Array) -> Array:
+        return (limit > 0).astype(ms.dtype)
+
+    closed = 1.0 - on  # a closed cell gets a bounded dummy share, which costs and carries nothing
+    delay_limit, error_limit = c.delay_limit[:, None], c.error_limit[:, None]
+    rows = jnp.concatenate(
+        [
+            per_type(on),
+            per_type(-on),
+            per_slot(over(c.kv[:, pair], room[None]) * on + closed),
+            per_slot(over(jnp.broadcast_to(c.compute[:, None], ms.shape), power[None]) * on + closed),
+            per_type(on * (over(ms, delay_limit) - kept(delay_limit))),
+            per_type(on * (over(errors, error_limit) - kept(error_limit))),
+            over(c.base[:, None] * on, c.budget).reshape(1, -1),
+        ]
+    )
+    one = jnp.ones(types, ms.dtype)
+    limit = jnp.concatenate(
+        [
+            one,
+            one * (c.unmet_cap - 1.0),
+            jnp.ones(2 * slots, ms.dtype),
+            jnp.zeros(2 * types, ms.dtype),
+            over(c.budget - fixed, c.budget)[None],
+        ]
+    )
+    return Routing(cost.reshape(-1) / money, rows, limit, fixed + c.unmet_cost.sum(), money)
+
+
+def interior_point(program: Routing, iterations: int) -> tuple[Point, Array]:
+    """Mehrotra's predictor-corrector from an infeasible start; stops moving when complementarity is 1e-13.
+
+    Returns:
+      the last point and the largest residual of G x + s = h.
+    """
+    cost, rows, limit = program.cost, program.rows, program.limit
+    count = rows.shape[0] + rows.shape[1]
+    start = Point(
+        jnp.full_like(cost, 0.3),
+        jnp.maximum(limit - 0.3 * rows.sum(1), 0.3),
+        jnp.full_like(limit, 0.1),
+        jnp.full_like(cost, 0.1),
+    )
+
+    def longest(value: Array, move: Array) -> Array:
+        falls = move < 0
+        return jnp.min(jnp.where(falls, -value / jnp.where(falls, move, -1.0), 1.0), initial=1.0)
+
+    def iterate(_: Array, p: Point) -> Point:
+        dual_residual = cost + rows.T @ p.price - p.bound
+        primal_residual = rows @ p.x + p.slack - limit
+        gap = (p.slack @ p.price + p.x @ p.bound) / count
+        curvature = (rows.T * (p.price / p.slack)) @ rows + jnp.diag(p.bound / p.x)
+        factor = jnp.linalg.cholesky(curvature + 1e-13 * jnp.eye(len(cost), dtype=cost.dtype))
+
+        def direction(on_rows: Array, on_bounds: Array) -> Point:
+            target = rows.T @ ((on_rows - p.price * primal_residual) / p.slack)
+            x = jax.scipy.linalg.cho_solve((factor, True), target - dual_residual - on_bounds / p.x)
+            slack = -primal_residual - rows @ x
+            price = -(on_rows + p.price * slack) / p.slack
+            return Point(x, slack, price, -(on_bounds + p.bound * x) / p.x)
+
+        def lengths(move: Point) -> tuple[Array, Array]:
+            primal = jnp.minimum(longest(p.x, move.x), longest(p.slack, move.slack))
+            return primal, jnp.minimum(longest(p.price, move.price), longest(p.bound, move.bound))
+
+        guess = direction(p.slack * p.price, p.x * p.bound)
+        primal, dual = lengths(guess)
+        ahead = (p.slack + primal * guess.slack) @ (p.price + dual * guess.price)
+        ahead += (p.x + primal * guess.x) @ (p.bound + dual * guess.bound)
+        centre = gap * (ahead / (count * gap)) ** 3
+        move = direction(
+            p.slack * p.price + guess.slack * guess.price - centre, p.x * p.bound + guess.x * guess.bound - centre
+        )
+        primal, dual = lengths(move)
+        finite = jnp.isfinite(move.x).all() & jnp.isfinite(move.price).all()
+        primal = jnp.where(finite & (gap > 1e-13), 0.995 * primal, 0.0)
+        dual = jnp.where(finite & (gap > 1e-13), 0.995 * dual, 0.0)
+
+        def moved(value: Array, by: Array, length: Array) -> Array:
+            return value + length * jnp.where(jnp.isfinite(by), by, 0.0)
+
+        return Point(
+            moved(p.x, move.x, primal),
+            moved(p.slack, move.slack, primal),
+            moved(p.price, move.price, dual),
+            moved(p.bound, move.bound, dual),
+        )
+
+    p = jax.lax.fori_loop(0, iterations, iterate, start)
+    return p, jnp.abs(rows @ p.x + p.slack - limit).max()
+
+
+def route_cost(c: Coefficients, slot: Array, allowed: Array, iterations: int) -> tuple[Array, Point, Routing]:
+    """Cost of the cheapest routing in $ per period, inf where none was found; the point and its program."""
+    program = routing(c, slot, allowed)
+    point, residual = interior_point(program, iterations)
+    cost = program.fixed + program.money * (program.cost @ point.x)
+    weights = jnp.where(slot >= 0, c.weights[jnp.maximum(slot, 0) // c.deploy.shape[1]], 0.0).sum()
+    fits = (residual < _RESIDUAL) & (weights <= c.storage)
+    return jnp.where(fits & jnp.isfinite(cost), cost, jnp.inf), point, program
+
+
+_RESIDUAL = 1e-3
+"""A routing whose rows are broken by more than this is no candidate (the final one is held to the checker)."""
+
+
+def prices(c: Coefficients, slot: Array, point: Point, program: Routing) -> Multipliers:
+    """The multipliers of the full dual that the routing's multipliers are."""
+    types, slots, degrees = len(c.base), len(slot), c.deploy.shape[1]
+    used = (slot >= 0).astype(c.base.dtype)
+    pair, degree = jnp.maximum(slot, 0) // degrees, jnp.maximum(slot, 0) % degrees
+    scaled = point.price * program.money
+    at = [types, 2 * types, 2 * types + slots, 2 * types + 2 * slots, 3 * types + 2 * slots, 4 * types + 2 * slots]
+    upper, lower, memory, compute, delay, error, budget = jnp.split(scaled, at)
+
+    def per(values: Array, limit: Array) -> Array:
+        return values / jnp.where(limit > 0, limit, 1.0)
+
+    triples = jnp.zeros_like(c.deploy)
+    return Multipliers(
+        demand=c.unmet_cost - upper + lower,
+        delay=per(delay, c.delay_limit),
+        error=per(error, c.error_limit),
+        budget=per(budget, c.budget)[0],
+        storage=jnp.zeros_like(c.storage),
+        memory=triples.at[pair, degree].add(used * per(memory, c.room[pair, degree])),
+        compute=triples.at[pair, degree].add(used * per(compute, c.power[pair, degree])),
+        delay_adversary=jnp.ones_like(c.nominal) * jnp.minimum(c.gamma_delay, 1.0),
+        error_adversary=jnp.ones_like(c.nominal) * jnp.minimum(c.gamma_error, 1.0),
+    )
+
+
+_THRESHOLDS = (0.5, 0.2, 0.06)
+
+
+def first_deployments(c: Coefficients, weights: Array, slots: int) -> Array:
+    """Deployments to start from, read off the dual's estimate of w (P,N): a row of slots per start.
+
+    A pair whose weights sum above a threshold is deployed, at its likeliest degree or at the smallest degree that
+    holds its fractional number of GPUs.
+    """
+    degrees = weights.shape[1]
+    one_gpu = jnp.where(c.power[:, :1] > 0, c.power[:, :1], 1.0)
+    size = jnp.where(c.power > 0, c.power / one_gpu, 1.0)
+    gpus = (weights * size).sum(1, keepdims=True)
+    enough = (size >= 0.75 * gpus) & c.fits
+    holding = jnp.where(enough.any(1), jnp.argmax(enough, axis=1), degrees - 1)
+    likeliest = jnp.argmax(jnp.where(c.fits, weights, -1.0), axis=1)
+    mass, pair = jax.lax.top_k(jnp.where(c.fits.any(1), weights.sum(1), -1.0), slots)
+    return jnp.stack(
+        [
+            jnp.where(mass >= least, pair * degrees + degree[pair], -1)
+            for least in _THRESHOLDS
+            for degree in (likeliest, holding)
+        ]
+    )
+
+
+class Tried(NamedTuple):
+    """How many neighbours of each kind a round of the search routes.
+
+    ``resized``: one triple a degree up, a degree down, or gone; ``added``: a further triple; ``swapped``: another
+    pair in the place of one; ``split``: each triple a degree down together with each of so many further ones.
+    """
+
+    resized: int = 8
+    added: int = 3
+    swapped: int = 3
+    split: int = 3
+
+
+_POOL = 6
+"""Pairs, the cheapest by amortised cost, from which further ones are taken."""
+
+
+def _neighbours(c: Coefficients, slot: Array, value: Array, pool: Array, tried: Tried) -> Array:
+    """The most promising deployments near ``slot``, a row of slots each; ``slot`` itself where there are too few.
+
+    Args:
+      value: V (P,N) at the prices of the present routing: replacing t by t' changes the dual value by V' - V.
+      pool: bool (P,), the pairs worth adding.
+    """
+    slots, degrees = len(slot), c.deploy.shape[1]
+    flat = value.reshape(-1)
+    triple = jnp.arange(len(flat))
+    empty = slot < 0
+    own = jnp.where(empty, 0.0, flat[jnp.maximum(slot, 0)])
+    change = jnp.where(c.fits.reshape(-1)[None, :], flat[None, :] - own[:, None], jnp.inf)
+    here = jnp.where(empty, -1, slot // degrees)[:, None] == (triple // degrees)[None, :]
+    wanted = pool[triple // degrees] & ~here.any(0)
+    step = triple[None, :] - slot[:, None]  # the degrees of a pair are neighbours in the flat order
+    first_empty = empty & (jnp.cumsum(empty.astype(jnp.int32)) == 1)
+    resized = jnp.where(here & (jnp.abs(step) == 1), change, jnp.inf)
+    dropped = jnp.where(empty, jnp.inf, -own)
+    kinds = (
+        jnp.concatenate([resized, dropped[:, None]], 1),
+        jnp.where(first_empty[:, None] & wanted[None, :], change, jnp.inf),
+        jnp.where(~empty[:, None] & wanted[None, :], change, jnp.inf),
+    )
+    result = []
+    for kind, count in zip(kinds, tried[:3], strict=True):
+        score, chosen = jax.lax.top_k(-kind.reshape(-1), min(count, kind.size))
+        which, new = chosen // kind.shape[1], chosen % kind.shape[1]
+        new = jnp.where(new == len(flat), -1, new).astype(slot.dtype)
+        moved = jnp.where(jnp.arange(slots)[None, :] == which[:, None], new[:, None], slot[None, :])
+        result.append(jnp.where(jnp.isfinite(score)[:, None], moved, slot[None, :]))
+    smaller = jnp.where(here & (step == -1), change, jnp.inf)
+    further = jnp.where(wanted & c.fits.reshape(-1), flat, jnp.inf)
+    result.append(_split(slot, smaller, further, tried.split))
+    return jnp.concatenate(result)
+
+
+def _split(slot: Array, smaller: Array, further: Array, count: int) -> Array:
+    """Each triple made smaller, with each of the ``count`` best further triples; changes of V as above."""
+    shrunk = jnp.argmin(smaller, axis=1)
+    possible = jnp.isfinite(smaller.min(1))
+    score, extra = jax.lax.top_k(-further, min(count, len(further)))
+    order = jnp.arange(len(slot))
+    moved = jnp.where(order[:, None] == order[None, :], shrunk[:, None], slot[None, :])
+    moved = jnp.where((order == jnp.argmax(slot < 0))[None, None, :], extra[None, :, None], moved[:, None, :])
+    good = possible[:, None] & jnp.isfinite(score)[None, :] & (slot < 0).any()
+    return jnp.where(good[:, :, None], moved, slot[None, None, :]).reshape(-1, len(slot)).astype(slot.dtype)
+
+
+def search(
+    c: Coefficients, weights: Array, *, slots: int, rounds: int, tried: Tried, iterations: int
+) -> tuple[Array, Array]:
+    """Local search over deployments from the dual's estimate of w; one instance.
+
+    Returns:
+      the best deployment (D,) and its estimated cost.
+    """
+    everything = jnp.ones((len(c.base), slots), bool)
+    pairs = jnp.asarray(float(c.nominal.shape[1]), c.base.dtype)
+    roomy = c._replace(gamma_delay=pairs, gamma_error=pairs)  # for ranking, every pair may deviate
+
+    def cost_of(slot: Array) -> Array:
+        return route_cost(c, slot, everything, iterations)[0]
+
+    def improve(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        slot, cost = state
+        _, point, program = route_cost(c, slot, everything, iterations)
+        _, value = certify(roomy, prices(c, slot, point, program))
+        near = _neighbours(c, slot, value, pool, tried)
+        costs = jax.vmap(cost_of)(near)
+        winner = jnp.argmin(costs)
+        better = costs[winner] < cost
+        return jnp.where(better, near[winner], slot), jnp.where(better, costs[winner], cost)
+
+    rank = promise(c)
+    pool = rank <= -jax.lax.top_k(-rank, min(_POOL, len(rank)))[0][-1]
+    starts = first_deployments(c, weights, slots)
+    costs = jax.vmap(cost_of)(starts)
+    best = jnp.argmin(costs)
+    return jax.lax.fori_loop(0, rounds, improve, (starts[best], costs[best]))

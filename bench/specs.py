@@ -1,4 +1,4 @@
-"""The registered benchmarks: what each builds, its sizes, its peers, and how it knows that results are right."""
+"""The registered benchmarks: what each builds, its sizes, its peers, how it knows that results are right."""
 
 from __future__ import annotations
 

@@ -77,6 +77,7 @@ class Coefficients(NamedTuple):
     unmet_cap: Array
     gamma_delay: Array
     gamma_error: Array
+    max_routes: Array  # 0: no limit; only `solvers.primal` looks at it
     decided: Array  # P,N  int8: 1 deployed, -1 not deployed, 0 open (a node of a search tree)
 
 
@@ -183,6 +184,7 @@ def coefficients(fields: Fields, uncertainty: str) -> Coefficients:
         unmet_cap=fields.unmet_cap,
         gamma_delay=effective(fields.gamma_delay),
         gamma_error=effective(fields.gamma_error),
+        max_routes=routes,
         decided=jnp.zeros(fits.shape, jnp.int8),
     )
 

@@ -167,10 +167,23 @@ def interior_point(program: Routing, iterations: int) -> tuple[Point, Array]:
     return p, jnp.abs(rows @ p.x + p.slack - limit).max()
 
 
-def route_cost(c: Coefficients, slot: Array, allowed: Array, iterations: int) -> tuple[Array, Point, Routing]:
-    """Cost of the cheapest routing in $ per period, inf where none was found; the point and its program."""
-    program = routing(c, slot, allowed)
+def route_cost(c: Coefficients, slot: Array, iterations: int, limited: bool) -> tuple[Array, Point, Routing]:
+    """Cost of the cheapest routing in $ per period, inf where none was found; the point and its program.
+
+    Args:
+      limited: whether ``max_routes`` holds: the routing is solved once freely and again on the routes with the
+        largest shares.
+    """
+    types, slots = len(c.base), len(slot)
+    program = routing(c, slot, jnp.ones((types, slots), bool))
     point, residual = interior_point(program, iterations)
+    if limited:
+        share = point.x.reshape(types, slots)
+        first = jnp.arange(slots)[None, :] < jnp.arange(slots)[:, None]
+        before = (share[:, None, :] > share[:, :, None]) | ((share[:, None, :] == share[:, :, None]) & first[None])
+        kept = before.sum(-1) < jnp.where(c.max_routes > 0, c.max_routes, slots)
+        program = routing(c, slot, kept)
+        point, residual = interior_point(program, iterations)
     cost = program.fixed + program.money * (program.cost @ point.x)
     weights = jnp.where(slot >= 0, c.weights[jnp.maximum(slot, 0) // c.deploy.shape[1]], 0.0).sum()
     fits = (residual < _RESIDUAL) & (weights <= c.storage)
@@ -241,9 +254,9 @@ class Tried(NamedTuple):
     """
 
     resized: int = 8
-    added: int = 3
-    swapped: int = 3
-    split: int = 3
+    added: int = 2
+    swapped: int = 2
+    split: int = 4
 
 
 _POOL = 6
@@ -299,24 +312,34 @@ def _split(slot: Array, smaller: Array, further: Array, count: int) -> Array:
     return jnp.where(good[:, :, None], moved, slot[None, None, :]).reshape(-1, len(slot)).astype(slot.dtype)
 
 
+def best_shares(c: Coefficients, slot: Array, limited: bool) -> Array:
+    """Shares (I,D) of the cheapest routing, to full precision; 0 in empty slots and closed cells."""
+    _, point, program = route_cost(c, slot, _FINAL_ITERATIONS, limited)
+    share = point.x.reshape(len(c.base), len(slot))
+    open_cell = program.rows[: len(c.base)].sum(0).reshape(share.shape) > 0
+    return jnp.where(open_cell, share, 0.0)
+
+
+_FINAL_ITERATIONS = 25
+
+
 def search(
-    c: Coefficients, weights: Array, *, slots: int, rounds: int, tried: Tried, iterations: int
+    c: Coefficients, weights: Array, *, slots: int, rounds: int, tried: Tried, iterations: int, limited: bool
 ) -> tuple[Array, Array]:
     """Local search over deployments from the dual's estimate of w; one instance.
 
     Returns:
       the best deployment (D,) and its estimated cost.
     """
-    everything = jnp.ones((len(c.base), slots), bool)
     pairs = jnp.asarray(float(c.nominal.shape[1]), c.base.dtype)
     roomy = c._replace(gamma_delay=pairs, gamma_error=pairs)  # for ranking, every pair may deviate
 
     def cost_of(slot: Array) -> Array:
-        return route_cost(c, slot, everything, iterations)[0]
+        return route_cost(c, slot, iterations, limited)[0]
 
     def improve(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         slot, cost = state
-        _, point, program = route_cost(c, slot, everything, iterations)
+        _, point, program = route_cost(c, slot, iterations, limited)
         _, value = certify(roomy, prices(c, slot, point, program))
         near = _neighbours(c, slot, value, pool, tried)
         costs = jax.vmap(cost_of)(near)

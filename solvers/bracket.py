@@ -342,7 +342,7 @@ def _branch(batch: Instances, tree: _Tree, upper: np.ndarray, gap: float, effort
         np.minimum.at(tree.settled, tree.scenario[done], tree.bound[done])
         tree.keep(~done)
         open_weights = np.where(tree.decided == 0, tree.weights, 0.0)
-        fraction = np.minimum(open_weights, 1.0 - open_weights).reshape(len(open_weights), -1)
+        fraction = np.minimum(open_weights, 1.0 - open_weights).reshape(len(open_weights), math.prod(open_weights.shape[1:]))
         whole = (fraction.max(1, initial=0.0) < _WHOLE) | ~np.isfinite(tree.bound)
         np.minimum.at(tree.settled, tree.scenario[whole], tree.bound[whole])
         tree.keep(~whole)

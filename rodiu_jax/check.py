@@ -18,7 +18,7 @@ from rodiu_jax.verdict import FAMILIES, TOLERANCE, Verdict
 def _largest_excess(weights: list[float], budget: float) -> float:
     """Sum of the ``floor(budget)`` largest weights plus the fraction of the next one."""
     ordered = sorted(weights, reverse=True)
-    whole = min(int(math.floor(budget)), len(ordered))
+    whole = min(math.floor(budget), len(ordered))
     total = math.fsum(ordered[:whole])
     if whole < len(ordered):
         total += (budget - whole) * ordered[whole]

@@ -1,4 +1,7 @@
-"""The command ``rodiu``: arguments in, calls, exit codes out. Heavy modules are imported by the command that needs them."""
+"""The command ``rodiu``: arguments in, calls, exit codes out.
+
+Heavy modules are imported by the command that needs them, so that ``--help`` is instant.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import click
 from rodiu_jax.errors import InputError, WorkFailed
 
 if TYPE_CHECKING:
-    from rodiu_jax.instance import Instances
+    pass
 
 _GAP = click.FloatRange(min=0, max=1)
 _COUNT = click.IntRange(min=1)
@@ -160,7 +163,7 @@ def evaluate(instances: Path, plans: Path, output: Path) -> None:
     table = score(load_plans(plans, batch), batch)
     with write_whole(output) as temporary:
         table.to_parquet(temporary, index=False)
-    kept = int(table["feasible"].sum())
+    kept = int(table["feasible"].to_numpy().sum())
     click.echo(f"{len(table)} rows in {output}: {kept} feasible, {len(table) - kept} not")
 
 
@@ -181,7 +184,12 @@ class _ManyIndices(click.Command):
 @cli.command(cls=_ManyIndices)
 @click.argument("instances", type=_PATH, metavar="FILE.npz")
 @click.option(
-    "--index", "indices", type=click.IntRange(min=0), multiple=True, metavar="B ...", help="Scenarios; all by default."
+    "--index",
+    "indices",
+    type=click.IntRange(min=0),
+    multiple=True,
+    metavar="B ...",
+    help="Scenarios; all by default.",
 )
 @click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), help="Seconds per scenario.")
 @click.option("--gap", type=_GAP, help="Relative gap to stop at (default 1e-6, which counts as optimal).")
@@ -217,7 +225,11 @@ def solve(
     found = []
     with progress("solve", len(todo)) as bar:
         for result in solve_iter(
-            batch, todo, gap=OPTIMAL_GAP if gap is None else gap, time_limit=time_limit or math.inf, workers=workers
+            batch,
+            todo,
+            gap=OPTIMAL_GAP if gap is None else gap,
+            time_limit=time_limit or math.inf,
+            workers=workers,
         ):
             found.append(result)
             bar.advance(result.status, result.gap)
@@ -227,16 +239,22 @@ def solve(
         show([results_table(found)])
     failed = [r for r in found if r.status == "error"]
     if failed:
-        raise WorkFailed(f"{len(failed)} of {len(found)} scenarios: first, {failed[0].instance}: {failed[0].message}")
+        raise WorkFailed(
+            f"{len(failed)} of {len(found)} scenarios: first, {failed[0].instance}: {failed[0].message}"
+        )
 
 
 @cli.command()
 @click.argument("trace", type=_PATH, metavar="TRACE.csv")
-@click.option("--query", required=True, metavar="NAME", help="Query type of the catalogue that the trace is of.")
+@click.option(
+    "--query", required=True, metavar="NAME", help="Query type of the catalogue that the trace is of."
+)
 @click.option(
     "--window", type=float, default=0.1, show_default=True, metavar="H", help="Hours per window of arrivals."
 )
-@click.option("--windows", type=_COUNT, help="Use the first so many windows (default: all that the trace holds).")
+@click.option(
+    "--windows", type=_COUNT, help="Use the first so many windows (default: all that the trace holds)."
+)
 @click.option(
     "--tokens",
     type=click.Choice(["request", "mean"]),
@@ -244,7 +262,9 @@ def solve(
     show_default=True,
     help="Lengths drawn: quantiles of the requests (shows long ones), or means of the windows (right for costs).",
 )
-@click.option("--catalog", default="seed", show_default=True, metavar="NAME|FILE", help="Catalogue to extend.")
+@click.option(
+    "--catalog", default="seed", show_default=True, metavar="NAME|FILE", help="Catalogue to extend."
+)
 @click.option("-o", "--output", type=_PATH, required=True, metavar="CATALOG.toml", help="File to write.")
 def calibrate(
     trace: Path, query: str, window: float, windows: int | None, tokens: str, catalog: str, output: Path
@@ -270,7 +290,9 @@ def calibrate(
 @click.option("--catalog", default="seed", show_default=True, metavar="NAME|FILE", help="Catalogue to check.")
 @click.option("--n", type=_COUNT, default=2000, show_default=True, help="Scenarios drawn for the check.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draws.")
-@click.option("--all", "everything", is_flag=True, help="Every (model, GPU, degree), not only the smallest that fits.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Every (model, GPU, degree), not only the smallest that fits."
+)
 def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
     """Check a catalogue: observed ranges, memory, compute, worked examples, known contradictions.
 
@@ -292,7 +314,9 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
 @click.option("--list", "list_presets", is_flag=True, help="List the presets and end.")
 @click.option("--samples", type=_COUNT, help="Scenarios drawn, the same ones at every point (default 4).")
 @_catalog_options
-@click.option("--method", type=click.Choice(["exact"]), help="exact: HiGHS solves every scenario's robust MILP.")
+@click.option(
+    "--method", type=click.Choice(["exact"]), help="exact: HiGHS solves every scenario's robust MILP."
+)
 @click.option("--gap", type=_GAP, help="Relative gap to stop at (default 1e-6).")
 @click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), help="Seconds per scenario.")
 @click.option("--workers", type=_COUNT, help="Processes (default: the cores of this machine).")
@@ -337,7 +361,15 @@ def sweep(
     frame = run(spec, output, samples=samples, changes=changes, quiet=quiet, **options)
     files = write_report(output)
     done = read_spec(output)
-    show([cost_grid(frame, done), summarise(frame, done), f"{len(files)} files written: {files[0]}, {files[1]}, ..."])
-    failed = frame[frame["status"] == "error"]
-    if len(failed):
-        raise WorkFailed(f"{len(failed)} of {len(frame)} scenarios: first: {failed['message'].iloc[0]}")
+    show(
+        [
+            cost_grid(frame, done),
+            summarise(frame, done),
+            f"{len(files)} files written: {files[0]}, {files[1]}, ...",
+        ]
+    )
+    failed = frame.loc[frame["status"] == "error", "message"].tolist()
+    if failed:
+        raise WorkFailed(
+            f"{len(failed)} of {len(frame)} scenarios ended with an error; the first: {failed[0]}"
+        )

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jaxtyping import Float, Int
 
-from rodiu_jax.instance import FIELD_SPECS, Fields, Instances, stored_data, tokens_per_query
+from rodiu_jax.instance import FIELD_SPECS, Array, Fields, Instances, stored_data, tokens_per_query
 from rodiu_jax.plan import Plan, PlanArrays, plan_arrays
 from rodiu_jax.uncertainty import worst_case
 from rodiu_jax.verdict import COSTS, FAMILIES, TOLERANCE
@@ -33,9 +31,9 @@ class Scores(NamedTuple):
     """Of one pair: ``costs`` in the order of `COSTS`, smallest ``margins`` in the order of `FAMILIES`, and the
     position of the binding constraint in the families laid end to end (see `_layout`)."""
 
-    costs: Float[Array, "*pairs 5"]
-    margins: Float[Array, "*pairs 9"]
-    binding: Int[Array, "*pairs"]
+    costs: Array  # ..., 5; $ per rental period
+    margins: Array  # ..., 9
+    binding: Array  # ...
 
 
 def _relative(limit: Array, value: Array) -> Array:
@@ -82,12 +80,16 @@ def score(fields: Fields, plan: PlanArrays, uncertainty: str) -> Scores:
     compute = ((fields.compute_per_token * tokens)[:, None] * share).sum(0)
     safe_gpus = jnp.maximum(gpus, 1.0)
     limit = jnp.asarray(fields.max_routes).astype(share.dtype)
-    routes = jnp.where(limit > 0, 1.0 - (share > 0).sum(-1).astype(share.dtype) / jnp.maximum(limit, 1.0), jnp.inf)
+    routes = jnp.where(
+        limit > 0, 1.0 - (share > 0).sum(-1).astype(share.dtype) / jnp.maximum(limit, 1.0), jnp.inf
+    )
     families = {
         "demand": -jnp.abs(served + unmet - 1.0),
         "unmet": _relative(jnp.broadcast_to(fields.unmet_cap, types), unmet),
         "routes": routes,
-        "memory": jnp.where(used, _relative(fields.gpu_memory[plan.gpu], (weights + kv) / safe_gpus), jnp.inf),
+        "memory": jnp.where(
+            used, _relative(fields.gpu_memory[plan.gpu], (weights + kv) / safe_gpus), jnp.inf
+        ),
         "compute": jnp.where(used, _relative(fields.gpu_compute[plan.gpu] * safe_gpus, compute), jnp.inf),
         "storage": _relative(fields.storage_capacity, weights.sum())[None],
         "budget": _relative(fields.budget, rental + storage)[None],
@@ -232,9 +234,9 @@ def evaluate(plans: Sequence[Plan], instances: Instances) -> pd.DataFrame:
 
 
 _NO_SCORES = Scores(
-    np.zeros((0, len(COSTS))),  # pyright: ignore[reportArgumentType]
-    np.zeros((0, len(FAMILIES))),  # pyright: ignore[reportArgumentType]
-    np.zeros(0, np.int64),  # pyright: ignore[reportArgumentType]
+    np.zeros((0, len(COSTS))),
+    np.zeros((0, len(FAMILIES))),
+    np.zeros(0, np.int64),
 )
 
 
@@ -245,7 +247,7 @@ def _table(
 
     margins, costs = np.asarray(scores.margins), np.asarray(scores.costs)
     assert margins.dtype == costs.dtype == np.float64, "verdicts are float64 on every device"
-    shares_valid = (plans.share >= 0).all((1, 2)) & (plans.unmet >= 0).all(1)  # files are refused earlier
+    shares_valid = np.logical_and((plans.share >= 0).all((1, 2)), (plans.unmet >= 0).all(1))  # files are refused earlier
     return pd.DataFrame(
         {
             "plan": plan.astype(np.int64),
@@ -266,7 +268,9 @@ def _layout(types: int, slots: int) -> dict[str, int]:
 
 def _binding_names(instances: Instances, plans: PlanArrays, plan: np.ndarray, code: np.ndarray) -> np.ndarray:
     """Names such as ``delay[Code_Gen]`` or ``memory[Llama-3.1-8B,H100_FP16]`` of positions in the layout."""
-    pair_names = np.array([f"{m},{g}" for m in instances.model_names for g in instances.gpu_names], dtype=object)
+    pair_names = np.array(
+        [f"{m},{g}" for m in instances.model_names for g in instances.gpu_names], dtype=object
+    )
     pair_code = plans.model.astype(np.int64) * len(instances.gpu_names) + plans.gpu
     result = np.empty(len(code), dtype=object)
     first = 0

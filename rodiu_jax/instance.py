@@ -9,19 +9,15 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
 from rodiu_jax.errors import InputError
 from rodiu_jax.files import write_whole
 
-if TYPE_CHECKING:
-    import jax
-
-    Array: TypeAlias = np.ndarray | jax.Array
-else:
-    Array: TypeAlias = Any
+Array: TypeAlias = Any
+"""An array of NumPy or of JAX; the mathematics below is written for both."""
 
 Uncertainty = Literal["none", "diu", "ddu"]
 UNCERTAINTY_MODES: tuple[str, ...] = get_args(Uncertainty)
@@ -54,7 +50,7 @@ class FieldSpec:
         """Mask of the values that are not admissible."""
         inside = np.isfinite(values) & (values <= self.high)
         inside &= (values > self.low) if self.above_low else (values >= self.low)
-        return ~(inside & (values == np.floor(values))) if self.integer else ~inside
+        return np.asarray(~(inside & (values == np.floor(values))) if self.integer else ~inside)
 
 
 FIELD_SPECS: dict[str, FieldSpec] = {
@@ -269,7 +265,9 @@ def check_names(names: Iterable[object], what: str, source: str | Path) -> tuple
     for n in result:
         if not n.strip() or not n.isprintable():
             raise InputError(source, what, "printable names that are not blank", n)
-    doubled = next((n for n in result if result.count(n) > 1), None) if len(set(result)) < len(result) else None
+    doubled = (
+        next((n for n in result if result.count(n) > 1), None) if len(set(result)) < len(result) else None
+    )
     if doubled is not None:
         raise InputError(source, what, "distinct names", doubled)
     return result
@@ -330,6 +328,11 @@ def make_instances(
     arrays = {n: _check_field(n, values[n], sizes, source) for n in FIELD_SPECS}
     if (np.diff(arrays["tp_degree"], axis=-1) <= 0).any():
         raise InputError(source, "tp_degree", "increasing degrees", arrays["tp_degree"].tolist())
+    if arrays["tp_degree"].ndim > 1 and (arrays["tp_degree"] != arrays["tp_degree"][:1]).any():
+        # a plan names degrees, and may be meant for all scenarios
+        raise InputError(
+            source, "tp_degree", "the same degrees in every scenario", arrays["tp_degree"].tolist()
+        )
     result = Instances(*names, check_uncertainty(uncertainty, source), Fields(**arrays))
     counts = {n: arrays[n].shape[0] for n in sorted(result.batched)}
     if 0 in counts.values():
@@ -348,7 +351,8 @@ def load_instances(path: str | Path) -> Instances:
       InputError: as `make_instances`, or the file is missing, damaged or holds pickled objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with Path(path).open("rb") as stream:  # ours to close: np.load leaks it on a damaged archive
+            archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError(path, "", "an .npz archive, not a single array")
             values = {n: archive[n] for n in archive.files}
@@ -370,4 +374,5 @@ def load_instances(path: str | Path) -> Instances:
             kind = "one text" if axes == 0 else "a list of texts"
             raise InputError(path, n, kind, f"{texts[n].dtype} array of shape {texts[n].shape}")
     mode = str(texts["uncertainty"])
-    return make_instances(*(texts[n].tolist() for n in _NAME_FIELDS), mode, values, source=path)
+    queries, models, gpus = (texts[n].tolist() for n in _NAME_FIELDS)
+    return make_instances(queries, models, gpus, mode, values, source=path)

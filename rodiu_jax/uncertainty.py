@@ -7,7 +7,7 @@ from jax import Array
 from jaxtyping import Float
 
 
-def worst_case(deviations: Float[Array, "... M"], gamma: Float[Array, "..."]) -> Float[Array, "..."]:
+def worst_case(deviations: Float[Array, "... M"], gamma: Float[Array, ...]) -> Float[Array, ...]:
     """The largest total deviation an adversary can cause with budget ``gamma``.
 
     max over xi in U(gamma) of sum_m a[m] xi[m], where U(gamma) = {0 <= xi <= 1, sum xi <= gamma}: the
@@ -25,6 +25,8 @@ def worst_case(deviations: Float[Array, "... M"], gamma: Float[Array, "..."]) ->
     order = jnp.arange(deviations.shape[-1])
     mine, other = deviations[..., :, None], deviations[..., None, :]
     earlier = order[None, :] < order[:, None]
-    before = (other > mine) | ((other == mine) & jnp.broadcast_to(earlier, jnp.broadcast_shapes(other.shape, mine.shape)))
+    before = (other > mine) | (
+        (other == mine) & jnp.broadcast_to(earlier, jnp.broadcast_shapes(other.shape, mine.shape))
+    )
     rank = before.sum(-1).astype(deviations.dtype)
     return (deviations * jnp.clip(gamma[..., None] - rank, 0.0, 1.0)).sum(-1)

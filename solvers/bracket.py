@@ -17,10 +17,9 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from rodiu_jax.check import check_plan
-from rodiu_jax.instance import FIELD_SPECS, Fields, Instances
+from rodiu_jax.instance import FIELD_SPECS, Array, Fields, Instances
 from rodiu_jax.plan import Deployment, Plan, Route
 from solvers.dual import Ascent, Multipliers, ascend, certify, coefficients
 from solvers.primal import Tried, best_shares, search
@@ -43,11 +42,11 @@ class Effort:
       chunk: scenarios (or nodes) in a compiled block; no result depends on it.
     """
 
-    root: Ascent = Ascent()
-    node: Ascent = Ascent(steps=60, rate=0.05, warm=0.002)
+    root: Ascent = field(default_factory=Ascent)
+    node: Ascent = field(default_factory=lambda: Ascent(steps=60, rate=0.05, warm=0.002))
     slots: int = 4
     rounds: int = 3
-    tried: Tried = Tried()
+    tried: Tried = field(default_factory=Tried)
     iterations: int = 9
     tree_rounds: int = 40
     chunk: int = 256
@@ -219,7 +218,14 @@ def brackets(instances: Instances, *, gap: float = 0.01, effort: Effort = Effort
         plan = None if verdict is None else plans[b]
         result.append(
             Bracket(
-                b, float(lower[b]), float(upper[b]), plan, costs, status, int(tree.nodes[b]), int(tree.steps[b])
+                b,
+                float(lower[b]),
+                float(upper[b]),
+                plan,
+                costs,
+                status,
+                int(tree.nodes[b]),
+                int(tree.steps[b]),
             )
         )
     return result
@@ -317,7 +323,8 @@ def _named(batch: Instances, b: int, slot: np.ndarray, share: np.ndarray) -> Pla
     used = [d for d in range(len(slot)) if slot[d] >= 0 and share[:, d].any()]
     gpus = len(batch.gpu_names)
     names = {
-        d: (batch.model_names[slot[d] // degrees // gpus], batch.gpu_names[slot[d] // degrees % gpus]) for d in used
+        d: (batch.model_names[slot[d] // degrees // gpus], batch.gpu_names[slot[d] // degrees % gpus])
+        for d in used
     }
     unmet = np.maximum(1.0 - share.sum(1), 0.0)
     unmet[unmet < 1e-9] = 0.0
@@ -342,7 +349,9 @@ def _branch(batch: Instances, tree: _Tree, upper: np.ndarray, gap: float, effort
         np.minimum.at(tree.settled, tree.scenario[done], tree.bound[done])
         tree.keep(~done)
         open_weights = np.where(tree.decided == 0, tree.weights, 0.0)
-        fraction = np.minimum(open_weights, 1.0 - open_weights).reshape(len(open_weights), math.prod(open_weights.shape[1:]))
+        fraction = np.minimum(open_weights, 1.0 - open_weights).reshape(
+            len(open_weights), math.prod(open_weights.shape[1:])
+        )
         whole = (fraction.max(1, initial=0.0) < _WHOLE) | ~np.isfinite(tree.bound)
         np.minimum.at(tree.settled, tree.scenario[whole], tree.bound[whole])
         tree.keep(~whole)

@@ -32,7 +32,6 @@ psi is taken as if zeta had a floor: at zeta = 0 psi would otherwise never learn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -41,10 +40,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array
-from jaxtyping import Float
 
-from rodiu_jax.instance import FIELD_SPECS, Fields, Instances, tokens_per_query
+from rodiu_jax.instance import FIELD_SPECS, Array, Fields, Instances, tokens_per_query
 from rodiu_jax.instance import compute_demand as compute_demand_of
 from rodiu_jax.instance import stored_data as stored_data_of
 
@@ -165,7 +162,9 @@ def coefficients(fields: Fields, uncertainty: str) -> Coefficients:
         fits=fits,
         base=hours * fields.storage_price * stored_data_of(fields),
         nominal=flat(fields.delay_nominal * tokens[:, None, None]),
-        excess=flat(fields.delay_deviation * (1 - decides * fields.delay_impact)[None] * tokens[:, None, None]),
+        excess=flat(
+            fields.delay_deviation * (1 - decides * fields.delay_impact)[None] * tokens[:, None, None]
+        ),
         slowness=1.0 / fields.tp_speedup,
         error=flat(fields.error_nominal),
         error_excess=flat(fields.error_deviation * (1 - decides * fields.error_impact)[None]),
@@ -195,7 +194,7 @@ def _ratio(over: Array, under: Array) -> Array:
     return jnp.where(positive, over / jnp.where(positive, under, 1.0), jnp.inf)
 
 
-def _reduced_gain(c: Coefficients, y: Multipliers) -> Float[Array, "I P N"]:
+def _reduced_gain(c: Coefficients, y: Multipliers) -> Array:
     """-r[i,t]: what a unit share gains before memory and compute are paid."""
     fixed = c.base * (1.0 + y.budget) - y.error * c.error_limit - y.delay * c.delay_limit - y.demand
     per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + y.delay_adversary * c.excess)
@@ -304,7 +303,9 @@ def _scaled_inside(xi: Array, gamma: Array) -> Array:
 def _subset(c: Coefficients, index: Array) -> Coefficients:
     """The coefficients of the pairs ``index`` alone."""
     by_pair = {n: getattr(c, n)[index] for n in ("deploy", "fits", "room", "power", "weights", "decided")}
-    by_type = {n: getattr(c, n)[:, index] for n in ("nominal", "excess", "error", "error_excess", "kv", "most")}
+    by_type = {
+        n: getattr(c, n)[:, index] for n in ("nominal", "excess", "error", "error_excess", "kv", "most")
+    }
     return c._replace(**by_pair, **by_type)
 
 
@@ -316,7 +317,9 @@ def _amortised(c: Coefficients) -> Array:
     """
     busy = jnp.maximum(
         _ratio(c.kv[:, :, None], c.room[None]),
-        jnp.where(c.power[None] > 0, c.compute[:, None, None] / jnp.where(c.power > 0, c.power, 1.0)[None], 0.0),
+        jnp.where(
+            c.power[None] > 0, c.compute[:, None, None] / jnp.where(c.power > 0, c.power, 1.0)[None], 0.0
+        ),
     )
     busy = jnp.where(jnp.isfinite(busy), busy, 0.0)  # no room, no need: `most` decides below
     per_ms = (c.delay_weight[:, None] * (c.nominal + c.excess))[:, :, None] * c.slowness
@@ -414,7 +417,9 @@ def _smoothed(v: _Iterate, c: Coefficients, u: _Scale, heat: Array) -> tuple[Arr
     y = _multipliers(v, u)
     held = jax.lax.stop_gradient
     floor = held(jnp.maximum(y.error, 0.2 * u.error))[:, None]
-    moving = floor * c.error_excess * (v.psi - held(v.psi))  # value 0: only the gradient of psi, with the floor
+    moving = (
+        floor * c.error_excess * (v.psi - held(v.psi))
+    )  # value 0: only the gradient of psi, with the floor
     gain = _reduced_gain(c, y._replace(error_adversary=held(v.psi))) - moving[:, :, None]
     gain = gain - y.memory[None] * c.kv[:, :, None] - y.compute[None] * c.compute[:, None, None]
     carried = (c.most * heat * jax.nn.softplus(gain / heat)).sum(0)
@@ -436,7 +441,9 @@ def _price_of_budget(gradient: Array, gamma: Array) -> Array:
     """The ceil(gamma)-th largest gradient of each type: what a unit of the adversary's budget is worth; (I,1)."""
     order = jnp.arange(gradient.shape[-1])
     mine, other = gradient[:, :, None], gradient[:, None, :]
-    first = jnp.broadcast_to((order[None, :] < order[:, None])[None], jnp.broadcast_shapes(mine.shape, other.shape))
+    first = jnp.broadcast_to(
+        (order[None, :] < order[:, None])[None], jnp.broadcast_shapes(mine.shape, other.shape)
+    )
     rank = ((other > mine) | ((other == mine) & first)).sum(-1).astype(gradient.dtype)
     return jnp.where(rank == jnp.ceil(gamma) - 1, gradient, 0.0).sum(-1, keepdims=True)
 
@@ -504,8 +511,11 @@ def ascend(
         )
         move, memory = adam.update(up, memory)
         v = jax.tree.map(lambda a, m: a + size * m, v, move)
-        kept = _Iterate(v.demand, *(jnp.maximum(a, 0.0) for a in v[1:7]), v.xi, v.psi)
-        kept = kept._replace(xi=_project(v.xi, part.gamma_delay), psi=_project(v.psi, part.gamma_error))
+        kept = jax.tree.map(lambda a: jnp.maximum(a, 0.0), v)._replace(
+            demand=v.demand,
+            xi=_project(v.xi, part.gamma_delay),
+            psi=_project(v.psi, part.gamma_error),
+        )
         return kept, memory, mean + _MEMORY * (weights - mean)
 
     state = (v, adam.init(v), jnp.zeros_like(unit.memory))

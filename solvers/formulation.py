@@ -160,7 +160,8 @@ def build(
     compute = compute_demand(f)[:, None]  # I,1
     with np.errstate(divide="ignore", invalid="ignore"):
         most = np.minimum(
-            np.where(kv > 0, np.maximum(room, 0.0) / kv, np.inf), np.where(compute > 0, power / compute, np.inf)
+            np.where(kv > 0, np.maximum(room, 0.0) / kv, np.inf),
+            np.where(compute > 0, power / compute, np.inf),
         )
     most = np.minimum(most, 1.0)
     usable = most > _NEGLIGIBLE
@@ -317,7 +318,10 @@ def to_plan(instances: Instances, b: int, formulation: Formulation, columns: np.
     unmet = np.maximum(1.0 - shares.sum(1), 0.0)
     unmet[unmet < 1e-12] = 0.0
     used = [t for t in range(len(formulation.triple)) if columns[t] > 0.5 and shares[:, t].any()]
-    names = {t: (instances.model_names[j], instances.gpu_names[k]) for t, (j, k, _) in enumerate(formulation.triple)}
+    names = {
+        t: (instances.model_names[j], instances.gpu_names[k])
+        for t, (j, k, _) in enumerate(formulation.triple)
+    }
     return Plan(
         instance=b,
         deployments=tuple(Deployment(*names[t], int(f.tp_degree[formulation.triple[t, 2]])) for t in used),

@@ -114,7 +114,9 @@ def run_highs(
     return Answer(status, columns, bound, objective)
 
 
-def route(instances: Instances, b: int, deployed: np.ndarray, routed: np.ndarray | None = None) -> Plan | None:
+def route(
+    instances: Instances, b: int, deployed: np.ndarray, routed: np.ndarray | None = None
+) -> Plan | None:
     """The cheapest routing over fixed deployments, by an LP; None where no routing serves enough.
 
     Args:
@@ -175,14 +177,14 @@ def _solve(instances: Instances, b: int, gap: float, time_limit: float) -> Resul
     formulation = build(instances, b)
     start = _serve_nothing(formulation, len(instances.query_names)) if f.unmet_cap >= 1.0 else None
     # Half the gap is left for the difference between HiGHS's objective and the plan's checked cost.
-    answer = run_highs(
-        formulation, start=start, mip_rel_gap=gap / 2, mip_abs_gap=0.0, time_limit=time_limit
-    )
+    answer = run_highs(formulation, start=start, mip_rel_gap=gap / 2, mip_abs_gap=0.0, time_limit=time_limit)
     kind = highspy.HighsModelStatus
     if answer.status == kind.kInfeasible:
         if start is None and _proven_infeasible(instances, b, time_limit):
             return Result(b, "infeasible", bound=math.inf)
-        return Result(b, "error", message="HiGHS said infeasible, which a second computation does not confirm")
+        return Result(
+            b, "error", message="HiGHS said infeasible, which a second computation does not confirm"
+        )
     if answer.status not in (kind.kOptimal, kind.kTimeLimit):
         return Result(b, "error", message=f"HiGHS ended with {answer.status}")
     bound = answer.bound if math.isfinite(answer.bound) else -math.inf
@@ -196,7 +198,9 @@ def _solve(instances: Instances, b: int, gap: float, time_limit: float) -> Resul
         return Result(b, "error", bound=bound, message=f"the plan read from HiGHS failed the check: {why}")
     objective = verdict.costs["total_cost"]
     if bound > objective + _CROSSED * max(abs(objective), 1.0):
-        return Result(b, "error", message=f"HiGHS's bound {bound} is above the cost {objective} of a checked plan")
+        return Result(
+            b, "error", message=f"HiGHS's bound {bound} is above the cost {objective} of a checked plan"
+        )
     bound = min(bound, objective)
     reached = relative_gap(bound, objective)
     status: Status

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 from rodiu_jax.instance import Instances
 from solvers.highs import solve_instance
@@ -71,9 +72,11 @@ def solve_iter(
     try:
         for position, b in enumerate(todo):
             result = None
-            for _ in range(_TRIES):
+            for attempt in range(_TRIES):
+                # The second try runs alone, so that a neighbour's death is not charged to it.
+                ahead = 1 if attempt else _AHEAD * count
                 try:
-                    for p in range(position, min(len(todo), position + _AHEAD * count)):
+                    for p in range(position, min(len(todo), position + ahead)):
                         if p not in waiting:
                             one = instances.take([todo[p]])
                             waiting[p] = pool.submit(_solve_one, one, todo[p], gap, time_limit)
@@ -103,12 +106,21 @@ def _solve_one(one: Instances, b: int, gap: float, time_limit: float) -> Result:
 
 
 def _start(count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_ignore_interrupt)
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker)
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches the whole process group; the parent decides and ends the workers."""
+def _start_worker() -> None:
+    """Ctrl-C reaches the whole process group: the parent decides and ends the workers. If it dies, so do they."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
+from rodiu_jax.instance import Array
 from solvers.dual import Coefficients, Multipliers, certify, promise
 
 
@@ -146,7 +146,8 @@ def interior_point(program: Routing, iterations: int) -> tuple[Point, Array]:
         ahead += (p.x + primal * guess.x) @ (p.bound + dual * guess.bound)
         centre = gap * (ahead / (count * gap)) ** 3
         move = direction(
-            p.slack * p.price + guess.slack * guess.price - centre, p.x * p.bound + guess.x * guess.bound - centre
+            p.slack * p.price + guess.slack * guess.price - centre,
+            p.x * p.bound + guess.x * guess.bound - centre,
         )
         primal, dual = lengths(move)
         finite = jnp.isfinite(move.x).all() & jnp.isfinite(move.price).all()
@@ -180,7 +181,9 @@ def route_cost(c: Coefficients, slot: Array, iterations: int, limited: bool) -> 
     if limited:
         share = point.x.reshape(types, slots)
         first = jnp.arange(slots)[None, :] < jnp.arange(slots)[:, None]
-        before = (share[:, None, :] > share[:, :, None]) | ((share[:, None, :] == share[:, :, None]) & first[None])
+        before = (share[:, None, :] > share[:, :, None]) | (
+            (share[:, None, :] == share[:, :, None]) & first[None]
+        )
         kept = before.sum(-1) < jnp.where(c.max_routes > 0, c.max_routes, slots)
         program = routing(c, slot, kept)
         point, residual = interior_point(program, iterations)
@@ -200,7 +203,14 @@ def prices(c: Coefficients, slot: Array, point: Point, program: Routing) -> Mult
     used = (slot >= 0).astype(c.base.dtype)
     pair, degree = jnp.maximum(slot, 0) // degrees, jnp.maximum(slot, 0) % degrees
     scaled = point.price * program.money
-    at = [types, 2 * types, 2 * types + slots, 2 * types + 2 * slots, 3 * types + 2 * slots, 4 * types + 2 * slots]
+    at = [
+        types,
+        2 * types,
+        2 * types + slots,
+        2 * types + 2 * slots,
+        3 * types + 2 * slots,
+        4 * types + 2 * slots,
+    ]
     upper, lower, memory, compute, delay, error, budget = jnp.split(scaled, at)
 
     def per(values: Array, limit: Array) -> Array:

@@ -210,3 +210,4 @@ def test_quality_of_bounds(lower: list[float], right: bool):
     assert ok is right
     if right:
         assert "0.500 % on average" in text
+    assert f"{int(100.1 in lower)} above it, {int(-np.inf in lower)} not proven" in text

@@ -448,7 +448,7 @@ BAD_INSTANCES = {
     "nearly whole file": (lambda: os.truncate("in.npz", os.path.getsize("in.npz") - 1), ".npz"),
     "empty file": (lambda: os.truncate("in.npz", 0), ".npz"),
     "not an archive": (lambda: Path("in.npz").write_text("[]"), ".npz"),
-    "one array": (one_array, ".npz"),
+    "one array": (one_array, "an .npz archive, not a single array"),
     "no such file": (lambda: Path("in.npz").unlink(), "No such file"),
     "a folder": (lambda: (Path("in.npz").unlink(), Path("in.npz").mkdir()), "directory"),
 }
@@ -555,6 +555,11 @@ BAD_USAGE = {
     "gap not a number": (("solve", "in.npz", "--gap", "nan"), "--gap", "nan"),
     "no time": (("solve", "in.npz", "--time-limit", "0"), "--time-limit", "0"),
     "time not a number": (("solve", "in.npz", "--time-limit", "nan"), "--time-limit", "nan"),
+    "sweep gap not a number": (("sweep", "cost-budget", "-o", "made", "--gap", "nan"), "--gap", "nan"),
+    "window not a number": (
+        ("calibrate", TRACE, "--query", "Code_Gen", "--window", "nan", "-o", "made"),
+        *("window", "nan"),
+    ),
     "no workers": (("solve", "in.npz", "--workers", "0"), "--workers", "0"),
     "table in no folder": (
         ("evaluate", "in.npz", "plans.json", "-o", "no/t.parquet"),

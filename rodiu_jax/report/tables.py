@@ -24,7 +24,9 @@ def show(parts: Iterable[RenderableType]) -> None:
         console.print(part)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> Table:
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()
+) -> Table:
     """A plain table; the columns at the positions ``numbers`` are right-aligned. Text is shown as it is."""
     from rich.text import Text
 
@@ -60,7 +62,19 @@ def results_table(results: Iterable[Result]) -> Table:
         )
     return table(
         "Cheapest robust plans, $ per rental period",
-        ["scenario", "status", "total", "lower bound", "gap", "rental", "storage", "delay", "unmet", "deployed", "s"],
+        [
+            "scenario",
+            "status",
+            "total",
+            "lower bound",
+            "gap",
+            "rental",
+            "storage",
+            "delay",
+            "unmet",
+            "deployed",
+            "s",
+        ],
         rows,
         numbers=(0, 2, 3, 4, 5, 6, 7, 8, 10),
     )

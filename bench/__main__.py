@@ -25,7 +25,7 @@ def main(names: tuple[str, ...], smoke: bool, out: Path | None) -> None:
     the machine.
     """
     # Imported here: the processes that the peers spawn import this module, and need none of it.
-    from bench.measure import machine, run_spec, section
+    from bench.measure import load, machine, run_spec, section
     from bench.specs import SPECS
     from rodiu_jax.files import write_text
 
@@ -40,6 +40,7 @@ def main(names: tuple[str, ...], smoke: bool, out: Path | None) -> None:
         parts.append(section(SPECS[name], rows))
         click.echo("\n" + parts[-1])
         wrong += [f"{name}, {row.case.size}: {row.quality}" for row in rows if not row.ok]
+    parts.append(f"Load average at the end, our own work included: {load()}")
     if out is not None:
         try:
             write_text(out, "\n\n".join(parts) + "\n")

@@ -161,6 +161,11 @@ def section(spec: Spec, rows: Sequence[Timed]) -> str:
     return "\n".join(lines)
 
 
+def load() -> str:
+    """Load average over the last minute: above the cores in use, other work slows what is timed."""
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+
+
 def machine() -> str:
     """Processor, cores, versions, date and load, as a Markdown list."""
     import jax
@@ -172,13 +177,12 @@ def machine() -> str:
         if line.startswith("model name")
     ]
     model = found[0] if found else platform.processor() or platform.machine()
-    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     packages = ", ".join(f"{name} {version(name)}" for name in ("jax", "jaxlib", "numpy", "highspy"))
     return "\n".join(
         [
             f"- Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
             f"- Machine: {model}, {usable_cores()} cores used; JAX runs on {jax.default_backend()}",
             f"- Versions: Python {platform.python_version()}, {packages}",
-            f"- Load average of the machine at the start: {load} (idle: below 0.3)",
+            f"- Load average of the machine at the start: {load()} (idle: below 0.3)",
         ]
     )

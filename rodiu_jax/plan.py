@@ -7,7 +7,6 @@ deployed pairs, padded to a common length, instead of a dense I x J x K block.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +81,9 @@ class PlanArrays(NamedTuple):
     unmet: Float64[np.ndarray, "P I"]
 
 
+_LARGEST_SHARE = 1e6
+"""Above 1 a share is a broken demand, which the verdict says; this far above it is no share at all."""
+
 _KEYS = {
     "plan": ("instance", "deployments", "routes", "unmet"),
     "deployment": ("model", "gpu", "tp"),
@@ -109,8 +111,9 @@ def _list(value: Any, source: str | Path, path: str) -> list[Any]:
 
 
 def _share(value: Any, source: str | Path, path: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise InputError(source, path, "a number >= 0 (a share)", value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= _LARGEST_SHARE:
+        raise InputError(source, path, f"a number from 0 to {_LARGEST_SHARE:g} (a share)", value)
     return float(value)
 
 

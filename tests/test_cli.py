@@ -504,6 +504,12 @@ BAD_PLANS = {
     ),
     "negative share": ([DEPLOYED | {"routes": [route(share=-0.1)]}], "[0].routes[0].share", "-0.1", ">= 0"),
     "share of another type": ([DEPLOYED | {"routes": [route(share="1")]}], "[0].routes[0].share", "'1'"),
+    "share of 400 digits": (
+        json.dumps([DEPLOYED | {"routes": [route(share=7)]}]).replace("7}", "9" * 400 + "}"),
+        *("999", "finite"),
+    ),
+    "instance of 5,000 digits": ('[{"instance": ' + "9" * 5000 + "}]", "999", "finite"),
+    "query twice": ('[{"unmet": {"Code_Gen": 1.0, "Code_Gen": 0.5}}]', "Code_Gen", "once"),
     "route twice": ([DEPLOYED | {"routes": [route(), route()]}], "[0].routes[1]", "once"),
     "pair twice": (
         [nothing(0) | {"deployments": [PAIR | {"tp": 1}, PAIR | {"tp": 2}]}],
@@ -543,6 +549,8 @@ BAD_USAGE = {
     "set to NaN": ((*SAMPLE, "--set", "budget=nan"), "--set", "budget", "nan", "finite"),
     "set out of range": ((*SAMPLE, "--set", "gamma_delay=-1"), "--set", "gamma_delay", "-1.0"),
     "factor out of range": ((*SAMPLE, "--set", "arrival_rate*=-1"), "--set", "arrival_rate"),
+    "set to no 64-bit number": ((*SAMPLE, "--set", "max_routes=1e300"), "--set", "max_routes", "1e+300"),
+    "factor too large": ((*SAMPLE, "--set", "budget*=1e308"), "--set", "budget", "inf", "finite"),
     "set too many": ((*SAMPLE, "--set", "gpu_memory=1,2,3"), "--set", "gpu_memory", "2 number"),
     "set no such name": ((*SAMPLE, "--set", "gpu_price[B200*]=1"), "--set", "'B200*'", "H100_FP16"),
     "unwritable folder": ((*SAMPLE, "-o", "tiny.toml/made.npz"), "tiny.toml/made.npz", "folder"),
@@ -647,6 +655,8 @@ BAD_TRACES = {
     "unknown query": (HEAD + ROWS, ("--query", "Chat"), "query", "'Chat'", "Code_Gen"),
     "negative window": (HEAD + ROWS, ("--window", "-1"), "window", "-1", "> 0"),
     "window too long": (HEAD + ROWS, ("--window", "9"), "window", "9", "at most"),
+    "endless window": (HEAD + ROWS, ("--window", "1e300"), "window", "1e+300"),
+    "a date of another age": (HEAD + ROWS + "9999-01-01 00:00:00,1,1\n", (), "window", "0.1"),
     "too many windows": (HEAD + ROWS, ("--windows", "99"), "windows", "99"),
     "unwritable output": (HEAD + ROWS, ("-o", "trace.csv/made.toml"), "trace.csv/made.toml", "folder"),
 }

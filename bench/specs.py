@@ -17,7 +17,7 @@ from bench.numpy_sampler import sample_one
 from bench.peers import published, relaxation, workers
 from rodiu_jax import sampling
 from rodiu_jax.catalog import load_catalog
-from rodiu_jax.evaluate import _chunk_size, _score_block, evaluate, score_crossed, score_pairs
+from rodiu_jax.evaluation import _chunk_size, _score_block, evaluate, score_crossed, score_pairs
 from rodiu_jax.instance import FIELD_SPECS, Instances
 from rodiu_jax.plan import Deployment, Plan, PlanArrays, Route, plan_arrays
 from rodiu_jax.verdict import COSTS, TOLERANCE

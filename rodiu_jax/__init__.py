@@ -7,18 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rodiu_jax.calibrate import calibrate
+    from rodiu_jax.calibration import calibrate
     from rodiu_jax.catalog import Catalog, catalog_names, load_catalog
     from rodiu_jax.changes import Change, apply_changes, parse_change
     from rodiu_jax.check import check_plan
     from rodiu_jax.errors import InputError, WorkFailed
-    from rodiu_jax.evaluate import evaluate
+    from rodiu_jax.evaluation import evaluate
     from rodiu_jax.instance import Instances, load_instances, make_instances
     from rodiu_jax.plan import Deployment, Plan, Route, load_plans, save_plans
     from rodiu_jax.sampling import sample
-    from rodiu_jax.sweep import load_spec, read_rows, sweep
+    from rodiu_jax.sweeps import load_spec, read_rows, sweep
     from rodiu_jax.uncertainty import worst_case
-    from rodiu_jax.validate import validate
+    from rodiu_jax.validation import validate
     from solvers.pool import solve
 
 _HOME = {
@@ -31,22 +31,22 @@ _HOME = {
     "Route": "rodiu_jax.plan",
     "WorkFailed": "rodiu_jax.errors",
     "apply_changes": "rodiu_jax.changes",
-    "calibrate": "rodiu_jax.calibrate",
+    "calibrate": "rodiu_jax.calibration",
     "catalog_names": "rodiu_jax.catalog",
     "check_plan": "rodiu_jax.check",
-    "evaluate": "rodiu_jax.evaluate",
+    "evaluate": "rodiu_jax.evaluation",
     "load_catalog": "rodiu_jax.catalog",
     "load_instances": "rodiu_jax.instance",
     "load_plans": "rodiu_jax.plan",
-    "load_spec": "rodiu_jax.sweep",
+    "load_spec": "rodiu_jax.sweeps",
     "make_instances": "rodiu_jax.instance",
     "parse_change": "rodiu_jax.changes",
-    "read_rows": "rodiu_jax.sweep",
+    "read_rows": "rodiu_jax.sweeps",
     "sample": "rodiu_jax.sampling",
     "save_plans": "rodiu_jax.plan",
     "solve": "solvers.pool",
-    "sweep": "rodiu_jax.sweep",
-    "validate": "rodiu_jax.validate",
+    "sweep": "rodiu_jax.sweeps",
+    "validate": "rodiu_jax.validation",
     "worst_case": "rodiu_jax.uncertainty",
 }
 

@@ -81,6 +81,7 @@ def apply_changes(instances: Instances, changes: Iterable[Change], source: str =
             if not chosen.any():
                 expected = f"a pattern that fits a {AXES[spec.axes[-1]]} among {', '.join(names)}"
                 raise InputError(source, change.field, expected, change.names)
-        changed = new * number if change.kind == "scale" else np.broadcast_to(number, new.shape)
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            changed = new * number if change.kind == "scale" else np.broadcast_to(number, new.shape)
         values[change.field] = np.where(chosen, changed, new)
     return instances.with_fields(source=source, **values) if values else instances

@@ -1,6 +1,6 @@
 """The independent checker: one plan on one instance, by name, in NumPy float64.
 
-It restates MODEL sections 3 to 5 and shares no arithmetic with `rodiu_jax.evaluate` or the solvers, so that one
+It restates MODEL sections 3 to 5 and shares no arithmetic with `rodiu_jax.evaluation` or the solvers, so that one
 mistake cannot hide in both. Every plan that the program reports has passed through here.
 """
 

@@ -5,6 +5,7 @@ Heavy modules are imported by the command that needs them, so that ``--help`` is
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -17,7 +18,19 @@ from rodiu_jax.errors import InputError, WorkFailed
 if TYPE_CHECKING:
     pass
 
-_GAP = click.FloatRange(min=0, max=1)
+
+class _FloatRange(click.FloatRange):
+    """A number in a range; click lets NaN into every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+_GAP = _FloatRange(min=0, max=1)
+_SECONDS = _FloatRange(min=0, min_open=True)
 _COUNT = click.IntRange(min=1)
 _PATH = click.Path(path_type=Path)
 
@@ -154,7 +167,7 @@ def evaluate(instances: Path, plans: Path, output: Path) -> None:
     period), margin_<constraint> (the family's smallest (limit - value) / limit, negative when broken; inf where
     the plan meets no such constraint) and binding (the tightest constraint).
     """
-    from rodiu_jax.evaluate import evaluate as score
+    from rodiu_jax.evaluation import evaluate as score
     from rodiu_jax.files import write_whole
     from rodiu_jax.instance import load_instances
     from rodiu_jax.plan import load_plans
@@ -191,7 +204,7 @@ class _ManyIndices(click.Command):
     metavar="B ...",
     help="Scenarios; all by default.",
 )
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), help="Seconds per scenario.")
+@click.option("--time-limit", type=_SECONDS, help="Seconds per scenario.")
 @click.option("--gap", type=_GAP, help="Relative gap to stop at (default 1e-6, which counts as optimal).")
 @click.option("--workers", type=_COUNT, help="Processes (default: the cores of this machine).")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list, plans included.")
@@ -210,11 +223,10 @@ def solve(
     (proven), error (with a message; exit status 1).
     """
     import json
-    import math
 
     from rodiu_jax.instance import load_instances
     from rodiu_jax.report.tables import results_table, show
-    from rodiu_jax.sweep.progress import progress
+    from rodiu_jax.sweeps.progress import progress
     from solvers.pool import solve_iter
     from solvers.result import OPTIMAL_GAP
 
@@ -278,7 +290,7 @@ def calibrate(
     """
     from typing import Literal, cast
 
-    from rodiu_jax.calibrate import calibrate as read
+    from rodiu_jax.calibration import calibrate as read
 
     kind = cast(Literal["request", "mean"], tokens)
     found = read(trace, query=query, window=window, windows=windows, base=catalog, tokens=kind)
@@ -300,7 +312,7 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
     """
     from rodiu_jax.report.tables import show
     from rodiu_jax.report.validation import render
-    from rodiu_jax.validate import validate as check
+    from rodiu_jax.validation import validate as check
 
     report = check(catalog, n=n, seed=seed)
     show(render(report, everything=everything))
@@ -318,7 +330,7 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
     "--method", type=click.Choice(["exact"]), help="exact: HiGHS solves every scenario's robust MILP."
 )
 @click.option("--gap", type=_GAP, help="Relative gap to stop at (default 1e-6).")
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), help="Seconds per scenario.")
+@click.option("--time-limit", type=_SECONDS, help="Seconds per scenario.")
 @click.option("--workers", type=_COUNT, help="Processes (default: the cores of this machine).")
 @click.option("--resume", is_flag=True, help="Go on with the sweep that is in DIR.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
@@ -343,7 +355,7 @@ def sweep(
     per period, status, what is deployed), pictures to DIR/figures, means per point to DIR/summary.csv. Ctrl-C keeps
     the finished rows; --resume goes on.
     """
-    from rodiu_jax.sweep import load_spec, preset_names
+    from rodiu_jax.sweeps import load_spec, preset_names
 
     if list_presets:
         for name in preset_names():
@@ -355,8 +367,8 @@ def sweep(
     from rodiu_jax.report import write_report
     from rodiu_jax.report.summary import cost_grid, summarise
     from rodiu_jax.report.tables import show
-    from rodiu_jax.sweep import sweep as run
-    from rodiu_jax.sweep.store import read_spec
+    from rodiu_jax.sweeps import sweep as run
+    from rodiu_jax.sweeps.store import read_spec
 
     frame = run(spec, output, samples=samples, changes=changes, quiet=quiet, **options)
     files = write_report(output)

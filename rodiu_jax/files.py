@@ -58,7 +58,7 @@ def read_text(path: str | Path) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """Parse JSON; NaN and Infinity are refused, as the standard does."""
+    """Parse JSON; refused are NaN and Infinity, as the standard does, numbers beyond float64 and doubled keys."""
 
     def refuse(constant: str) -> float:
         raise InputError(path, "", "finite numbers only", constant)
@@ -67,8 +67,26 @@ def read_json(path: str | Path) -> Any:
         number = float(text)
         return number if math.isfinite(number) else refuse(text)
 
+    def whole(text: str) -> int:
+        finite(text)  # int() refuses thousands of digits with an error of its own
+        return int(text)
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise InputError(path, key, "each key once in an object")
+            found[key] = value
+        return found
+
     try:
-        return json.loads(read_text(path), parse_constant=refuse, parse_float=finite)
+        return json.loads(
+            read_text(path),
+            parse_constant=refuse,
+            parse_float=finite,
+            parse_int=whole,
+            object_pairs_hook=distinct,
+        )
     except json.JSONDecodeError as error:
         raise InputError(path, f"line {error.lineno} column {error.colno}", f"JSON ({error.msg})") from None
     except RecursionError:

@@ -44,13 +44,16 @@ class FieldSpec:
         """The admissible values in words."""
         kind = "whole numbers" if self.integer else "finite numbers"
         text = f"{kind} {'>' if self.above_low else '>='} {self.low:g}"
+        text += " and < 2^53" if self.integer else ""
         return text + (f" and <= {self.high:g}" if np.isfinite(self.high) else "")
 
     def bad(self, values: np.ndarray) -> np.ndarray:
         """Mask of the values that are not admissible."""
         inside = np.isfinite(values) & (values <= self.high)
         inside &= (values > self.low) if self.above_low else (values >= self.low)
-        return np.asarray(~(inside & (values == np.floor(values))) if self.integer else ~inside)
+        if self.integer:
+            inside &= (values == np.floor(values)) & (values < 2**53)  # beyond, float64 skips whole numbers
+        return np.asarray(~inside)
 
 
 FIELD_SPECS: dict[str, FieldSpec] = {

@@ -113,7 +113,7 @@ def _list(value: Any, source: str | Path, path: str) -> list[Any]:
 def _share(value: Any, source: str | Path, path: str) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= _LARGEST_SHARE:
-        raise InputError(source, path, f"a number from 0 to {_LARGEST_SHARE:g} (a share)", value)
+        raise InputError(source, path, f"a finite number from 0 to {_LARGEST_SHARE:g} (a share)", value)
     return float(value)
 
 

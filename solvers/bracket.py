@@ -10,9 +10,9 @@ rounds are its own.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,9 @@ import numpy as np
 from rodiu_jax.check import check_plan
 from rodiu_jax.instance import FIELD_SPECS, Array, Fields, Instances
 from rodiu_jax.plan import Deployment, Plan, Route
+from rodiu_jax.verdict import Verdict
 from solvers.dual import Ascent, Multipliers, ascend, certify, coefficients
-from solvers.primal import Tried, best_shares, search
+from solvers.primal import Search, best_shares, first_plan, improve
 from solvers.result import OPTIMAL_GAP, relative_gap
 
 BracketStatus = Literal["optimal", "gap_limit", "bracket", "infeasible", "unknown", "error"]
@@ -34,22 +35,17 @@ class Effort:
 
     Attributes:
       root, node: the ascents at the root and at each node of the tree.
-      slots: most pairs a plan may deploy.
-      rounds: rounds of the local search.
-      tried: neighbours routed in a round.
-      iterations: interior-point iterations of a candidate's routing.
+      search: how plans are looked for, in at most ``rounds`` rounds.
       tree_rounds: most rounds of branching; each adds two nodes to every open scenario.
       chunk: scenarios (or nodes) in a compiled block; no result depends on it.
     """
 
     root: Ascent = field(default_factory=Ascent)
     node: Ascent = field(default_factory=lambda: Ascent(steps=60, rate=0.05, warm=0.002))
-    slots: int = 4
-    rounds: int = 3
-    tried: Tried = field(default_factory=Tried)
-    iterations: int = 9
+    search: Search = field(default_factory=Search)
+    rounds: int = 6
     tree_rounds: int = 40
-    chunk: int = 256
+    chunk: int = 64
 
 
 @dataclass(frozen=True)
@@ -99,8 +95,8 @@ def _bound_nodes(
     fields: Fields,
     decided: Array,
     start: Multipliers | None,
-    controls: Array,
     *,
+    controls: Array,
     uncertainty: str,
     batched: frozenset[str],
     pairs: int,
@@ -117,69 +113,129 @@ def _bound_nodes(
     return jax.vmap(one, in_axes=(_axes(batched), 0, None if start is None else 0))(fields, decided, start)
 
 
-@partial(
-    jax.jit,
-    static_argnames=("uncertainty", "batched", "slots", "rounds", "tried", "iterations", "limited"),
-)
-def _find_plans(
-    fields: Fields,
-    weights: Array,
-    *,
-    uncertainty: str,
-    batched: frozenset[str],
-    slots: int,
-    rounds: int,
-    tried: Tried,
-    iterations: int,
-    limited: bool,
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
+def _first_plans(
+    fields: Fields, weights: Array, *, uncertainty: str, batched: frozenset[str], how: Search
 ) -> tuple[Array, Array]:
-    """Deployments (C,D) and shares (C,I,D) by local search."""
-
     def one(fields: Fields, weights: Array) -> tuple[Array, Array]:
         c = coefficients(fields, uncertainty)
-        slot, _ = search(
-            c,
-            weights.astype(c.base.dtype),
-            slots=slots,
-            rounds=rounds,
-            tried=tried,
-            iterations=iterations,
-            limited=limited,
-        )
-        return slot, best_shares(c, slot, limited)
+        return first_plan(c, weights.astype(c.base.dtype), how)
 
     return jax.vmap(one, in_axes=(_axes(batched), 0))(fields, weights)
 
 
-def _padded(index: np.ndarray, size: int) -> np.ndarray:
-    return np.concatenate([index, np.full(size - len(index), index[0])])
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
+def _improve_plans(
+    fields: Fields, slot: Array, cost: Array, *, uncertainty: str, batched: frozenset[str], how: Search
+) -> tuple[Array, Array]:
+    def one(fields: Fields, slot: Array, cost: Array) -> tuple[Array, Array]:
+        return improve(coefficients(fields, uncertainty), slot, cost, how)
+
+    return jax.vmap(one, in_axes=(_axes(batched), 0, 0))(fields, slot, cost)
+
+
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
+def _route_plans(
+    fields: Fields, slot: Array, *, uncertainty: str, batched: frozenset[str], how: Search
+) -> Array:
+    def one(fields: Fields, slot: Array) -> Array:
+        return best_shares(coefficients(fields, uncertainty), slot, how.limited)
+
+    return jax.vmap(one, in_axes=(_axes(batched), 0))(fields, slot)
+
+
+def _in_blocks(
+    program: Any, batch: Instances, scenario: np.ndarray, arrays: tuple, chunk: int, **static: Any
+) -> Any:
+    """Run a compiled block over rows: row r is ``scenario[r]`` with ``arrays[...][r]``.
+
+    A block always has ``chunk`` rows (the last is filled up with its first), so nothing recompiles.
+    """
+    parts = []
+    for first in range(0, len(scenario), chunk):
+        at = np.arange(first, min(first + chunk, len(scenario)))
+        padded = np.concatenate([at, np.full(chunk - len(at), first)])
+        block = program(
+            batch.take(scenario[padded]).fields,
+            *(jax.tree.map(lambda a, padded=padded: a[padded], rows) for rows in arrays),
+            uncertainty=batch.uncertainty,
+            batched=batch.batched,
+            **static,
+        )
+        parts.append(jax.tree.map(lambda a, at=at: np.asarray(a)[: len(at)], block))
+    return jax.tree.map(lambda *a: np.concatenate(a), *parts)
+
+
+@dataclass
+class _Best:
+    """The cheapest deployment known of each scenario (B,D) and its estimated cost (B,)."""
+
+    slot: np.ndarray
+    cost: np.ndarray
+
+    def update(self, scenario: np.ndarray, slot: np.ndarray, cost: np.ndarray) -> None:
+        """Take over what is cheaper; ``scenario`` may repeat."""
+        order = np.lexsort((np.arange(len(cost)), cost, scenario))
+        found, place = np.unique(scenario[order], return_index=True)
+        row = order[place]
+        better = cost[row] < self.cost[found]
+        self.slot[found[better]], self.cost[found[better]] = slot[row[better]], cost[row[better]]
 
 
 @dataclass
 class _Tree:
-    """Open nodes of all scenarios, and what is already settled of each."""
+    """Open nodes of all scenarios, and per scenario what is settled.
+
+    Attributes:
+      scenario, bound, decided, multipliers, weights: of each open node.
+      settled: per scenario, the least bound among nodes that need no more work.
+      nodes, steps: per scenario, nodes bounded and ascent steps spent.
+    """
 
     scenario: np.ndarray
     bound: np.ndarray
     decided: np.ndarray
     multipliers: Multipliers
     weights: np.ndarray
-    settled: np.ndarray  # per scenario: least bound among nodes that need no more work
+    settled: np.ndarray
     nodes: np.ndarray
     steps: np.ndarray
-    gone: list[int] = field(default_factory=list)
 
-    def keep(self, mask: np.ndarray) -> None:
-        self.scenario, self.bound = self.scenario[mask], self.bound[mask]
-        self.decided, self.weights = self.decided[mask], self.weights[mask]
-        self.multipliers = Multipliers(*(a[mask] for a in self.multipliers))
+    def fraction(self) -> np.ndarray:
+        """How far each undecided triple's estimated w is from whole, flat over triples."""
+        share = np.where(self.decided == 0, self.weights, 0.0).reshape(len(self.weights), self._triples)
+        return np.minimum(share, 1.0 - share)
 
-    def add(self, other: _Tree) -> None:
-        self.scenario = np.concatenate([self.scenario, other.scenario])
-        self.bound = np.concatenate([self.bound, other.bound])
-        self.decided = np.concatenate([self.decided, other.decided])
-        self.weights = np.concatenate([self.weights, other.weights])
-        pairs = zip(self.multipliers, other.multipliers, strict=True)
+    @property
+    def _triples(self) -> int:
+        return math.prod(self.decided.shape[1:])
+
+    def settle(self, done: np.ndarray) -> None:
+        """Close the nodes of a mask; their bounds stay."""
+        np.minimum.at(self.settled, self.scenario[done], self.bound[done])
+        self._take(np.flatnonzero(~done))
+
+    def _take(self, rows: np.ndarray) -> None:
+        self.scenario, self.bound = self.scenario[rows], self.bound[rows]
+        self.decided, self.weights = self.decided[rows], self.weights[rows]
+        self.multipliers = Multipliers(*(a[rows] for a in self.multipliers))
+
+    def replace(
+        self,
+        parents: np.ndarray,
+        scenario: np.ndarray,
+        bound: np.ndarray,
+        decided: np.ndarray,
+        multipliers: Multipliers,
+        weights: np.ndarray,
+    ) -> None:
+        """Put children in the place of their parents (positions)."""
+        self._take(np.setdiff1d(np.arange(len(self.scenario)), parents))
+        self.scenario = np.concatenate([self.scenario, scenario])
+        self.bound = np.concatenate([self.bound, bound])
+        self.decided = np.concatenate([self.decided, decided])
+        self.weights = np.concatenate([self.weights, weights])
+        pairs = zip(self.multipliers, multipliers, strict=True)
         self.multipliers = Multipliers(*(np.concatenate(p) for p in pairs))
 
     def lower(self) -> np.ndarray:
@@ -197,9 +253,12 @@ def brackets(instances: Instances, *, gap: float = 0.01, effort: Effort = Effort
     batch = instances if instances.batched else instances.take([0])
     with jax.enable_x64(True):
         tree = _root(batch, effort)
-        plans, verdicts = _plans(batch, tree.weights, effort)
-        upper = np.array([math.inf if v is None else v.costs["total_cost"] for v in verdicts])
-        _branch(batch, tree, upper, gap, effort)
+        limited = bool((np.asarray(batch.fields.max_routes) > 0).any())
+        effort = replace(effort, search=effort.search._replace(limited=limited))
+        best = _deployments(batch, tree.weights, tree.bound, gap, effort)
+        _branch(batch, tree, best, gap, effort)
+        plans, verdicts = _plans(batch, best.slot, effort)
+    upper = np.array([math.inf if v is None else v.costs["total_cost"] for v in verdicts])
     lower = np.minimum(tree.lower(), upper)
     result = []
     for b in range(batch.size):
@@ -239,22 +298,10 @@ def _bounded(
     ascent: Ascent,
     chunk: int,
 ) -> _Bounded:
-    """Bound nodes block by block; a block always has ``chunk`` nodes, so nothing recompiles."""
-    parts = []
-    for first in range(0, len(scenario), chunk):
-        at = _padded(np.arange(first, min(first + chunk, len(scenario))), chunk)
-        block = _bound_nodes(
-            batch.take(scenario[at]).fields,
-            decided[at],
-            None if start is None else Multipliers(*(a[at] for a in start)),
-            _controls(ascent),
-            uncertainty=batch.uncertainty,
-            batched=batch.batched,
-            pairs=ascent.pairs,
-        )
-        kept = min(chunk, len(scenario) - first)
-        parts.append(jax.tree.map(lambda a, kept=kept: np.asarray(a)[:kept], block))
-    return jax.tree.map(lambda *a: np.concatenate(a), *parts)
+    """Bound nodes, from ``start`` or cold."""
+    controls = _controls(ascent)
+    arrays = (decided, start)
+    return _in_blocks(_bound_nodes, batch, scenario, arrays, chunk, controls=controls, pairs=ascent.pairs)
 
 
 def _root(batch: Instances, effort: Effort) -> _Tree:
@@ -278,33 +325,39 @@ def _root(batch: Instances, effort: Effort) -> _Tree:
 _NEGLIGIBLE = 1e-7
 
 
-def _plans(batch: Instances, weights: np.ndarray, effort: Effort) -> tuple[list[Plan], list]:
-    """A plan per scenario and the checker's verdict, None where the checker refuses every plan we have."""
-    limited = bool((np.asarray(batch.fields.max_routes) > 0).any())
+def _deployments(
+    batch: Instances, weights: np.ndarray, lower: np.ndarray, gap: float, effort: Effort
+) -> _Best:
+    """A deployment per scenario: read off the dual, then searched while that helps and the gap is open."""
+    everyone = np.arange(batch.size)
+    how = effort.search
+    slot, cost = _in_blocks(_first_plans, batch, everyone, (weights,), effort.chunk, how=how)
+    at = everyone
+    for _ in range(effort.rounds):
+        at = at[~(cost[at] - lower[at] <= gap * np.abs(cost[at]))]
+        if not len(at):
+            break
+        found, price = _in_blocks(_improve_plans, batch, at, (slot[at], cost[at]), effort.chunk, how=how)
+        better = price < cost[at]
+        slot[at], cost[at] = found, price
+        at = at[better]
+    return _Best(slot, cost)
+
+
+def _plans(batch: Instances, slot: np.ndarray, effort: Effort) -> tuple[list[Plan], list[Verdict | None]]:
+    """A plan per scenario and the checker's verdict, None where it refuses every plan we have."""
+    everyone = np.arange(batch.size)
+    share = _in_blocks(_route_plans, batch, everyone, (slot,), effort.chunk, how=effort.search)
     plans: list[Plan] = []
-    verdicts = []
-    for first in range(0, batch.size, effort.chunk):
-        at = _padded(np.arange(first, min(first + effort.chunk, batch.size)), effort.chunk)
-        slot, share = _find_plans(
-            batch.take(at).fields,
-            weights[at],
-            uncertainty=batch.uncertainty,
-            batched=batch.batched,
-            slots=effort.slots,
-            rounds=effort.rounds,
-            tried=effort.tried,
-            iterations=effort.iterations,
-            limited=limited,
-        )
-        slots, shares = np.asarray(slot), np.asarray(share)
-        for row, b in enumerate(range(first, min(first + effort.chunk, batch.size))):
-            plan = _named(batch, b, slots[row], shares[row])
+    verdicts: list[Verdict | None] = []
+    for b in range(batch.size):
+        plan = _named(batch, b, slot[b], share[b])
+        verdict = check_plan(plan, batch, b)
+        if not verdict.feasible:
+            plan = Plan(b, (), (), dict.fromkeys(batch.query_names, 1.0))
             verdict = check_plan(plan, batch, b)
-            if not verdict.feasible:
-                plan = Plan(b, (), (), dict.fromkeys(batch.query_names, 1.0))
-                verdict = check_plan(plan, batch, b)
-            plans.append(plan)
-            verdicts.append(verdict if verdict.feasible else None)
+        plans.append(plan)
+        verdicts.append(verdict if verdict.feasible else None)
     return plans, verdicts
 
 
@@ -341,58 +394,40 @@ def _named(batch: Instances, b: int, slot: np.ndarray, share: np.ndarray) -> Pla
     )
 
 
-def _branch(batch: Instances, tree: _Tree, upper: np.ndarray, gap: float, effort: Effort) -> None:
-    """Split the weakest node of every open scenario, round by round, until the target or the limit."""
-    target = np.where(np.isfinite(upper), upper - gap * np.abs(upper), -math.inf)
+def _branch(batch: Instances, tree: _Tree, best: _Best, gap: float, effort: Effort) -> None:
+    """Split the weakest node of every open scenario, round by round, until the target or the limit.
+
+    Each child's estimate of w is also read as a deployment, so the plans improve while the bounds rise.
+    """
     for _ in range(effort.tree_rounds):
-        done = tree.bound >= target[tree.scenario]
-        np.minimum.at(tree.settled, tree.scenario[done], tree.bound[done])
-        tree.keep(~done)
-        open_weights = np.where(tree.decided == 0, tree.weights, 0.0)
-        fraction = np.minimum(open_weights, 1.0 - open_weights).reshape(
-            len(open_weights), math.prod(open_weights.shape[1:])
-        )
-        whole = (fraction.max(1, initial=0.0) < _WHOLE) | ~np.isfinite(tree.bound)
-        np.minimum.at(tree.settled, tree.scenario[whole], tree.bound[whole])
-        tree.keep(~whole)
-        fraction = fraction[~whole]
-        stuck = tree.settled[tree.scenario] < target[tree.scenario]
-        np.minimum.at(tree.settled, tree.scenario[stuck], tree.bound[stuck])
-        tree.keep(~stuck)
-        fraction = fraction[~stuck]
+        target = best.cost - gap * np.abs(best.cost)
+        tree.settle(tree.bound >= target[tree.scenario])
+        fraction = tree.fraction()
+        tree.settle((fraction.max(1, initial=0.0) < _WHOLE) | ~np.isfinite(tree.bound))
+        tree.settle(tree.settled[tree.scenario] < target[tree.scenario])  # it cannot be closed any more
         if not len(tree.scenario):
             return
         order = np.lexsort((np.arange(len(tree.bound)), tree.bound, tree.scenario))
         _, place = np.unique(tree.scenario[order], return_index=True)
         chosen = order[place]
-        scenario = np.repeat(tree.scenario[chosen], 2)
-        parent = np.repeat(tree.bound[chosen], 2)
-        decided = np.repeat(tree.decided[chosen], 2, axis=0)
-        pair, degree = np.divmod(fraction[chosen].argmax(1), decided.shape[2])
-        into = np.arange(0, len(scenario), 2)
+        parents = np.repeat(chosen, 2)
+        scenario, decided = tree.scenario[parents], tree.decided[parents]
+        pair, degree = np.divmod(tree.fraction()[chosen].argmax(1), decided.shape[2])
+        into = np.arange(0, len(parents), 2)
         decided[into, pair] = -1
         decided[into, pair, degree] = 1
         decided[into + 1, pair, degree] = -1
-        start = Multipliers(*(np.repeat(a[chosen], 2, axis=0) for a in tree.multipliers))
+        start = Multipliers(*(a[parents] for a in tree.multipliers))
         found = _bounded(batch, scenario, decided, start, effort.node, effort.chunk)
-        open_ = np.ones(len(tree.scenario), bool)
-        open_[chosen] = False
-        tree.keep(open_)
-        tree.add(
-            _Tree(
-                scenario,
-                np.maximum(np.asarray(found.bound), parent),
-                decided,
-                found.multipliers,
-                np.asarray(found.weights),
-                tree.settled,
-                tree.nodes,
-                tree.steps,
-            )
+        weights = np.asarray(found.weights)
+        best.update(
+            scenario, *_in_blocks(_first_plans, batch, scenario, (weights,), effort.chunk, how=effort.search)
         )
+        bound = np.maximum(np.asarray(found.bound), tree.bound[parents])
         np.add.at(tree.nodes, scenario, 1)
         np.add.at(tree.steps, scenario, effort.node.steps)
+        tree.replace(chosen, scenario, bound, decided, found.multipliers, weights)
 
 
-_WHOLE = 0.01
-"""A node whose estimated w are all this near to 0 or 1 is left to the exact solver."""
+_WHOLE = 1e-5
+"""A node whose estimated w are all this near to 0 or 1 has no triple to split on."""

@@ -333,33 +333,44 @@ def best_shares(c: Coefficients, slot: Array, limited: bool) -> Array:
 _FINAL_ITERATIONS = 25
 
 
-def search(
-    c: Coefficients, weights: Array, *, slots: int, rounds: int, tried: Tried, iterations: int, limited: bool
-) -> tuple[Array, Array]:
-    """Local search over deployments from the dual's estimate of w; one instance.
+class Search(NamedTuple):
+    """How plans are looked for; static, so every value compiles its own program.
 
-    Returns:
-      the best deployment (D,) and its estimated cost.
+    Attributes:
+      slots: most pairs a plan may deploy.
+      tried: neighbours routed in a round.
+      iterations: interior-point iterations of a candidate's routing.
+      limited: whether any scenario limits routes.
     """
+
+    slots: int = 4
+    tried: Tried = Tried()
+    iterations: int = 9
+    limited: bool = False
+
+
+def first_plan(c: Coefficients, weights: Array, how: Search) -> tuple[Array, Array]:
+    """The best deployment (D,) read off the dual's estimate of w, and its estimated cost; one instance."""
+    starts = first_deployments(c, weights, how.slots)
+    costs = jax.vmap(lambda s: route_cost(c, s, how.iterations, how.limited)[0])(starts)
+    best = jnp.argmin(costs)
+    return starts[best], costs[best]
+
+
+def improve(c: Coefficients, slot: Array, cost: Array, how: Search) -> tuple[Array, Array]:
+    """One round of local search: the best of ``slot`` and its most promising neighbours, and its estimated cost."""
     pairs = jnp.asarray(float(c.nominal.shape[1]), c.base.dtype)
     roomy = c._replace(gamma_delay=pairs, gamma_error=pairs)  # for ranking, every pair may deviate
-
-    def cost_of(slot: Array) -> Array:
-        return route_cost(c, slot, iterations, limited)[0]
-
-    def improve(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        slot, cost = state
-        _, point, program = route_cost(c, slot, iterations, limited)
-        _, value = certify(roomy, prices(c, slot, point, program))
-        near = _neighbours(c, slot, value, pool, tried)
-        costs = jax.vmap(cost_of)(near)
-        winner = jnp.argmin(costs)
-        better = costs[winner] < cost
-        return jnp.where(better, near[winner], slot), jnp.where(better, costs[winner], cost)
-
     rank = promise(c)
     pool = rank <= -jax.lax.top_k(-rank, min(_POOL, len(rank)))[0][-1]
-    starts = first_deployments(c, weights, slots)
-    costs = jax.vmap(cost_of)(starts)
-    best = jnp.argmin(costs)
-    return jax.lax.fori_loop(0, rounds, improve, (starts[best], costs[best]))
+    _, point, program = route_cost(c, slot, how.iterations, how.limited)
+    _, value = certify(roomy, prices(c, slot, point, program))
+    near = _neighbours(c, slot, value, pool, how.tried)
+    costs = jax.vmap(lambda s: route_cost(c, s, how.iterations, how.limited)[0])(near)
+    winner = jnp.argmin(costs)
+    better = costs[winner] < cost * (1.0 - _WORTHWHILE)
+    return jnp.where(better, near[winner], slot), jnp.where(better, costs[winner], cost)
+
+
+_WORTHWHILE = 1e-5
+"""A candidate's estimated cost is good to about this; a smaller gain is noise."""

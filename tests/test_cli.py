@@ -502,7 +502,12 @@ BAD_PLANS = {
         [nothing(0) | {"routes": [route()]}],
         *("[0].routes[0]", "Llama-3.1-8B on H100_FP16", "deploys"),
     ),
-    "negative share": ([DEPLOYED | {"routes": [route(share=-0.1)]}], "[0].routes[0].share", "-0.1", ">= 0"),
+    "negative share": (
+        [DEPLOYED | {"routes": [route(share=-0.1)]}],
+        "[0].routes[0].share",
+        "-0.1",
+        "(a share)",
+    ),
     "share of another type": ([DEPLOYED | {"routes": [route(share="1")]}], "[0].routes[0].share", "'1'"),
     "share of 400 digits": (
         json.dumps([DEPLOYED | {"routes": [route(share=7)]}]).replace("7}", "9" * 400 + "}"),
@@ -656,7 +661,7 @@ BAD_TRACES = {
     "negative window": (HEAD + ROWS, ("--window", "-1"), "window", "-1", "> 0"),
     "window too long": (HEAD + ROWS, ("--window", "9"), "window", "9", "at most"),
     "endless window": (HEAD + ROWS, ("--window", "1e300"), "window", "1e+300"),
-    "a date of another age": (HEAD + ROWS + "9999-01-01 00:00:00,1,1\n", (), "window", "0.1"),
+    "a date of another age": (HEAD + ROWS + "2036-01-01 00:00:00,1,1\n", (), "window", "0.1"),
     "too many windows": (HEAD + ROWS, ("--windows", "99"), "windows", "99"),
     "unwritable output": (HEAD + ROWS, ("-o", "trace.csv/made.toml"), "trace.csv/made.toml", "folder"),
 }

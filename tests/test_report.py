@@ -12,10 +12,10 @@ from rodiu_jax.report.heatmap import figures, heat_map, line, regime_map
 from rodiu_jax.report.outputs import OUTPUTS, Axis, axes_of, decimals
 from rodiu_jax.report.summary import by_point, commonest, cost_grid, mean_grid, summarise
 from rodiu_jax.report.tables import show
-from rodiu_jax.sweep import METHODS, sweep
-from rodiu_jax.sweep.spec import make_spec
+from rodiu_jax.sweeps import METHODS, sweep
+from rodiu_jax.sweeps.spec import make_spec
 from solvers.result import Result
-from tests.test_sweep import fake
+from tests.test_sweeps import fake
 
 PRICE, LIMIT = Axis("gpu_price", "Price, multiplier", True), Axis("error_threshold", "Limit, fraction")
 COST, SHARE = OUTPUTS[0], next(o for o in OUTPUTS if o.column == "unmet_share")

@@ -25,7 +25,7 @@ def write_report(folder: str | Path) -> list[Path]:
     from rodiu_jax.report.heatmap import figures
     from rodiu_jax.report.outputs import axes_of
     from rodiu_jax.report.summary import by_point
-    from rodiu_jax.sweep.store import read_rows, read_spec
+    from rodiu_jax.sweeps.store import read_rows, read_spec
 
     folder = Path(folder)
     spec, frame = read_spec(folder), read_rows(folder)

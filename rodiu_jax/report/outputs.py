@@ -12,7 +12,7 @@ import numpy as np
 from rodiu_jax.instance import FIELD_SPECS
 
 if TYPE_CHECKING:
-    from rodiu_jax.sweep.spec import SweepSpec
+    from rodiu_jax.sweeps.spec import SweepSpec
 
 PROVEN = ("optimal", "gap_limit")
 """Statuses that prove the plan good to the gap asked for."""

@@ -14,7 +14,7 @@ from rodiu_jax.report.tables import number, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from rodiu_jax.sweep.spec import SweepSpec
+    from rodiu_jax.sweeps.spec import SweepSpec
 
 _SAME = 1e-6
 """Relative differences of means below this are no movement: optima are proven to 1e-6."""

@@ -1,4 +1,4 @@
-"""The report of `rodiu_jax.validate` as tables."""
+"""The report of `rodiu_jax.validation` as tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from rodiu_jax.report.describe import SplitTable, exact, span
 from rodiu_jax.report.tables import table
-from rodiu_jax.validate import PACKAGED, Report, percent
+from rodiu_jax.validation import PACKAGED, Report, percent
 
 
 def render(report: Report, *, everything: bool = False) -> list[RenderableType]:

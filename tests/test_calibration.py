@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rodiu_jax.calibrate import Calibration, Measured, calibrate
+from rodiu_jax.calibration import Calibration, Measured, calibrate
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.errors import InputError
 from rodiu_jax.sampling import sample

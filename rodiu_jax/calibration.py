@@ -23,6 +23,8 @@ Tokens = Literal["request", "mean"]
 _QUANTILES = 101
 _TIME, _INPUT, _OUTPUT = "TIMESTAMP", "ContextTokens", "GeneratedTokens"
 _MICROSECONDS_PER_HOUR = 3_600_000_000
+_MOST_WINDOWS = 100_000
+"""Each window is a number in the catalogue; more come from a wrong date or a window that is too short."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _check_query(catalog: Catalog, query: str) -> None:
 
 def _windows(span: int, window: float, windows: int | None, trace: Path) -> tuple[int, int]:
     """Length of a window in microseconds and number of windows used."""
-    if isinstance(window, bool) or not math.isfinite(window) or window * _MICROSECONDS_PER_HOUR < 1:
+    if isinstance(window, bool) or not 1 <= window * _MICROSECONDS_PER_HOUR < math.inf:
         raise InputError("window", "", "hours > 0", window)
     if span == 0:
         raise InputError(trace, _TIME, "requests at more than one time")
@@ -198,6 +200,9 @@ def _windows(span: int, window: float, windows: int | None, trace: Path) -> tupl
     if held == 0:
         hours = span / _MICROSECONDS_PER_HOUR
         raise InputError("window", "", f"at most the {hours:.6g} hours that {trace} spans", window)
+    if held > _MOST_WINDOWS:
+        expected = f"a longer one: {trace} holds {held:,} of these, and at most {_MOST_WINDOWS:,} are kept"
+        raise InputError("window", "", expected, window)
     if windows is None:
         return length, held
     if isinstance(windows, bool) or not 1 <= windows <= held:

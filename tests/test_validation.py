@@ -13,9 +13,9 @@ from rodiu_jax.catalog import load_catalog
 from rodiu_jax.errors import InputError
 from rodiu_jax.report.validation import render
 from rodiu_jax.sampling import sample, sample_quantities
-from rodiu_jax.validate import percent, validate
+from rodiu_jax.validation import percent, validate
 
-module = importlib.import_module("rodiu_jax.validate")
+module = importlib.import_module("rodiu_jax.validation")
 N, SEED = 60, 5
 SMALL = """
 [catalog]

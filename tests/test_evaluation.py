@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from bench.numpy_evaluator import dense_plan, evaluate_one
-from rodiu_jax import evaluate as module
+from rodiu_jax import evaluation as module
 from rodiu_jax.check import check_plan
 from rodiu_jax.errors import InputError
-from rodiu_jax.evaluate import evaluate, score, score_crossed, score_pairs
+from rodiu_jax.evaluation import evaluate, score, score_crossed, score_pairs
 from rodiu_jax.instance import UNCERTAINTY_MODES, Fields
 from rodiu_jax.plan import Deployment, Plan, PlanArrays, Route, plan_arrays
 from rodiu_jax.verdict import COSTS, FAMILIES, TOLERANCE

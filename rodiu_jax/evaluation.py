@@ -247,7 +247,9 @@ def _table(
 
     margins, costs = np.asarray(scores.margins), np.asarray(scores.costs)
     assert margins.dtype == costs.dtype == np.float64, "verdicts are float64 on every device"
-    shares_valid = np.logical_and((plans.share >= 0).all((1, 2)), (plans.unmet >= 0).all(1))  # files are refused earlier
+    shares_valid = np.logical_and(
+        (plans.share >= 0).all((1, 2)), (plans.unmet >= 0).all(1)
+    )  # files are refused earlier
     return pd.DataFrame(
         {
             "plan": plan.astype(np.int64),

@@ -16,10 +16,10 @@ from rodiu_jax.catalog import Catalog, load_catalog
 from rodiu_jax.changes import apply_changes, parse_change
 from rodiu_jax.errors import WorkFailed
 from rodiu_jax.instance import FIELD_SPECS, Fields, Instances, make_instances
-from rodiu_jax.sweep.methods import METHODS
-from rodiu_jax.sweep.progress import Bar, progress
-from rodiu_jax.sweep.spec import SweepSpec, check_spec, chosen_names, load_spec, override
-from rodiu_jax.sweep.store import Store, open_store, read_rows
+from rodiu_jax.sweeps.methods import METHODS
+from rodiu_jax.sweeps.progress import Bar, progress
+from rodiu_jax.sweeps.spec import SweepSpec, check_spec, chosen_names, load_spec, override
+from rodiu_jax.sweeps.store import Store, open_store, read_rows
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from rodiu_jax.changes import Change, apply_changes, check_field, parse_change
 from rodiu_jax.errors import InputError
 from rodiu_jax.files import read_toml
 from rodiu_jax.instance import AXES, FIELD_SPECS, Instances, check_uncertainty
-from rodiu_jax.sweep.methods import METHODS
+from rodiu_jax.sweeps.methods import METHODS
 
 _PRESETS = Path(__file__).parent / "presets"
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import InputError
 from rodiu_jax.files import read_json, read_toml, write_text, write_whole
-from rodiu_jax.sweep.spec import SweepSpec, make_spec
+from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 
 if TYPE_CHECKING:
     import pandas as pd

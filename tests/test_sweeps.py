@@ -19,11 +19,11 @@ from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.instance import FIELD_SPECS
 from rodiu_jax.plan import Deployment, Plan, Route
 from rodiu_jax.sampling import sample
-from rodiu_jax.sweep import METHODS, load_spec, preset_names, read_rows, sweep
-from rodiu_jax.sweep import run as sweep_run
-from rodiu_jax.sweep.progress import progress
-from rodiu_jax.sweep.run import scenarios
-from rodiu_jax.sweep.spec import SweepSpec, make_spec
+from rodiu_jax.sweeps import METHODS, load_spec, preset_names, read_rows, sweep
+from rodiu_jax.sweeps import run as sweep_run
+from rodiu_jax.sweeps.progress import progress
+from rodiu_jax.sweeps.run import scenarios
+from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from solvers.result import Result
 
 COSTS = ("rental_cost", "storage_cost", "delay_cost", "unmet_cost")
@@ -578,7 +578,7 @@ def test_a_folder_that_cannot_be_made(tmp_path, place):
 
 
 def test_a_full_disk_keeps_the_finished_parts(tmp_path, monkeypatch):
-    from rodiu_jax.sweep import store
+    from rodiu_jax.sweeps import store
 
     real, calls = store.pq.write_table, []
 
@@ -617,8 +617,8 @@ def test_the_manifest_says_how_it_was_made(tmp_path, monkeypatch):
 KILLED = """
 import sys, time
 sys.path.insert(0, {root!r})
-from tests.test_sweep import METHODS, fake, spec
-from rodiu_jax.sweep import run, sweep
+from tests.test_sweeps import METHODS, fake, spec
+from rodiu_jax.sweeps import run, sweep
 
 def slow(instances, **options):
     for result in fake(instances, **options):
@@ -626,7 +626,7 @@ def slow(instances, **options):
         yield result
 
 METHODS["fake"] = slow
-sys.modules["rodiu_jax.sweep.run"]._FLUSH_SECONDS = 0.2
+sys.modules["rodiu_jax.sweeps.run"]._FLUSH_SECONDS = 0.2
 sweep(spec(samples=40), {out!r}, chunk=50, quiet=True)
 """
 

@@ -45,7 +45,7 @@ class Effort:
     search: Search = field(default_factory=Search)
     rounds: int = 6
     tree_rounds: int = 40
-    chunk: int = 64
+    chunk: int = 32
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Bracket:
       status: ``optimal``, ``gap_limit`` (closed to the target), ``bracket`` (valid, but wider), ``infeasible``,
         ``unknown`` (no plan found, infeasibility not proven) or ``error``.
       nodes: nodes bounded, the root included; ``steps``: ascent steps spent on them.
+      leaves: the certificate of ``lower``, where asked for: every plan is in some leaf, and ``lower`` is the least
+        of their dual values (see `rodiu_jax.certificate`).
     """
 
     instance: int
@@ -69,11 +71,24 @@ class Bracket:
     status: BracketStatus
     nodes: int
     steps: int
+    leaves: tuple[Leaf, ...] = ()
 
     @property
     def gap(self) -> float:
         """Relative to the upper bound; inf where a side is missing."""
         return relative_gap(self.lower, self.upper)
+
+
+class Leaf(NamedTuple):
+    """A leaf of a scenario's search tree, enough to recompute its bound.
+
+    Attributes:
+      path: splits from the root, +(t + 1) where triple t (pair * N + degree) is deployed, -(t + 1) where it is not.
+      multipliers: of the dual function (`solvers.dual`), float32, without batch axis.
+    """
+
+    path: tuple[int, ...]
+    multipliers: Multipliers
 
 
 class _Bounded(NamedTuple):
@@ -157,7 +172,7 @@ def _in_blocks(
         padded = np.concatenate([at, np.full(chunk - len(at), first)])
         block = program(
             batch.take(scenario[padded]).fields,
-            *(jax.tree.map(lambda a, padded=padded: a[padded], rows) for rows in arrays),
+            *jax.tree.map(lambda a, padded=padded: a[padded], arrays),
             uncertainty=batch.uncertainty,
             batched=batch.batched,
             **static,
@@ -190,6 +205,8 @@ class _Tree:
       scenario, bound, decided, multipliers, weights: of each open node.
       settled: per scenario, the least bound among nodes that need no more work.
       nodes, steps: per scenario, nodes bounded and ascent steps spent.
+      path: of each open node, see `Leaf`.
+      leaves: per scenario, its settled leaves; None where nobody asked for certificates.
     """
 
     scenario: np.ndarray
@@ -200,6 +217,8 @@ class _Tree:
     settled: np.ndarray
     nodes: np.ndarray
     steps: np.ndarray
+    path: list[tuple[int, ...]]
+    leaves: list[list[Leaf]] | None
 
     def fraction(self) -> np.ndarray:
         """How far each undecided triple's estimated w is from whole, flat over triples."""
@@ -213,12 +232,17 @@ class _Tree:
     def settle(self, done: np.ndarray) -> None:
         """Close the nodes of a mask; their bounds stay."""
         np.minimum.at(self.settled, self.scenario[done], self.bound[done])
+        if self.leaves is not None:
+            for row in np.flatnonzero(done):
+                leaf = Leaf(self.path[row], Multipliers(*(a[row] for a in self.multipliers)))
+                self.leaves[self.scenario[row]].append(leaf)
         self._take(np.flatnonzero(~done))
 
     def _take(self, rows: np.ndarray) -> None:
         self.scenario, self.bound = self.scenario[rows], self.bound[rows]
         self.decided, self.weights = self.decided[rows], self.weights[rows]
         self.multipliers = Multipliers(*(a[rows] for a in self.multipliers))
+        self.path = [self.path[row] for row in rows]
 
     def replace(
         self,
@@ -228,6 +252,7 @@ class _Tree:
         decided: np.ndarray,
         multipliers: Multipliers,
         weights: np.ndarray,
+        path: list[tuple[int, ...]],
     ) -> None:
         """Put children in the place of their parents (positions)."""
         self._take(np.setdiff1d(np.arange(len(self.scenario)), parents))
@@ -237,6 +262,7 @@ class _Tree:
         self.weights = np.concatenate([self.weights, weights])
         pairs = zip(self.multipliers, multipliers, strict=True)
         self.multipliers = Multipliers(*(np.concatenate(p) for p in pairs))
+        self.path += path
 
     def lower(self) -> np.ndarray:
         """Per scenario: the least bound among open and settled nodes."""
@@ -245,21 +271,25 @@ class _Tree:
         return result
 
 
-def brackets(instances: Instances, *, gap: float = 0.01, effort: Effort = Effort()) -> list[Bracket]:
+def brackets(
+    instances: Instances, *, gap: float = 0.01, effort: Effort = Effort(), certificates: bool = False
+) -> list[Bracket]:
     """Bracket every scenario's optimum, to a relative gap where branching gets there.
 
     Raises nothing for a bad scenario: its bracket says ``error`` and its neighbours are untouched.
     """
     batch = instances if instances.batched else instances.take([0])
     with jax.enable_x64(True):
-        tree = _root(batch, effort)
+        tree = _root(batch, effort, certificates)
         limited = bool((np.asarray(batch.fields.max_routes) > 0).any())
         effort = replace(effort, search=effort.search._replace(limited=limited))
         best = _deployments(batch, tree.weights, tree.bound, gap, effort)
         _branch(batch, tree, best, gap, effort)
         plans, verdicts = _plans(batch, best.slot, effort)
+    lower = tree.lower()
+    tree.settle(np.ones(len(tree.scenario), bool))
     upper = np.array([math.inf if v is None else v.costs["total_cost"] for v in verdicts])
-    lower = np.minimum(tree.lower(), upper)
+    lower = np.minimum(lower, upper)
     result = []
     for b in range(batch.size):
         verdict = verdicts[b]
@@ -285,6 +315,7 @@ def brackets(instances: Instances, *, gap: float = 0.01, effort: Effort = Effort
                 status,
                 int(tree.nodes[b]),
                 int(tree.steps[b]),
+                () if tree.leaves is None else tuple(tree.leaves[b]),
             )
         )
     return result
@@ -304,7 +335,7 @@ def _bounded(
     return _in_blocks(_bound_nodes, batch, scenario, arrays, chunk, controls=controls, pairs=ascent.pairs)
 
 
-def _root(batch: Instances, effort: Effort) -> _Tree:
+def _root(batch: Instances, effort: Effort, certificates: bool) -> _Tree:
     size = batch.size
     _, models, gpus, degrees = batch.shape
     scenario = np.arange(size)
@@ -319,6 +350,8 @@ def _root(batch: Instances, effort: Effort) -> _Tree:
         np.full(size, math.inf),
         np.ones(size, np.int64),
         np.full(size, effort.root.steps),
+        [()] * size,
+        [[] for _ in range(size)] if certificates else None,
     )
 
 
@@ -423,10 +456,22 @@ def _branch(batch: Instances, tree: _Tree, best: _Best, gap: float, effort: Effo
         best.update(
             scenario, *_in_blocks(_first_plans, batch, scenario, (weights,), effort.chunk, how=effort.search)
         )
-        bound = np.maximum(np.asarray(found.bound), tree.bound[parents])
+        # A child is worth at least its parent's value at the parent's multipliers: keep whichever proves more.
+        worse = ~(np.asarray(found.bound) >= tree.bound[parents])
+        bound = np.where(worse, tree.bound[parents], found.bound)
+        kept = Multipliers(
+            *(
+                np.where(worse.reshape(-1, *(1,) * (new.ndim - 1)), old, new)
+                for old, new in zip(start, found.multipliers, strict=True)
+            )
+        )
         np.add.at(tree.nodes, scenario, 1)
         np.add.at(tree.steps, scenario, effort.node.steps)
-        tree.replace(chosen, scenario, bound, decided, found.multipliers, weights)
+        split = pair * decided.shape[2] + degree + 1
+        path = [
+            (*tree.path[c], int(sign * t)) for c, t in zip(chosen, split, strict=True) for sign in (1, -1)
+        ]
+        tree.replace(chosen, scenario, bound, decided, kept, weights, path)
 
 
 _WHOLE = 1e-5

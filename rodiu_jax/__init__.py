@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rodiu_jax.plan import Deployment, Plan, Route, load_plans, save_plans
     from rodiu_jax.sampling import sample
     from rodiu_jax.sweeps import load_spec, read_rows, sweep
-    from rodiu_jax.uncertainty import worst_case
     from rodiu_jax.validation import validate
     from solvers.pool import solve
 
@@ -47,7 +46,6 @@ _HOME = {
     "solve": "solvers.pool",
     "sweep": "rodiu_jax.sweeps",
     "validate": "rodiu_jax.validation",
-    "worst_case": "rodiu_jax.uncertainty",
 }
 
 __all__ = [
@@ -76,7 +74,6 @@ __all__ = [
     "solve",
     "sweep",
     "validate",
-    "worst_case",
 ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 import os
 import textwrap
@@ -17,7 +16,7 @@ import pandas as pd
 
 from rodiu_jax.catalog import Catalog, Draws, catalog_names, load_catalog
 from rodiu_jax.errors import InputError
-from rodiu_jax.files import write_text
+from rodiu_jax.files import toml_value, write_text
 
 Tokens = Literal["request", "mean"]
 _QUANTILES = 101
@@ -55,18 +54,18 @@ class Calibration:
 
     def text(self, folder: str | Path = ".") -> str:
         """The catalogue as TOML; a base that is a file is named relative to ``folder``, the text's place."""
-        lines = ["# Written by `rodiu calibrate`.", "", "[catalog]", f"name = {_quoted(self.name)}"]
+        lines = ["# Written by `rodiu calibrate`.", "", "[catalog]", f"name = {toml_value(self.name)}"]
         lines += [
-            f"description = {_quoted(self.description)}",
-            f"extends = {_quoted(_reference(self.base, folder))}",
+            f"description = {toml_value(self.description)}",
+            f"extends = {toml_value(_reference(self.base, folder))}",
         ]
         for m in self.measured:
             numbers = textwrap.wrap(", ".join(f"{value:.10g}" for value in m.values), width=100)
             lines += [
                 "",
-                f"[quantity.{m.quantity}.values.{_quoted(self.query)}]",
-                f"source = {_quoted(m.source)}",
-                f"note = {_quoted(m.note)}",
+                f"[quantity.{m.quantity}.values.{toml_value(self.query)}]",
+                f"source = {toml_value(m.source)}",
+                f"note = {toml_value(m.note)}",
                 "choice = [",
                 *(f"  {part}" for part in numbers),
                 "]",
@@ -280,9 +279,3 @@ def _reference(base: str | Path, folder: str | Path) -> str:
         return str(base)
     relative = Path(os.path.relpath(base, folder)).as_posix()
     return f"./{relative}" if _is_packaged(relative) else relative
-
-
-def _quoted(text: str) -> str:
-    """A TOML basic string: JSON's escapes, the delete character too, and no half of a surrogate pair."""
-    whole = text.encode("utf-8", "replace").decode("utf-8")
-    return json.dumps(whole, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from rodiu_jax.errors import InputError
+from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.instance import AXES, FIELD_SPECS, Instances
 
 _PATTERN = re.compile(r"^\s*(?P<field>\w+)\s*(?:\[(?P<names>[^\]]*)\])?\s*(?P<op>\*?=)\s*(?P<value>.+?)\s*$")
@@ -49,11 +49,9 @@ def parse_change(text: str, source: str = "--set") -> Change:
 def check_field(name: str, source: str) -> str:
     """Return ``name`` if it is a field of an instance; the error suggests the nearest one."""
     if name not in FIELD_SPECS:
-        import difflib
-
-        near = difflib.get_close_matches(name, FIELD_SPECS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise InputError(source, "field", f"one of {', '.join(FIELD_SPECS)}{hint}", name)
+        raise InputError(
+            source, "field", f"one of {', '.join(FIELD_SPECS)}{nearest(name, FIELD_SPECS)}", name
+        )
     return name
 
 

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from rodiu_jax.instance import Instances
-from rodiu_jax.plan import Plan
+from rodiu_jax.plan import Plan, validate_plan
 from rodiu_jax.verdict import FAMILIES, TOLERANCE, Verdict
 
 
@@ -28,8 +28,12 @@ def _largest_excess(weights: list[float], budget: float) -> float:
 def check_plan(plan: Plan, instances: Instances, b: int) -> Verdict:
     """Costs, margins and feasibility of ``plan`` on scenario ``b``.
 
+    Raises:
+      InputError: no such scenario, or as `validate_plan`; a share below 0 or not a number is a verdict.
+
     Source: MODEL sections 3, 4 and 5; tolerance and scales as `Verdict` says.
     """
+    validate_plan(plan, instances)
     f = instances.one(b)
     query = {name: i for i, name in enumerate(instances.query_names)}
     model = {name: j for j, name in enumerate(instances.model_names)}

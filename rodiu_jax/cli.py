@@ -8,15 +8,13 @@ from __future__ import annotations
 import math
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from rodiu_jax.errors import InputError, WorkFailed
-
-if TYPE_CHECKING:
-    pass
 
 
 class _FloatRange(click.FloatRange):
@@ -63,9 +61,13 @@ def _stop(message: str, status: int) -> None:
     sys.exit(status)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="rodiu-jax")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Which LLMs to deploy on which rented GPUs, and how the answer moves.
 
     \b
@@ -78,6 +80,8 @@ def cli() -> None:
     Money is in $ per rental period, delays in ms, memory in GB. Exit status: 0 done, 1 the work failed,
     2 bad usage or bad input.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def _field_help() -> str:
@@ -98,7 +102,8 @@ def _catalog_options(command: Any) -> Any:
             multiple=True,
             metavar="FIELD=VALUE",
             help="Change a field of every scenario after it is drawn: budget=3000, gpu_price*=0.5 or "
-            "'gpu_price[H100_*]*=0.5' (names by pattern). May be repeated; applied in order.",
+            "'gpu_price[H100_*]*=0.5'. The pattern in brackets chooses names along the field's last axis (for "
+            "delay_nominal the GPUs). May be repeated; applied in order.",
         ),
         click.option(
             "--uncertainty",
@@ -146,6 +151,9 @@ def sample(
     """Draw scenarios from a catalogue.
 
     Scenario b depends on the seed and b alone: the first scenarios of a longer run are the same.
+
+    FILE.npz holds one array per field listed below, with a leading axis of scenarios where the field varies, and
+    query_names, model_names, gpu_names (texts) and uncertainty (none, diu or ddu).
     """
     from rodiu_jax.changes import apply_changes, parse_change
     from rodiu_jax.sampling import sample as draw
@@ -166,6 +174,15 @@ def evaluate(instances: Path, plans: Path, output: Path) -> None:
     Columns: plan, instance, feasible, total_cost, rental_cost, storage_cost, delay_cost, unmet_cost ($ per
     period), margin_<constraint> (the family's smallest (limit - value) / limit, negative when broken; inf where
     the plan meets no such constraint) and binding (the tightest constraint).
+
+    \b
+    PLANS.json, as `rodiu solve --plans` writes it:
+      [{"instance": 0,
+        "deployments": [{"model": "Llama-3.1-8B", "gpu": "H100_FP16", "tp": 2}],
+        "routes": [{"query": "Code_Gen", "model": "Llama-3.1-8B", "gpu": "H100_FP16", "share": 0.9}],
+        "unmet": {"Code_Gen": 0.1}}]
+    tp is the number of GPUs; shares are of the query type's traffic; unmet holds what is not served (0 where
+    a type is not named); "instance": null means every scenario.
     """
     from rodiu_jax.evaluation import evaluate as score
     from rodiu_jax.files import write_whole
@@ -181,7 +198,7 @@ def evaluate(instances: Path, plans: Path, output: Path) -> None:
 
 
 class _ManyIndices(click.Command):
-    """Lets ``--index`` take several numbers: ``--index 0 3 5`` as well as ``--index 0 --index 3``."""
+    """Lets ``--index`` take several numbers: ``--index 0 3 5``, ``--index=0 3 5``, ``--index 0 --index 3``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         spread: list[str] = []
@@ -189,7 +206,8 @@ class _ManyIndices(click.Command):
         for argument in args:
             if inside and argument.isdigit() and spread[-1] != "--index":
                 spread.append("--index")
-            inside = argument == "--index" or (inside and argument.isdigit())
+            opens = argument == "--index" or argument.startswith("--index=")
+            inside = opens or (inside and argument.isdigit())
             spread.append(argument)
         return super().parse_args(ctx, spread)
 
@@ -202,12 +220,15 @@ class _ManyIndices(click.Command):
     type=click.IntRange(min=0),
     multiple=True,
     metavar="B ...",
-    help="Scenarios; all by default.",
+    help="Scenarios, such as --index 0 3 5, after FILE.npz; all by default.",
 )
 @click.option("--time-limit", type=_SECONDS, help="Seconds per scenario.")
 @click.option("--gap", type=_GAP, help="Relative gap to stop at (default 1e-6, which counts as optimal).")
 @click.option("--workers", type=_COUNT, help="Processes (default: the cores of this machine).")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list, plans included.")
+@click.option(
+    "--plans", type=_PATH, metavar="FILE.json", help="Write the plans found, for `rodiu evaluate` to read."
+)
 def solve(
     instances: Path,
     indices: tuple[int, ...],
@@ -215,16 +236,24 @@ def solve(
     gap: float | None,
     workers: int | None,
     as_json: bool,
+    plans: Path | None,
 ) -> None:
     """Solve scenarios exactly: cheapest robust plan, its checked cost and a proven lower bound.
 
     \b
     Status: optimal (gap <= 1e-6), gap_limit (stopped at --gap), time_limit (best plan so far), infeasible
     (proven), error (with a message; exit status 1).
+
+    \b
+    --json: one object per scenario with instance, status, objective (the plan's cost, $ per period), bound (proven:
+    no plan costs less), gap ((objective - bound) / objective), costs (total_cost, rental_cost, storage_cost,
+    delay_cost, unmet_cost), plan (as in `rodiu evaluate --help`) and seconds; null where there is none.
     """
     import json
 
+    from rodiu_jax.files import write_whole
     from rodiu_jax.instance import load_instances
+    from rodiu_jax.plan import save_plans
     from rodiu_jax.report.tables import results_table, show
     from rodiu_jax.sweeps.progress import progress
     from solvers.pool import solve_iter
@@ -235,7 +264,8 @@ def solve(
         batch.check_index(b, "--index")
     todo = list(indices) or list(range(batch.size))
     found = []
-    with progress("solve", len(todo)) as bar:
+    # A place that cannot be written is refused before the work.
+    with write_whole(plans) if plans else nullcontext() as file, progress("solve", len(todo)) as bar:
         for result in solve_iter(
             batch,
             todo,
@@ -245,6 +275,8 @@ def solve(
         ):
             found.append(result)
             bar.advance(result.status, result.gap)
+        if file is not None:
+            save_plans([r.plan for r in found if r.plan is not None], file)
     if as_json:
         click.echo(json.dumps([r.to_json() for r in found], indent=1, allow_nan=False))
     else:
@@ -327,9 +359,12 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
 @click.option("--samples", type=_COUNT, help="Scenarios drawn, the same ones at every point (default 4).")
 @_catalog_options
 @click.option(
-    "--method", type=click.Choice(["exact"]), help="exact: HiGHS solves every scenario's robust MILP."
+    "--method",
+    type=click.Choice(["cascade", "bracket", "exact"]),
+    help="cascade (default): brackets in batch, HiGHS where they stay wide, 0.1 % audited; bracket: no HiGHS; "
+    "exact: HiGHS for every scenario.",
 )
-@click.option("--gap", type=_GAP, help="Relative gap to stop at (default 1e-6).")
+@click.option("--gap", type=_GAP, help="Relative gap to prove (default 0.01; exact: 1e-6).")
 @click.option("--time-limit", type=_SECONDS, help="Seconds per scenario.")
 @click.option("--workers", type=_COUNT, help="Processes (default: the cores of this machine).")
 @click.option("--resume", is_flag=True, help="Go on with the sweep that is in DIR.")
@@ -384,4 +419,63 @@ def sweep(
     if failed:
         raise WorkFailed(
             f"{len(failed)} of {len(frame)} scenarios ended with an error; the first: {failed[0]}"
+        )
+
+
+@cli.command()
+@click.argument("instances", type=_PATH, metavar="FILE.npz")
+@click.option("-o", "--output", type=_PATH, required=True, metavar="FILE.parquet", help="Table to write.")
+@click.option(
+    "--plans", type=_PATH, metavar="PLANS.json", help="Write the plans that attain the upper bounds."
+)
+@click.option("--gap", type=_GAP, default=0.01, show_default=True, help="Relative gap to close by branching.")
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+def bound(instances: Path, output: Path, plans: Path | None, gap: float, quiet: bool) -> None:
+    """Bracket scenarios in batch: a certified lower bound and a checked plan each, without an exact solver.
+
+    \b
+    Columns: instance, lower_bound, upper_bound ($ per period), gap (relative to the upper bound), status, the
+    costs of the plan, deployments, nodes and steps (work done). Status: optimal (gap <= 1e-6), gap_limit (closed to
+    --gap), bracket (valid, but wider), infeasible (proven), unknown (no plan found), error.
+    """
+    import math
+
+    import pandas as pd
+
+    from rodiu_jax.files import write_whole
+    from rodiu_jax.instance import load_instances
+    from rodiu_jax.plan import save_plans
+    from rodiu_jax.sweeps.progress import progress
+    from rodiu_jax.verdict import COSTS
+    from solvers.cascade import bracket_results
+
+    batch = load_instances(instances)
+    found = []
+    with progress("bound", batch.size, quiet=quiet) as bar:
+        for result in bracket_results(batch, gap=gap):
+            found.append(result)
+            bar.advance(result.status, result.gap)
+    table = pd.DataFrame(
+        {
+            "instance": [r.instance for r in found],
+            "lower_bound": [r.bound for r in found],
+            "upper_bound": [r.objective for r in found],
+            "gap": [r.gap for r in found],
+            "status": [r.status for r in found],
+            **{name: [(r.costs or {}).get(name, math.nan) for r in found] for name in COSTS},
+            "deployments": [r.plan.summary() if r.plan else None for r in found],
+            "nodes": [r.nodes for r in found],
+            "steps": [r.steps for r in found],
+        }
+    )
+    with write_whole(output) as temporary:
+        table.to_parquet(temporary, index=False)
+    if plans is not None:
+        save_plans([r.plan for r in found if r.plan is not None], plans)
+    counts = ", ".join(f"{n} {status}" for status, n in table["status"].value_counts().items())
+    click.echo(f"{len(table)} rows in {output}: {counts}")
+    failed = [r for r in found if r.status == "error"]
+    if failed:
+        raise WorkFailed(
+            f"{len(failed)} of {len(found)} scenarios: first, {failed[0].instance}: {failed[0].message}"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 _LONGEST_VALUE = 80
@@ -32,5 +34,24 @@ class InputError(ValueError):
         super().__init__(": ".join([*parts, expected]).replace("\n", " "))
 
 
+def nearest(name: object, known: Iterable[str]) -> str:
+    """A hint with the known name that looks most like ``name``; empty where none does."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
 class WorkFailed(RuntimeError):
     """The input was right but the work could not be done (exit status 1)."""
+
+
+class AuditFailed(WorkFailed):
+    """Two proofs about one scenario contradict each other: one of them is wrong, so the work stops.
+
+    Attributes:
+      instance: the scenario's position in the batch.
+      evidence: what both said, as JSON values.
+    """
+
+    def __init__(self, message: str, instance: int, evidence: dict[str, object]) -> None:
+        super().__init__(message)
+        self.instance, self.evidence = instance, evidence

@@ -37,7 +37,7 @@ class Scores(NamedTuple):
 
 
 def _relative(limit: Array, value: Array) -> Array:
-    return (limit - value) / jnp.where(limit > 0, limit, 1.0)
+    return (limit - value) / _scale(limit)
 
 
 def score(fields: Fields, plan: PlanArrays, uncertainty: str) -> Scores:
@@ -208,7 +208,7 @@ def evaluate(plans: Sequence[Plan], instances: Instances) -> pd.DataFrame:
       ``margin_<family>`` for every family of MODEL section 5 (see `rodiu_jax.verdict.Verdict`), ``binding``.
 
     Raises:
-      InputError: a plan names an instance that does not exist.
+      InputError: a plan names an instance that does not exist, or as `rodiu_jax.plan.validate_plan`.
     """
     arrays = plan_arrays(plans, instances)
     everywhere = [p for p, plan in enumerate(plans) if plan.instance is None]

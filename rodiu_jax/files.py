@@ -19,14 +19,19 @@ from rodiu_jax.errors import InputError
 def write_whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is renamed into place, on any failure removed.
 
+    A symbolic link stays, and the file it leads to is written.
+
     Raises:
-      InputError: the folder does not exist or cannot be written.
+      InputError: the folder does not exist or cannot be written, or ``path`` is a pipe or a device.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(path, "", "the name of a file, not of a folder")
+    if path.exists() and not path.is_file():
+        raise InputError(path, "", "a regular file")
+    target = Path(os.path.realpath(path))
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=path.suffix)
     except OSError as error:
         raise InputError(path, "", f"an existing folder that can be written ({error.strerror})") from None
     os.close(handle)
@@ -36,7 +41,7 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp makes private files
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -95,9 +100,19 @@ def read_json(path: str | Path) -> Any:
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """Parse TOML."""
+    text = read_text(path)
     try:
-        return tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(text)
+    except ValueError as error:  # of TOML, or of an integer with thousands of digits
         raise InputError(path, "", f"TOML ({error})") from None
     except RecursionError:
         raise InputError(path, "", "TOML nested less deeply") from None
+
+
+def toml_value(value: str | int | float | list[str] | list[float]) -> str:
+    """A TOML string, number or list of them: JSON's, the delete character escaped too.
+
+    Half of a surrogate pair, which no file can hold, becomes ``?``.
+    """
+    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode("utf-8")
+    return text.replace("\x7f", "\\u007f")

@@ -6,6 +6,7 @@ No JAX here: solver processes load this module and must start fast.
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
-from rodiu_jax.errors import InputError
+from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.files import write_whole
 
 Array: TypeAlias = Any
@@ -201,10 +202,11 @@ class Instances:
         degrees = self.fields.tp_degree.shape[-1]
         return len(self.query_names), len(self.model_names), len(self.gpu_names), degrees
 
-    def axis_names(self, axis: str, b: int = 0) -> tuple[str, ...]:
+    def axis_names(self, axis: str) -> tuple[str, ...]:
         """Names along axis ``I``, ``J``, ``K`` or ``N`` (degrees as text)."""
         if axis == "N":
-            return tuple(str(int(n)) for n in self.one(b).tp_degree)
+            degrees = np.asarray(self.fields.tp_degree)  # the same in every scenario
+            return tuple(str(n) for n in degrees.reshape(-1, degrees.shape[-1])[0].tolist())
         return {"I": self.query_names, "J": self.model_names, "K": self.gpu_names}[axis]
 
     def one(self, b: int) -> Fields:
@@ -321,7 +323,8 @@ def make_instances(
         check_names(gpu_names, "gpu_names", source),
     )
     if unknown := sorted(set(values) - set(FIELD_SPECS)):
-        raise InputError(source, unknown[0], f"only the fields {', '.join(FIELD_SPECS)}")
+        hint = nearest(unknown[0], FIELD_SPECS)
+        raise InputError(source, unknown[0], f"only the fields {', '.join(FIELD_SPECS)}{hint}")
     if missing := [n for n in FIELD_SPECS if n not in values]:
         raise InputError(source, missing[0], "this field, which is missing")
     degrees = np.asarray(values["tp_degree"])
@@ -340,10 +343,11 @@ def make_instances(
     counts = {n: arrays[n].shape[0] for n in sorted(result.batched)}
     if 0 in counts.values():
         raise InputError(source, min(counts, key=lambda n: counts[n]), "at least one scenario", 0)
-    for n, count in counts.items():
-        if count != result.size:
-            first = min(counts)
-            raise InputError(source, n, f"{result.size} scenarios as in {first}", count)
+    if len(set(counts.values())) > 1:
+        usual, _ = Counter(counts.values()).most_common(1)[0]
+        odd = [n for n, count in counts.items() if count != usual]
+        like = next(n for n, count in counts.items() if count == usual)
+        raise InputError(source, ", ".join(odd), f"{usual} scenarios as in {like}", counts[odd[0]])
     return result
 
 

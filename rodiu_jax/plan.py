@@ -117,9 +117,15 @@ def _share(value: Any, source: str | Path, path: str) -> float:
     return float(value)
 
 
-def _name(value: Any, names: Sequence[str], source: str | Path, path: str) -> str:
-    if not isinstance(value, str) or value not in names:
-        raise InputError(source, path, f"one of {', '.join(names)}", value)
+def _text(value: Any, source: str | Path, path: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(source, path, "a name (text)", value)
+    return value
+
+
+def _whole(value: Any, source: str | Path, path: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(source, path, "a whole number", value)
     return value
 
 
@@ -134,47 +140,76 @@ def _index(value: Any, instances: Instances, source: str | Path, path: str) -> i
 def plan_from_json(
     value: Any, instances: Instances, *, source: str | Path = "plan", path: str = "plan"
 ) -> Plan:
-    """Validate one JSON plan against the names and degrees of ``instances``.
+    """Read one JSON plan and validate it against the names and degrees of ``instances``.
 
     Raises:
-      InputError: missing or unknown key, unknown name or degree, negative share, a pair deployed or routed
-        twice, or a share on a pair that is not deployed.
+      InputError: missing or unknown key, wrong type, no such instance, negative share, or as `validate_plan`.
     """
     item = _object(value, "plan", source, path)
-    instance = _index(item["instance"], instances, source, f"{path}.instance")
-    degrees = instances.axis_names("N", instance or 0)
-    deployments: dict[tuple[str, str], Deployment] = {}
+    deployments = []
     for m, entry in enumerate(_list(item["deployments"], source, f"{path}.deployments")):
         at = f"{path}.deployments[{m}]"
         entry = _object(entry, "deployment", source, at)
-        model = _name(entry["model"], instances.model_names, source, f"{at}.model")
-        gpu = _name(entry["gpu"], instances.gpu_names, source, f"{at}.gpu")
-        tp = entry["tp"]
-        if isinstance(tp, bool) or not isinstance(tp, int) or str(tp) not in degrees:
-            raise InputError(source, f"{at}.tp", f"one of {', '.join(degrees)}", tp)
-        if (model, gpu) in deployments:
-            raise InputError(source, at, "each pair deployed once", f"{model} on {gpu}")
-        deployments[model, gpu] = Deployment(model, gpu, tp)
-    routes: dict[tuple[str, str, str], Route] = {}
+        names = {key: _text(entry[key], source, f"{at}.{key}") for key in ("model", "gpu")}
+        deployments.append(Deployment(**names, tp=_whole(entry["tp"], source, f"{at}.tp")))
+    routes = []
     for m, entry in enumerate(_list(item["routes"], source, f"{path}.routes")):
         at = f"{path}.routes[{m}]"
         entry = _object(entry, "route", source, at)
-        query = _name(entry["query"], instances.query_names, source, f"{at}.query")
-        model = _name(entry["model"], instances.model_names, source, f"{at}.model")
-        gpu = _name(entry["gpu"], instances.gpu_names, source, f"{at}.gpu")
-        share = _share(entry["share"], source, f"{at}.share")
-        if (model, gpu) not in deployments:
-            raise InputError(source, at, "a pair that the plan deploys", f"{model} on {gpu}")
-        if (query, model, gpu) in routes:
-            raise InputError(source, at, "each route once", f"{query} to {model} on {gpu}")
-        routes[query, model, gpu] = Route(query, model, gpu, share)
+        names = {key: _text(entry[key], source, f"{at}.{key}") for key in ("query", "model", "gpu")}
+        routes.append(Route(**names, share=_share(entry["share"], source, f"{at}.share")))
     if not isinstance(item["unmet"], dict):
         raise InputError(source, f"{path}.unmet", "an object of query name to share", item["unmet"])
-    unmet = {}
-    for query, share in item["unmet"].items():
-        _name(query, instances.query_names, source, f"{path}.unmet")
-        unmet[query] = _share(share, source, f"{path}.unmet.{query}")
-    return Plan(instance, tuple(deployments.values()), tuple(routes.values()), unmet)
+    unmet = {query: _share(u, source, f"{path}.unmet.{query}") for query, u in item["unmet"].items()}
+    instance = _index(item["instance"], instances, source, f"{path}.instance")
+    plan = Plan(instance, tuple(deployments), tuple(routes), unmet)
+    validate_plan(plan, instances, source=source, path=path)
+    return plan
+
+
+def validate_plan(plan: Plan, instances: Instances, *, source: str | Path = "plan", path: str = "") -> None:
+    """Check that a plan can be meant for ``instances``: its names, its degrees, its routes.
+
+    Whether its shares are any good is a verdict (`rodiu_jax.check`), and so not asked here.
+
+    Args:
+      path: of the plan inside ``source``.
+
+    Raises:
+      InputError: unknown name or degree, a pair deployed or routed twice, or a route on a pair that is not
+        deployed.
+    """
+    inside = f"{path}." if path else ""
+    queries, models, gpus = instances.query_names, instances.model_names, instances.gpu_names
+    degrees = instances.axis_names("N")
+    deployed: set[tuple[str, str]] = set()
+    for m, d in enumerate(plan.deployments):
+        at = f"{inside}deployments[{m}]"
+        _known(d.model, models, source, at, ".model")
+        _known(d.gpu, gpus, source, at, ".gpu")
+        if str(d.tp) not in degrees:
+            raise InputError(source, f"{at}.tp", f"one of {', '.join(degrees)}", d.tp)
+        if (d.model, d.gpu) in deployed:
+            raise InputError(source, at, "each pair deployed once", f"{d.model} on {d.gpu}")
+        deployed.add((d.model, d.gpu))
+    routed: set[tuple[str, str, str]] = set()
+    for m, r in enumerate(plan.routes):
+        at = f"{inside}routes[{m}]"
+        _known(r.query, queries, source, at, ".query")
+        _known(r.model, models, source, at, ".model")
+        _known(r.gpu, gpus, source, at, ".gpu")
+        if (r.model, r.gpu) not in deployed:
+            raise InputError(source, at, "a pair that the plan deploys", f"{r.model} on {r.gpu}")
+        if (r.query, r.model, r.gpu) in routed:
+            raise InputError(source, at, "each route once", f"{r.query} to {r.model} on {r.gpu}")
+        routed.add((r.query, r.model, r.gpu))
+    for name in plan.unmet:
+        _known(name, queries, source, inside, "unmet")
+
+
+def _known(name: str, names: Sequence[str], source: str | Path, at: str, key: str) -> None:
+    if name not in names:
+        raise InputError(source, f"{at}{key}", f"one of {', '.join(names)}", name)
 
 
 def load_plans(path: str | Path, instances: Instances) -> list[Plan]:
@@ -186,6 +221,10 @@ def load_plans(path: str | Path, instances: Instances) -> list[Plan]:
     items = read_json(path)
     if not isinstance(items, list):
         raise InputError(path, "", "a JSON list of plans", items)
+    for p, item in enumerate(items):
+        if isinstance(item, dict) and "plan" in item:
+            hint = "this looks like the output of `rodiu solve --json`: use `rodiu solve --plans`"
+            raise InputError(path, f"[{p}]", f"a plan; {hint}")
     return [plan_from_json(item, instances, source=path, path=f"[{p}]") for p, item in enumerate(items)]
 
 
@@ -200,6 +239,9 @@ def plan_arrays(plans: Sequence[Plan], instances: Instances, *, slots: int | Non
     Args:
       slots: D; by default the smallest power of two, at least 4, that holds every plan, so that plans of
         about the same size share one compiled program.
+
+    Raises:
+      InputError: as `validate_plan`.
     """
     types, _, _, _ = instances.shape
     most = max((len(p.deployments) for p in plans), default=0)
@@ -207,7 +249,7 @@ def plan_arrays(plans: Sequence[Plan], instances: Instances, *, slots: int | Non
     query = {n: i for i, n in enumerate(instances.query_names)}
     model = {n: j for j, n in enumerate(instances.model_names)}
     gpu = {n: k for k, n in enumerate(instances.gpu_names)}
-    shared_degrees = None if "tp_degree" in instances.batched else instances.axis_names("N")
+    degree = {n: t for t, n in enumerate(instances.axis_names("N"))}
     arrays = PlanArrays(
         np.zeros((len(plans), width), np.int32),
         np.zeros((len(plans), width), np.int32),
@@ -216,12 +258,12 @@ def plan_arrays(plans: Sequence[Plan], instances: Instances, *, slots: int | Non
         np.zeros((len(plans), types)),
     )
     for p, plan in enumerate(plans):
-        degrees = shared_degrees or instances.axis_names("N", plan.instance or 0)
+        validate_plan(plan, instances, source=f"plan {p}")
         slot: dict[tuple[str, str], int] = {}
         for s, d in enumerate(plan.deployments):
             slot[d.model, d.gpu] = s
             arrays.model[p, s], arrays.gpu[p, s] = model[d.model], gpu[d.gpu]
-            arrays.degree[p, s] = degrees.index(str(d.tp))
+            arrays.degree[p, s] = degree[str(d.tp)]
         for r in plan.routes:
             arrays.share[p, query[r.query], slot[r.model, r.gpu]] = r.share
         for name, share in plan.unmet.items():

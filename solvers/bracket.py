@@ -22,7 +22,7 @@ from rodiu_jax.check import check_plan
 from rodiu_jax.instance import FIELD_SPECS, Array, Fields, Instances
 from rodiu_jax.plan import Deployment, Plan, Route
 from rodiu_jax.verdict import Verdict
-from solvers.dual import Ascent, Multipliers, ascend, certify, coefficients
+from solvers.dual import Ascent, Multipliers, ascend, certify, coefficients, feasibility
 from solvers.primal import Search, best_shares, first_plan, improve
 from solvers.result import OPTIMAL_GAP, relative_gap
 
@@ -126,6 +126,22 @@ def _bound_nodes(
         return _Bounded(bound, y, weights)
 
     return jax.vmap(one, in_axes=(_axes(batched), 0, None if start is None else 0))(fields, decided, start)
+
+
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs"))
+def _prove_infeasible(
+    fields: Fields, *, controls: Array, uncertainty: str, batched: frozenset[str], pairs: int
+) -> Array:
+    """Whether the dual of the feasibility problem exceeds what any plan can cost."""
+
+    def one(fields: Fields) -> Array:
+        exact, most = feasibility(coefficients(fields, uncertainty))
+        single = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, exact)
+        y, _ = ascend(single, None, pairs, controls)
+        bound, _ = certify(exact, jax.tree.map(lambda a: a.astype(jnp.float64), y))
+        return bound > most * (1.0 + 1e-9)
+
+    return jax.vmap(one, in_axes=(_axes(batched),))(fields)
 
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
@@ -284,18 +300,22 @@ def brackets(
         limited = bool((np.asarray(batch.fields.max_routes) > 0).any())
         effort = replace(effort, search=effort.search._replace(limited=limited))
         best = _deployments(batch, tree.weights, tree.bound, gap, effort)
+        infeasible = _infeasible(batch, best, effort)
+        tree.settle(infeasible[tree.scenario])
         _branch(batch, tree, best, gap, effort)
         plans, verdicts = _plans(batch, best.slot, effort)
     lower = tree.lower()
     tree.settle(np.ones(len(tree.scenario), bool))
     upper = np.array([math.inf if v is None else v.costs["total_cost"] for v in verdicts])
-    lower = np.minimum(lower, upper)
+    lower = np.where(infeasible, math.inf, np.minimum(lower, upper))
     result = []
     for b in range(batch.size):
         verdict = verdicts[b]
         reached = relative_gap(float(lower[b]), float(upper[b]))
         status: BracketStatus
-        if not math.isfinite(lower[b]):
+        if infeasible[b]:
+            status = "infeasible"
+        elif not math.isfinite(lower[b]):
             status = "error"
         elif verdict is None:
             status = "unknown"
@@ -427,13 +447,26 @@ def _named(batch: Instances, b: int, slot: np.ndarray, share: np.ndarray) -> Pla
     )
 
 
+def _infeasible(batch: Instances, best: _Best, effort: Effort) -> np.ndarray:
+    """Which of the scenarios without a deployment provably have none; bool (B,)."""
+    result = np.zeros(batch.size, bool)
+    lost = np.flatnonzero(~np.isfinite(best.cost))
+    if len(lost):
+        ray = effort.root
+        result[lost] = _in_blocks(
+            _prove_infeasible, batch, lost, (), effort.chunk, controls=_controls(ray), pairs=ray.pairs
+        )
+    return result
+
+
 def _branch(batch: Instances, tree: _Tree, best: _Best, gap: float, effort: Effort) -> None:
     """Split the weakest node of every open scenario, round by round, until the target or the limit.
 
     Each child's estimate of w is also read as a deployment, so the plans improve while the bounds rise.
     """
     for _ in range(effort.tree_rounds):
-        target = best.cost - gap * np.abs(best.cost)
+        known = np.isfinite(best.cost)
+        target = np.where(known, best.cost - gap * np.abs(np.where(known, best.cost, 0.0)), math.inf)
         tree.settle(tree.bound >= target[tree.scenario])
         fraction = tree.fraction()
         tree.settle((fraction.max(1, initial=0.0) < _WHOLE) | ~np.isfinite(tree.bound))

@@ -75,6 +75,7 @@ class Coefficients(NamedTuple):
     gamma_delay: Array
     gamma_error: Array
     max_routes: Array  # 0: no limit; only `solvers.primal` looks at it
+    cost_weight: Array  # 1, or almost 0 where only feasibility is asked (`feasibility`)
     decided: Array  # P,N  int8: 1 deployed, -1 not deployed, 0 open (a node of a search tree)
 
 
@@ -184,8 +185,30 @@ def coefficients(fields: Fields, uncertainty: str) -> Coefficients:
         gamma_delay=effective(fields.gamma_delay),
         gamma_error=effective(fields.gamma_error),
         max_routes=routes,
+        cost_weight=jnp.ones_like(fields.budget),
         decided=jnp.zeros(fits.shape, jnp.int8),
     )
+
+
+FEASIBILITY_WEIGHT = 1e-6
+"""What costs count for in the feasibility problem."""
+
+
+def feasibility(c: Coefficients) -> tuple[Coefficients, Array]:
+    """The same constraints with costs counted at `FEASIBILITY_WEIGHT`, and what no plan can cost in that measure.
+
+    A plan's cost is at most the budget, plus every type's largest worst-case delay, plus all penalties. A dual
+    value of the weighted problem above the weighted sum of these therefore proves that there is no plan.
+    """
+    usable = (c.most > 0).any(2)
+    slowest = jnp.where(usable, (c.nominal + c.excess) * c.slowness.max(), 0.0).max(1)
+    most = c.budget + (c.delay_weight * slowest).sum() + c.unmet_cost.sum()
+    weighted = c._replace(
+        cost_weight=FEASIBILITY_WEIGHT * c.cost_weight,
+        delay_weight=FEASIBILITY_WEIGHT * c.delay_weight,
+        unmet_cost=FEASIBILITY_WEIGHT * c.unmet_cost,
+    )
+    return weighted, FEASIBILITY_WEIGHT * most
 
 
 def _ratio(over: Array, under: Array) -> Array:
@@ -196,7 +219,7 @@ def _ratio(over: Array, under: Array) -> Array:
 
 def _reduced_gain(c: Coefficients, y: Multipliers) -> Array:
     """-r[i,t]: what a unit share gains before memory and compute are paid."""
-    fixed = c.base * (1.0 + y.budget) - y.error * c.error_limit - y.delay * c.delay_limit - y.demand
+    fixed = c.base * (c.cost_weight + y.budget) - y.error * c.error_limit - y.delay * c.delay_limit - y.demand
     per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + y.delay_adversary * c.excess)
     fixed = fixed[:, None] + y.error[:, None] * (c.error + y.error_adversary * c.error_excess)
     return -(fixed[:, :, None] + per_ms[:, :, None] * c.slowness[None, None, :])
@@ -225,7 +248,7 @@ def certify(c: Coefficients, y: Multipliers) -> tuple[Array, Array]:
     power, _ = _best_multiplier(gain - y.memory[None] * kv, compute, c.power, c.most)
     _, other = _best_multiplier(gain - power[None] * compute, kv, c.room, c.most)
     paid = jnp.minimum(memory * c.room + then, power * c.power + other)
-    fixed = c.deploy * (1.0 + y.budget) + (y.storage * c.weights)[:, None]
+    fixed = c.deploy * (c.cost_weight + y.budget) + (y.storage * c.weights)[:, None]
     value = jnp.where(c.fits, fixed - paid, _HUGE)
     inside = c.decided > 0
     open_best = jnp.minimum(jnp.where(c.decided < 0, _HUGE, value).min(1), 0.0)
@@ -241,7 +264,7 @@ def certify(c: Coefficients, y: Multipliers) -> tuple[Array, Array]:
         + jnp.abs(y.budget * c.budget)
         + jnp.abs(y.storage * c.storage)
         + jnp.where(used, sizes, 0.0).max(1).sum()
-        + used.any(1).sum() * _gain_magnitude(c, y)
+        + used.any(1).astype(gain.dtype).sum() * _gain_magnitude(c, y)
     )
     types, pairs, degrees = gain.shape
     allowance = (2 * types * degrees + pairs + 32) * jnp.finfo(gain.dtype).eps * magnitude
@@ -251,7 +274,12 @@ def certify(c: Coefficients, y: Multipliers) -> tuple[Array, Array]:
 
 def _gain_magnitude(c: Coefficients, y: Multipliers) -> Array:
     """Sum over types of the largest absolute value of the terms of r, whose cancellation rounding must cover."""
-    fixed = c.base * (1.0 + y.budget) + y.error * c.error_limit + y.delay * c.delay_limit + jnp.abs(y.demand)
+    fixed = (
+        c.base * (c.cost_weight + y.budget)
+        + y.error * c.error_limit
+        + y.delay * c.delay_limit
+        + jnp.abs(y.demand)
+    )
     per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + c.excess) * c.slowness.max()
     usable = (c.most > 0).any(2)
     return (
@@ -322,7 +350,7 @@ def _amortised(c: Coefficients) -> Array:
         ),
     )
     busy = jnp.where(jnp.isfinite(busy), busy, 0.0)  # no room, no need: `most` decides below
-    per_ms = (c.delay_weight[:, None] * (c.nominal + c.excess))[:, :, None] * c.slowness
+    per_ms = (c.delay_weight[:, None] * (c.nominal + c.excess))[:, :, None] * c.slowness[None, None, :]
     cost = c.base[:, None, None] + per_ms + c.deploy[None] * busy
     return jnp.where(c.most > 0, cost, jnp.inf).min(2)
 
@@ -423,7 +451,7 @@ def _smoothed(v: _Iterate, c: Coefficients, u: _Scale, heat: Array) -> tuple[Arr
     gain = _reduced_gain(c, y._replace(error_adversary=held(v.psi))) - moving[:, :, None]
     gain = gain - y.memory[None] * c.kv[:, :, None] - y.compute[None] * c.compute[:, None, None]
     carried = (c.most * heat * jax.nn.softplus(gain / heat)).sum(0)
-    value = c.deploy * (1.0 + y.budget) + (y.storage * c.weights)[:, None]
+    value = c.deploy * (c.cost_weight + y.budget) + (y.storage * c.weights)[:, None]
     value = jnp.where(c.fits, value - y.memory * c.room - y.compute * c.power - carried, _HUGE)
     inside = c.decided > 0
     choices = jnp.where(c.decided < 0, -_HUGE, -value / heat)
@@ -509,7 +537,8 @@ def ascend(
             xi=up.xi - _price_of_budget(up.xi, part.gamma_delay),
             psi=up.psi - _price_of_budget(up.psi, part.gamma_error),
         )
-        move, memory = adam.update(up, memory)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the integer step number
+            move, memory = adam.update(up, memory)
         v = jax.tree.map(lambda a, m: a + size * m, v, move)
         kept = jax.tree.map(lambda a: jnp.maximum(a, 0.0), v)._replace(
             demand=v.demand,

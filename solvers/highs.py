@@ -63,14 +63,14 @@ def run_highs(
     formulation: Formulation,
     *,
     relax: bool = False,
-    start: np.ndarray | None = None,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
     **options: float | int | str,
 ) -> Answer:
     """Solve a formulation on one thread.
 
     Args:
       relax: drop the integrality (LP relaxation).
-      start: columns of a feasible point to start a MILP from.
+      start: positions and values of columns of a feasible point to start a MILP from; HiGHS finds the others.
       options: HiGHS options by name; a refused one raises.
 
     Raises:
@@ -98,9 +98,8 @@ def run_highs(
         model.integrality_ = [kinds[int(whole)] for whole in formulation.integer]
     _require(solver.passModel(model), "the model")
     if start is not None and mip:
-        point = highspy.HighsSolution()
-        point.col_value = start.tolist()
-        _require(solver.setSolution(point), "the starting point")
+        positions, values = start[0].astype(np.int32), start[1].astype(np.float64)
+        _require(solver.setSolution(len(positions), positions, values), "the starting point")
     solver.run()
     info = solver.getInfo()
     feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
@@ -130,11 +129,21 @@ def route(
     return None if answer.columns is None else to_plan(instances, b, formulation, answer.columns)
 
 
-def _serve_nothing(formulation: Formulation, types: int) -> np.ndarray:
-    """Columns of the plan that serves nothing; feasible when the unmet share is not capped."""
-    columns = np.zeros(len(formulation.cost))
-    columns[formulation.first_unmet : formulation.first_unmet + types] = 1.0
-    return columns
+def _starting_point(
+    instances: Instances, formulation: Formulation, plan: Plan | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The deployment of ``plan``, or without one the point that serves nothing (feasible when nothing is capped)."""
+    if plan is None:
+        columns = np.zeros(len(formulation.cost))
+        columns[formulation.first_unmet : formulation.first_unmet + formulation.types] = 1.0
+        return np.arange(len(columns)), columns
+    degrees = instances.axis_names("N")
+    wanted = {
+        (instances.model_names.index(d.model), instances.gpu_names.index(d.gpu), degrees.index(str(d.tp)))
+        for d in plan.deployments
+    }
+    deployed = np.array([tuple(t) in wanted for t in formulation.triple.tolist()], dtype=np.float64)
+    return np.arange(len(deployed)), deployed
 
 
 def _proven_infeasible(instances: Instances, b: int, time_limit: float) -> bool:
@@ -150,7 +159,12 @@ def _proven_infeasible(instances: Instances, b: int, time_limit: float) -> bool:
 
 
 def solve_instance(
-    instances: Instances, b: int, *, gap: float = OPTIMAL_GAP, time_limit: float = math.inf
+    instances: Instances,
+    b: int,
+    *,
+    gap: float = OPTIMAL_GAP,
+    time_limit: float = math.inf,
+    start: Plan | None = None,
 ) -> Result:
     """Solve scenario ``b`` to a relative gap.
 
@@ -160,22 +174,26 @@ def solve_instance(
     Args:
       gap: relative gap (objective - bound) / objective to stop at; at most `OPTIMAL_GAP` counts as optimal.
       time_limit: seconds for HiGHS.
+      start: a good plan to start from; it changes the time, not what is proven.
 
     Returns:
       A result; anything unexpected is its status ``error`` with a message, never an exception.
     """
     began = time.perf_counter()
     try:
-        result = _solve(instances, b, gap, time_limit)
+        result = _solve(instances, b, gap, time_limit, start)
     except SolverFailed as failure:
         result = Result(b, "error", message=str(failure))
     return Result(**{**vars(result), "seconds": time.perf_counter() - began})
 
 
-def _solve(instances: Instances, b: int, gap: float, time_limit: float) -> Result:
+def _solve(instances: Instances, b: int, gap: float, time_limit: float, plan: Plan | None) -> Result:
     f = instances.one(b)
     formulation = build(instances, b)
-    start = _serve_nothing(formulation, len(instances.query_names)) if f.unmet_cap >= 1.0 else None
+    usable = plan if f.max_routes == 0 else None  # a start without the route binaries would cost a search
+    start = None
+    if usable is not None or f.unmet_cap >= 1.0:
+        start = _starting_point(instances, formulation, usable)
     # Half the gap is left for the difference between HiGHS's objective and the plan's checked cost.
     answer = run_highs(formulation, start=start, mip_rel_gap=gap / 2, mip_abs_gap=0.0, time_limit=time_limit)
     kind = highspy.HighsModelStatus

@@ -14,7 +14,9 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 
+from rodiu_jax.errors import InputError
 from rodiu_jax.instance import Instances
+from rodiu_jax.plan import Plan
 from solvers.highs import solve_instance
 from solvers.result import OPTIMAL_GAP, Result
 
@@ -32,6 +34,7 @@ def solve(
     gap: float = OPTIMAL_GAP,
     time_limit: float = math.inf,
     workers: int | None = None,
+    starts: Sequence[Plan | None] | None = None,
 ) -> list[Result]:
     """Solve scenarios exactly; results are in the order of ``indices`` and do not depend on ``workers``.
 
@@ -42,11 +45,13 @@ def solve(
       gap: relative optimality gap to stop at.
       time_limit: seconds per scenario.
       workers: processes; the number of usable cores by default.
+      starts: per index a plan to start from, or None.
 
     Raises:
-      InputError: an index that does not exist.
+      InputError: an index that does not exist, a gap outside [0, 1], a time limit or workers not positive.
     """
-    return list(solve_iter(instances, indices, gap=gap, time_limit=time_limit, workers=workers))
+    results = solve_iter(instances, indices, gap=gap, time_limit=time_limit, workers=workers, starts=starts)
+    return list(results)
 
 
 def solve_iter(
@@ -56,6 +61,7 @@ def solve_iter(
     gap: float = OPTIMAL_GAP,
     time_limit: float = math.inf,
     workers: int | None = None,
+    starts: Sequence[Plan | None] | None = None,
 ) -> Iterator[Result]:
     """As `solve`, yielding each result as soon as it and those before it are there.
 
@@ -64,6 +70,26 @@ def solve_iter(
     todo = list(range(instances.size)) if indices is None else [int(b) for b in indices]
     for b in todo:
         instances.check_index(b)
+    if not 0 <= gap <= 1:
+        raise InputError("solve", "gap", "a number from 0 to 1", gap)
+    if not time_limit > 0:
+        raise InputError("solve", "time_limit", "seconds > 0", time_limit)
+    if workers is not None and workers < 1:
+        raise InputError("solve", "workers", "a whole number >= 1", workers)
+    plans: list[Plan | None] = [None] * len(todo) if starts is None else list(starts)
+    if len(plans) != len(todo):
+        raise InputError("solve", "starts", f"{len(todo)} plans or None, one per index", len(plans))
+    return _solved(instances, todo, plans, gap, time_limit, workers)
+
+
+def _solved(
+    instances: Instances,
+    todo: list[int],
+    starts: list[Plan | None],
+    gap: float,
+    time_limit: float,
+    workers: int | None,
+) -> Iterator[Result]:
     if not todo:
         return
     count = min(workers or usable_cores(), len(todo))
@@ -79,7 +105,7 @@ def solve_iter(
                     for p in range(position, min(len(todo), position + ahead)):
                         if p not in waiting:
                             one = instances.take([todo[p]])
-                            waiting[p] = pool.submit(_solve_one, one, todo[p], gap, time_limit)
+                            waiting[p] = pool.submit(_solve_one, one, todo[p], gap, time_limit, starts[p])
                     result = waiting.pop(position).result()
                     break
                 except BrokenProcessPool:
@@ -98,9 +124,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _solve_one(one: Instances, b: int, gap: float, time_limit: float) -> Result:
+def _solve_one(one: Instances, b: int, gap: float, time_limit: float, start: Plan | None) -> Result:
     """In a worker: ``one`` holds scenario ``b`` alone."""
-    result = solve_instance(one, 0, gap=gap, time_limit=time_limit)
+    try:
+        result = solve_instance(one, 0, gap=gap, time_limit=time_limit, start=start)
+    except Exception as error:  # whatever it is, the other scenarios go on
+        result = Result(0, "error", message=f"{type(error).__name__}: {error}")
     plan = result.plan and type(result.plan)(**{**vars(result.plan), "instance": b})
     return Result(**{**vars(result), "instance": b, "plan": plan})
 

@@ -54,7 +54,7 @@ def routing(c: Coefficients, slot: Array, allowed: Array) -> Routing:
     types, slots = allowed.shape
     used = slot >= 0
     pair, degree = jnp.maximum(slot, 0) // degrees, jnp.maximum(slot, 0) % degrees
-    ms = (c.nominal + jnp.minimum(c.gamma_delay, 1.0) * c.excess)[:, pair] * c.slowness[degree]
+    ms = (c.nominal + jnp.minimum(c.gamma_delay, 1.0) * c.excess)[:, pair] * c.slowness[degree][None, :]
     errors = (c.error + jnp.minimum(c.gamma_error, 1.0) * c.error_excess)[:, pair]
     room, power = jnp.where(used, c.room[pair, degree], 0.0), jnp.where(used, c.power[pair, degree], 0.0)
     fixed = jnp.where(used, c.deploy[pair, degree], 0.0).sum()
@@ -126,7 +126,7 @@ def interior_point(program: Routing, iterations: int) -> tuple[Point, Array]:
         dual_residual = cost + rows.T @ p.price - p.bound
         primal_residual = rows @ p.x + p.slack - limit
         gap = (p.slack @ p.price + p.x @ p.bound) / count
-        curvature = (rows.T * (p.price / p.slack)) @ rows + jnp.diag(p.bound / p.x)
+        curvature = (rows.T * (p.price / p.slack)[None, :]) @ rows + jnp.diag(p.bound / p.x)
         factor = jnp.linalg.cholesky(curvature + 1e-13 * jnp.eye(len(cost), dtype=cost.dtype))
 
         def direction(on_rows: Array, on_bounds: Array) -> Point:
@@ -184,7 +184,7 @@ def route_cost(c: Coefficients, slot: Array, iterations: int, limited: bool) -> 
         before = (share[:, None, :] > share[:, :, None]) | (
             (share[:, None, :] == share[:, :, None]) & first[None]
         )
-        kept = before.sum(-1) < jnp.where(c.max_routes > 0, c.max_routes, slots)
+        kept = before.sum(-1).astype(c.base.dtype) < jnp.where(c.max_routes > 0, c.max_routes, slots)
         program = routing(c, slot, kept)
         point, residual = interior_point(program, iterations)
     cost = program.fixed + program.money * (program.cost @ point.x)
@@ -244,12 +244,12 @@ def first_deployments(c: Coefficients, weights: Array, slots: int) -> Array:
     size = jnp.where(c.power > 0, c.power / one_gpu, 1.0)
     gpus = (weights * size).sum(1, keepdims=True)
     enough = (size >= 0.75 * gpus) & c.fits
-    holding = jnp.where(enough.any(1), jnp.argmax(enough, axis=1), degrees - 1)
     likeliest = jnp.argmax(jnp.where(c.fits, weights, -1.0), axis=1)
+    holding = jnp.where(enough.any(1), jnp.argmax(enough, axis=1), likeliest)
     mass, pair = jax.lax.top_k(jnp.where(c.fits.any(1), weights.sum(1), -1.0), slots)
     return jnp.stack(
         [
-            jnp.where(mass >= least, pair * degrees + degree[pair], -1)
+            jnp.where(mass >= least, pair * degrees + degree[pair].astype(pair.dtype), -1)
             for least in _THRESHOLDS
             for degree in (likeliest, holding)
         ]
@@ -282,7 +282,7 @@ def _neighbours(c: Coefficients, slot: Array, value: Array, pool: Array, tried: 
     """
     slots, degrees = len(slot), c.deploy.shape[1]
     flat = value.reshape(-1)
-    triple = jnp.arange(len(flat))
+    triple = jnp.arange(len(flat), dtype=slot.dtype)
     empty = slot < 0
     own = jnp.where(empty, 0.0, flat[jnp.maximum(slot, 0)])
     change = jnp.where(c.fits.reshape(-1)[None, :], flat[None, :] - own[:, None], jnp.inf)
@@ -302,7 +302,8 @@ def _neighbours(c: Coefficients, slot: Array, value: Array, pool: Array, tried: 
         score, chosen = jax.lax.top_k(-kind.reshape(-1), min(count, kind.size))
         which, new = chosen // kind.shape[1], chosen % kind.shape[1]
         new = jnp.where(new == len(flat), -1, new).astype(slot.dtype)
-        moved = jnp.where(jnp.arange(slots)[None, :] == which[:, None], new[:, None], slot[None, :])
+        at = jnp.arange(slots, dtype=which.dtype)[None, :] == which[:, None]
+        moved = jnp.where(at, new[:, None], slot[None, :])
         result.append(jnp.where(jnp.isfinite(score)[:, None], moved, slot[None, :]))
     smaller = jnp.where(here & (step == -1), change, jnp.inf)
     further = jnp.where(wanted & c.fits.reshape(-1), flat, jnp.inf)
@@ -312,12 +313,14 @@ def _neighbours(c: Coefficients, slot: Array, value: Array, pool: Array, tried: 
 
 def _split(slot: Array, smaller: Array, further: Array, count: int) -> Array:
     """Each triple made smaller, with each of the ``count`` best further triples; changes of V as above."""
-    shrunk = jnp.argmin(smaller, axis=1)
+    shrunk = jnp.argmin(smaller, axis=1).astype(slot.dtype)
     possible = jnp.isfinite(smaller.min(1))
     score, extra = jax.lax.top_k(-further, min(count, len(further)))
-    order = jnp.arange(len(slot))
+    order = jnp.arange(len(slot), dtype=slot.dtype)
     moved = jnp.where(order[:, None] == order[None, :], shrunk[:, None], slot[None, :])
-    moved = jnp.where((order == jnp.argmax(slot < 0))[None, None, :], extra[None, :, None], moved[:, None, :])
+    first_empty = order == jnp.argmax(slot < 0).astype(slot.dtype)
+    extra = extra.astype(slot.dtype)
+    moved = jnp.where(first_empty[None, None, :], extra[None, :, None], moved[:, None, :])
     good = possible[:, None] & jnp.isfinite(score)[None, :] & (slot < 0).any()
     return jnp.where(good[:, :, None], moved, slot[None, None, :]).reshape(-1, len(slot)).astype(slot.dtype)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from rodiu_jax.plan import Plan
 
-Status = Literal["optimal", "gap_limit", "time_limit", "infeasible", "error"]
+Status = Literal["optimal", "gap_limit", "time_limit", "bracket", "infeasible", "unknown", "error"]
 
 OPTIMAL_GAP = 1e-6
 """Relative gap at or below which a result may call itself ``optimal``."""
@@ -21,12 +21,16 @@ class Result:
     Attributes:
       instance: the scenario.
       status: ``optimal`` (gap <= `OPTIMAL_GAP`), ``gap_limit`` (stopped at the gap asked for), ``time_limit``,
-        ``infeasible`` (proven: no plan exists) or ``error`` (``message`` says why). Never optimistic.
+        ``bracket`` (a valid bracket, wider than asked), ``infeasible`` (proven: no plan exists), ``unknown``
+        (no plan found, infeasibility not proven) or ``error`` (``message`` says why). Never optimistic.
       objective: total cost in $ per period of ``plan`` as the independent checker computes it; inf without one.
       bound: proven lower bound in $ per period; -inf where nothing is proven, inf when infeasible.
       costs: ``total_cost``, ``rental_cost``, ``storage_cost``, ``delay_cost``, ``unmet_cost`` of the plan.
       plan: a plan that the independent checker accepted, or None.
       seconds: wall time spent.
+      method: what proved it: ``exact`` (HiGHS), ``bracket`` (dual ascent and branching on the device), or
+        ``bracket+exact``.
+      nodes, steps: nodes bounded on the device and ascent steps spent on them.
     """
 
     instance: int
@@ -37,6 +41,9 @@ class Result:
     plan: Plan | None = None
     seconds: float = math.nan
     message: str = ""
+    method: str = "exact"
+    nodes: int = 0
+    steps: int = 0
 
     @property
     def gap(self) -> float:

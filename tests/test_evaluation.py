@@ -253,15 +253,11 @@ def test_other_counts_compile_nothing(batch):
     assert module._score_block._cache_size() == compiled
 
 
-def test_degrees_that_differ_between_scenarios():
-    # Either the batch or a plan for all of it is refused, or every scenario means the same number of GPUs.
-    degrees = np.array([[1, 2, 8], [1, 4, 8]])
+def test_degrees_that_differ_between_scenarios_are_no_batch():
+    # A plan for all scenarios names degrees, so they must mean the same number of GPUs in each.
+    with pytest.raises(InputError, match="the same degrees in every scenario"):
+        random_instances(0, (1, 1, 1, 3), batch=2, tp_degree=np.array([[1, 2, 8], [1, 4, 8]]))
+    alike = random_instances(0, (1, 1, 1, 3), batch=2, tp_degree=np.array([[1, 2, 8], [1, 2, 8]]))
     plan = Plan(None, (Deployment("m0", "g0", 2),), (), {"q0": 1.0})
-    try:
-        instances = random_instances(
-            0, (1, 1, 1, 3), batch=2, tp_degree=degrees, gpu_price=[1.0], rental_hours=1.0
-        )
-        rental = evaluate([plan], instances)["rental_cost"].tolist()
-    except InputError:
-        return
-    assert rental == [2.0, 2.0]
+    expected = [check_plan(plan, alike, b).costs["rental_cost"] for b in range(2)]
+    assert evaluate([plan], alike)["rental_cost"].tolist() == pytest.approx(expected)

@@ -2,11 +2,12 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from rodiu_jax.errors import InputError
-from rodiu_jax.files import read_json, read_text, read_toml, write_text, write_whole
+from rodiu_jax.files import read_json, read_text, read_toml, toml_value, write_text, write_whole
 
 
 def test_writes_and_replaces(tmp_path):
@@ -100,3 +101,40 @@ def test_missing_file_and_folder(tmp_path, read):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(InputError, match="a readable file"):
             read(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_pipes_and_devices_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null")):
+        before = path.stat().st_ino
+        with pytest.raises(InputError, match="expected a regular file"):
+            write_text(path, "text")
+        assert path.stat().st_ino == before
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_links_are_followed(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link.txt").symlink_to("far/real.txt")
+    for text in ("new", "again"):
+        write_text(tmp_path / "link.txt", text)
+        assert (tmp_path / "link.txt").is_symlink()
+        assert (tmp_path / "far" / "real.txt").read_text() == text
+    assert os.listdir(tmp_path / "far") == ["real.txt"]
+
+
+def test_toml_with_an_endless_integer(tmp_path):
+    (tmp_path / "a.toml").write_text("n = " + "9" * 5000)
+    with pytest.raises(InputError, match=r"a.toml: expected TOML \(.*digits"):
+        read_toml(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize("value", ["", 'a"b\\c', "\x7f\x00\n\tü", 3, 1e-9, 1e300, ["\x7f", "b"], [0.5, 1.0]])
+def test_toml_values_read_back(tmp_path, value):
+    write_text(tmp_path / "a.toml", f"v = {toml_value(value)}\n")
+    assert read_toml(tmp_path / "a.toml") == {"v": value}
+
+
+def test_toml_of_half_a_surrogate_pair():
+    assert toml_value("a\ud800") == '"a?"'

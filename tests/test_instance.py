@@ -204,7 +204,15 @@ BAD_FIELDS = {
     ),
     "no degrees": (_with("tp_degree", []), r"tp_degree: got \(0,\), expected"),
     "speed 0": (_with("tp_speedup", [1, 0]), r"tp_speedup\[1\]: got 0.0, expected finite numbers > 0"),
-    "batches differ": (_with("budget", [1.0] * 4), r"expected \d scenarios as in "),
+    "batches differ": (_with("budget", [1.0] * 4), r": budget: got 4, expected 3 scenarios as in "),
+    "first batch differs": (
+        lambda a: a.update(arrival_rate=a["arrival_rate"][:1], unmet_cap=np.zeros(1)),
+        r": arrival_rate, unmet_cap: got 1, expected 3 scenarios as in ",
+    ),
+    "misspelt field": (
+        _with("bugdet", 1.0),
+        r"bugdet: expected only the fields .* \(did you mean budget\?\)",
+    ),
     "empty batch": (_with("budget", np.zeros(0)), r"budget: got 0, expected at least one scenario"),
     "text": (_with("budget", ["5000"]), r"budget: got '<U4', expected an array of real numbers"),
     "complex": (_with("budget", 1j), r"budget: got 'complex128', expected an array of real numbers"),

@@ -7,8 +7,19 @@ import numpy as np
 import pytest
 
 from bench.numpy_evaluator import dense_plan
+from rodiu_jax.check import check_plan
 from rodiu_jax.errors import InputError
-from rodiu_jax.plan import Deployment, Plan, Route, load_plans, plan_arrays, plan_from_json, save_plans
+from rodiu_jax.evaluation import evaluate
+from rodiu_jax.plan import (
+    Deployment,
+    Plan,
+    Route,
+    load_plans,
+    plan_arrays,
+    plan_from_json,
+    save_plans,
+    validate_plan,
+)
 from tests.oracles.instances import random_instances, random_plan
 
 INSTANCES = random_instances(0, (2, 2, 3, 2), batch=4)
@@ -149,6 +160,45 @@ def test_bad_files(tmp_path, text, message):
     path = tmp_path / "plans.json"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
+        load_plans(path, INSTANCES)
+
+
+_PAIR, _ROUTE = Deployment("m0", "g0", 1), Route("q0", "m0", "g0", 1.0)
+BAD_OBJECTS = {
+    "degree": (
+        Plan(0, (Deployment("m0", "g0", 3),), (), {}),
+        r"deployments\[0\].tp: got 3, expected one of 1, 2",
+    ),
+    "degree is a truth value": (Plan(0, (Deployment("m0", "g0", True),), (), {}), r"tp: got True"),
+    "model": (Plan(0, (Deployment("m9", "g0", 1),), (), {}), r"deployments\[0\].model: got 'm9'"),
+    "GPU": (Plan(0, (Deployment("m0", "g9", 1),), (), {}), r"deployments\[0\].gpu: got 'g9'"),
+    "pair twice": (Plan(0, (_PAIR, _PAIR), (), {}), r"deployments\[1\]: got 'm0 on g0', expected each pair"),
+    "query": (Plan(0, (_PAIR,), (Route("q9", "m0", "g0", 1.0),), {}), r"routes\[0\].query: got 'q9'"),
+    "not deployed": (
+        Plan(0, (), (_ROUTE,), {}),
+        r"routes\[0\]: got 'm0 on g0', expected a pair that the plan",
+    ),
+    "route twice": (Plan(0, (_PAIR,), (_ROUTE, _ROUTE), {}), r"routes\[1\]: got 'q0 to m0 on g0'"),
+    "unmet": (Plan(0, (), (), {"q9": 1.0}), r"unmet: got 'q9', expected one of q0, q1"),
+}
+
+
+@pytest.mark.parametrize(("plan", "message"), BAD_OBJECTS.values(), ids=BAD_OBJECTS.keys())
+def test_plans_made_in_python_are_refused_alike(plan, message):
+    for refuse in (
+        lambda: validate_plan(plan, INSTANCES),
+        lambda: check_plan(plan, INSTANCES, 0),
+        lambda: plan_arrays([plan], INSTANCES),
+        lambda: evaluate([plan], INSTANCES),
+    ):
+        with pytest.raises(InputError, match=message):
+            refuse()
+
+
+def test_solutions_are_told_from_plans(tmp_path):
+    path = tmp_path / "plans.json"
+    path.write_text(json.dumps([{"instance": 0, "status": "optimal", "plan": GOOD}]))
+    with pytest.raises(InputError, match=r"\[0\]: expected a plan; .* `rodiu solve --plans`"):
         load_plans(path, INSTANCES)
 
 

@@ -102,7 +102,7 @@ def test_killed_worker_is_replaced_and_its_scenario_done_again(batch):
     assert_no_workers()
 
 
-def _fatal_for_scenario_1(one, b, gap, time_limit):
+def _fatal_for_scenario_1(one, b, gap, time_limit, start):
     """In a worker: scenario 1 takes its process down while its neighbours are still busy."""
     if b == 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -117,7 +117,7 @@ def test_scenario_that_kills_its_worker_loses_no_neighbour(batch, monkeypatch):
     assert "died" in results[1].message
 
 
-def _busy_after_the_first(one, b, gap, time_limit):
+def _busy_after_the_first(one, b, gap, time_limit, start):
     """In a worker: every scenario but the first takes longer than a test may."""
     time.sleep(60.0 * (b > 0))
     return Result(b, "infeasible")

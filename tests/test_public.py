@@ -12,6 +12,11 @@ def test_every_public_name_is_a_function_or_class_every_time():
             assert callable(getattr(rodiu_jax, name)), name
 
 
+def test_device_mathematics_is_no_public_name():
+    assert "worst_case" not in dir(rodiu_jax)
+    assert not hasattr(rodiu_jax, "worst_case")
+
+
 def test_importing_is_quiet_light_and_changes_no_setting():
     code = (
         "import sys, rodiu_jax; assert not {'jax', 'numpy', 'pandas'} & set(sys.modules); "

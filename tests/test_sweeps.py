@@ -1,5 +1,6 @@
 """Sweeps: specs and their faults, the grid of scenarios, and a store that survives every kind of end."""
 
+import json
 import math
 import os
 import re
@@ -47,7 +48,7 @@ def answer(fields, b: int) -> Result:
     return Result(b, "gap_limit", total, 0.99 * total, {"total_cost": total, **costs}, plan, 0.25)
 
 
-def fake(instances, *, gap, time_limit, workers):
+def fake(instances, *, gap, time_limit, workers, audited):
     """Answers at once; one scenario in seven has no plan."""
     for b in range(instances.size):
         fields = instances.one(b)
@@ -117,7 +118,7 @@ def test_presets_are_those_of_the_model(name, factors):
     preset = load_spec(name)
     assert preset.name == name
     assert preset.question.endswith("?")
-    assert (preset.catalog, preset.uncertainty, preset.method) == ("seed", "ddu", "exact")
+    assert (preset.catalog, preset.uncertainty, preset.method) == ("seed", "ddu", "cascade")
     assert preset.columns == tuple(factors)
     for factor, hundredths in zip(preset.factors, factors.values(), strict=True):
         assert factor.names is None
@@ -202,7 +203,7 @@ GOOD = {"field": "budget", "scale": [1.0]}
         ({"gap": 2}, r"gap: got 2"),
         ({"name": ""}, r"name: got ''"),
         ({"uncertainty": "dud"}, r"uncertainty: got 'dud', expected none or diu or ddu"),
-        ({"method": "guess"}, r"method: got 'guess', expected one of exact"),
+        ({"method": "guess"}, r"method: got 'guess', expected one of cascade, bracket, exact"),
         ({"set": ["budget"]}, r"set\[0\]: got 'budget', expected FIELD=VALUE"),
         ({"set": "budget=3"}, r"set: got 'budget=3'"),
     ],
@@ -243,7 +244,7 @@ def test_bad_specs(changes, message):
         ),
         (
             {"factors": [{"field": "tp_degree", "value": [2]}]},
-            r"factors\[0\]\.value\[0\]: got 2.0, .*increasing",
+            r"factors\[0\]\.field: got 'tp_degree', expected another field: the degrees are the same",
         ),
         ({"set": ["unmet_cap*=2"]}, r"unmet_cap.*got 2.0"),
         ({"catalog": "seeed"}, r"catalog: got 'seeed', .*did you mean seed\?"),
@@ -340,7 +341,7 @@ def test_rows(tmp_path):
     assert rows["point"].tolist() == list(range(6)) * 3
     assert rows["gpu_price"].tolist() == [0.5, 0.5, 1.0, 1.0, 2.0, 2.0] * 3
     assert rows["budget"].tolist() == [100.0, 2000.0] * 9
-    assert (rows["method"] == "fake").all()
+    assert (rows["method"] == "exact").all()
     drawn = sample("seed", n=3)
     for r, row in rows.iterrows():
         fields = drawn.one(int(row["sample"]))
@@ -390,13 +391,21 @@ def test_an_infeasible_scenario_has_no_infinite_numbers(tmp_path, monkeypatch):
 
 def test_options_reach_the_method(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setitem(METHODS, "fake", lambda i, **options: seen.append(options) or fake(i, **options))
+    audits = []
+
+    def watching(instances, *, audited, **options):
+        audits.append(audited)
+        seen.append(options)
+        return fake(instances, audited=audited, **options)
+
+    monkeypatch.setitem(METHODS, "fake", watching)
     run(tmp_path / "a", gap=0.02, time_limit=7.0, workers=3)
     run(tmp_path / "b")
     assert seen == [
         {"gap": 0.02, "time_limit": 7.0, "workers": 3},
         {"gap": 1e-6, "time_limit": math.inf, "workers": None},
     ]
+    assert all(a.sum() == 1 for a in audits), "a small sweep audits one scenario"
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 6, 7, 17])
@@ -560,6 +569,37 @@ def test_a_stranger_among_the_parts_is_named(tmp_path):
         run(tmp_path, resume=True)
 
 
+def test_a_part_without_a_column_is_named(tmp_path):
+    run(tmp_path)
+    (name,) = parts(tmp_path)
+    path = tmp_path / "scenarios" / name
+    pd.read_parquet(path).drop(columns="gap").to_parquet(path, index=False)
+    with pytest.raises(InputError, match=rf"{name}: expected a part of this sweep; .*no column gap"):
+        read_rows(tmp_path)
+
+
+def test_other_words_in_the_catalogue_and_a_manifest_without_runs_still_resume(tmp_path):
+    catalog = tmp_path / "mine.toml"
+    text = '[catalog]\nname = "mine"\nextends = "seed"\n[quantity.budget]\nnote = "{}"\n{}'
+    catalog.write_text(text.format("before", ""))
+    out = tmp_path / "out"
+    first = run(out, catalog=str(catalog))
+    catalog.write_text(text.format("after", ""))
+    (out / "manifest.json").write_text(
+        json.dumps({"catalog_sha256": json.loads((out / "manifest.json").read_text())["catalog_sha256"]})
+    )
+    pd.testing.assert_frame_equal(run(out, catalog=str(catalog), resume=True), first)
+    assert len(json.loads((out / "manifest.json").read_text())["runs"]) == 1
+    catalog.write_text(text.format("after", "each = 1\n"))
+    with pytest.raises(InputError, match="catalog_sha256"):
+        run(out, catalog=str(catalog), resume=True)
+
+
+def test_a_name_with_the_delete_character_reads_back(tmp_path):
+    run(tmp_path, spec(name="a\x7fb", set=["budget*=1"]))
+    assert load_spec(tmp_path / "spec.toml").name == "a\x7fb"
+
+
 def test_two_writers_are_refused(tmp_path, monkeypatch):
     def nested(instances, **options):
         with pytest.raises(InputError, match="no other sweep is writing now"):
@@ -595,7 +635,6 @@ def test_a_full_disk_keeps_the_finished_parts(tmp_path, monkeypatch):
 
 
 def test_the_manifest_says_how_it_was_made(tmp_path, monkeypatch):
-    import json
 
     import jax
 
@@ -664,6 +703,20 @@ def test_progress_is_one_line_where_nobody_watches(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_progress_where_nobody_watches_is_a_line_now_and_then(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    for quiet in (True, False):
+        with progress("long", 100, done=10, quiet=quiet) as bar:
+            for _ in range(14):
+                now[0] += 5.0
+                bar.advance("optimal", 1e-7)
+    assert capsys.readouterr().err.splitlines() == [
+        "long: 16 of 100, 0.2/s, 0:07:00 left",
+        "long: 22 of 100, 0.2/s, 0:06:30 left",
+    ]
+
+
 def test_progress_in_a_terminal(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
@@ -681,8 +734,6 @@ def test_progress_in_a_terminal(monkeypatch, capsys):
 
 def test_solved_exactly_from_the_sampler_to_the_table(tmp_path):
     """The real sampler and solver; every stored plan is checked again by name, and the bracket holds."""
-    import json
-
     from rodiu_jax.check import check_plan
     from rodiu_jax.plan import plan_from_json
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from rodiu_jax.catalog.quantities import Catalog, Draws
-from rodiu_jax.catalog.schema import Axis, CatalogFile, Comparison, Contradiction, Example, Measure, nearest
-from rodiu_jax.errors import InputError
+from rodiu_jax.catalog.schema import Axis, CatalogFile, Comparison, Contradiction, Example, Measure
+from rodiu_jax.errors import InputError, nearest
 
 _Claim = TypeVar("_Claim", Comparison, Example, Contradiction)
 

@@ -22,8 +22,8 @@ from rodiu_jax.catalog.quantities import (
     WeightedSum,
     operands,
 )
-from rodiu_jax.catalog.schema import AXES, Axis, nearest
-from rodiu_jax.errors import InputError
+from rodiu_jax.catalog.schema import AXES, Axis
+from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.files import read_toml
 from rodiu_jax.instance import check_names
 

@@ -6,8 +6,6 @@ checked in `rodiu_jax.catalog.load` once the files are merged.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -28,7 +26,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from rodiu_jax.catalog.distributions import Distribution
-from rodiu_jax.errors import InputError
+from rodiu_jax.errors import InputError, nearest
 
 Axis = Literal["query", "model", "gpu", "tp"]
 AXES: tuple[Axis, ...] = get_args(Axis)
@@ -39,12 +37,6 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
 Range = Annotated[tuple[Number, Number], Field(strict=False)]  # TOML has lists only
-
-
-def nearest(name: object, known: Iterable[str]) -> str:
-    """A hint with the known name that looks most like ``name``; empty where none does."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 class _Table(BaseModel):

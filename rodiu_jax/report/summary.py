@@ -53,7 +53,7 @@ def summarise(frame: pd.DataFrame, spec: SweepSpec) -> str:
     planned = np.count_nonzero(frame["total_cost"].notna())
     lines = [
         f"{spec.title}: {count} of {spec.rows} scenarios ({points} points x {samples} sample(s)), "
-        f"{proven / max(count, 1):.0%} proven to the gap asked for"
+        f"{proven / max(count, 1):.0%} proven to within {spec.wanted_gap:.2g} of the optimum"
         + (f", {count - planned} without a plan." if planned < count else ".")
     ]
     if not planned:
@@ -70,7 +70,7 @@ def summarise(frame: pd.DataFrame, spec: SweepSpec) -> str:
             f"{word} on average: ${number(row['total_cost_mean'])} per period at {where} "
             f"(GPUs {row['gpus_rented_mean']:.3g}, unserved {row['unmet_share_mean']:.2%})."
         )
-    return "\n".join([*lines, *(_movement(frame, a) for a in axes)])
+    return "\n".join([*lines, *(_movement(frame, a, spec.wanted_gap) for a in axes)])
 
 
 def cost_grid(frame: pd.DataFrame, spec: SweepSpec) -> Table:
@@ -95,16 +95,21 @@ def mean_grid(frame: pd.DataFrame, column: str, y: Axis, x: Axis | None = None) 
     return means.to_frame() if x is None else means.unstack()
 
 
-def _movement(frame: pd.DataFrame, axis: Axis) -> str:
+def _movement(frame: pd.DataFrame, axis: Axis, gap: float) -> str:
+    """How the mean cost moves along an axis; what is within the brackets' gap is not called a movement."""
     means = mean_grid(frame, "total_cost", axis).iloc[:, 0].dropna()
     ticks, costs = axis.ticks(means.index), means.to_numpy()
     if len(costs) < 2:
         return f"{axis.column}: one level only."
     steps = np.diff(costs)
-    still = np.abs(steps) <= _SAME * np.abs(costs[:-1])
+    still = np.abs(steps) <= max(_SAME, gap) * np.abs(costs[:-1])
     first, last = costs[0], costs[-1]
     change = f" ({last / first - 1:+.1%})" if first > 0 else ""
     span = f"from ${number(first)} at {ticks[0]} to ${number(last)} at {ticks[-1]}{change}"
+    if still.all() and gap > _SAME:
+        return (
+            f"{axis.column}: each step moves the mean cost by less than the {gap:.2g} that is proven, {span}."
+        )
     if still.all():
         return f"{axis.column}: makes no difference to the mean cost between {ticks[0]} and {ticks[-1]}."
     if (still | (steps > 0)).all():

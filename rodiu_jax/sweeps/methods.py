@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from rodiu_jax.instance import Instances
 
 if TYPE_CHECKING:
@@ -20,19 +22,49 @@ class Method(Protocol):
 
     Args:
       gap: relative gap at which a scenario may stop.
-      time_limit: seconds per scenario.
-      workers: processes; the method's own choice by default.
+      time_limit: seconds per scenario for an exact solver.
+      workers: processes of an exact solver; its own choice by default.
+      audited: bool (B,), scenarios whose brackets an exact solver must confirm.
     """
 
     def __call__(
-        self, instances: Instances, *, gap: float, time_limit: float, workers: int | None
+        self,
+        instances: Instances,
+        *,
+        gap: float,
+        time_limit: float,
+        workers: int | None,
+        audited: np.ndarray,
     ) -> Iterator[Result]: ...
 
 
-def _exact(instances: Instances, *, gap: float, time_limit: float, workers: int | None) -> Iterator[Result]:
+def _exact(
+    instances: Instances, *, gap: float, time_limit: float, workers: int | None, audited: np.ndarray
+) -> Iterator[Result]:
+    del audited  # it is its own witness
     from solvers.pool import solve_iter
 
     return solve_iter(instances, gap=gap, time_limit=time_limit, workers=workers)
 
 
-METHODS: dict[str, Method] = {"exact": _exact}
+def _bracket(
+    instances: Instances, *, gap: float, time_limit: float, workers: int | None, audited: np.ndarray
+) -> Iterator[Result]:
+    del time_limit, workers, audited  # no exact solver
+    from solvers.cascade import bracket_results
+
+    return bracket_results(instances, gap=gap)
+
+
+def _cascade(
+    instances: Instances, *, gap: float, time_limit: float, workers: int | None, audited: np.ndarray
+) -> Iterator[Result]:
+    from solvers.cascade import cascade
+
+    return cascade(instances, gap=gap, time_limit=time_limit, workers=workers, audited=audited)
+
+
+METHODS: dict[str, Method] = {"cascade": _cascade, "bracket": _bracket, "exact": _exact}
+
+GAPS = {"cascade": 0.01, "bracket": 0.01}
+"""Relative gap of a method where none is asked for; 1e-6, which counts as optimal, for the others."""

@@ -1,4 +1,4 @@
-"""Progress of long work on standard error: a live line in a terminal, one line at the end elsewhere."""
+"""Progress of long work on standard error: a live line in a terminal, a plain one now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,12 +24,16 @@ from rich.progress import (
 )
 from rich.text import Text
 
+_PLAIN_SECONDS = 30.0
+"""Where nobody watches, a line at most this often."""
+
 
 class Bar:
     """What the work tells: one `advance` per finished scenario."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, title: str, total: int, done: int) -> None:
+        self._console, self._title, self._total, self._done = console, title, total, done
+        self._started = self._said = time.perf_counter()
         self._live: tuple[Progress, TaskID] | None = None
         self.statuses: Counter[str] = Counter()
         self.widest = math.nan
@@ -41,6 +46,12 @@ class Bar:
             progress, task = self._live
             gap_text = "" if math.isnan(self.widest) else f"widest gap {self.widest:.2g}"
             progress.update(task, advance=1, gap=gap_text)
+        elif time.perf_counter() - self._said >= _PLAIN_SECONDS:
+            self._said = time.perf_counter()
+            new = self.statuses.total()
+            done, rate = self._done + new, new / (self._said - self._started)
+            left = str(timedelta(seconds=round((self._total - done) / rate)))
+            self.say(f"{self._title}: {done} of {self._total}, {rate:.3g}/s, {left} left")
 
     def say(self, message: str) -> None:
         """Print a line without disturbing the live one."""
@@ -57,7 +68,7 @@ def progress(title: str, total: int, *, done: int = 0, where: str = "", quiet: b
       quiet: print nothing.
     """
     console = Console(stderr=True, quiet=quiet)
-    bar = Bar(console)
+    bar = Bar(console, title, total, done)
     started = time.perf_counter()
     if console.is_terminal and not quiet:
         columns = (

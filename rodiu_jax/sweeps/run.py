@@ -14,7 +14,8 @@ import numpy as np
 
 from rodiu_jax.catalog import Catalog, load_catalog
 from rodiu_jax.changes import apply_changes, parse_change
-from rodiu_jax.errors import WorkFailed
+from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
+from rodiu_jax.files import write_text
 from rodiu_jax.instance import FIELD_SPECS, Fields, Instances, make_instances
 from rodiu_jax.sweeps.methods import METHODS
 from rodiu_jax.sweeps.progress import Bar, progress
@@ -81,11 +82,17 @@ def sweep(
         gap=gap,
         time_limit=time_limit,
     )
-    loaded = load_catalog(spec.catalog)
+    try:
+        loaded = load_catalog(spec.catalog)
+    except InputError as error:
+        if catalog is not None or error.source != "catalog":  # the option's, or inside a catalogue file
+            raise
+        raise InputError(source, "catalog", error.expected, spec.catalog) from None
     check_spec(spec, _changed(_extremes(loaded), spec), source)
     out = Path(out)
     with open_store(out, spec, loaded, resume=resume) as store:
         faults: list[str] = []
+        audited = spec.audited_rows()
         gaps = store.missing(faults.append)
         done = spec.rows - sum(end - start for start, end in gaps)
         try:
@@ -94,7 +101,7 @@ def sweep(
                     bar.say(fault)
                 for start, end in gaps:
                     for first in range(start, end, chunk):
-                        _run_chunk(store, loaded, first, min(first + chunk, end), workers, bar)
+                        _run_chunk(store, loaded, first, min(first + chunk, end), workers, audited, bar)
         except KeyboardInterrupt:
             raise WorkFailed(f"interrupted: {_kept(store)}") from None
         except OSError as error:
@@ -138,12 +145,26 @@ def _extremes(catalog: Catalog) -> Instances:
     return make_instances(sets["query"], sets["model"], sets["gpu"], "ddu", values, source=catalog.name)
 
 
-def _run_chunk(store: Store, catalog: Catalog, first: int, stop: int, workers: int | None, bar: Bar) -> None:
+def _run_chunk(
+    store: Store,
+    catalog: Catalog,
+    first: int,
+    stop: int,
+    workers: int | None,
+    audited: np.ndarray,
+    bar: Bar,
+) -> None:
     """Answer rows ``first`` to ``stop - 1``; whatever ends the work, the rows finished so far are written."""
     spec = store.spec
     instances = scenarios(spec, catalog, first, stop)
     limit = math.inf if spec.time_limit is None else spec.time_limit
-    answers = METHODS[spec.method](instances, gap=spec.gap, time_limit=limit, workers=workers)
+    answers = METHODS[spec.method](
+        instances,
+        gap=spec.wanted_gap,
+        time_limit=limit,
+        workers=workers,
+        audited=np.isin(np.arange(first, stop), audited),
+    )
     rows: list[dict[str, Any]] = []
     written, due = 0, time.monotonic() + _FLUSH_SECONDS
     try:
@@ -155,6 +176,12 @@ def _run_chunk(store: Store, catalog: Catalog, first: int, stop: int, workers: i
                 written, due = len(rows), time.monotonic() + _FLUSH_SECONDS
         if len(rows) < stop - first:
             raise WorkFailed(f"method {spec.method} answered {len(rows)} of {stop - first} scenarios")
+    except AuditFailed as failure:
+        row = first + failure.instance
+        evidence = store.folder / f"audit-failed-row-{row}"
+        instances.take([failure.instance]).save(evidence.with_suffix(".npz"))
+        write_text(evidence.with_suffix(".json"), json.dumps(failure.evidence, indent=1) + "\n")
+        raise WorkFailed(f"{failure}; the scenario (row {row}) and both proofs are in {evidence}.*") from None
     finally:
         if written < len(rows):
             store.write(first + written, rows[written:])
@@ -183,7 +210,9 @@ def _rows(
             **(answer.costs or {}),
             **_plan_columns(answer, instances.query_names, rates[b]),
             "status": answer.status,
-            "method": spec.method,
+            "method": answer.method,
+            "nodes": answer.nodes,
+            "steps": answer.steps,
             "seconds": _known(answer.seconds),
             "message": answer.message or None,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -12,12 +12,14 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rodiu_jax.catalog.schema import nearest
 from rodiu_jax.changes import Change, apply_changes, check_field, parse_change
-from rodiu_jax.errors import InputError
-from rodiu_jax.files import read_toml
+from rodiu_jax.errors import InputError, nearest
+from rodiu_jax.files import read_toml, toml_value
 from rodiu_jax.instance import AXES, FIELD_SPECS, Instances, check_uncertainty
-from rodiu_jax.sweeps.methods import METHODS
+from rodiu_jax.sweeps.methods import GAPS, METHODS
+
+AUDIT_SHARE = 1e-3
+"""Share of a sweep's scenarios whose brackets are audited, at least one scenario."""
 
 _PRESETS = Path(__file__).parent / "presets"
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -65,7 +67,7 @@ class SweepSpec(BaseModel):
       catalog: ``seed``, ``corrected``, or the path of a catalogue file.
       samples: scenarios drawn, keyed by ``seed`` and their number; every point sees the same ones.
       method: a name of `METHODS`.
-      gap: relative gap at which a scenario may stop; 1e-6 counts as optimal.
+      gap: relative gap at which a scenario may stop (1e-6 counts as optimal); the method's own by default.
       time_limit: seconds per scenario; none by default.
       changes: (``set`` in the file) changes of every scenario, such as ``budget=3000``, before the factors.
     """
@@ -79,8 +81,8 @@ class SweepSpec(BaseModel):
     uncertainty: str = "ddu"
     samples: Annotated[int, Field(ge=1, lt=2**32)] = 4
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    method: str = "exact"
-    gap: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1e-6
+    method: str = "cascade"
+    gap: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     changes: Annotated[tuple[str, ...], Field(strict=False, alias="set")] = ()
     factors: Annotated[tuple[Factor, ...], Field(strict=False, min_length=1)]
@@ -89,6 +91,11 @@ class SweepSpec(BaseModel):
     def shape(self) -> tuple[int, ...]:
         """Levels per factor."""
         return tuple(len(f.levels) for f in self.factors)
+
+    @property
+    def wanted_gap(self) -> float:
+        """The gap asked for, or the method's own."""
+        return GAPS.get(self.method, 1e-6) if self.gap is None else self.gap
 
     @property
     def points(self) -> int:
@@ -106,6 +113,14 @@ class SweepSpec(BaseModel):
         fields = [f.field for f in self.factors]
         return tuple(f"{f.field}[{f.names}]" if fields.count(f.field) > 1 else f.field for f in self.factors)
 
+    def audited_rows(self) -> np.ndarray:
+        """The rows whose brackets are audited, sorted: a choice seeded by the design, `AUDIT_SHARE`, at least 1."""
+        count = min(self.rows, max(1, math.ceil(AUDIT_SHARE * self.rows)))
+        chosen = np.random.default_rng([self.seed, self.rows]).choice(
+            self.rows, count, replace=False, shuffle=False
+        )
+        return np.sort(chosen)
+
     def levels_at(self, points: np.ndarray) -> tuple[np.ndarray, ...]:
         """The level of each factor at ``points`` (shape P, integers): one array of P numbers per factor."""
         positions = np.unravel_index(points, self.shape)
@@ -120,8 +135,7 @@ class SweepSpec(BaseModel):
         values = self.to_dict()
         factors = values.pop("factors")
         tables = [values, *factors]
-        # JSON's strings, numbers and lists of them are TOML's too.
-        text = ["\n".join(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in t.items()) for t in tables]
+        text = ["\n".join(f"{k} = {toml_value(v)}" for k, v in t.items()) for t in tables]
         return "\n\n[[factors]]\n".join(text) + "\n"
 
 
@@ -235,6 +249,9 @@ def _check_factor(factor: Factor, source: str, path: str) -> None:
         check_field(factor.field, source)
     except InputError as error:
         raise InputError(source, f"{path}.field", error.expected, factor.field) from None
+    if factor.field == "tp_degree":
+        expected = "another field: the degrees are the same at every point (`set` changes them for all)"
+        raise InputError(source, f"{path}.field", expected, factor.field)
     if (factor.scale is None) == (factor.value is None):
         raise InputError(source, path, "either scale = [...] or value = [...]", factor.field)
     spec = FIELD_SPECS[factor.field]

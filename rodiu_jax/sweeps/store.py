@@ -6,7 +6,6 @@ name, ``part-<first row>-<rows>.parquet``, so what is missing can be told after 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import re
@@ -25,6 +24,7 @@ from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import InputError
 from rodiu_jax.files import read_json, read_toml, write_text, write_whole
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
+from rodiu_jax.verdict import COSTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +35,6 @@ _WORDS = ("name", "title", "question")
 """Keys of a spec that change no number: they may differ on resuming."""
 
 _PACKAGES = ("rodiu-jax", "jax", "numpy", "highspy", "pyarrow")
-
-COSTS = ("total_cost", "rental_cost", "storage_cost", "delay_cost", "unmet_cost")
 
 _BEFORE: dict[str, pa.DataType] = {"sample": pa.int64(), "point": pa.int64()}
 _AFTER: dict[str, pa.DataType] = {
@@ -50,6 +48,8 @@ _AFTER: dict[str, pa.DataType] = {
     "deployments": pa.string(),
     "status": pa.string(),
     "method": pa.string(),
+    "nodes": pa.int64(),
+    "steps": pa.int64(),
     "seconds": pa.float64(),
     "message": pa.string(),
     "plan": pa.string(),
@@ -132,12 +132,11 @@ def open_store(folder: Path, spec: SweepSpec, catalog: Catalog, *, resume: bool)
     if not resume and (held := [n for n in _OURS if (folder / n).exists()]):
         raise InputError(folder, held[0], "a folder without a sweep, or --resume to go on with the one in it")
     with _held(folder):
-        digest = _digest(catalog)
         if resume and (folder / "spec.toml").exists():
-            _check_same(folder, spec, digest)
+            _check_same(folder, spec, catalog.digest)
         elif any(store.rows_folder.glob("part-*")):
             raise InputError(folder, "spec.toml", "this file, without which its rows cannot be resumed")
-        _write_manifest(folder, spec, digest)
+        _write_manifest(folder, spec, catalog.digest)
         store.rows_folder.mkdir(exist_ok=True)
         write_text(folder / "spec.toml", spec.to_toml())  # last: the folder holds a sweep from here on
         yield store
@@ -159,7 +158,7 @@ def read_rows(folder: str | Path, *, plans: bool = False) -> pd.DataFrame:
       plans: also the column ``plan``, each row's plan as JSON (large).
 
     Raises:
-      InputError: no sweep in the folder, or a damaged part.
+      InputError: no sweep in the folder, or a part that is damaged or of another sweep.
     """
     store = Store(Path(folder), read_spec(Path(folder)))
     columns = [n for n in store._schema.names if plans or n != "plan"]
@@ -167,18 +166,16 @@ def read_rows(folder: str | Path, *, plans: bool = False) -> pd.DataFrame:
     for path in sorted(store.rows_folder.glob("part-*.parquet")):
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                tables.append(file.read(columns=columns))
+                table = file.read(columns=columns)
         except (OSError, pa.ArrowException) as error:
             raise InputError(path, "", f"a whole Parquet part; sweep again with --resume ({error})") from None
+        if not table.schema.equals(tables[0].schema):
+            absent = [n for n in columns if n not in table.schema.names]
+            lack = f"no column {absent[0]}" if absent else "columns of other types"
+            raise InputError(path, "", f"a part of this sweep; sweep again with --resume ({lack})")
+        tables.append(table)
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     return frame.sort_values(["sample", "point"], ignore_index=True)
-
-
-def _digest(catalog: Catalog) -> str:
-    """SHA-256 of what the draws depend on: names, labels and every recipe."""
-    recipes = {n: (q.over, q.unit, q.recipe) for n, q in catalog.quantities.items()}
-    text = repr((dict(catalog.sets), dict(catalog.attributes), recipes))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_same(folder: Path, spec: SweepSpec, digest: str) -> None:
@@ -198,7 +195,7 @@ def _write_manifest(folder: Path, spec: SweepSpec, digest: str) -> None:
     import jax
 
     path = folder / "manifest.json"
-    runs = read_json(path)["runs"] if path.exists() else []
+    runs = read_json(path).get("runs", []) if path.exists() else []
     devices = sorted({d.device_kind for d in jax.devices()})
     run = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,0 +1,276 @@
+"""Routing by the interior-point method against HiGHS, and the moves of the search over deployments."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rodiu_jax.check import check_plan
+from rodiu_jax.instance import FIELD_SPECS, Fields, Instances
+from rodiu_jax.plan import Deployment, Plan, Route
+from solvers.dual import certify, coefficients, lower_bounds
+from solvers.formulation import build
+from solvers.highs import run_highs
+from solvers.primal import (
+    Routing,
+    Search,
+    Tried,
+    _neighbours,
+    best_shares,
+    first_deployments,
+    improve,
+    interior_point,
+    prices,
+    route_cost,
+)
+from tests.oracles.instances import default_instances, random_instances
+from tests.test_dual import above, relaxed_optimum
+
+SMALL = (2, 2, 3, 2)
+BATCH = 32
+SLOTS = 4
+EXACT_GAMMA = {"gamma_delay": [6.0] * BATCH, "gamma_error": [6.0] * BATCH}
+
+
+@partial(jax.jit, static_argnames=("function", "mode"))
+def _mapped(fields, arrays, function, mode):
+    def one(fields, rows):
+        return function(coefficients(fields, mode), *rows)
+
+    axes = Fields(
+        *(0 if np.ndim(v) > len(FIELD_SPECS[n].axes) else None for n, v in fields._asdict().items())
+    )
+    return jax.vmap(one, in_axes=(axes, 0))(fields, arrays)
+
+
+def mapped(instances: Instances, function, *arrays):
+    """``function(coefficients, *row)`` of every scenario, in float64, compiled."""
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, _mapped(instances.fields, arrays, function, instances.uncertainty))
+
+
+def cost(c, slot):
+    return route_cost(c, slot, 25, False)[0]
+
+
+def rough_cost(c, slot):
+    return route_cost(c, slot, Search().iterations, False)[0]
+
+
+def shares_of(c, slot):
+    return best_shares(c, slot, False)
+
+
+def limited(c, slot):
+    return route_cost(c, slot, 25, True)[0], best_shares(c, slot, True)
+
+
+def random_slots(rng: np.random.Generator, instances: Instances) -> np.ndarray:
+    """A random deployment of 0 to 3 pairs per scenario whose weights fit the GPUs, in shuffled slots; (B,D)."""
+    _, _, gpus, degrees = instances.shape
+    slots = np.full((instances.size, SLOTS), -1)
+    for b in range(instances.size):
+        triple = rng.permutation(build(instances, b).triple)
+        _, first = np.unique(triple[:, :2], axis=0, return_index=True)
+        chosen = triple[np.sort(first)][: rng.integers(0, 4)]
+        flat = (chosen[:, 0] * gpus + chosen[:, 1]) * degrees + chosen[:, 2]
+        slots[b, rng.permutation(SLOTS)[: len(flat)]] = flat
+    return slots
+
+
+def positions(instances: Instances, slot: np.ndarray) -> np.ndarray:
+    """(D,3) positions (j, k, n) of the occupied slots."""
+    _, _, gpus, degrees = instances.shape
+    pair, n = np.divmod(slot[slot >= 0], degrees)
+    return np.stack([pair // gpus, pair % gpus, n], 1)
+
+
+def named(instances: Instances, b: int, slot: np.ndarray, share: np.ndarray) -> Plan:
+    """The plan of slots and shares (I,D), unchanged but for shares below 0."""
+    share = np.maximum(share[:, slot >= 0], 0.0)
+    triples = positions(instances, slot)
+    names = [(instances.model_names[j], instances.gpu_names[k]) for j, k, _ in triples]
+    degrees = instances.one(b).tp_degree
+    return Plan(
+        b,
+        tuple(Deployment(*m, int(degrees[n])) for m, (_, _, n) in zip(names, triples, strict=True)),
+        tuple(
+            Route(q, *m, float(share[i, d]))
+            for i, q in enumerate(instances.query_names)
+            for d, m in enumerate(names)
+            if share[i, d] > 0
+        ),
+        {q: float(max(1.0 - share[i].sum(), 0.0)) for i, q in enumerate(instances.query_names)},
+    )
+
+
+def highs_cost(instances: Instances, b: int, slot: np.ndarray) -> float:
+    """Optimum of HiGHS's routing LP; inf where there is none or the weights or the money do not suffice."""
+    answer = run_highs(
+        build(instances, b, deployed=positions(instances, slot)),
+        primal_feasibility_tolerance=1e-9,
+        dual_feasibility_tolerance=1e-9,
+        solver="simplex",
+    )
+    return answer.objective if answer.columns is not None else math.inf
+
+
+def test_routing_costs_what_highs_finds():
+    # Exact where no type can use more than Gamma pairs; without an adversary too, see the next but one.
+    instances = random_instances(
+        3, SMALL, batch=BATCH, **EXACT_GAMMA, kv_per_token=np.full((BATCH, 2), 0.015)
+    )
+    slots = random_slots(np.random.default_rng(0), instances)
+    expected = np.array([highs_cost(instances, b, slots[b]) for b in range(BATCH)])
+    found = mapped(instances, cost, slots)
+    known = np.isfinite(expected)
+    np.testing.assert_allclose(found[known], expected[known], rtol=1e-5)
+    assert known.sum() > BATCH // 2
+    assert (found[~known] == math.inf).all()
+
+
+def test_routing_never_undercuts_highs_under_any_adversary():
+    # The worst case is taken as min(1, Gamma) times the plain sum, which is never too small.
+    instances = random_instances(4, SMALL, batch=BATCH, delay_threshold=np.full((BATCH, 2), 200.0))
+    slots = random_slots(np.random.default_rng(1), instances)
+    expected = np.array([highs_cost(instances, b, slots[b]) for b in range(BATCH)])
+    found = mapped(instances, cost, slots)
+    assert not (found < expected * (1 - 1e-6)).any()
+    assert np.isfinite(found).sum() > BATCH // 2
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
+
+
+def test_default_routing():
+    # 4 of 60 pairs, 6 types.
+    instances = default_instances(8, seed=2, mode="none")
+    slots = random_slots(np.random.default_rng(2), instances)
+    expected = np.array([highs_cost(instances, b, slots[b]) for b in range(8)])
+    known = np.isfinite(expected)
+    assert known.sum() > 3
+    np.testing.assert_allclose(mapped(instances, cost, slots)[known], expected[known], rtol=1e-5)
+
+
+def test_what_cannot_be_served_is_refused():
+    # Every query must be served: costs are infinite, or the checker refuses the plan.
+    everything = {"unmet_cap": [0.0] * BATCH, "kv_per_token": np.full((BATCH, 2), 0.02)}
+    instances = random_instances(5, SMALL, batch=BATCH, **EXACT_GAMMA, **everything)
+    slots = random_slots(np.random.default_rng(3), instances)
+    found = mapped(instances, cost, slots)
+    shares = mapped(instances, shares_of, slots)
+    feasible = 0
+    for b in range(BATCH):
+        verdict = check_plan(named(instances, b, slots[b], shares[b]), instances, b)
+        possible = math.isfinite(highs_cost(instances, b, slots[b]))
+        assert possible or found[b] == math.inf or not verdict.feasible
+        assert not possible or math.isfinite(found[b])
+        feasible += possible
+    assert 0 < feasible < BATCH
+
+
+def test_shares_pass_the_checker_at_the_cost_found():
+    instances = random_instances(6, SMALL, batch=BATCH, **EXACT_GAMMA)
+    slots = random_slots(np.random.default_rng(4), instances)
+    found = mapped(instances, cost, slots)
+    shares = mapped(instances, shares_of, slots)
+    assert (shares.transpose(0, 2, 1)[slots < 0] == 0).all()
+    known = np.flatnonzero(np.isfinite(found))
+    assert len(known) > BATCH // 2
+    for b in known.tolist():
+        verdict = check_plan(named(instances, b, slots[b], shares[b]), instances, b)
+        assert verdict.feasible, verdict.binding
+        assert verdict.costs["total_cost"] == pytest.approx(found[b], rel=1e-5)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_route_limit(most):
+    instances = random_instances(6, SMALL, batch=BATCH, max_routes=[most] * BATCH, **EXACT_GAMMA)
+    slots = random_slots(np.random.default_rng(4), instances)
+    free = mapped(instances, cost, slots)
+    found, shares = mapped(instances, limited, slots)
+    assert ((shares > 1e-7).sum(2) <= most).all()
+    assert not (found < free * (1 - 1e-6)).any()
+    assert np.isfinite(found[np.isfinite(free)]).mean() > 0.9
+    for b in np.flatnonzero(np.isfinite(found)).tolist():
+        verdict = check_plan(
+            named(instances, b, slots[b], np.where(shares[b] > 1e-7, shares[b], 0)), instances, b
+        )
+        assert verdict.feasible, verdict.binding
+        assert verdict.costs["total_cost"] == pytest.approx(found[b], rel=1e-5)
+
+
+def test_interior_point_on_a_program_solved_by_hand():
+    # min -x - 2y, x + y <= 1, y <= 0.25: x = 0.75, y = 0.25 at prices 1 and 1.
+    with jax.enable_x64(True):
+        rows, limit = jnp.array([[1.0, 1.0], [0.0, 1.0]]), jnp.array([1.0, 0.25])
+        one = jnp.ones(())
+        point, residual = interior_point(Routing(jnp.array([-1.0, -2.0]), rows, limit, one, one), 25)
+    share, slack, price, bound = (np.asarray(a) for a in point)
+    np.testing.assert_allclose(share, [0.75, 0.25], rtol=1e-9)
+    np.testing.assert_allclose(price, [1.0, 1.0], rtol=1e-6)
+    assert float(residual) < 1e-9
+    assert (slack >= 0).all()
+    assert (bound >= 0).all()
+
+
+def test_prices_of_a_routing_are_multipliers_of_the_dual():
+    # Any multipliers bound; these, with the deployed triples decided, bound by the cost of the routing itself.
+    instances = random_instances(7, SMALL, batch=BATCH, **EXACT_GAMMA)
+    slots = random_slots(np.random.default_rng(5), instances)
+
+    def proof(c, slot):
+        cost, point, program = route_cost(c, slot, 25, False)
+        y = prices(c, slot, point, program)
+        flat = jnp.full(c.deploy.size, -1, jnp.int8)
+        decided = flat.at[jnp.where(slot >= 0, slot, c.deploy.size)].set(1, mode="drop")
+        return cost, certify(c, y)[0], certify(c._replace(decided=decided.reshape(c.deploy.shape)), y)[0]
+
+    cost, free, held = mapped(instances, proof, slots)
+    known = np.isfinite(cost)
+    assert not above(free, np.array([relaxed_optimum(instances, b) for b in range(BATCH)])).any()
+    assert not (held[known] > cost[known] * (1 + 1e-6)).any()
+    np.testing.assert_allclose(held[known], cost[known], rtol=1e-4)
+
+
+def assert_deployments(instances: Instances, slots: np.ndarray, fits: np.ndarray) -> None:
+    """Slots hold -1 or a triple that fits, and no pair twice; (B,M,D) and (B,P,N)."""
+    degrees = instances.shape[3]
+    for b, rows in enumerate(slots):
+        for row in rows:
+            used = row[row >= 0]
+            assert (used < fits[b].size).all()
+            assert fits[b].reshape(-1)[used].all()
+            assert len(np.unique(used // degrees)) == len(used)
+
+
+def test_moves_are_deployments():
+    instances = random_instances(8, SMALL, batch=BATCH)
+    slots = random_slots(np.random.default_rng(6), instances)
+    rng = np.random.default_rng(7)
+    weights = rng.dirichlet(np.full(3, 0.4), (BATCH, 6))[..., :2]
+
+    def moves(c, slot, weights):
+        _, point, program = route_cost(c, slot, 9, False)
+        value = certify(c, prices(c, slot, point, program))[1]
+        pool = jnp.ones(6, bool)
+        return first_deployments(c, weights, SLOTS), _neighbours(c, slot, value, pool, Tried()), c.fits
+
+    first, near, fits = mapped(instances, moves, slots, weights)
+    assert_deployments(instances, first, fits)
+    assert_deployments(instances, near, fits)
+    changed = (np.sort(near, 2) != np.sort(slots, 1)[:, None]).any(2)
+    assert changed.any(1).all()
+
+
+def test_search_never_gets_worse_and_improves():
+    instances = random_instances(9, SMALL, batch=BATCH, **EXACT_GAMMA)
+    slots = random_slots(np.random.default_rng(8), instances)
+    before = mapped(instances, rough_cost, slots)
+    better, after = mapped(instances, lambda c, s, v: improve(c, s, v, Search()), slots, before)
+    assert (after <= before).all()
+    np.testing.assert_allclose(after, mapped(instances, rough_cost, better), rtol=1e-12)
+    assert (after < 0.999 * before).mean() > 0.5
+    lower = lower_bounds(instances).lower
+    assert (after >= lower * (1 - 1e-3)).all()

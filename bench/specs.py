@@ -395,9 +395,9 @@ SPECS = {
             precision="ours: float32 ascent, float64 certificates and routing; peer: float64",
             by_hand="150 steps at the root and 60 at each node (see bound), and per round of plans about 30 small"
             " linear programs of 24 shares and 33 rows, 9 interior-point iterations of 30,000 operations.",
-            sizes=(8, 96),
+            sizes=(8, 32),
             cases=_cascade,
-            repeats=1,
+            repeats=3,
         ),
     )
 }

@@ -428,9 +428,17 @@ def sweep(
 @click.option(
     "--plans", type=_PATH, metavar="PLANS.json", help="Write the plans that attain the upper bounds."
 )
+@click.option(
+    "--certificates",
+    type=_PATH,
+    metavar="CERTS.parquet",
+    help="Write multipliers and plans, from which `rodiu verify` recomputes every bound.",
+)
 @click.option("--gap", type=_GAP, default=0.01, show_default=True, help="Relative gap to close by branching.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
-def bound(instances: Path, output: Path, plans: Path | None, gap: float, quiet: bool) -> None:
+def bound(
+    instances: Path, output: Path, plans: Path | None, certificates: Path | None, gap: float, quiet: bool
+) -> None:
     """Bracket scenarios in batch: a certified lower bound and a checked plan each, without an exact solver.
 
     \b
@@ -442,40 +450,77 @@ def bound(instances: Path, output: Path, plans: Path | None, gap: float, quiet: 
 
     import pandas as pd
 
+    from rodiu_jax.certificate import save_certificates
     from rodiu_jax.files import write_whole
     from rodiu_jax.instance import load_instances
     from rodiu_jax.plan import save_plans
     from rodiu_jax.sweeps.progress import progress
     from rodiu_jax.verdict import COSTS
-    from solvers.cascade import bracket_results
+    from solvers.cascade import bracketed
 
     batch = load_instances(instances)
     found = []
     with progress("bound", batch.size, quiet=quiet) as bar:
-        for result in bracket_results(batch, gap=gap):
-            found.append(result)
-            bar.advance(result.status, result.gap)
+        for bracket in bracketed(batch, gap=gap, certificates=certificates is not None):
+            found.append(bracket)
+            bar.advance(bracket.status, bracket.gap)
     table = pd.DataFrame(
         {
-            "instance": [r.instance for r in found],
-            "lower_bound": [r.bound for r in found],
-            "upper_bound": [r.objective for r in found],
-            "gap": [r.gap for r in found],
-            "status": [r.status for r in found],
-            **{name: [(r.costs or {}).get(name, math.nan) for r in found] for name in COSTS},
-            "deployments": [r.plan.summary() if r.plan else None for r in found],
-            "nodes": [r.nodes for r in found],
-            "steps": [r.steps for r in found],
+            "instance": [b.instance for b in found],
+            "lower_bound": [b.lower for b in found],
+            "upper_bound": [b.upper for b in found],
+            "gap": [b.gap for b in found],
+            "status": [b.status for b in found],
+            **{name: [(b.costs or {}).get(name, math.nan) for b in found] for name in COSTS},
+            "deployments": [b.plan.summary() if b.plan else None for b in found],
+            "nodes": [b.nodes for b in found],
+            "steps": [b.steps for b in found],
         }
     )
     with write_whole(output) as temporary:
         table.to_parquet(temporary, index=False)
     if plans is not None:
-        save_plans([r.plan for r in found if r.plan is not None], plans)
+        save_plans([b.plan for b in found if b.plan is not None], plans)
+    if certificates is not None:
+        save_certificates(certificates, found, batch)
     counts = ", ".join(f"{n} {status}" for status, n in table["status"].value_counts().items())
     click.echo(f"{len(table)} rows in {output}: {counts}")
-    failed = [r for r in found if r.status == "error"]
+    failed = [b.instance for b in found if b.status == "error"]
     if failed:
         raise WorkFailed(
-            f"{len(failed)} of {len(found)} scenarios: first, {failed[0].instance}: {failed[0].message}"
+            f"{len(failed)} of {len(found)} scenarios met a number out of range; the first: {failed[0]}"
+        )
+
+
+@cli.command()
+@click.argument("table", type=_PATH, metavar="TABLE.parquet")
+@click.argument("certificates", type=_PATH, metavar="CERTS.parquet")
+@click.argument("instances", type=_PATH, metavar="FILE.npz")
+def verify(table: Path, certificates: Path, instances: Path) -> None:
+    """Recompute every bound of a table from its certificates, in NumPy float64, sharing no code with the solvers.
+
+    \b
+    TABLE.parquet and CERTS.parquet are what `rodiu bound -o ... --certificates ...` wrote for FILE.npz. A lower bound
+    holds when the dual function at the stored multipliers, over leaves that cover every plan, is not below it; an
+    upper bound when the independent checker accepts the stored plan at that cost. Exit status 1 names the first row
+    whose claim does not hold.
+    """
+    import pandas as pd
+
+    from rodiu_jax.certificate import load_certificates, verify_rows
+    from rodiu_jax.instance import load_instances
+
+    batch = load_instances(instances)
+    try:
+        rows = pd.read_parquet(table)
+    except (OSError, ValueError) as error:
+        raise InputError(table, "", f"a readable Parquet table ({str(error).splitlines()[0]})") from None
+    verdicts = verify_rows(rows, load_certificates(certificates, batch), batch)
+    held = verdicts["ok"].tolist()
+    click.echo(f"{sum(held)} of {len(held)} rows hold")
+    if not all(held):
+        first = held.index(False)
+        instance, reason = verdicts["instance"].tolist()[first], verdicts["reason"].tolist()[first]
+        raise WorkFailed(
+            f"{table}: {len(held) - sum(held)} rows do not hold; the first, instance {instance}: {reason}"
         )

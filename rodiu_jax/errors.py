@@ -27,7 +27,10 @@ class InputError(ValueError):
         if value is not self._NO_VALUE:
             shown = repr(value)
             if len(shown) > _LONGEST_VALUE:
-                shown = shown[: _LONGEST_VALUE - 3] + "..."
+                half = (_LONGEST_VALUE - 3) // 2
+                shown = (
+                    f"{shown[:half]}...{shown[-half:]}"  # both ends: a path is told apart by its last part
+                )
             expected = f"got {shown}, expected {expected}"
         else:
             expected = f"expected {expected}"

@@ -305,6 +305,8 @@ def brackets(
         _branch(batch, tree, best, gap, effort)
         plans, verdicts = _plans(batch, best.slot, effort)
     lower = tree.lower()
+    broken = ~np.isfinite(lower) & ~infeasible
+    verdicts = [None if broken[b] else verdict for b, verdict in enumerate(verdicts)]
     tree.settle(np.ones(len(tree.scenario), bool))
     upper = np.array([math.inf if v is None else v.costs["total_cost"] for v in verdicts])
     lower = np.where(infeasible, math.inf, np.minimum(lower, upper))

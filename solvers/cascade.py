@@ -35,9 +35,23 @@ def bracket_results(
     instances: Instances, *, gap: float = CASCADE_GAP, effort: Effort | None = None
 ) -> Iterator[Result]:
     """Brackets as results: status ``optimal``, ``gap_limit`` or ``bracket``, ``unknown``, ``infeasible``, ``error``."""
-    for block, found, seconds in _bracketed(instances, gap, effort):
+    for block, found, seconds in _blocks(instances, gap, effort):
         for bracket in found:
             yield _as_result(bracket, block, seconds)
+
+
+def bracketed(
+    instances: Instances,
+    *,
+    gap: float = CASCADE_GAP,
+    effort: Effort | None = None,
+    certificates: bool = False,
+) -> Iterator[Bracket]:
+    """Brackets of all scenarios, block by block; ``certificates`` keeps what proves them."""
+    for block, found, _ in _blocks(instances, gap, effort, certificates):
+        for bracket in found:
+            b = block + bracket.instance
+            yield replace(bracket, instance=b, plan=bracket.plan and replace(bracket.plan, instance=b))
 
 
 def cascade(
@@ -60,7 +74,7 @@ def cascade(
       AuditFailed: an audited optimum lies outside its bracket.
     """
     audit = np.zeros(instances.size, bool) if audited is None else np.asarray(audited, bool)
-    for block, found, seconds in _bracketed(instances, gap, effort):
+    for block, found, seconds in _blocks(instances, gap, effort):
         closed = np.array([b.status in ("optimal", "gap_limit", "infeasible") for b in found])
         checked = audit[block : block + len(found)]
         wide = np.flatnonzero(~closed & ~checked)
@@ -90,14 +104,14 @@ def cascade(
             yield ours if theirs is None else _together(ours, theirs, gap)
 
 
-def _bracketed(
-    instances: Instances, gap: float, effort: Effort | None
+def _blocks(
+    instances: Instances, gap: float, effort: Effort | None, certificates: bool = False
 ) -> Iterator[tuple[int, list[Bracket], float]]:
     """Blocks of brackets: the first scenario's position, its brackets (numbered from 0), seconds per scenario."""
     for first in range(0, instances.size, _BLOCK):
         began = time.perf_counter()
         block = instances.take(range(first, min(first + _BLOCK, instances.size)))
-        found = brackets(block, gap=gap, effort=effort or Effort())
+        found = brackets(block, gap=gap, effort=effort or Effort(), certificates=certificates)
         yield first, found, (time.perf_counter() - began) / len(found)
 
 

@@ -465,15 +465,19 @@ def _smoothed(v: _Iterate, c: Coefficients, u: _Scale, heat: Array) -> tuple[Arr
     return total, jnp.where(forced[:, None], inside.astype(weights.dtype), weights)
 
 
-def _price_of_budget(gradient: Array, gamma: Array) -> Array:
-    """The ceil(gamma)-th largest gradient of each type: what a unit of the adversary's budget is worth; (I,1)."""
+def _price_of_budget(gradient: Array, xi: Array, gamma: Array) -> Array:
+    """What a unit of the adversary's budget is worth, (I,1): the ceil(gamma)-th largest gradient of each type.
+
+    Nothing where the budget is not used up: with that price an entry that is only partly funded would never move.
+    """
     order = jnp.arange(gradient.shape[-1])
     mine, other = gradient[:, :, None], gradient[:, None, :]
     first = jnp.broadcast_to(
         (order[None, :] < order[:, None])[None], jnp.broadcast_shapes(mine.shape, other.shape)
     )
     rank = ((other > mine) | ((other == mine) & first)).sum(-1).astype(gradient.dtype)
-    return jnp.where(rank == jnp.ceil(gamma) - 1, gradient, 0.0).sum(-1, keepdims=True)
+    used_up = xi.sum(-1, keepdims=True) >= 0.999 * gamma
+    return jnp.where(used_up & (rank == jnp.ceil(gamma) - 1), gradient, 0.0).sum(-1, keepdims=True)
 
 
 def _project(xi: Array, gamma: Array) -> Array:
@@ -534,8 +538,8 @@ def ascend(
         size = rate * (last_rate + (1.0 - last_rate) * 0.5 * (1.0 + jnp.cos(jnp.pi * done)))
         up, weights = jax.grad(_smoothed, has_aux=True)(v, part, unit, heat)
         up = up._replace(
-            xi=up.xi - _price_of_budget(up.xi, part.gamma_delay),
-            psi=up.psi - _price_of_budget(up.psi, part.gamma_error),
+            xi=up.xi - _price_of_budget(up.xi, v.xi, part.gamma_delay),
+            psi=up.psi - _price_of_budget(up.psi, v.psi, part.gamma_error),
         )
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the integer step number
             move, memory = adam.update(up, memory)

@@ -708,3 +708,38 @@ def test_bad_traces(rodiu: Run, here: Path, what: str):
     Path("trace.csv").write_text(text)
     args = ("calibrate", "trace.csv", "--query", "Code_Gen", "--catalog", "tiny.toml", "-o", "made.toml")
     refused(rodiu, *args, *options, needles=tuple(needles))
+
+
+# ---- bound and verify ----
+
+
+def test_bound_its_plans_and_its_certificates_hold(rodiu: Run, here: Path):
+    answered(rodiu("sample", "--catalog", "tiny.toml", "--n", 5, "--seed", 7, "-o", "five.npz"))
+    files = ("-o", "b.parquet", "--plans", "p.json", "--certificates", "c.parquet")
+    answered(rodiu("bound", "five.npz", *files, "--quiet"))
+    table = pd.read_parquet("b.parquet")
+    assert list(table)[:5] == ["instance", "lower_bound", "upper_bound", "gap", "status"]
+    assert table["instance"].tolist() == list(range(5))
+    assert (table["lower_bound"] <= table["upper_bound"]).all()
+    best = json.loads(answered(rodiu("solve", "five.npz", "--json")).out)
+    for row, exact in zip(table.to_dict("records"), best, strict=True):
+        assert row["lower_bound"] <= exact["objective"] * (1 + 1e-9)
+        assert row["upper_bound"] >= exact["bound"] * (1 - 1e-9)
+    answered(rodiu("evaluate", "five.npz", "p.json", "-o", "e.parquet"))
+    evaluated = pd.read_parquet("e.parquet")
+    assert evaluated["feasible"].all()
+    assert evaluated["total_cost"].to_numpy() == pytest.approx(table["upper_bound"].to_numpy(), rel=1e-12)
+    assert "5 of 5 rows hold" in answered(rodiu("verify", "b.parquet", "c.parquet", "five.npz")).out
+    table.loc[3, "lower_bound"] *= 1.001
+    table.to_parquet("lie.parquet")
+    ran = rodiu("verify", "lie.parquet", "c.parquet", "five.npz")
+    assert ran.code == 1
+    assert "instance 3: the lower bound is above" in ran.err
+
+
+def test_verify_refuses_what_it_cannot_read(rodiu: Run, here: Path):
+    answered(rodiu("sample", "--catalog", "tiny.toml", "--n", 1, "-o", "one.npz"))
+    Path("b.parquet").write_bytes(b"not a table")
+    ran = rodiu("verify", "b.parquet", "c.parquet", "one.npz")
+    assert ran.code == 2
+    assert "b.parquet" in ran.err

@@ -343,3 +343,24 @@ def test_bounds_do_not_depend_on_the_order_of_names():
     one, other = (lower_bounds(i, ascent=STEPS, chunk=CHUNK).lower for i in (instances, shuffled))
     np.testing.assert_allclose(one, other, rtol=5e-3)
     assert np.median(np.abs(one / other - 1)) < 1e-3
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.4, 1.0, 2.5, 7.0, 99.0])
+def test_feasible_multipliers_keep_the_adversary_in_its_set(gamma):
+    # sum xi <= Gamma per type and 0 <= xi <= 1, whatever comes in: without it a "bound" can pass the optimum
+    rng = np.random.default_rng(3)
+    instances = random_instances(3, SMALL, gamma_delay=gamma, gamma_error=gamma)
+    with jax.enable_x64(True):
+        c = dual.coefficients(jax.tree.map(jax.numpy.asarray, instances.one(0)), "diu")
+        pairs = c.nominal.shape
+        wild = jax.numpy.asarray(rng.normal(0.5, 2.0, pairs))
+        zero = jax.numpy.zeros(pairs[0])
+        triples = jax.numpy.full(c.deploy.shape, -1.0)
+        y = dual.feasible(
+            c, Multipliers(zero, zero - 1, zero - 1, zero[0] - 1, zero[0] - 1, triples, triples, wild, wild)
+        )
+    for xi in (np.asarray(y.delay_adversary), np.asarray(y.error_adversary)):
+        assert ((xi >= 0) & (xi <= 1)).all()
+        assert (xi.sum(1) <= gamma).all()
+        assert np.allclose(xi.sum(1), np.minimum(np.clip(wild, 0, 1).sum(1), gamma))
+    assert all(float(np.min(np.asarray(a))) >= 0 for a in y[1:7])

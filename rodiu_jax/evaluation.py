@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rodiu_jax.instance import FIELD_SPECS, Array, Fields, Instances, stored_data, tokens_per_query
+from rodiu_jax.instance import Array, Fields, Instances, batch_axes, stored_data, tokens_per_query
 from rodiu_jax.plan import Plan, PlanArrays, plan_arrays
 from rodiu_jax.uncertainty import worst_case
 from rodiu_jax.verdict import COSTS, FAMILIES, TOLERANCE
@@ -113,8 +113,7 @@ def _score_block(
     """C instances against Q plans each: ``crossed`` the same Q for all, else plans have a leading axis C."""
     one = partial(score, uncertainty=uncertainty)
     per_plan = jax.vmap(one, in_axes=(None, 0))
-    axes = Fields(*(0 if n in batched else None for n in FIELD_SPECS))
-    return jax.vmap(per_plan, in_axes=(axes, None if crossed else 0))(fields, plans)
+    return jax.vmap(per_plan, in_axes=(batch_axes(batched), None if crossed else 0))(fields, plans)
 
 
 def _with_batch_axis(instances: Instances) -> Instances:

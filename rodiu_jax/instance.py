@@ -132,6 +132,11 @@ class Fields(NamedTuple):
     tp_speedup: Array  # N
 
 
+def batch_axes(batched: frozenset[str]) -> Fields:
+    """Where `jax.vmap` finds the scenarios in each field: axis 0 where it varies, None where it is shared."""
+    return Fields(*(0 if n in batched else None for n in FIELD_SPECS))
+
+
 def tokens_per_query(fields: Fields) -> Array:
     """T[i] = h + f, tokens; shape I."""
     return fields.input_tokens + fields.output_tokens

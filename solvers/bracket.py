@@ -15,14 +15,13 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rodiu_jax.check import check_plan
-from rodiu_jax.instance import FIELD_SPECS, Array, Fields, Instances
+from rodiu_jax.instance import Array, Fields, Instances, batch_axes
 from rodiu_jax.plan import Deployment, Plan, Route
 from rodiu_jax.verdict import Verdict
-from solvers.dual import Ascent, Multipliers, ascend, certify, coefficients, feasibility
+from solvers.dual import Ascent, Multipliers, ascend_and_certify, coefficients, feasibility
 from solvers.primal import Search, best_shares, first_plan, improve
 from solvers.result import OPTIMAL_GAP, relative_gap
 
@@ -37,7 +36,7 @@ class Effort:
       root, node: the ascents at the root and at each node of the tree.
       search: how plans are looked for, in at most ``rounds`` rounds.
       tree_rounds: most rounds of branching; each adds two nodes to every open scenario.
-      chunk: scenarios (or nodes) in a compiled block; no result depends on it.
+      chunk: scenarios (or nodes) in a compiled block; another value is another program, last bits may differ.
     """
 
     root: Ascent = field(default_factory=Ascent)
@@ -97,14 +96,6 @@ class _Bounded(NamedTuple):
     weights: Array
 
 
-def _axes(batched: frozenset[str]) -> Fields:
-    return Fields(*(0 if n in batched else None for n in FIELD_SPECS))
-
-
-def _controls(ascent: Ascent) -> np.ndarray:
-    return np.array([ascent.steps, ascent.rate, ascent.last_rate, ascent.warm, ascent.cold], np.float32)
-
-
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs"))
 def _bound_nodes(
     fields: Fields,
@@ -119,13 +110,12 @@ def _bound_nodes(
     """Ascend (float32) and certify (float64) a block of nodes; cold where ``start`` is None."""
 
     def one(fields: Fields, decided: Array, start: Multipliers | None) -> _Bounded:
-        exact = coefficients(fields, uncertainty)._replace(decided=decided)
-        single = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, exact)
-        y, weights = ascend(single, start, pairs, controls)
-        bound, _ = certify(exact, jax.tree.map(lambda a: a.astype(jnp.float64), y))
-        return _Bounded(bound, y, weights)
+        c = coefficients(fields, uncertainty)._replace(decided=decided)
+        return _Bounded(*ascend_and_certify(c, start, pairs, controls))
 
-    return jax.vmap(one, in_axes=(_axes(batched), 0, None if start is None else 0))(fields, decided, start)
+    return jax.vmap(one, in_axes=(batch_axes(batched), 0, None if start is None else 0))(
+        fields, decided, start
+    )
 
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs"))
@@ -136,12 +126,10 @@ def _prove_infeasible(
 
     def one(fields: Fields) -> Array:
         exact, most = feasibility(coefficients(fields, uncertainty))
-        single = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, exact)
-        y, _ = ascend(single, None, pairs, controls)
-        bound, _ = certify(exact, jax.tree.map(lambda a: a.astype(jnp.float64), y))
+        bound, _, _ = ascend_and_certify(exact, None, pairs, controls)
         return bound > most * (1.0 + 1e-9)
 
-    return jax.vmap(one, in_axes=(_axes(batched),))(fields)
+    return jax.vmap(one, in_axes=(batch_axes(batched),))(fields)
 
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
@@ -152,7 +140,7 @@ def _first_plans(
         c = coefficients(fields, uncertainty)
         return first_plan(c, weights.astype(c.base.dtype), how)
 
-    return jax.vmap(one, in_axes=(_axes(batched), 0))(fields, weights)
+    return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, weights)
 
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
@@ -162,7 +150,7 @@ def _improve_plans(
     def one(fields: Fields, slot: Array, cost: Array) -> tuple[Array, Array]:
         return improve(coefficients(fields, uncertainty), slot, cost, how)
 
-    return jax.vmap(one, in_axes=(_axes(batched), 0, 0))(fields, slot, cost)
+    return jax.vmap(one, in_axes=(batch_axes(batched), 0, 0))(fields, slot, cost)
 
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
@@ -172,7 +160,7 @@ def _route_plans(
     def one(fields: Fields, slot: Array) -> Array:
         return best_shares(coefficients(fields, uncertainty), slot, how.limited)
 
-    return jax.vmap(one, in_axes=(_axes(batched), 0))(fields, slot)
+    return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
 
 
 def _in_blocks(
@@ -352,9 +340,10 @@ def _bounded(
     chunk: int,
 ) -> _Bounded:
     """Bound nodes, from ``start`` or cold."""
-    controls = _controls(ascent)
     arrays = (decided, start)
-    return _in_blocks(_bound_nodes, batch, scenario, arrays, chunk, controls=controls, pairs=ascent.pairs)
+    return _in_blocks(
+        _bound_nodes, batch, scenario, arrays, chunk, controls=ascent.controls, pairs=ascent.pairs
+    )
 
 
 def _root(batch: Instances, effort: Effort, certificates: bool) -> _Tree:
@@ -456,7 +445,7 @@ def _infeasible(batch: Instances, best: _Best, effort: Effort) -> np.ndarray:
     if len(lost):
         ray = effort.root
         result[lost] = _in_blocks(
-            _prove_infeasible, batch, lost, (), effort.chunk, controls=_controls(ray), pairs=ray.pairs
+            _prove_infeasible, batch, lost, (), effort.chunk, controls=ray.controls, pairs=ray.pairs
         )
     return result
 

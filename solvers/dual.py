@@ -41,7 +41,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rodiu_jax.instance import FIELD_SPECS, Array, Fields, Instances, tokens_per_query
+from rodiu_jax.instance import Array, Fields, Instances, batch_axes, tokens_per_query
 from rodiu_jax.instance import compute_demand as compute_demand_of
 from rodiu_jax.instance import stored_data as stored_data_of
 
@@ -124,6 +124,11 @@ class Ascent:
     warm: float = 0.015
     cold: float = 8e-5
     pairs: int = 16
+
+    @property
+    def controls(self) -> np.ndarray:
+        """What is data to the compiled ascent: steps, rate, last_rate, warm, cold."""
+        return np.array([self.steps, self.rate, self.last_rate, self.warm, self.cold], np.float32)
 
 
 def coefficients(fields: Fields, uncertainty: str) -> Coefficients:
@@ -570,6 +575,20 @@ def ascend(
     return everywhere, by_triple.at[index].set(weights)
 
 
+def ascend_and_certify(
+    c: Coefficients, start: Multipliers | None, pairs: int, controls: Array
+) -> tuple[Array, Multipliers, Array]:
+    """Ascend in float32 from ``start`` (cold without it), certify in float64; one instance, ``c`` in float64.
+
+    Returns:
+      the certified bound, the float32 multipliers that prove it, and the estimate of w (P,N).
+    """
+    single = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, c)
+    y, weights = ascend(single, start, pairs, controls)
+    bound, _ = certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))
+    return bound, y, weights
+
+
 class Bounds(NamedTuple):
     """Certified lower bounds of B scenarios.
 
@@ -581,7 +600,7 @@ class Bounds(NamedTuple):
     multipliers: Multipliers
 
 
-@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs", "warm"))
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs"))
 def _bound_block(
     fields: Fields,
     start: Multipliers | None,
@@ -590,17 +609,12 @@ def _bound_block(
     uncertainty: str,
     batched: frozenset[str],
     pairs: int,
-    warm: bool,
 ) -> tuple[Array, Multipliers]:
     def one(fields: Fields, start: Multipliers | None) -> tuple[Array, Multipliers]:
-        exact = coefficients(fields, uncertainty)
-        single = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, exact)
-        y, _ = ascend(single, start if warm else None, pairs, controls)
-        bound, _ = certify(exact, jax.tree.map(lambda a: a.astype(jnp.float64), y))
+        bound, y, _ = ascend_and_certify(coefficients(fields, uncertainty), start, pairs, controls)
         return bound, y
 
-    axes = Fields(*(0 if n in batched else None for n in FIELD_SPECS))
-    return jax.vmap(one, in_axes=(axes, 0 if warm else None))(fields, start)
+    return jax.vmap(one, in_axes=(batch_axes(batched), None if start is None else 0))(fields, start)
 
 
 def lower_bounds(
@@ -614,9 +628,8 @@ def lower_bounds(
 
     Args:
       start: multipliers to start from, with leading axis B; cold without it.
-      chunk: scenarios per compiled block; no result depends on it.
+      chunk: scenarios per compiled block: another value is another program and may change last bits.
     """
-    controls = np.array([ascent.steps, ascent.rate, ascent.last_rate, ascent.warm, ascent.cold], np.float32)
     batch = instances if instances.batched else instances.take([0])
     parts = []
     with jax.enable_x64(True):
@@ -625,11 +638,10 @@ def lower_bounds(
             bound, y = _bound_block(
                 batch.take(index).fields,
                 None if start is None else Multipliers(*(np.asarray(a)[index] for a in start)),
-                controls,
+                ascent.controls,
                 uncertainty=batch.uncertainty,
                 batched=batch.batched,
                 pairs=ascent.pairs,
-                warm=start is not None,
             )
             kept = min(chunk, batch.size - first)
             parts.append((np.asarray(bound)[:kept], [np.asarray(a)[:kept] for a in y]))

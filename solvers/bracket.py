@@ -225,9 +225,14 @@ class _Tree:
     leaves: list[list[Leaf]] | None
 
     def fraction(self) -> np.ndarray:
-        """How far each undecided triple's estimated w is from whole, flat over triples."""
-        share = np.where(self.decided == 0, self.weights, 0.0).reshape(len(self.weights), self._triples)
-        return np.minimum(share, 1.0 - share)
+        """How far each undecided triple's estimated w is from whole, flat over triples; -1 for decided ones.
+
+        Where all are whole the largest w wins: one child is then cut off soon and the other ascends once more.
+        """
+        shape = len(self.weights), self._triples
+        share = self.weights.reshape(shape)
+        score = np.minimum(share, 1.0 - share) + 1e-6 * share
+        return np.where((self.decided == 0).reshape(shape), score, -1.0)
 
     @property
     def _triples(self) -> int:
@@ -459,8 +464,7 @@ def _branch(batch: Instances, tree: _Tree, best: _Best, gap: float, effort: Effo
         known = np.isfinite(best.cost)
         target = np.where(known, best.cost - gap * np.abs(np.where(known, best.cost, 0.0)), math.inf)
         tree.settle(tree.bound >= target[tree.scenario])
-        fraction = tree.fraction()
-        tree.settle((fraction.max(1, initial=0.0) < _WHOLE) | ~np.isfinite(tree.bound))
+        tree.settle((tree.fraction().max(1, initial=-1.0) < 0) | ~np.isfinite(tree.bound))
         tree.settle(tree.settled[tree.scenario] < target[tree.scenario])  # it cannot be closed any more
         if not len(tree.scenario):
             return
@@ -496,7 +500,3 @@ def _branch(batch: Instances, tree: _Tree, best: _Best, gap: float, effort: Effo
             (*tree.path[c], int(sign * t)) for c, t in zip(chosen, split, strict=True) for sign in (1, -1)
         ]
         tree.replace(chosen, scenario, bound, decided, kept, weights, path)
-
-
-_WHOLE = 1e-5
-"""A node whose estimated w are all this near to 0 or 1 has no triple to split on."""

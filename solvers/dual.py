@@ -371,29 +371,71 @@ class _Scale(NamedTuple):
     compute: Array  # P',N
 
 
-def promise(c: Coefficients) -> Array:
-    """Rank of each pair (P,): its least amortised cost over the cheapest pair's, for the type it suits best.
+class _Opening(NamedTuple):
+    """Where the ascent opens: prices of the relaxation in which every type pays for its own share of a deployment.
 
-    Counted both among all pairs and among those that keep the type's promises, since a promise often needs a pair
+    The price of type i is max over eta, zeta >= 0 of the least over pairs of
+    ``amortised + eta (delay - Delta) + zeta (error - eps)``, at most Phi where all may stay unmet: from there a type
+    whose promises are hard or impossible to keep need not climb to its penalty step by step.
+    """
+
+    price: Array  # I  $
+    delay: Array  # I  eta, $/ms
+    error: Array  # I  zeta, $
+    cost: Array  # I,P  $ at these multipliers, inf where the pair cannot serve
+
+
+def _opening(c: Coefficients) -> _Opening:
+    """The opening prices, by a coarse grid over (eta, zeta) and a finer one around its best point."""
+    amortised = _amortised(c)
+    ms = (c.nominal + c.excess) * c.slowness.min()
+    late = ms - c.delay_limit[:, None]
+    wrong = c.error + c.error_excess - c.error_limit[:, None]
+    cheapest = amortised.min(1)
+    can = jnp.isfinite(cheapest)
+    ceiling = jnp.where(c.unmet_cap >= 1.0, c.unmet_cost, jnp.inf)
+    unit = jnp.minimum(jnp.where(can, cheapest, c.unmet_cost), ceiling)
+    per_ms = unit / jnp.where(c.delay_limit > 0, c.delay_limit, 1.0)
+    per_error = unit / jnp.where(c.error_limit > 0, c.error_limit, 1.0)
+
+    def at(eta: Array, zeta: Array) -> tuple[Array, Array]:
+        cost = amortised + (eta * per_ms)[:, None] * late + (zeta * per_error)[:, None] * wrong
+        return jnp.where(c.most.max(2) > 0, cost, jnp.inf), jnp.minimum(cost.min(1), ceiling)
+
+    def best(eta: Array, zeta: Array) -> tuple[Array, Array]:
+        """Of the grid eta (A,I) by zeta (A,I), the least multipliers that reach the largest value."""
+        count = len(eta)
+        both = jnp.repeat(eta, count, 0), jnp.tile(zeta, (count, 1))
+        chosen = jnp.argmax(jax.vmap(at)(*both)[1], axis=0)[None]
+        return tuple(jnp.take_along_axis(m, chosen, 0)[0] for m in both)  # type: ignore[return-value]
+
+    coarse = jnp.array([0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0], unit.dtype)[:, None]
+    eta, zeta = best(coarse * jnp.ones_like(unit)[None], coarse * jnp.ones_like(unit)[None])
+    fine = jnp.array([0.4, 0.6, 0.8, 1.0, 1.4, 2.0], unit.dtype)[:, None]
+    eta, zeta = best(fine * eta[None], fine * zeta[None])
+    cost, value = at(eta, zeta)
+    return _Opening(jnp.where(can, value, c.unmet_cost), eta * per_ms, zeta * per_error, cost)
+
+
+def promise(c: Coefficients) -> Array:
+    """Rank of each pair (P,): its least cost over the cheapest pair's, for the type it suits best.
+
+    Counted both by amortised cost and at the opening's prices of the promises, since a promise often needs a pair
     that cost alone would not choose. Smaller is better; decided pairs come first, excluded ones last.
     """
-    amortised = _amortised(c)
-    keeps = (c.error + c.error_excess <= c.error_limit[:, None]) & (
-        (c.nominal + c.excess) * c.slowness.min() <= c.delay_limit[:, None]
-    )
-    among = jnp.where(keeps, amortised, jnp.inf)
-    rank = jnp.minimum(_relative(amortised), _relative(among)).min(0)
-    return jnp.where((c.decided > 0).any(1), -1.0, jnp.where((c.decided < 0).all(1), jnp.inf, rank))
+    opening = _opening(c)
+    cheapest = jnp.where(opening.price > 0, opening.price, 1.0)[:, None]
+    rank = jnp.minimum(
+        _relative(_amortised(c)), 1.0 + (opening.cost - opening.price[:, None]) / cheapest
+    ).min(0)
+    return jnp.where((c.decided > 0).any(1), -1e6, jnp.where((c.decided < 0).all(1), jnp.inf, rank))
 
 
-def _in_scale(c: Coefficients) -> tuple[Coefficients, Array, Array]:
-    """Coefficients with money in units of the instance's cost; that unit; the price of each type in it."""
-    cheapest = _amortised(c).min(1)
-    price = jnp.where(jnp.isfinite(cheapest), cheapest, c.unmet_cost)
-    price = jnp.where(c.unmet_cap >= 1.0, jnp.minimum(price, c.unmet_cost), price)
-    money = price.sum()
+def _in_scale(c: Coefficients) -> tuple[Coefficients, Array, _Opening]:
+    """Coefficients with money in units of the instance's cost; that unit; the opening in it."""
+    opening = _opening(c)
+    money = opening.price.sum()
     money = jnp.where(money > 0, money, 1.0)
-    price = jnp.maximum(price, 1e-3 * money)
     scaled = c._replace(
         deploy=c.deploy / money,
         base=c.base / money,
@@ -401,7 +443,8 @@ def _in_scale(c: Coefficients) -> tuple[Coefficients, Array, Array]:
         unmet_cost=c.unmet_cost / money,
         budget=c.budget / money,
     )
-    return scaled, money, price / money
+    price = jnp.maximum(opening.price / money, 1e-3)
+    return scaled, money, _Opening(price, opening.delay / money, opening.error / money, opening.cost / money)
 
 
 def _relative(cost: Array) -> Array:
@@ -411,16 +454,16 @@ def _relative(cost: Array) -> Array:
     return jnp.where(known, cost / jnp.where(known & (least > 0), least, 1.0), jnp.inf)
 
 
-def _scale(c: Coefficients, price: Array) -> _Scale:
+def _scale(c: Coefficients, opening: _Opening) -> _Scale:
     deploy = jnp.maximum(c.deploy, 1e-3)  # a free GPU still needs a unit for its multipliers
 
     def unit(limit: Array) -> Array:
         return jnp.where(limit > 0, limit, 1.0)
 
     return _Scale(
-        demand=price,
-        delay=price / unit(c.delay_limit),
-        error=price / unit(c.error_limit),
+        demand=opening.price,
+        delay=jnp.maximum(opening.price / unit(c.delay_limit), opening.delay),
+        error=jnp.maximum(opening.price / unit(c.error_limit), opening.error),
         storage=1.0 / unit(c.storage),
         memory=deploy / jnp.maximum(c.room, 1e-3 * unit(c.room.max())),
         compute=deploy / jnp.maximum(c.power, 1e-3 * unit(c.power.max())),
@@ -513,15 +556,17 @@ def ascend(
     """
     steps, rate, last_rate, warm, cold = controls
     types, pairs = c.nominal.shape
-    scaled, money, price = _in_scale(c)
+    scaled, money, opening = _in_scale(c)
+    price = opening.price
     _, index = jax.lax.top_k(-promise(c), min(pairs_kept, pairs))
     part = _subset(scaled, index)
-    unit = _scale(part, price)
+    unit = _scale(part, opening)
     if start is None:
-        zero = jnp.zeros_like(price)
+        none = jnp.zeros_like(part.budget)
         nobody = jnp.zeros((types, len(index)), price.dtype)
         half = jnp.full_like(unit.memory, 0.5)  # each pays for half of its deployment
-        v = _Iterate(jnp.ones_like(price), zero, zero, zero[0], zero[0], half, half, nobody, nobody)
+        eta, zeta = opening.delay / unit.delay, opening.error / unit.error
+        v = _Iterate(jnp.ones_like(price), eta, zeta, none, none, half, half, nobody, nobody)
     else:
         v = _Iterate(
             start.demand / (money * unit.demand),

@@ -10,8 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rodiu_jax.errors import InputError
 from rodiu_jax.instance import Instances
 from rodiu_jax.plan import Plan, validate_plan
@@ -107,10 +105,10 @@ def check_plan(plan: Plan, instances: Instances, b: int) -> Verdict:
     named["storage"] = (room - weights) / (room or 1.0)
     named["budget"] = (money - rental_cost - storage_cost) / (money or 1.0)
 
-    margins = {
-        family: min((v for n, v in named.items() if n.split("[")[0] == family), default=np.inf)
-        for family in FAMILIES
-    }
+    margins: dict[str, float] = dict.fromkeys(FAMILIES, math.inf)
+    for constraint, margin in named.items():
+        family = constraint.partition("[")[0]
+        margins[family] = min(margins[family], margin)
     broken_demand = margins["demand"] < -TOLERANCE
     tight = {n: v for n, v in named.items() if broken_demand or not n.startswith("demand[")}
     costs = {
@@ -146,7 +144,9 @@ def check_scores(table: pd.DataFrame, plans: Sequence[Plan], instances: Instance
     if missing := [n for n in wanted if n not in table.columns]:
         raise InputError("table", missing[0], "this column, which is missing")
     found = []
-    for row in table[list(wanted)].to_dict("records"):
+    columns = {str(n): table[n].tolist() for n in wanted}
+    for values in zip(*columns.values(), strict=True):
+        row = dict(zip(columns, values, strict=True))
         p, b = row["plan"], instances.check_index(row["instance"], "table")
         if not 0 <= p < len(plans):
             raise InputError("table", "plan", f"a whole number from 0 to {len(plans) - 1}", p)

@@ -53,9 +53,9 @@ class Tally:
         ok = verdicts["ok"].to_numpy(bool)
         self.rows += len(verdicts)
         self.held += int(ok.sum())
-        self.certified += int((verdicts["lower_by"] == "certificate").sum())
-        self.by_highs += int((verdicts["lower_by"] == "HiGHS").sum())
-        self.plans += int((verdicts["upper_by"] == "plan").sum())
+        self.certified += verdicts["lower_by"].tolist().count("certificate")
+        self.by_highs += verdicts["lower_by"].tolist().count("HiGHS")
+        self.plans += verdicts["upper_by"].tolist().count("plan")
         if self.first is None and not ok.all():
             bad = int(np.argmin(ok))
             sample, point, reason = (verdicts[n].tolist()[bad] for n in ("sample", "point", "reason"))

@@ -608,7 +608,10 @@ def verify_rows(
         lower, upper = lowers.get(b, -math.inf), math.inf
         claimed = float(lower_claims[row]), float(upper_claims[row])
         reasons: list[str] = []
-        if held and held.paths and not _covers(held.paths):
+        bare = held is None or not held.paths
+        if bare:
+            lower = -math.inf
+        elif not _covers(held.paths):
             reasons.append("the leaves do not cover every plan")
             lower = -math.inf
         highest = _highest_cost(instances, b)
@@ -621,14 +624,17 @@ def verify_rows(
                 lower_by = "certificate"
             elif beside.exact[row]:
                 lower_by = "HiGHS"
-            elif held is None or not held.paths:
+            elif bare:
                 reasons.append("no certificate")
             elif claimed[0] == math.inf:
                 reasons.append("infeasibility is not proven")
             else:
                 reasons.append("the lower bound is above what its certificate proves")
         if not proven(beside.certified[row]):
-            reasons.append("the certified lower bound is above what its certificate proves")
+            why = (
+                "no certificate" if bare else "the certified lower bound is above what its certificate proves"
+            )
+            reasons += [why] if why not in reasons else []
         costs: dict[str, float] = {}
         if held and held.plan is not None:
             verdict = check_plan(held.plan, instances, b)

@@ -162,7 +162,7 @@ def check_scores(table: pd.DataFrame, plans: Sequence[Plan], instances: Instance
         least = min(verdict.margins.values())
         if bool(row["feasible"]) is not verdict.feasible and not abs(least + TOLERANCE) <= 1e-9:
             reasons.append(
-                "feasible" if verdict.feasible else f"not feasible: the plan breaks {verdict.binding}"
+                "the plan is feasible" if verdict.feasible else f"not feasible: it breaks {verdict.binding}"
             )
         found.append((p, b, not reasons, "; ".join(reasons)))
     return pd.DataFrame(found, columns=["plan", "instance", "ok", "reason"])

@@ -611,7 +611,7 @@ def verify_rows(
         bare = held is None or not held.paths
         if bare:
             lower = -math.inf
-        elif not _covers(held.paths):
+        elif held and not _covers(held.paths):
             reasons.append("the leaves do not cover every plan")
             lower = -math.inf
         highest = _highest_cost(instances, b)

@@ -26,6 +26,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -145,8 +146,19 @@ def _sparse(multipliers: Any) -> tuple[np.ndarray, np.ndarray]:
     return pairs.astype(np.int32), np.concatenate([*head, by_pair[pairs].ravel()])
 
 
-def load_certificates(path: str | Path, instances: Instances) -> dict[int, Certificate]:
+def certified_rows(path: str | Path) -> np.ndarray:
+    """The scenarios that a whole file of certificates is about, sorted; none where the file cannot be used."""
+    try:
+        return np.unique(_read(path)["instance"].to_numpy())
+    except InputError:
+        return np.array([], np.int64)
+
+
+def load_certificates(path: str | Path, instances: Instances, *, first: int = 0) -> dict[int, Certificate]:
     """Read and validate certificates of ``instances``, by scenario.
+
+    Args:
+      first: the number that the file gives to scenario 0.
 
     Raises:
       InputError: the file is missing, damaged or of other columns; its names, degrees or mode are not those of
@@ -163,7 +175,7 @@ def load_certificates(path: str | Path, instances: Instances) -> dict[int, Certi
             columns[n].null_count or (n in ("path", "pairs", "values") and _holes(columns[n]))
         ):
             raise InputError(path, n, "no missing values")
-    scenario, leaf = columns["instance"].to_numpy(), columns["leaf"].to_numpy()
+    scenario, leaf = columns["instance"].to_numpy() - first, columns["leaf"].to_numpy()
     path_of, pairs_of, values_of = (_ragged(columns[n]) for n in ("path", "pairs", "values"))
 
     def refuse(bad: np.ndarray, field: str, expected: str, value: np.ndarray) -> None:
@@ -172,10 +184,12 @@ def load_certificates(path: str | Path, instances: Instances) -> dict[int, Certi
             raise InputError(path, f"row {row}: {field}", expected, value[row].item())
 
     def worst(lists: list[np.ndarray], bad: Any) -> np.ndarray:
+        if not lists or not bad(np.concatenate(lists)).any():  # nearly always, and much faster
+            return np.zeros(len(lists), bool)
         return np.array([bool(bad(a).any()) for a in lists], bool)
 
     refuse((scenario < 0) | (scenario >= instances.size), "instance",
-           f"a whole number from 0 to {instances.size - 1}", scenario)  # fmt: skip
+           f"a whole number from {first} to {first + instances.size - 1}", scenario + first)  # fmt: skip
     refuse(leaf < 0, "leaf", "a whole number from 0", leaf)
     refuse(worst(path_of, lambda a: (a == 0) | (np.abs(a.astype(np.int64)) > triples)), "path",
            f"triples from 1 to {triples}, or minus that", scenario)  # fmt: skip
@@ -537,6 +551,9 @@ _TOLERANCE = 1e-9
 _FLOOR = 1e-12
 """Of the highest cost a plan can have (plus $1): what rounding leaves of a bound that is 0."""
 
+_OPTIMAL = 1e-6
+"""Relative gap at or below which a row may call itself optimal."""
+
 _TWO_SIDED = ("optimal", "gap_limit", "bracket")
 """Statuses that say both bounds are finite."""
 
@@ -549,18 +566,24 @@ def verify_rows(
 ) -> pd.DataFrame:
     """Recompute every bound that ``table`` claims.
 
-    A row holds where all of these do, to 1e-9 relative: ``lower_bound`` is at most the recomputed one (inf, no plan
-    exists: that one exceeds any possible cost); ``upper_bound`` is the cost of the certificate's plan, which the
-    checker accepts; the columns of costs and ``gap``, where present, are that plan's and that bracket's; a ``status``
-    that says both bounds are known has them. -inf or a missing lower, inf or a missing upper bound claim nothing.
+    A row holds where all of these do, to 1e-9 relative: ``lower_bound`` is at most the recomputed one (inf, or status
+    ``infeasible``, no plan exists: that one exceeds any possible cost); ``upper_bound`` is the cost of the
+    certificate's plan, which the checker accepts, and not below the lower bound; the columns of costs and ``gap``,
+    where present, are that plan's and that bracket's; a ``status`` that says both bounds are known, or equal, has them
+    so. -inf or a missing lower, inf or a missing upper bound claim nothing.
+
+    Where the column ``method`` says that HiGHS had a part, a lower bound above the recomputed one rests on HiGHS: it
+    cannot be recomputed here, and ``lower_by`` says so. What is still checked is ``certified_lower_bound``, the part
+    of it that the certificate proves, where the table has that column.
 
     Args:
       table: a row per scenario: ``instance``, ``lower_bound``, ``upper_bound``; other columns may stand beside.
-      certificates: by scenario, as `load_certificates` gives them.
+      certificates: by scenario, as `load_certificates` gives them; one without leaves proves no lower bound.
 
     Returns:
       a row per row of ``table``: ``instance``, ``lower_claimed``, ``lower_recomputed``, ``upper_claimed``,
-      ``upper_recomputed``, ``ok``, ``reason`` (empty where ok).
+      ``upper_recomputed``, ``lower_by`` (``certificate``, ``HiGHS``, or empty where nothing is claimed or it does not
+      hold), ``upper_by`` (``plan`` or empty), ``ok``, ``reason`` (empty where ok).
 
     Raises:
       InputError: a column is missing or not numeric, or names a scenario that does not exist.
@@ -579,21 +602,39 @@ def verify_rows(
         sorted(set(scenario.astype(int).tolist()) & certificates.keys()), certificates, instances
     )
     beside, rows = _Beside(table), []
+    lower_claims = np.where(beside.infeasible & np.isnan(lower_claims), math.inf, lower_claims)
     for row, b in enumerate(scenario.astype(int).tolist()):
         held = certificates.get(b)
         lower, upper = lowers.get(b, -math.inf), math.inf
         claimed = float(lower_claims[row]), float(upper_claims[row])
-        reasons = [] if held else ["no certificate"]
-        if held and not _covers(held.paths):
+        reasons: list[str] = []
+        bare = held is None or not held.paths
+        if bare:
+            lower = -math.inf
+        elif held and not _covers(held.paths):
             reasons.append("the leaves do not cover every plan")
             lower = -math.inf
         highest = _highest_cost(instances, b)
         floor = _FLOOR * (1.0 + highest)
-        if claimed[0] == math.inf:
-            if not lower > highest:
+
+        proven = partial(_proven, lower=lower, highest=highest, floor=floor)
+        lower_by = upper_by = ""
+        if claimed[0] > -math.inf:
+            if proven(claimed[0]):
+                lower_by = "certificate"
+            elif beside.exact[row]:
+                lower_by = "HiGHS"
+            elif bare:
+                reasons.append("no certificate")
+            elif claimed[0] == math.inf:
                 reasons.append("infeasibility is not proven")
-        elif claimed[0] > lower and not claimed[0] <= lower + _TOLERANCE * abs(claimed[0]) + floor:
-            reasons.append("the lower bound is above what its certificate proves")
+            else:
+                reasons.append("the lower bound is above what its certificate proves")
+        if not proven(beside.certified[row]):
+            why = (
+                "no certificate" if bare else "the certified lower bound is above what its certificate proves"
+            )
+            reasons += [why] if why not in reasons else []
         costs: dict[str, float] = {}
         if held and held.plan is not None:
             verdict = check_plan(held.plan, instances, b)
@@ -601,20 +642,37 @@ def verify_rows(
                 costs, upper = verdict.costs, verdict.costs["total_cost"]
             elif claimed[1] < math.inf:
                 reasons.append(f"the plan breaks {verdict.binding}")
-        if claimed[1] < math.inf and not _same(claimed[1], upper, upper, floor):
-            reasons.append("the upper bound is not the cost of its plan")
+        if claimed[1] < math.inf:
+            if _same(claimed[1], upper, upper, floor):
+                upper_by = "plan"
+            else:
+                reasons.append("the upper bound is not the cost of its plan")
+            if claimed[0] > claimed[1] + _TOLERANCE * abs(claimed[1]) + floor:
+                reasons.append("the lower bound is above the upper bound")
+                lower_by = ""
         reasons += beside.faults(row, *claimed, costs, floor)
-        rows.append((b, claimed[0], lower, claimed[1], upper, not reasons, "; ".join(reasons)))
+        rows.append(
+            (b, claimed[0], lower, claimed[1], upper, lower_by, upper_by, not reasons, "; ".join(reasons))
+        )
     names = (
         "instance",
         "lower_claimed",
         "lower_recomputed",
         "upper_claimed",
         "upper_recomputed",
+        "lower_by",
+        "upper_by",
         "ok",
         "reason",
     )
     return pd.DataFrame(rows, columns=list(names))
+
+
+def _proven(claim: float, *, lower: float, highest: float, floor: float) -> bool:
+    """Whether a claimed lower bound (inf: no plan exists; nan: no claim) follows from the recomputed ``lower``."""
+    if claim == math.inf:
+        return lower > highest
+    return claim <= lower or not claim > lower + _TOLERANCE * abs(claim) + floor
 
 
 def _numbers(table: pd.DataFrame, name: str) -> np.ndarray:
@@ -639,6 +697,13 @@ class _Beside:
         self._status = table["status"].tolist() if "status" in table.columns else None
         self._gap = _numbers(table, "gap") if "gap" in table.columns else None
         self._costs = {n: _numbers(table, n) for n in COSTS if n in table.columns}
+        self.infeasible = np.array([s == "infeasible" for s in self._status or [""] * len(table)], bool)
+        methods = table["method"].tolist() if "method" in table.columns else [""] * len(table)
+        self.exact = [isinstance(m, str) and "exact" in m for m in methods]
+        known = "certified_lower_bound" in table.columns
+        self.certified: list[float] = (
+            _numbers(table, "certified_lower_bound").tolist() if known else [math.nan] * len(table)
+        )
 
     def faults(
         self, row: int, lower: float, upper: float, costs: dict[str, float], floor: float
@@ -649,6 +714,8 @@ class _Beside:
         if self._status is not None and self._status[row] in _TWO_SIDED and not known:
             reasons.append(f"status {self._status[row]} without two bounds")
         wide = (upper - lower) / abs(upper) if known and upper else math.nan
+        if self._status is not None and self._status[row] == "optimal" and wide > _OPTIMAL + _TOLERANCE:
+            reasons.append("status optimal with a wider gap")
         if self._gap is not None and math.isfinite(wide) and not abs(self._gap[row] - wide) <= _TOLERANCE:
             reasons.append("the gap is not that of the bounds")
         for name, column in self._costs.items() if math.isfinite(upper) else ():

@@ -7,12 +7,16 @@ mistake cannot hide in both. Every plan that the program reports has passed thro
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from rodiu_jax.errors import InputError
 from rodiu_jax.instance import Instances
 from rodiu_jax.plan import Plan, validate_plan
-from rodiu_jax.verdict import FAMILIES, TOLERANCE, Verdict
+from rodiu_jax.verdict import COSTS, FAMILIES, TOLERANCE, Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def _largest_excess(weights: list[float], budget: float) -> float:
@@ -101,10 +105,10 @@ def check_plan(plan: Plan, instances: Instances, b: int) -> Verdict:
     named["storage"] = (room - weights) / (room or 1.0)
     named["budget"] = (money - rental_cost - storage_cost) / (money or 1.0)
 
-    margins = {
-        family: min((v for n, v in named.items() if n.split("[")[0] == family), default=np.inf)
-        for family in FAMILIES
-    }
+    margins: dict[str, float] = dict.fromkeys(FAMILIES, math.inf)
+    for constraint, margin in named.items():
+        family = constraint.partition("[")[0]
+        margins[family] = min(margins[family], margin)
     broken_demand = margins["demand"] < -TOLERANCE
     tight = {n: v for n, v in named.items() if broken_demand or not n.startswith("demand[")}
     costs = {
@@ -120,6 +124,48 @@ def check_plan(plan: Plan, instances: Instances, b: int) -> Verdict:
         margins=margins,
         binding=min(tight, key=lambda n: tight[n]),
     )
+
+
+def check_scores(table: pd.DataFrame, plans: Sequence[Plan], instances: Instances) -> pd.DataFrame:
+    """Check a table of `rodiu_jax.evaluation.evaluate` row by row against `check_plan`.
+
+    A row holds where its costs and margins are the checker's to 1e-9 (relative to the total cost; margins absolute,
+    relative to their own size above 1), and ``feasible`` too, unless a margin is that near to the tolerance.
+
+    Returns:
+      a row per row of ``table``: ``plan``, ``instance``, ``ok``, ``reason`` (empty where ok).
+
+    Raises:
+      InputError: a column is missing, or a plan or scenario does not exist.
+    """
+    import pandas as pd
+
+    wanted = ("plan", "instance", "feasible", *COSTS, *(f"margin_{n}" for n in FAMILIES))
+    if missing := [n for n in wanted if n not in table.columns]:
+        raise InputError("table", missing[0], "this column, which is missing")
+    found = []
+    columns = {str(n): table[n].tolist() for n in wanted}
+    for values in zip(*columns.values(), strict=True):
+        row = dict(zip(columns, values, strict=True))
+        p, b = row["plan"], instances.check_index(row["instance"], "table")
+        if not 0 <= p < len(plans):
+            raise InputError("table", "plan", f"a whole number from 0 to {len(plans) - 1}", p)
+        verdict = check_plan(plans[p], instances, b)
+        near = 1e-9 * (1.0 + abs(verdict.costs["total_cost"]))
+        reasons = [
+            f"{n} is not that of the plan" for n in COSTS if not abs(row[n] - verdict.costs[n]) <= near
+        ]
+        for n in FAMILIES:
+            claimed, margin = row[f"margin_{n}"], verdict.margins[n]
+            if claimed != margin and not abs(claimed - margin) <= 1e-9 * (1.0 + abs(margin)):
+                reasons.append(f"margin_{n} is not that of the plan")
+        least = min(verdict.margins.values())
+        if bool(row["feasible"]) is not verdict.feasible and not abs(least + TOLERANCE) <= 1e-9:
+            reasons.append(
+                "the plan is feasible" if verdict.feasible else f"not feasible: it breaks {verdict.binding}"
+            )
+        found.append((p, b, not reasons, "; ".join(reasons)))
+    return pd.DataFrame(found, columns=["plan", "instance", "ok", "reason"])
 
 
 def _negative(plan: Plan) -> bool:

@@ -367,6 +367,23 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
 @click.option("--gap", type=_GAP, help="Relative gap to prove (default 0.01; exact: 1e-6).")
 @click.option("--time-limit", type=_SECONDS, help="Seconds per scenario.")
 @click.option("--workers", type=_COUNT, help="Processes (default: the cores of this machine).")
+@click.option(
+    "--exact",
+    type=click.Choice(["gap", "top", "all", "none"]),
+    help="Whom the cascade solves exactly: gap (default): brackets wider than --gap; top: the --top rows with the "
+    "largest --by, when all are bracketed; all; none.",
+)
+@click.option("--top", type=_COUNT, metavar="K", help="Rows to solve, with --exact top.")
+@click.option("--by", metavar="COLUMN", help="Column that ranks them: gap (default), total_cost, ...")
+@click.option(
+    "--audit", type=_GAP, metavar="SHARE", help="Share of the brackets audited (default 0.001, at least 1)."
+)
+@click.option(
+    "--certificates",
+    is_flag=True,
+    default=None,
+    help="Keep what proves the lower bounds in DIR/certificates, for `rodiu verify DIR`.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the sweep that is in DIR.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
 def sweep(
@@ -381,14 +398,15 @@ def sweep(
     """Solve sampled scenarios at every point of a grid of changes: a table, pictures, a summary.
 
     \b
-    SPEC.toml: catalog, uncertainty, samples, seed, method, gap, set = [...], and one table per factor:
+    SPEC.toml: catalog, uncertainty, samples, seed, method, gap, exact, top, by, audit, certificates, set = [...], and
+    one table per factor:
       [[factors]]
       field = "gpu_price"            a field of the list below
       names = "H100_*"               only these (optional)
       scale = [0.5, 0.75, 1.0]       multipliers, or value = [...]
-    Rows go to DIR/scenarios/*.parquet (columns sample, point, the factors, lower_bound, upper_bound, costs in $
-    per period, status, what is deployed), pictures to DIR/figures, means per point to DIR/summary.csv. Ctrl-C keeps
-    the finished rows; --resume goes on.
+    Rows go to DIR/scenarios/*.parquet: sample, point, the factors, lower_bound, upper_bound, the costs in $ per period,
+    status, method, what is deployed; certified_lower_bound is what is proven without HiGHS. Pictures go to DIR/figures,
+    means per point to DIR/summary.csv. Ctrl-C keeps the finished rows; --resume goes on.
     """
     from rodiu_jax.sweeps import load_spec, preset_names
 
@@ -493,29 +511,46 @@ def bound(
 
 
 @cli.command()
-@click.argument("table", type=_PATH, metavar="TABLE.parquet")
-@click.argument("certificates", type=_PATH, metavar="CERTS.parquet")
-@click.argument("instances", type=_PATH, metavar="FILE.npz")
-def verify(table: Path, certificates: Path, instances: Path) -> None:
-    """Recompute every bound of a table from its certificates, in NumPy float64, sharing no code with the solvers.
+@click.argument("table", type=_PATH, metavar="DIR|TABLE.parquet")
+@click.argument("proofs", type=_PATH, required=False, metavar="[CERTS.parquet|PLANS.json]")
+@click.argument("instances", type=_PATH, required=False, metavar="[FILE.npz]")
+def verify(table: Path, proofs: Path | None, instances: Path | None) -> None:
+    """Recompute what a table claims, in NumPy float64, sharing no code with the solvers.
 
     \b
-    TABLE.parquet and CERTS.parquet are what `rodiu bound -o ... --certificates ...` wrote for FILE.npz. A lower bound
-    holds when the dual function at the stored multipliers, over leaves that cover every plan, is not below it; an
-    upper bound when the independent checker accepts the stored plan at that cost. Exit status 1 names the first row
-    whose claim does not hold.
+    rodiu verify DIR                                  a sweep, best made with --certificates
+    rodiu verify TABLE.parquet CERTS.parquet FILE.npz what `rodiu bound --certificates` wrote
+    rodiu verify TABLE.parquet PLANS.json FILE.npz    what `rodiu evaluate` wrote
+
+    A lower bound holds when the dual function at the stored multipliers, over leaves that cover every plan, is not
+    below it; an upper bound when the independent checker accepts the stored plan at that cost. A lower bound of a
+    sweep that only HiGHS proves cannot be recomputed, and is counted apart. Exit status 1 names the first row whose
+    claim does not hold.
     """
+    if table.is_dir():
+        if proofs is not None:
+            raise InputError("verify", str(proofs), "nothing after the folder of a sweep")
+        _verify_sweep(table)
+        return
+    if proofs is None or instances is None:
+        missing = "CERTS.parquet or PLANS.json" if proofs is None else "FILE.npz"
+        raise InputError("verify", missing, "this argument, as the first is not the folder of a sweep")
     import pandas as pd
 
     from rodiu_jax.certificate import load_certificates, verify_rows
+    from rodiu_jax.check import check_scores
     from rodiu_jax.instance import load_instances
+    from rodiu_jax.plan import load_plans
 
     batch = load_instances(instances)
     try:
         rows = pd.read_parquet(table)
     except (OSError, ValueError) as error:
         raise InputError(table, "", f"a readable Parquet table ({str(error).splitlines()[0]})") from None
-    verdicts = verify_rows(rows, load_certificates(certificates, batch), batch)
+    if proofs.suffix == ".json":
+        verdicts = check_scores(rows, load_plans(proofs, batch), batch)
+    else:
+        verdicts = verify_rows(rows, load_certificates(proofs, batch), batch)
     held = verdicts["ok"].tolist()
     click.echo(f"{sum(held)} of {len(held)} rows hold")
     if not all(held):
@@ -523,4 +558,22 @@ def verify(table: Path, certificates: Path, instances: Path) -> None:
         instance, reason = verdicts["instance"].tolist()[first], verdicts["reason"].tolist()[first]
         raise WorkFailed(
             f"{table}: {len(held) - sum(held)} rows do not hold; the first, instance {instance}: {reason}"
+        )
+
+
+def _verify_sweep(folder: Path) -> None:
+    from rodiu_jax.sweeps.verification import Tally, verify_sweep
+
+    found = Tally()
+    for verdicts in verify_sweep(folder):
+        found.add(verdicts)
+    click.echo(
+        f"{found.held} of {found.rows} rows hold. Lower bounds: {found.certified} hold by certificate, "
+        f"{found.by_highs} rest on HiGHS (not recomputed). Upper bounds: {found.plans} hold by plan."
+    )
+    if found.first is not None:
+        sample, point, reason = found.first
+        raise WorkFailed(
+            f"{folder}: {found.rows - found.held} rows do not hold; the first, sample {sample} point {point}: "
+            f"{reason}"
         )

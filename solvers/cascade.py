@@ -1,27 +1,33 @@
 """Brackets first, exact where it pays: every scenario gets the cheapest proof that is good enough.
 
-All scenarios are bracketed on the device (`solvers.bracket`). HiGHS then solves those whose bracket is wider than
-asked, starting from the bracket's plan, and the *audited* ones, which it solves from nothing and to optimality: an
-optimum outside its bracket means that one of the two proofs is wrong, and stops the work.
+All scenarios are bracketed on the device (`solvers.bracket`). HiGHS then solves those that the policy chooses, starting
+from the bracket's plan, and the *audited* ones, which it solves from nothing and to optimality: an optimum outside its
+bracket means that one of the two proofs is wrong, and stops the work. HiGHS runs in other processes, on the wide
+brackets of one block while the device is at the next.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from rodiu_jax.errors import AuditFailed
 from rodiu_jax.instance import Instances
 from solvers.bracket import Bracket, Effort, brackets
-from solvers.pool import solve_iter
+from solvers.pool import Hints, Pool, Task, Ticket
 from solvers.result import OPTIMAL_GAP, Result, Status, relative_gap
 
 CASCADE_GAP = 0.01
 """Relative gap at which a bracket is good enough, unless asked otherwise."""
+
+Policy = Literal["gap", "all", "none"]
+"""Who is solved exactly beside the audited: brackets wider than the gap (to that gap), all (to optimality), none."""
 
 _CROSSED = 1e-6
 """Optimum and bracket may disagree by this (relative) through tolerances of solver and checker."""
@@ -30,14 +36,8 @@ _CROSSED = 1e-6
 _BLOCK = 256
 """Scenarios bracketed before the first of them is yielded: enough to fill the device's blocks while branching."""
 
-
-def bracket_results(
-    instances: Instances, *, gap: float = CASCADE_GAP, effort: Effort | None = None
-) -> Iterator[Result]:
-    """Brackets as results: status ``optimal``, ``gap_limit`` or ``bracket``, ``unknown``, ``infeasible``, ``error``."""
-    for block, found, seconds in _blocks(instances, gap, effort):
-        for bracket in found:
-            yield _as_result(bracket, block, seconds)
+_BLOCKS_AHEAD = 3
+"""Blocks that may wait for HiGHS while the device goes on: enough to keep it busy, few enough to bound memory."""
 
 
 def bracketed(
@@ -54,54 +54,136 @@ def bracketed(
             yield replace(bracket, instance=b, plan=bracket.plan and replace(bracket.plan, instance=b))
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """A scenario's bracket, and what HiGHS was asked about it."""
+
+    bracket: Result
+    ticket: Ticket | None
+
+
 def cascade(
     instances: Instances,
     *,
     gap: float = CASCADE_GAP,
-    time_limit: float = math.inf,
-    workers: int | None = None,
+    exact: Policy = "gap",
     audited: np.ndarray | None = None,
+    time_limit: float = math.inf,
+    workers: int | Pool | None = None,
     effort: Effort | None = None,
+    certificates: bool = False,
 ) -> Iterator[Result]:
-    """Bracket every scenario to ``gap``, solve exactly what stays wider, audit some; results in order.
+    """Bracket every scenario to ``gap``, solve exactly those that ``exact`` chooses, audit some; results in order.
 
     Args:
       gap: relative gap to prove.
-      time_limit, workers: for HiGHS, as `solvers.pool.solve`.
+      exact: who is solved exactly; ``none`` and nobody audited starts no process.
       audited: bool (B,), the scenarios to audit; none by default.
+      time_limit, workers: for HiGHS, as `solvers.pool.solve`.
+      certificates: results hold the leaves that prove `Result.certified`.
 
     Raises:
-      AuditFailed: an audited optimum lies outside its bracket.
+      AuditFailed: an exact result contradicts its bracket.
     """
     audit = np.zeros(instances.size, bool) if audited is None else np.asarray(audited, bool)
-    for block, found, seconds in _blocks(instances, gap, effort):
-        closed = np.array([b.status in ("optimal", "gap_limit", "infeasible") for b in found])
-        checked = audit[block : block + len(found)]
-        wide = np.flatnonzero(~closed & ~checked)
-        exact: dict[int, Result] = {}
-        for group, target, starts in (
-            (np.flatnonzero(checked), min(gap, OPTIMAL_GAP), None),
-            (wide, gap, [found[b].plan for b in wide]),
-        ):
-            for result in solve_iter(
-                instances,
-                (block + group).tolist(),
-                gap=target,
-                time_limit=time_limit,
-                workers=workers,
-                starts=starts,
-            ):
-                exact[result.instance - block] = result
-        for bracket in found:
-            ours, theirs = _as_result(bracket, block, seconds), exact.get(bracket.instance)
-            if theirs is not None and _contradict(ours, theirs):
-                raise AuditFailed(
-                    f"audit: the exact result [{theirs.bound}, {theirs.objective}] contradicts the bracket "
-                    f"[{ours.bound}, {ours.objective}]",
-                    ours.instance,
-                    {"bracket": ours.to_json(), "exact": theirs.to_json()},
-                )
-            yield ours if theirs is None else _together(ours, theirs, gap)
+    pool = workers if isinstance(workers, Pool) else Pool(workers)
+    keep = pool is workers
+    queue: deque[_Waiting] = deque()
+    try:
+        for block, found, seconds in _blocks(instances, gap, effort, certificates):
+            for bracket in found:
+                ours = _as_result(bracket, block, seconds)
+                task = _task(instances, ours, gap, time_limit, exact, audited=bool(audit[ours.instance]))
+                queue.append(_Waiting(ours, None if task is None else pool.submit(task)))
+            while queue and (len(queue) > _BLOCKS_AHEAD * _BLOCK or _ready(pool, queue[0])):
+                yield _answered(pool, queue.popleft(), gap)
+        while queue:
+            yield _answered(pool, queue.popleft(), gap)
+    except BaseException:  # what was asked of HiGHS will never be fetched
+        keep = False
+        raise
+    finally:
+        if not keep:
+            pool.close()
+
+
+def exactly(
+    groups: Iterable[tuple[Instances, Sequence[Result]]],
+    *,
+    gap: float = CASCADE_GAP,
+    time_limit: float = math.inf,
+    workers: int | Pool | None = None,
+) -> Iterator[list[Result]]:
+    """Solve bracketed scenarios to optimality, from their brackets' plans; a list per group, in order.
+
+    Args:
+      groups: scenarios with a bracket each, numbered from 0 in their group; fetched as the workers get through them.
+      gap, time_limit, workers: as `cascade`.
+
+    Raises:
+      AuditFailed: an exact result contradicts its bracket.
+    """
+    pool = workers if isinstance(workers, Pool) else Pool(workers)
+    keep = pool is workers
+    queue: deque[list[_Waiting]] = deque()
+    try:
+        for instances, found in groups:
+            tasks = [_task(instances, bracket, gap, time_limit, "all", audited=False) for bracket in found]
+            queue.append(
+                [
+                    _Waiting(bracket, None if task is None else pool.submit(task))
+                    for bracket, task in zip(found, tasks, strict=True)
+                ]
+            )
+            while sum(map(len, queue)) > _BLOCK:
+                yield [_answered(pool, waiting, gap) for waiting in queue.popleft()]
+        while queue:
+            yield [_answered(pool, waiting, gap) for waiting in queue.popleft()]
+    except BaseException:
+        keep = False
+        raise
+    finally:
+        if not keep:
+            pool.close()
+
+
+def _task(
+    instances: Instances, bracket: Result, gap: float, time_limit: float, exact: Policy, *, audited: bool
+) -> Task | None:
+    """What HiGHS is asked about a scenario; an audit starts from nothing."""
+    closed = bracket.status in ("optimal", "gap_limit", "infeasible")
+    if not audited and (exact == "none" or (exact == "gap" and closed)):
+        return None
+    target = gap if exact == "gap" and not audited else min(gap, OPTIMAL_GAP)
+    hints = Hints() if audited else Hints(plan=bracket.plan)
+    b = bracket.instance
+    return Task(instances.take([b]), b, target, time_limit, hints)
+
+
+def _ready(pool: Pool, waiting: _Waiting) -> bool:
+    return waiting.ticket is None or pool.done(waiting.ticket)
+
+
+def _answered(pool: Pool, waiting: _Waiting, gap: float) -> Result:
+    if waiting.ticket is None:
+        return waiting.bracket
+    return joined(waiting.bracket, pool.result(waiting.ticket), gap)
+
+
+def joined(bracket: Result, exact: Result, gap: float) -> Result:
+    """The better of a bracket and an exact result on each side.
+
+    Raises:
+      AuditFailed: they contradict each other.
+    """
+    if _contradict(bracket, exact):
+        raise AuditFailed(
+            f"audit: the exact result [{exact.bound}, {exact.objective}] contradicts the bracket "
+            f"[{bracket.bound}, {bracket.objective}]",
+            bracket.instance,
+            {"bracket": bracket.to_json(), "exact": exact.to_json()},
+        )
+    return _together(bracket, exact, gap)
 
 
 def _blocks(
@@ -130,6 +212,8 @@ def _as_result(bracket: Bracket, block: int, seconds: float) -> Result:
         method="bracket",
         nodes=bracket.nodes,
         steps=bracket.steps,
+        certified=bracket.lower,
+        leaves=bracket.leaves,
     )
 
 
@@ -144,7 +228,14 @@ def _contradict(bracket: Result, exact: Result) -> bool:
 
 def _together(bracket: Result, exact: Result, gap: float) -> Result:
     """The better of both on each side."""
-    whole = replace(exact, nodes=bracket.nodes, steps=bracket.steps, seconds=exact.seconds + bracket.seconds)
+    whole = replace(
+        exact,
+        nodes=bracket.nodes,
+        steps=bracket.steps,
+        seconds=exact.seconds + bracket.seconds,
+        certified=bracket.certified,
+        leaves=bracket.leaves,
+    )
     if exact.status == "infeasible" or not math.isfinite(bracket.bound):
         return whole
     if exact.bound >= bracket.bound and exact.objective <= bracket.objective:
@@ -161,4 +252,5 @@ def _together(bracket: Result, exact: Result, gap: float) -> Result:
         costs=better.costs,
         plan=better.plan,
         method="bracket+exact",
+        certified=min(bracket.certified, lower),
     )

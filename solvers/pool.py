@@ -1,6 +1,7 @@
 """Exact solution of many scenarios by a pool of spawned processes, one thread each.
 
-Processes are spawned, not forked, because JAX runs threads in the parent; the workers never import JAX.
+Processes are spawned, not forked, because JAX runs threads in the parent; the workers never import JAX. A `Pool` can
+be handed on, so that a sweep starts its workers once and they work while the caller does something else.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ import math
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
+from types import TracebackType
 
 from rodiu_jax.errors import InputError
 from rodiu_jax.instance import Instances
@@ -27,14 +31,122 @@ _AHEAD = 4
 """Scenarios queued per worker: enough to keep it busy, few enough to bound memory."""
 
 
+@dataclass(frozen=True)
+class Hints:
+    """What is known of a scenario before it is solved: it changes the time, not what is proven.
+
+    Attributes:
+      plan: a good plan to start from.
+    """
+
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One scenario for a worker: ``one`` holds scenario ``instance`` of some batch alone."""
+
+    one: Instances
+    instance: int
+    gap: float
+    time_limit: float
+    hints: Hints
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A task that a `Pool` was given, to be exchanged for its result."""
+
+    task: Task
+    future: Future[Result]
+
+
+class Pool:
+    """Worker processes that start with the first task and stay until `close`; also a context manager.
+
+    Args:
+      workers: processes; the number of usable cores by default.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        if workers is not None and workers < 1:
+            raise InputError("solve", "workers", "a whole number >= 1", workers)
+        self.workers = workers or usable_cores()
+        self._processes: ProcessPoolExecutor | None = None
+        self._open: dict[Ticket, None] = {}  # in the order given
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(self, task: Task) -> Ticket:
+        """Queue a task and return at once."""
+        ticket = Ticket(task, self._send(task))
+        self._open[ticket] = None
+        return ticket
+
+    def done(self, ticket: Ticket) -> bool:
+        """Whether `result` will answer without waiting for a solver (or has a lost worker to replace)."""
+        return ticket.future.done()
+
+    def result(self, ticket: Ticket) -> Result:
+        """Wait for a task's result, once per ticket.
+
+        Nobody can say which scenario killed a worker: the one waited for is charged with it. It runs again alone, so
+        that a neighbour's death is not charged to it; then what else was lost is queued again.
+        """
+        del self._open[ticket]
+        lost: list[Ticket] = []
+        result = None
+        for left in reversed(range(_TRIES)):
+            try:
+                result = ticket.future.result()
+                break
+            except BrokenProcessPool:
+                lost += [t for t in self._open if t not in lost and not _finished(t.future)]
+                self._end()
+                if left:
+                    ticket.future = self._send(ticket.task)
+        for other in lost:
+            other.future = self._send(other.task)
+        message = "the solver's process died twice on this scenario"
+        return result or Result(ticket.task.instance, "error", message=message)
+
+    def close(self) -> None:
+        """End the workers now, whatever they are doing, and forget what is queued; a later task starts others."""
+        self._open.clear()
+        self._end()
+
+    def _send(self, task: Task) -> Future[Result]:
+        if self._processes is None:
+            self._processes = _start(self.workers)
+        try:
+            return self._processes.submit(_solve_one, task)
+        except (
+            BrokenProcessPool
+        ) as error:  # told to whoever waits for it, like those that broke with the pool
+            broken: Future[Result] = Future()
+            broken.set_exception(error)
+            return broken
+
+    def _end(self) -> None:
+        if self._processes is not None:
+            _end(self._processes)
+            self._processes = None
+
+
 def solve(
     instances: Instances,
     indices: Sequence[int] | None = None,
     *,
     gap: float = OPTIMAL_GAP,
     time_limit: float = math.inf,
-    workers: int | None = None,
-    starts: Sequence[Plan | None] | None = None,
+    workers: int | Pool | None = None,
+    hints: Sequence[Hints] | None = None,
 ) -> list[Result]:
     """Solve scenarios exactly; results are in the order of ``indices`` and do not depend on ``workers``.
 
@@ -44,14 +156,13 @@ def solve(
       indices: scenarios to solve; all by default.
       gap: relative optimality gap to stop at.
       time_limit: seconds per scenario.
-      workers: processes; the number of usable cores by default.
-      starts: per index a plan to start from, or None.
+      workers: processes (the number of usable cores by default), or a `Pool`, which stays open.
+      hints: what is known of each scenario, one per index.
 
     Raises:
       InputError: an index that does not exist, a gap outside [0, 1], a time limit or workers not positive.
     """
-    results = solve_iter(instances, indices, gap=gap, time_limit=time_limit, workers=workers, starts=starts)
-    return list(results)
+    return list(solve_iter(instances, indices, gap=gap, time_limit=time_limit, workers=workers, hints=hints))
 
 
 def solve_iter(
@@ -60,8 +171,8 @@ def solve_iter(
     *,
     gap: float = OPTIMAL_GAP,
     time_limit: float = math.inf,
-    workers: int | None = None,
-    starts: Sequence[Plan | None] | None = None,
+    workers: int | Pool | None = None,
+    hints: Sequence[Hints] | None = None,
 ) -> Iterator[Result]:
     """As `solve`, yielding each result as soon as it and those before it are there.
 
@@ -74,49 +185,35 @@ def solve_iter(
         raise InputError("solve", "gap", "a number from 0 to 1", gap)
     if not time_limit > 0:
         raise InputError("solve", "time_limit", "seconds > 0", time_limit)
-    if workers is not None and workers < 1:
-        raise InputError("solve", "workers", "a whole number >= 1", workers)
-    plans: list[Plan | None] = [None] * len(todo) if starts is None else list(starts)
-    if len(plans) != len(todo):
-        raise InputError("solve", "starts", f"{len(todo)} plans or None, one per index", len(plans))
-    return _solved(instances, todo, plans, gap, time_limit, workers)
+    known = [Hints()] * len(todo) if hints is None else list(hints)
+    if len(known) != len(todo):
+        raise InputError("solve", "hints", f"{len(todo)} of them, one per index", len(known))
+    pool = workers if isinstance(workers, Pool) else Pool(workers)
+    if pool is not workers:
+        pool.workers = max(1, min(pool.workers, len(todo)))
+    tasks = (Task(instances.take([b]), b, gap, time_limit, hint) for b, hint in zip(todo, known, strict=True))
+    return _solved(pool, tasks, keep=pool is workers)
 
 
-def _solved(
-    instances: Instances,
-    todo: list[int],
-    starts: list[Plan | None],
-    gap: float,
-    time_limit: float,
-    workers: int | None,
-) -> Iterator[Result]:
-    if not todo:
-        return
-    count = min(workers or usable_cores(), len(todo))
-    waiting: dict[int, Future[Result]] = {}
-    pool = _start(count)
+def _solved(pool: Pool, tasks: Iterator[Task], *, keep: bool) -> Iterator[Result]:
+    tickets: deque[Ticket] = deque()
     try:
-        for position, b in enumerate(todo):
-            result = None
-            for attempt in range(_TRIES):
-                # The second try runs alone, so that a neighbour's death is not charged to it.
-                ahead = 1 if attempt else _AHEAD * count
-                try:
-                    for p in range(position, min(len(todo), position + ahead)):
-                        if p not in waiting:
-                            one = instances.take([todo[p]])
-                            waiting[p] = pool.submit(_solve_one, one, todo[p], gap, time_limit, starts[p])
-                    result = waiting.pop(position).result()
-                    break
-                except BrokenProcessPool:
-                    # Nobody can say which scenario killed the worker: the one waited for is charged with it,
-                    # and the finished ones are kept.
-                    _end(pool)
-                    waiting = {p: f for p, f in waiting.items() if f.done() and f.exception() is None}
-                    pool = _start(count)
-            yield result or Result(b, "error", message="the solver's process died twice on this scenario")
+        for task in tasks:
+            tickets.append(pool.submit(task))
+            if len(tickets) >= _AHEAD * pool.workers:
+                yield pool.result(tickets.popleft())
+        while tickets:
+            yield pool.result(tickets.popleft())
+    except BaseException:
+        keep = False
+        raise
     finally:
-        _end(pool)
+        if not keep:
+            pool.close()
+
+
+def _finished(future: Future[Result]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def usable_cores() -> int:
@@ -124,14 +221,14 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _solve_one(one: Instances, b: int, gap: float, time_limit: float, start: Plan | None) -> Result:
-    """In a worker: ``one`` holds scenario ``b`` alone."""
+def _solve_one(task: Task) -> Result:
+    """In a worker."""
+    b = task.instance
     try:
-        result = solve_instance(one, 0, gap=gap, time_limit=time_limit, start=start)
+        result = solve_instance(task.one, 0, gap=task.gap, time_limit=task.time_limit, start=task.hints.plan)
     except Exception as error:  # whatever it is, the other scenarios go on
         result = Result(0, "error", message=f"{type(error).__name__}: {error}")
-    plan = result.plan and type(result.plan)(**{**vars(result.plan), "instance": b})
-    return Result(**{**vars(result), "instance": b, "plan": plan})
+    return replace(result, instance=b, plan=result.plan and replace(result.plan, instance=b))
 
 
 def _start(count: int) -> ProcessPoolExecutor:

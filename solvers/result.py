@@ -31,6 +31,8 @@ class Result:
       method: what proved it: ``exact`` (HiGHS), ``bracket`` (dual ascent and branching on the device), or
         ``bracket+exact``.
       nodes, steps: nodes bounded on the device and ascent steps spent on them.
+      certified: the lower bound that the dual function proves without HiGHS, as ``bound``; at most ``bound``.
+      leaves: its certificate (`solvers.bracket.Bracket`), where asked for.
     """
 
     instance: int
@@ -44,6 +46,8 @@ class Result:
     method: str = "exact"
     nodes: int = 0
     steps: int = 0
+    certified: float = -math.inf
+    leaves: tuple[Any, ...] = ()
 
     @property
     def gap(self) -> float:

@@ -735,6 +735,34 @@ def test_bound_its_plans_and_its_certificates_hold(rodiu: Run, here: Path):
     ran = rodiu("verify", "lie.parquet", "c.parquet", "five.npz")
     assert ran.code == 1
     assert "instance 3: the lower bound is above" in ran.err
+    assert "5 of 5 rows hold" in answered(rodiu("verify", "e.parquet", "p.json", "five.npz")).out
+    for column, lie in (("delay_cost", 1.0), ("margin_memory", 1e-6), ("feasible", True)):
+        false = evaluated.copy()
+        false[column] = false[column].where(
+            false["instance"] != 2, false[column] != lie if lie is True else lie
+        )
+        false.to_parquet("lie.parquet")
+        ran = rodiu("verify", "lie.parquet", "p.json", "five.npz")
+        assert ran.code == 1
+        assert "the first, instance 2: " in ran.err
+        assert column in ran.err
+
+
+def test_a_sweep_and_its_verification(rodiu: Run, here: Path):
+    Path("two.toml").write_text(SWEEP)
+    options = ("--certificates", "--exact", "top", "--top", 1, "--by", "total_cost", "--audit", 0, "--quiet")
+    answered(rodiu("sweep", "two.toml", "-o", "out", *options))
+    said = answered(rodiu("verify", "out")).out
+    assert said.startswith("4 of 4 rows hold. Lower bounds: ")
+    assert "Upper bounds: 4 hold by plan." in said
+    (part,) = Path("out/certificates").iterdir()
+    part.write_bytes(part.read_bytes()[:-5])
+    ran = rodiu("verify", "out")
+    assert ran.code == 1
+    assert "4 rows do not hold; the first, sample 0 point 0: its certificate cannot be read" in ran.err
+    refused(rodiu, "verify", "out", "c.parquet", needles=("nothing after the folder",))
+    refused(rodiu, "verify", "b.parquet", needles=("CERTS.parquet or PLANS.json",))
+    refused(rodiu, "verify", "b.parquet", "c.parquet", needles=("FILE.npz",))
 
 
 def test_verify_refuses_what_it_cannot_read(rodiu: Run, here: Path):

@@ -102,12 +102,12 @@ def test_killed_worker_is_replaced_and_its_scenario_done_again(batch):
     assert_no_workers()
 
 
-def _fatal_for_scenario_1(one, b, gap, time_limit, start):
+def _fatal_for_scenario_1(task):
     """In a worker: scenario 1 takes its process down while its neighbours are still busy."""
-    if b == 1:
+    if task.instance == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.3)
-    return Result(b, "infeasible")
+    return Result(task.instance, "infeasible")
 
 
 def test_scenario_that_kills_its_worker_loses_no_neighbour(batch, monkeypatch):
@@ -117,10 +117,10 @@ def test_scenario_that_kills_its_worker_loses_no_neighbour(batch, monkeypatch):
     assert "died" in results[1].message
 
 
-def _busy_after_the_first(one, b, gap, time_limit, start):
+def _busy_after_the_first(task):
     """In a worker: every scenario but the first takes longer than a test may."""
-    time.sleep(60.0 * (b > 0))
-    return Result(b, "infeasible")
+    time.sleep(60.0 * (task.instance > 0))
+    return Result(task.instance, "infeasible")
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from rodiu_jax.sweeps import run as sweep_run
 from rodiu_jax.sweeps.progress import progress
 from rodiu_jax.sweeps.run import scenarios
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
+from solvers.pool import usable_cores
 from solvers.result import Result
 
 COSTS = ("rental_cost", "storage_cost", "delay_cost", "unmet_cost")
@@ -48,7 +49,7 @@ def answer(fields, b: int) -> Result:
     return Result(b, "gap_limit", total, 0.99 * total, {"total_cost": total, **costs}, plan, 0.25)
 
 
-def fake(instances, *, gap, time_limit, workers, audited):
+def fake(instances, **_):
     """Answers at once; one scenario in seven has no plan."""
     for b in range(instances.size):
         fields = instances.one(b)
@@ -204,6 +205,16 @@ GOOD = {"field": "budget", "scale": [1.0]}
         ({"name": ""}, r"name: got ''"),
         ({"uncertainty": "dud"}, r"uncertainty: got 'dud', expected none or diu or ddu"),
         ({"method": "guess"}, r"method: got 'guess', expected one of cascade, bracket, exact"),
+        ({"exact": "some"}, r"exact: got 'some', expected 'gap', 'top', 'all' or 'none'"),
+        ({"audit": 1.5}, r"audit: got 1.5"),
+        ({"exact": "top"}, r"top: expected how many rows to solve exactly"),
+        ({"top": 3}, r"top: got 3, expected exact = top beside it"),
+        ({"exact": "all", "by": "gap"}, r"by: got 'gap', expected exact = top beside it"),
+        ({"exact": "top", "top": 3, "by": "totl_cost"}, r"by: .*did you mean total_cost\?"),
+        ({"exact": "top", "top": 0}, r"top: got 0"),
+        ({"method": "bracket", "audit": 0.1}, r"audit: got 0.1, expected no such key with method bracket"),
+        ({"method": "exact", "exact": "all"}, r"exact: got 'all', expected no such key with method exact"),
+        ({"method": "exact", "certificates": True}, r"certificates: expected method cascade or bracket"),
         ({"set": ["budget"]}, r"set\[0\]: got 'budget', expected FIELD=VALUE"),
         ({"set": "budget=3"}, r"set: got 'budget=3'"),
     ],
@@ -393,19 +404,25 @@ def test_options_reach_the_method(tmp_path, monkeypatch):
     seen = []
     audits = []
 
-    def watching(instances, *, audited, **options):
+    def watching(instances, *, audited, workers, **options):
         audits.append(audited)
-        seen.append(options)
-        return fake(instances, audited=audited, **options)
+        seen.append(options | {"workers": workers.workers})
+        return fake(instances)
 
     monkeypatch.setitem(METHODS, "fake", watching)
     run(tmp_path / "a", gap=0.02, time_limit=7.0, workers=3)
     run(tmp_path / "b")
+    run(tmp_path / "c", exact="all", audit=0.0)
+    run(tmp_path / "d", audit=0.5)
+    wide = {"exact": "gap", "certificates": False}
     assert seen == [
-        {"gap": 0.02, "time_limit": 7.0, "workers": 3},
-        {"gap": 1e-6, "time_limit": math.inf, "workers": None},
+        {"gap": 0.02, "time_limit": 7.0, "workers": 3, **wide},
+        {"gap": 1e-6, "time_limit": math.inf, "workers": usable_cores(), **wide},
+        {"gap": 1e-6, "time_limit": math.inf, "workers": usable_cores(), **wide, "exact": "all"},
+        {"gap": 1e-6, "time_limit": math.inf, "workers": usable_cores(), **wide},
     ]
-    assert all(a.sum() == 1 for a in audits), "a small sweep audits one scenario"
+    assert [a.sum() for a in audits] == [1, 1, 0, 9], "a small sweep audits one scenario"
+    assert load_spec(tmp_path / "d" / "spec.toml").audit == 0.5
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 6, 7, 17])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from rodiu_jax.instance import Instances
 
 if TYPE_CHECKING:
+    from solvers.pool import Pool
     from solvers.result import Result
 
 
@@ -23,8 +24,10 @@ class Method(Protocol):
     Args:
       gap: relative gap at which a scenario may stop.
       time_limit: seconds per scenario for an exact solver.
-      workers: processes of an exact solver; its own choice by default.
+      workers: processes of an exact solver, its own choice by default; or a pool of them, which stays open.
       audited: bool (B,), scenarios whose brackets an exact solver must confirm.
+      exact: which of the other scenarios an exact solver is given (`solvers.cascade.Policy`).
+      certificates: results hold the leaves that prove their lower bounds.
     """
 
     def __call__(
@@ -33,38 +36,63 @@ class Method(Protocol):
         *,
         gap: float,
         time_limit: float,
-        workers: int | None,
+        workers: int | Pool | None,
         audited: np.ndarray,
+        exact: Literal["gap", "all", "none"],
+        certificates: bool,
     ) -> Iterator[Result]: ...
 
 
 def _exact(
-    instances: Instances, *, gap: float, time_limit: float, workers: int | None, audited: np.ndarray
+    instances: Instances, *, gap: float, time_limit: float, workers: int | Pool | None, **_: object
 ) -> Iterator[Result]:
-    del audited  # it is its own witness
-    from solvers.pool import solve_iter
+    from solvers.pool import solve_iter  # it is its own witness: nothing to audit or to certify
 
     return solve_iter(instances, gap=gap, time_limit=time_limit, workers=workers)
 
 
-def _bracket(
-    instances: Instances, *, gap: float, time_limit: float, workers: int | None, audited: np.ndarray
-) -> Iterator[Result]:
-    del time_limit, workers, audited  # no exact solver
-    from solvers.cascade import bracket_results
+def _bracket(instances: Instances, *, gap: float, certificates: bool, **_: object) -> Iterator[Result]:
+    from solvers.cascade import cascade
 
-    return bracket_results(instances, gap=gap)
+    return cascade(instances, gap=gap, exact="none", certificates=certificates)
 
 
 def _cascade(
-    instances: Instances, *, gap: float, time_limit: float, workers: int | None, audited: np.ndarray
+    instances: Instances,
+    *,
+    gap: float,
+    time_limit: float,
+    workers: int | Pool | None,
+    audited: np.ndarray,
+    exact: Literal["gap", "all", "none"],
+    certificates: bool,
 ) -> Iterator[Result]:
     from solvers.cascade import cascade
 
-    return cascade(instances, gap=gap, time_limit=time_limit, workers=workers, audited=audited)
+    return cascade(
+        instances,
+        gap=gap,
+        exact=exact,
+        audited=audited,
+        time_limit=time_limit,
+        workers=workers,
+        certificates=certificates,
+    )
 
 
 METHODS: dict[str, Method] = {"cascade": _cascade, "bracket": _bracket, "exact": _exact}
 
 GAPS = {"cascade": 0.01, "bracket": 0.01}
 """Relative gap of a method where none is asked for; 1e-6, which counts as optimal, for the others."""
+
+RANKED = (
+    "gap",
+    "total_cost",
+    "rental_cost",
+    "storage_cost",
+    "delay_cost",
+    "unmet_cost",
+    "unmet_share",
+    "gpus_rented",
+)
+"""Columns by which the exact policy ``top`` may rank rows, the largest first."""

@@ -16,15 +16,17 @@ from rodiu_jax.catalog import Catalog, load_catalog
 from rodiu_jax.changes import apply_changes, parse_change
 from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
 from rodiu_jax.files import write_text
-from rodiu_jax.instance import FIELD_SPECS, Fields, Instances, make_instances
+from rodiu_jax.instance import FIELD_SPECS, Instances, make_instances
+from rodiu_jax.plan import Plan
 from rodiu_jax.sweeps.methods import METHODS
 from rodiu_jax.sweeps.progress import Bar, progress
 from rodiu_jax.sweeps.spec import SweepSpec, check_spec, chosen_names, load_spec, override
-from rodiu_jax.sweeps.store import Store, open_store, read_rows
+from rodiu_jax.sweeps.store import Store, open_store, read_rows, read_spec
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from solvers.pool import Pool
     from solvers.result import Result
 
 CHUNK = 1024
@@ -47,6 +49,11 @@ def sweep(
     gap: float | None = None,
     time_limit: float | None = None,
     workers: int | None = None,
+    exact: str | None = None,
+    top: int | None = None,
+    by: str | None = None,
+    audit: float | None = None,
+    certificates: bool | None = None,
     resume: bool = False,
     quiet: bool = False,
     chunk: int = CHUNK,
@@ -56,7 +63,8 @@ def sweep(
     Args:
       spec: a spec, the name of a preset, or the path of a TOML file.
       out: folder for ``spec.toml``, ``manifest.json`` and ``scenarios/*.parquet``; made if need be.
-      samples, seed, catalog, uncertainty, method, gap, time_limit: replace the spec's own.
+      samples, seed, catalog, uncertainty, method, gap, time_limit, exact, top, by, audit, certificates: replace the
+        spec's own; a sweep begun with certificates keeps them when it is resumed.
       changes: further changes of every scenario, such as ``budget=3000``; added to the spec's.
       workers: processes of the method; it changes no number.
       resume: go on with the sweep in ``out``; without it, a folder that holds a sweep is refused.
@@ -70,6 +78,9 @@ def sweep(
       InputError: bad spec, option or folder.
       WorkFailed: interrupted, or the rows cannot be written; what is finished is kept for ``resume``.
     """
+    out = Path(out)
+    if resume and certificates is None and (out / "spec.toml").exists():
+        certificates = read_spec(out).certificates or None
     source = spec.name if isinstance(spec, SweepSpec) else str(spec)
     spec = override(
         spec if isinstance(spec, SweepSpec) else load_spec(spec),
@@ -81,6 +92,11 @@ def sweep(
         method=method,
         gap=gap,
         time_limit=time_limit,
+        exact=exact,
+        top=top,
+        by=by,
+        audit=audit,
+        certificates=certificates,
     )
     try:
         loaded = load_catalog(spec.catalog)
@@ -89,8 +105,9 @@ def sweep(
             raise
         raise InputError(source, "catalog", error.expected, spec.catalog) from None
     check_spec(spec, _changed(_extremes(loaded), spec), source)
-    out = Path(out)
-    with open_store(out, spec, loaded, resume=resume) as store:
+    from solvers.pool import Pool
+
+    with open_store(out, spec, loaded, resume=resume) as store, Pool(workers) as pool:
         faults: list[str] = []
         audited = spec.audited_rows()
         gaps = store.missing(faults.append)
@@ -101,7 +118,11 @@ def sweep(
                     bar.say(fault)
                 for start, end in gaps:
                     for first in range(start, end, chunk):
-                        _run_chunk(store, loaded, first, min(first + chunk, end), workers, audited, bar)
+                        _run_chunk(store, loaded, first, min(first + chunk, end), pool, audited, bar)
+            if spec.exact == "top":
+                from rodiu_jax.sweeps.top import solve_top  # it writes rows as this module does
+
+                solve_top(store, loaded, pool, quiet=quiet)
         except KeyboardInterrupt:
             raise WorkFailed(f"interrupted: {_kept(store)}") from None
         except OSError as error:
@@ -150,7 +171,7 @@ def _run_chunk(
     catalog: Catalog,
     first: int,
     stop: int,
-    workers: int | None,
+    pool: Pool,
     audited: np.ndarray,
     bar: Bar,
 ) -> None:
@@ -162,68 +183,81 @@ def _run_chunk(
         instances,
         gap=spec.wanted_gap,
         time_limit=limit,
-        workers=workers,
+        workers=pool,
         audited=np.isin(np.arange(first, stop), audited),
+        exact="none" if spec.exact == "top" else spec.exact or "gap",
+        certificates=spec.certificates,
     )
     rows: list[dict[str, Any]] = []
+    kept: list[Result] = []
     written, due = 0, time.monotonic() + _FLUSH_SECONDS
     try:
-        for row in _rows(spec, instances, first, answers):
+        for answer, row in _rows(spec, instances, first, answers):
             rows.append(row)
+            kept.append(answer)
             bar.advance(row["status"], math.nan if row["gap"] is None else row["gap"])
             if time.monotonic() > due:
-                store.write(first + written, rows[written:])
+                store.write(first + written, rows[written:], kept[written:], instances)
                 written, due = len(rows), time.monotonic() + _FLUSH_SECONDS
         if len(rows) < stop - first:
             raise WorkFailed(f"method {spec.method} answered {len(rows)} of {stop - first} scenarios")
     except AuditFailed as failure:
-        row = first + failure.instance
-        evidence = store.folder / f"audit-failed-row-{row}"
-        instances.take([failure.instance]).save(evidence.with_suffix(".npz"))
-        write_text(evidence.with_suffix(".json"), json.dumps(failure.evidence, indent=1) + "\n")
-        raise WorkFailed(f"{failure}; the scenario (row {row}) and both proofs are in {evidence}.*") from None
+        raise keep_evidence(store, instances, first + failure.instance, failure) from None
     finally:
         if written < len(rows):
-            store.write(first + written, rows[written:])
+            store.write(first + written, rows[written:], kept[written:], instances)
         if isinstance(answers, Generator):
             answers.close()
 
 
+def keep_evidence(store: Store, instances: Instances, row: int, failure: AuditFailed) -> WorkFailed:
+    """Write the scenario and both proofs beside the rows; the error that says where."""
+    evidence = store.folder / f"audit-failed-row-{row}"
+    instances.take([failure.instance]).save(evidence.with_suffix(".npz"))
+    write_text(evidence.with_suffix(".json"), json.dumps(failure.evidence, indent=1) + "\n")
+    return WorkFailed(f"{failure}; the scenario (row {row}) and both proofs are in {evidence}.*")
+
+
 def _rows(
     spec: SweepSpec, instances: Instances, first: int, answers: Iterator[Result]
-) -> Iterator[dict[str, Any]]:
-    """A row per answer; what it does not know is None, never 0 or an infinity."""
-    fields: Fields = instances.fields
-    rates = np.broadcast_to(np.asarray(fields.arrival_rate), (instances.size, len(instances.query_names)))
-    levels = spec.levels_at(np.arange(first, first + instances.size) % spec.points)
+) -> Iterator[tuple[Result, dict[str, Any]]]:
+    """Each answer with its row."""
     for b, answer in enumerate(answers):
         if answer.instance != b:
             raise WorkFailed(f"method {spec.method}: answered scenario {answer.instance} in place of {b}")
-        sample_number, point = divmod(first + b, spec.points)
-        yield {
-            "sample": sample_number,
-            "point": point,
-            **{name: float(level[b]) for name, level in zip(spec.columns, levels, strict=True)},
-            "lower_bound": _known(answer.bound),
-            "upper_bound": _known(answer.objective),
-            "gap": _known(answer.gap),
-            **(answer.costs or {}),
-            **_plan_columns(answer, instances.query_names, rates[b]),
-            "status": answer.status,
-            "method": answer.method,
-            "nodes": answer.nodes,
-            "steps": answer.steps,
-            "seconds": _known(answer.seconds),
-            "message": answer.message or None,
-        }
+        yield answer, row_of(spec, first + b, answer, instances)
 
 
-def _plan_columns(answer: Result, queries: tuple[str, ...], rates: np.ndarray) -> dict[str, Any]:
+def row_of(spec: SweepSpec, row: int, answer: Result, instances: Instances) -> dict[str, Any]:
+    """Row ``row`` of a sweep, scenario ``answer.instance``; what is not known is None, never 0 or an infinity."""
+    sample_number, point = divmod(row, spec.points)
+    levels = spec.levels_at(np.array([point]))
+    return {
+        "sample": sample_number,
+        "point": point,
+        **{name: float(level[0]) for name, level in zip(spec.columns, levels, strict=True)},
+        "lower_bound": _known(answer.bound),
+        "upper_bound": _known(answer.objective),
+        "certified_lower_bound": _known(answer.certified),
+        "gap": _known(answer.gap),
+        **(answer.costs or {}),
+        **plan_columns(answer.plan, instances, answer.instance),
+        "status": answer.status,
+        "method": answer.method,
+        "nodes": answer.nodes,
+        "steps": answer.steps,
+        "seconds": _known(answer.seconds),
+        "message": answer.message or None,
+    }
+
+
+def plan_columns(plan: Plan | None, instances: Instances, b: int) -> dict[str, Any]:
     """What is deployed and the share of arriving queries not served; nothing where there is no plan."""
-    plan = answer.plan
     if plan is None:
         return {}
-    unmet = np.array([plan.unmet.get(name, 0.0) for name in queries])
+    rates = np.asarray(instances.fields.arrival_rate)
+    rates = rates[b] if "arrival_rate" in instances.batched else rates
+    unmet = np.array([plan.unmet.get(name, 0.0) for name in instances.query_names])
     return {
         "unmet_share": _known(float(unmet @ rates) / float(rates.sum())) if rates.sum() > 0 else None,
         "gpus_rented": sum(d.tp for d in plan.deployments),

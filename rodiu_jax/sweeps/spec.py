@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,10 +16,10 @@ from rodiu_jax.changes import Change, apply_changes, check_field, parse_change
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.files import read_toml, toml_value
 from rodiu_jax.instance import AXES, FIELD_SPECS, Instances, check_uncertainty
-from rodiu_jax.sweeps.methods import GAPS, METHODS
+from rodiu_jax.sweeps.methods import GAPS, METHODS, RANKED
 
 AUDIT_SHARE = 1e-3
-"""Share of a sweep's scenarios whose brackets are audited, at least one scenario."""
+"""Share of a sweep's scenarios whose brackets are audited by default."""
 
 _PRESETS = Path(__file__).parent / "presets"
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -69,6 +69,11 @@ class SweepSpec(BaseModel):
       method: a name of `METHODS`.
       gap: relative gap at which a scenario may stop (1e-6 counts as optimal); the method's own by default.
       time_limit: seconds per scenario; none by default.
+      exact: whom the cascade solves exactly beside the audited: ``gap`` (the default: brackets wider than the gap),
+        ``top`` (the ``top`` rows with the largest value in column ``by``, or ``gap``, of the whole sweep), ``all`` or
+        ``none``.
+      audit: share of the scenarios whose brackets the cascade audits, at least one of them; 0 audits none.
+      certificates: store what proves the lower bounds, for ``rodiu verify``.
       changes: (``set`` in the file) changes of every scenario, such as ``budget=3000``, before the factors.
     """
 
@@ -84,6 +89,11 @@ class SweepSpec(BaseModel):
     method: str = "cascade"
     gap: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    exact: Literal["gap", "top", "all", "none"] | None = None
+    top: Annotated[int, Field(ge=1)] | None = None
+    by: str | None = None
+    audit: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    certificates: bool = False
     changes: Annotated[tuple[str, ...], Field(strict=False, alias="set")] = ()
     factors: Annotated[tuple[Factor, ...], Field(strict=False, min_length=1)]
 
@@ -114,8 +124,9 @@ class SweepSpec(BaseModel):
         return tuple(f"{f.field}[{f.names}]" if fields.count(f.field) > 1 else f.field for f in self.factors)
 
     def audited_rows(self) -> np.ndarray:
-        """The rows whose brackets are audited, sorted: a choice seeded by the design, `AUDIT_SHARE`, at least 1."""
-        count = min(self.rows, max(1, math.ceil(AUDIT_SHARE * self.rows)))
+        """The rows whose brackets are audited, sorted: a choice seeded by the design, at least 1 where any."""
+        share = AUDIT_SHARE if self.audit is None else self.audit
+        count = math.ceil(share * self.rows)
         chosen = np.random.default_rng([self.seed, self.rows]).choice(
             self.rows, count, replace=False, shuffle=False
         )
@@ -174,6 +185,7 @@ def make_spec(values: dict[str, Any], source: str = "sweep") -> SweepSpec:
     check_uncertainty(spec.uncertainty, source)
     if spec.method not in METHODS:
         raise InputError(source, "method", f"one of {', '.join(METHODS)}", spec.method)
+    _check_proofs(spec, source)
     for m, text in enumerate(spec.changes):
         parse_change(text, f"{source}: set[{m}]")
     for m, factor in enumerate(spec.factors):
@@ -241,6 +253,22 @@ def chosen_names(factor: Factor, instances: Instances, source: str = "sweep") ->
         fitting = f"a pattern that fits a {AXES[axis]} among {', '.join(names)}" if axis else ""
         raise InputError(source, "names", fitting or f"no names: {factor.field} is one number", factor.names)
     return chosen
+
+
+def _check_proofs(spec: SweepSpec, source: str) -> None:
+    """Keys about who is solved exactly mean something with the cascade only, certificates where there are brackets."""
+    for key in ("exact", "top", "by", "audit"):
+        if (value := getattr(spec, key)) is not None and spec.method in ("bracket", "exact"):
+            raise InputError(source, key, f"no such key with method {spec.method}", value)
+    for key in ("top", "by"):
+        if (value := getattr(spec, key)) is not None and spec.exact != "top":
+            raise InputError(source, key, "exact = top beside it", value)
+    if spec.exact == "top" and spec.top is None:
+        raise InputError(source, "top", "how many rows to solve exactly")
+    if spec.by is not None and spec.by not in RANKED:
+        raise InputError(source, "by", f"one of {', '.join(RANKED)}{nearest(spec.by, RANKED)}", spec.by)
+    if spec.certificates and spec.method == "exact":
+        raise InputError(source, "certificates", "method cascade or bracket: HiGHS leaves no certificate")
 
 
 def _check_factor(factor: Factor, source: str, path: str) -> None:

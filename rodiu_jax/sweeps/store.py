@@ -1,7 +1,9 @@
 """The folder of a sweep: its spec, how it was made, and its rows as Parquet parts, each whole or not there.
 
 Row r of a sweep is sample r // points at point r % points. A part holds consecutive rows and says so in its
-name, ``part-<first row>-<rows>.parquet``, so what is missing can be told after any kind of end.
+name, ``part-<first row>-<rows>.parquet``, so what is missing can be told after any kind of end. Where the sweep keeps
+certificates, a part of the same name in ``certificates/`` holds the multipliers of its rows, numbered as in the sweep
+(the plans are in the rows); it is written first, and rows without it are done again.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,16 +24,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rodiu_jax.catalog import Catalog
+from rodiu_jax.certificate import certified_rows, save_certificates
 from rodiu_jax.errors import InputError
 from rodiu_jax.files import read_json, read_toml, write_text, write_whole
+from rodiu_jax.instance import Instances
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from rodiu_jax.verdict import COSTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from solvers.result import Result
+
 _PART = re.compile(r"part-(\d{12})-(\d+)\.parquet")
-_OURS = ("spec.toml", "manifest.json", "scenarios", "figures", "summary.csv")
+_OURS = ("spec.toml", "manifest.json", "scenarios", "certificates", "top.json", "figures", "summary.csv")
 _WORDS = ("name", "title", "question")
 """Keys of a spec that change no number: they may differ on resuming."""
 
@@ -40,6 +47,7 @@ _BEFORE: dict[str, pa.DataType] = {"sample": pa.int64(), "point": pa.int64()}
 _AFTER: dict[str, pa.DataType] = {
     "lower_bound": pa.float64(),
     "upper_bound": pa.float64(),
+    "certified_lower_bound": pa.float64(),
     "gap": pa.float64(),
     **dict.fromkeys(COSTS, pa.float64()),
     "unmet_share": pa.float64(),
@@ -62,18 +70,46 @@ class Store:
     def __init__(self, folder: Path, spec: SweepSpec) -> None:
         self.folder, self.spec = folder, spec
         self.rows_folder = folder / "scenarios"
+        self.certificates_folder = folder / "certificates"
         factors = dict.fromkeys(spec.columns, pa.float64())
-        self._schema = pa.schema({**_BEFORE, **factors, **_AFTER})
+        self.schema = pa.schema({**_BEFORE, **factors, **_AFTER})
 
-    def write(self, first: int, rows: Sequence[dict[str, Any]]) -> None:
-        """Write rows ``first``, ``first + 1``, ... as one part: whole, or not at all."""
-        table = pa.Table.from_pylist(list(rows), schema=self._schema)
+    def write(
+        self,
+        first: int,
+        rows: Sequence[dict[str, Any]],
+        answers: Sequence[Result] = (),
+        instances: Instances | None = None,
+    ) -> None:
+        """Write rows ``first``, ``first + 1``, ... as one part: whole, or not at all.
+
+        Args:
+          answers, instances: whose leaves are the rows' certificates; needed where the sweep keeps them.
+        """
         path = self.rows_folder / f"part-{first:012d}-{len(rows)}.parquet"
-        with write_whole(path) as temporary:
-            pq.write_table(table, temporary, write_page_checksum=True)
+        if self.spec.certificates:
+            assert instances is not None, "certificates are of instances"
+            assert len(answers) == len(rows), "a certificate for every row"
+            proofs = [replace(a, instance=first + m, plan=None) for m, a in enumerate(answers)]
+            save_certificates(self.certificates_folder / path.name, proofs, instances)
+        self.put(path, pa.Table.from_pylist(list(rows), schema=self.schema))
 
-    def kept(self) -> Iterator[tuple[Path, int, int, str]]:
-        """The parts as (path, first row, end row, fault), in order; the fault of a whole part is empty."""
+    def put(self, path: Path, table: pa.Table) -> None:
+        """Write the rows of a part, or others in their place: whole, or not at all."""
+        with write_whole(path) as temporary:
+            pq.write_table(table.cast(self.schema), temporary, write_page_checksum=True)
+
+    def read(self, path: Path) -> pa.Table:
+        """The rows of a whole part."""
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read()
+
+    def kept(self, *, certified: bool = True) -> Iterator[tuple[Path, int, int, str]]:
+        """The parts as (path, first row, end row, fault), in order; the fault of a whole part is empty.
+
+        Args:
+          certified: where the sweep keeps certificates, a part without those of its rows is at fault.
+        """
         end = 0
         for path in sorted(self.rows_folder.glob("part-*.parquet")):
             named = _PART.fullmatch(path.name)
@@ -81,6 +117,9 @@ class Store:
                 raise InputError(path, "", "a name such as part-000000000000-30.parquet")
             first, count = int(named[1]), int(named[2])
             fault = self._fault(path, first, count)
+            if not fault and certified and self.spec.certificates:
+                proven = certified_rows(self.certificates_folder / path.name)
+                fault = "" if np.array_equal(proven, np.arange(first, first + count)) else "not certified"
             if not fault and first < end:
                 fault = "rows that another part holds too"
             end = end if fault else first + count
@@ -90,6 +129,9 @@ class Store:
         """Remove damaged parts, naming each through ``say``; return the ranges of rows that are not there."""
         for leftover in self.rows_folder.glob(".part-*"):  # of a run that was killed while writing
             leftover.unlink()
+        for path in self.certificates_folder.glob("*part-*"):  # written whole, its rows not
+            if not (self.rows_folder / path.name).exists():
+                path.unlink()
         gaps, end = [], 0
         for path, first, stop, fault in self.kept():
             if fault:
@@ -104,11 +146,10 @@ class Store:
     def _fault(self, path: Path, first: int, count: int) -> str:
         """Why a part cannot be used; empty where it can. Every page is read, so its checksum is compared."""
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                table = file.read()
+            table = self.read(path)
         except (OSError, pa.ArrowException):
             return "damaged"
-        if not table.schema.equals(self._schema) or table.num_rows != count or first + count > self.spec.rows:
+        if not table.schema.equals(self.schema) or table.num_rows != count or first + count > self.spec.rows:
             return "not a part of this sweep"
         rows = table["sample"].to_numpy() * self.spec.points + table["point"].to_numpy()
         if not np.array_equal(rows, np.arange(first, first + count)):
@@ -138,6 +179,8 @@ def open_store(folder: Path, spec: SweepSpec, catalog: Catalog, *, resume: bool)
             raise InputError(folder, "spec.toml", "this file, without which its rows cannot be resumed")
         _write_manifest(folder, spec, catalog.digest)
         store.rows_folder.mkdir(exist_ok=True)
+        if spec.certificates:
+            store.certificates_folder.mkdir(exist_ok=True)
         write_text(folder / "spec.toml", spec.to_toml())  # last: the folder holds a sweep from here on
         yield store
 
@@ -161,8 +204,8 @@ def read_rows(folder: str | Path, *, plans: bool = False) -> pd.DataFrame:
       InputError: no sweep in the folder, or a part that is damaged or of another sweep.
     """
     store = Store(Path(folder), read_spec(Path(folder)))
-    columns = [n for n in store._schema.names if plans or n != "plan"]
-    tables = [store._schema.empty_table().select(columns)]
+    columns = [n for n in store.schema.names if plans or n != "plan"]
+    tables = [store.schema.empty_table().select(columns)]
     for path in sorted(store.rows_folder.glob("part-*.parquet")):
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:

@@ -23,6 +23,12 @@ OUTCOMES = {
 }
 """Outcomes that `cases` knows for tables of a sweep."""
 
+_NEEDED = {
+    "infeasible": ("status", "total_cost"),
+    "unmet": ("unmet_share",),
+    "dear": ("total_cost",),
+    "switch": ("deployments",),
+}
 _COLUMNS = ("outcome", "text", "rows", "support", "coverage", "coverage_low", "coverage_high")
 _COLUMNS += ("density", "density_low", "density_high", "base")
 _INSTALL = "scenario discovery needs scikit-learn: pip install 'rodiu-jax[discovery]'"
@@ -167,6 +173,20 @@ def discover(
     return table.sort_values("coverage", ascending=False, kind="stable", ignore_index=True)
 
 
+def discover_all(
+    frame: pd.DataFrame, factors: Sequence[str], *, seed: int = 0, source: str = "table"
+) -> pd.DataFrame:
+    """`discover` for every outcome of `OUTCOMES` whose columns the table has, one below the other.
+
+    Raises:
+      InputError, WorkFailed: as `discover`.
+    """
+    possible = [o for o, needed in _NEEDED.items() if set(needed) <= set(frame.columns)]
+    found = [discover(frame, factors, outcome, seed=seed, source=source) for outcome in possible]
+    filled = [table for table in found if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(_COLUMNS))
+
+
 # ---- outcomes ----
 
 
@@ -177,7 +197,7 @@ def _dear(frame: pd.DataFrame, top: float, source: str) -> Cases:
     known = np.isfinite(cost)
     if not known.any():
         return _certain(np.full(len(cost), np.nan), OUTCOMES["dear"])
-    threshold = float(np.quantile(cost[known], 1 - top))
+    threshold = float(np.quantile(cost[known], 1 - top, method="higher"))
     value = _where(known, cost >= threshold)
     low, high = cost, cost
     if "lower_bound" in frame:
@@ -263,7 +283,7 @@ Box = list[tuple[float, float]]
 
 
 def _merged(tree: Any, node: int, box: Box, levels: np.ndarray) -> tuple[bool, list[Box]]:
-    """Whether every leaf under ``node`` is rich in cases, and the largest boxes that are."""
+    """Whether every leaf under ``node``, which holds ``levels``, is rich in cases, and the largest boxes that are."""
     left, right = int(tree.children_left[node]), int(tree.children_right[node])
     if left == right:  # a leaf; with balanced classes the heavier one is commoner than overall
         other, cases_here = tree.value[node][0]
@@ -271,13 +291,14 @@ def _merged(tree: Any, node: int, box: Box, levels: np.ndarray) -> tuple[bool, l
         return rich, [box] if rich else []
     j = int(tree.feature[node])
     cut = _round_cut(levels[:, j], float(tree.threshold[node]))
+    under = levels[:, j] < cut
     low, high = box[j]
     below, above = (
         [*box[:j], side, *box[j + 1 :]] for side in ((low, min(high, cut)), (max(low, cut), high))
     )
     (rich_below, boxes_below), (rich_above, boxes_above) = (
-        _merged(tree, left, below, levels),
-        _merged(tree, right, above, levels),
+        _merged(tree, left, below, levels[under]),
+        _merged(tree, right, above, levels[~under]),
     )
     if rich_below and rich_above:
         return True, [box]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,26 @@ NUMBERS = ["_value", "_low", "_high"]
 _TOLERANCE = 1e-6
 
 INTERVALS = ("ci_low", "ci_high", "bracket_low", "bracket_high")
+
+
+def read_table(source: str | Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows of a sweep's folder and the names of its factors, or of a Parquet or CSV file, which names none.
+
+    Raises:
+      InputError: nothing there that can be read as a table.
+    """
+    source = Path(source)
+    if source.is_dir():
+        from rodiu_jax.sweeps.store import read_rows, read_spec
+
+        return read_rows(source), read_spec(source).columns
+    readers: dict[str, Callable[..., Any]] = {".parquet": pd.read_parquet, ".csv": pd.read_csv}
+    if source.suffix not in readers:
+        raise InputError(source, "", "the folder of a sweep, or a file *.parquet or *.csv")
+    try:
+        return readers[source.suffix](source), ()
+    except (OSError, ValueError) as error:  # pandas' and Arrow's own errors are ValueErrors
+        raise InputError(source, "", f"a readable table ({str(error).splitlines()[0]})") from None
 
 
 def check_factors(frame: pd.DataFrame, factors: Sequence[str], source: str = "table") -> None:

@@ -242,7 +242,7 @@ def _difference(before: Any, after: Any, others: Sequence[str], confidence: floa
             continue
         sides: list[Any] = [side.groupby(by, as_index=False)[NUMBERS].mean() for side in (before, after)]
         both: Any = sides[0].merge(sides[1], on=by, suffixes=("_before", "_after"))
-        partnered = 2 * len(both) >= min(len(side) for side in sides)
+        partnered = 2 * len(both) >= min(len(before), len(after))  # else rows that share a key differ by luck
         if len(both) and (partnered if pairing == "rows" else both["_sample"].nunique() > 1):
             change = (both["_value_after"] - both["_value_before"]).to_numpy()
             ci = mean_interval(change, both["_sample"].to_numpy(), confidence)

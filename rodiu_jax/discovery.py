@@ -115,7 +115,8 @@ def discover(
       outcome, top, unmet: as `cases`.
       depth: most conditions in a box.
       min_support: least share of the rows in a leaf.
-      folds: of the cross-validation; fewer where there are fewer points of either kind.
+      folds: of the cross-validation; fewer where there are fewer points of either kind. With 1 there is none, and
+        the tree is as deep as ``depth`` lets it.
       seed: of the folds.
 
     Returns:

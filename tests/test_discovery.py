@@ -59,6 +59,24 @@ def test_two_boxes():
     assert set(discover(table, FACTORS, "hit")["text"]) == {"gpu_price < 0.2", "gpu_price >= 0.9"}
 
 
+def test_branches_that_are_rich_throughout_are_one_box():
+    table = draws()
+    chance = np.select([table["gpu_price"] < 0.3, table["gpu_price"] < 0.6], [1.0, 0.7], 0.0)
+    table["hit"] = np.random.default_rng(7).random(len(table)) < chance
+    (box,) = discover(table, FACTORS, "hit", folds=1).to_dict(
+        "records"
+    )  # without folds the tree is as deep as it may
+    assert box["text"] == "gpu_price < 0.6"
+    assert math.isnan(box["cv_density"])
+
+
+def test_a_deeper_tree_must_pay():
+    table = draws()
+    table["hit"] = np.random.default_rng(8).random(len(table)) < np.where(table["gpu_price"] < 0.5, 0.8, 0.2)
+    (box,) = discover(table, FACTORS, "hit", depth=8, min_support=0.005).to_dict("records")
+    assert box["text"] == "gpu_price < 0.5"
+
+
 def test_noise_does_not_survive_points_held_out():
     table = draws(600, 3)
     table["hit"] = np.random.default_rng(4).random(600) < 0.3
@@ -100,6 +118,7 @@ def test_dear_rows_and_what_the_brackets_leave_of_a_box():
     cost = 100 + 100 * (table["gpu_price"] >= 0.85) + table["budget"]
     table = table.assign(total_cost=cost, upper_bound=cost, lower_bound=cost - 0.2)
     table.loc[table.index[table["gpu_price"] >= 0.85][:30], "lower_bound"] = 90.0
+    table.loc[table.index[table["gpu_price"] < 0.85][:50], "upper_bound"] = 500.0
     (box,) = discover(table, FACTORS, "dear", top=float((table["gpu_price"] >= 0.85).mean())).to_dict(
         "records"
     )
@@ -110,6 +129,8 @@ def test_dear_rows_and_what_the_brackets_leave_of_a_box():
     assert box["density_low"] == pytest.approx(surely.sum() / box["rows"])
     assert 0 < surely.sum() <= box["rows"] - 30
     assert box["density_high"] == 1
+    assert box["coverage_low"] == pytest.approx(surely.sum() / (surely.sum() + 50))
+    assert box["coverage_high"] == 1
     assert "total cost at or above" in box["outcome"]
 
 

@@ -350,7 +350,10 @@ def linear(trajectories: int = 10, levels: int = 4) -> pd.DataFrame:
 
 @pytest.mark.parametrize("levels", [4, 6])
 def test_morris_of_a_linear_function(levels: int):
-    found = morris(linear(levels=levels), ABC, levels=levels).set_index(["index", "factor"])["value"]
+    table = morris(linear(levels=levels), ABC, levels=levels)
+    np.testing.assert_allclose(table["bracket_low"], table["value"], atol=1e-9)  # there are no brackets
+    np.testing.assert_allclose(table["bracket_high"], table["value"], atol=1e-9)
+    found = table.set_index(["index", "factor"])["value"]
     np.testing.assert_allclose(found["mu"], [7, -40, 0], atol=1e-9)  # slope times range
     np.testing.assert_allclose(found["mu_star"], [7, 40, 0], atol=1e-9)
     np.testing.assert_allclose(found["sigma"], 0, atol=1e-9)

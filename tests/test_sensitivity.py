@@ -20,6 +20,8 @@ from rodiu_jax.errors import InputError
 from rodiu_jax.ranges import linear_range, product_range, quotient_range, rank_range, variance_range
 from rodiu_jax.report.sensitivity import effects_figure, indices_figure, records, tornado_figure
 from rodiu_jax.sensitivity import analyse, design_of, main_effects, morris, sobol_indices, tornado, two_way
+from rodiu_jax.sweeps.spec import make_spec
+from rodiu_jax.sweeps.store import Store
 
 ABC = ["a", "b", "c"]
 PROBLEM: dict[str, Any] = {"num_vars": 3, "names": ABC, "bounds": [[-np.pi, np.pi]] * 3}
@@ -504,6 +506,27 @@ def test_command_reads_parquet_and_csv_and_writes_tables_and_figures(rodiu, tmp_
     values = [r["value"] for r in found["sobol"]]
     np.testing.assert_allclose(values, sobol_indices(table, ABC)["value"])
     assert "<" in found["boxes"][0]["text"]
+
+
+def test_command_takes_the_factors_from_the_sweep_in_a_folder(rodiu, tmp_path: Path):
+    factors = [{"field": "gpu_price", "scale": [0.5, 1.0]}, {"field": "budget", "scale": [0.4, 0.8]}]
+    spec = make_spec({"name": "n", "title": "t", "samples": 2, "factors": factors})
+    store = Store(tmp_path, spec)
+    store.rows_folder.mkdir()
+    (tmp_path / "spec.toml").write_text(spec.to_toml())
+    rows = grid(gpu_price=[0.5, 1.0], budget=[0.4, 0.8], samples=2)
+    cost = 100 * rows["gpu_price"] + rows["sample"]
+    rows = rows.assign(total_cost=cost, lower_bound=cost - 1, upper_bound=cost, status="optimal")
+    rows.loc[0, "total_cost"] = rows.loc[0, "upper_bound"] = None
+    store.write(0, [{k: None if v != v else v for k, v in row.items()} for row in rows.to_dict("records")])
+    code, out, err = rodiu(tmp_path, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["factors"], found["rows"], found["left_out"]) == (["gpu_price", "budget"], 8, 1)
+    assert [(r["factor"], r["value"], r["sign"]) for r in found["tornado"]] == [
+        ("gpu_price", 50.0, "+"),
+        ("budget", 0.0, "undecided"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -523,7 +523,7 @@ def test_command_takes_the_factors_from_the_sweep_in_a_folder(rodiu, tmp_path: P
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert (found["factors"], found["rows"], found["left_out"]) == (["gpu_price", "budget"], 8, 1)
-    assert [(r["factor"], r["value"], r["sign"]) for r in found["tornado"]] == [
+    assert [(r["factor"], round(r["value"], 9), r["sign"]) for r in found["tornado"]] == [
         ("gpu_price", 50.0, "+"),
         ("budget", 0.0, "undecided"),
     ]

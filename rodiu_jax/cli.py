@@ -577,3 +577,71 @@ def _verify_sweep(folder: Path) -> None:
             f"{folder}: {found.rows - found.held} rows do not hold; the first, sample {sample} point {point}: "
             f"{reason}"
         )
+
+
+@cli.command()
+@click.argument("source", type=_PATH, metavar="DIR|TABLE.parquet|TABLE.csv")
+@click.option(
+    "--output", default="total_cost", show_default=True, metavar="COLUMN", help="Numeric column to explain."
+)
+@click.option(
+    "--factors",
+    metavar="A,B,...",
+    help="Columns that vary, in the design's order (default: those of the sweep in DIR).",
+)
+@click.option(
+    "--levels", type=_COUNT, default=4, show_default=True, help="Grid levels of a Morris design (even)."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of bootstraps and folds."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print every table as JSON.")
+@click.option(
+    "-o", "--folder", type=_PATH, metavar="FOLDER", help="Write tables (CSV) and figures (PNG, SVG) there."
+)
+def sensitivity(
+    source: Path, output: str, factors: str | None, levels: int, seed: int, as_json: bool, folder: Path | None
+) -> None:
+    """Say which factors move an output: effects, swings, indices, and the boxes where something happens.
+
+    \b
+    Every figure has a 95 % interval and, for total_cost with the columns lower_bound and upper_bound, the interval
+    that the brackets leave; a sign or a rank that they do not settle is `undecided`. Rows without the output are
+    left out and counted. Rows with equal `sample` are compared with each other.
+    Always: tornado, main effects and two-way tables. Rows of a Saltelli design (order of the column `point`): Sobol
+    indices. Trajectories: Morris. With the extra `discovery`: boxes of infeasible, unmet, dear and switching rows.
+    """
+    import json
+
+    import numpy as np
+
+    from rodiu_jax.discovery import discover_all
+    from rodiu_jax.observations import numeric, read_table
+    from rodiu_jax.report.sensitivity import boxes_table, records, sensitivity_tables, write_sensitivity
+    from rodiu_jax.report.tables import show
+    from rodiu_jax.sensitivity import analyse
+
+    frame, own = read_table(source)
+    chosen = [name.strip() for name in factors.split(",")] if factors else list(own)
+    if not chosen:
+        raise InputError(source, "--factors", f"names among {', '.join(map(str, frame.columns))}")
+    tables = analyse(frame, chosen, output, levels=levels, seed=seed, source=str(source))
+    note = ""
+    try:
+        tables["boxes"] = discover_all(frame, chosen, seed=seed, source=str(source))
+    except WorkFailed as lack:
+        note = f"No boxes: {lack}."
+    missing = int((~np.isfinite(numeric(frame, output, str(source)))).sum())
+    counts = {"output": output, "factors": chosen, "rows": len(frame), "left_out": missing}
+    files = write_sensitivity(tables, folder, output) if folder else []
+    if as_json:
+        found = {name: records(table) for name, table in tables.items()}
+        click.echo(json.dumps(counts | ({"note": note} if note else {}) | found, indent=1, allow_nan=False))
+        return
+    parts: list[Any] = [*sensitivity_tables(tables, output)]
+    if "boxes" in tables:
+        parts.append(boxes_table(tables["boxes"]) if len(tables["boxes"]) else "No box gathers any outcome.")
+    parts += [note] if note else []
+    parts.append(f"{len(frame)} rows, {missing} of them without {output} and left out.")
+    parts += [f"{len(files)} files written to {folder}."] if files else []
+    show(parts)

@@ -166,8 +166,8 @@ def _price_raised(columns: Columns) -> None:
     columns["values"][0][0] += 1e6
 
 
-def _price_lowered(columns: Columns) -> None:
-    columns["values"][0][0] *= 0.5
+def _prices_removed(columns: Columns) -> None:
+    columns["values"][0] = [0.0] * len(columns["values"][0])
 
 
 def _plan_changed(columns: Columns) -> None:
@@ -187,7 +187,7 @@ def _plan_removed(columns: Columns) -> None:
         (_leaf_removed, "cover"),
         (_sign_flipped, "cover"),
         (_price_raised, "lower bound"),
-        (_price_lowered, "lower bound"),
+        (_prices_removed, "lower bound"),
         (_plan_changed, "the plan breaks"),
         (_plan_removed, "upper bound"),
     ],

@@ -1,8 +1,9 @@
-"""Changes to the fields of instances: ``FIELD=VALUE``, ``FIELD*=FACTOR``, whole or for some names."""
+"""Changes to the fields of instances: ``FIELD=VALUE``, ``FIELD*=FACTOR``, ``FIELD+=SHIFT``, whole or for some names."""
 
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,28 +14,38 @@ import numpy as np
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.instance import AXES, FIELD_SPECS, Instances
 
-_PATTERN = re.compile(r"^\s*(?P<field>\w+)\s*(?:\[(?P<names>[^\]]*)\])?\s*(?P<op>\*?=)\s*(?P<value>.+?)\s*$")
+_PATTERN = re.compile(
+    r"^\s*(?P<field>\w+)\s*(?:\[(?P<names>[^\]]*)\])?\s*(?P<op>[*+]?=)\s*(?P<value>.+?)\s*$"
+)
+
+
+Kind = Literal["set", "scale", "shift"]
+
+_KINDS: dict[str, Kind] = {"=": "set", "*=": "scale", "+=": "shift"}
 
 
 @dataclass(frozen=True)
 class Change:
-    """Set a field, or multiply it by a factor.
+    """Set a field, multiply it by a factor, or shift it by a number in its unit.
 
-    ``value`` is one number, or one per name along the field's only axis; ``names`` is a shell-like pattern
-    (``H100_*``) on the names of the field's last axis, ``None`` for all of them.
+    ``value`` is one number, or one per name along the field's only axis; ``names`` are the cells meant, as
+    `chosen_cells` reads them, ``None`` for all.
     """
 
     field: str
-    kind: Literal["set", "scale"]
+    kind: Kind
     value: float | tuple[float, ...]
     names: str | None = None
 
 
 def parse_change(text: str, source: str = "--set") -> Change:
-    """Read ``FIELD=VALUE``, ``FIELD*=FACTOR`` or ``FIELD[NAMES]*=FACTOR``; VALUE may be a list ``1,1.7,2.9``."""
+    """Read ``FIELD=VALUE``, ``FIELD*=FACTOR`` or ``FIELD+=SHIFT``, each also as ``FIELD[NAMES]``.
+
+    The number may be a list such as ``1,1.7,2.9``.
+    """
     match = _PATTERN.match(text)
     if match is None:
-        raise InputError(source, "", "FIELD=VALUE or FIELD*=FACTOR", text)
+        raise InputError(source, "", "FIELD=VALUE, FIELD*=FACTOR or FIELD+=SHIFT", text)
     check_field(match["field"], source)
     try:
         numbers = tuple(float(part) for part in match["value"].split(","))
@@ -43,7 +54,7 @@ def parse_change(text: str, source: str = "--set") -> Change:
     if not np.isfinite(numbers).all():
         raise InputError(source, match["field"], "finite numbers", match["value"])
     value = numbers[0] if len(numbers) == 1 else numbers
-    return Change(match["field"], "scale" if match["op"] == "*=" else "set", value, match["names"])
+    return Change(match["field"], _KINDS[match["op"]], value, match["names"])
 
 
 def check_field(name: str, source: str) -> str:
@@ -70,16 +81,49 @@ def apply_changes(instances: Instances, changes: Iterable[Change], source: str =
         if number.ndim and (len(spec.axes) != 1 or number.shape[0] != new.shape[-1]):
             length = new.shape[-1] if len(spec.axes) == 1 else 1
             raise InputError(source, change.field, f"{length} number(s)", change.value)
-        chosen = np.ones(new.shape[-1:] if spec.axes else (), dtype=bool)
-        if change.names is not None:
-            if not spec.axes:
-                raise InputError(source, change.field, "no names: this field is one number", change.names)
-            names = instances.axis_names(spec.axes[-1])
-            chosen = np.array([fnmatch.fnmatchcase(n, change.names) for n in names])
-            if not chosen.any():
-                expected = f"a pattern that fits a {AXES[spec.axes[-1]]} among {', '.join(names)}"
-                raise InputError(source, change.field, expected, change.names)
+        chosen = chosen_cells(change.field, change.names, instances, source, change.field)
         with np.errstate(over="ignore"):  # what overflows is refused below
-            changed = new * number if change.kind == "scale" else np.broadcast_to(number, new.shape)
+            changed = moved(new, change.kind, number)
         values[change.field] = np.where(chosen, changed, new)
     return instances.with_fields(source=source, **values) if values else instances
+
+
+def moved(old: np.ndarray, kind: Kind, number: np.ndarray) -> np.ndarray:
+    """``old`` set to, multiplied by or shifted by ``number``, which broadcasts against it."""
+    if kind == "set":
+        return np.broadcast_to(number, old.shape)
+    return np.asarray(old * number if kind == "scale" else old + number)
+
+
+def chosen_cells(
+    field: str, names: str | None, instances: Instances, source: str = "names", key: str = "names"
+) -> np.ndarray:
+    """Mask over the field's axes of the cells that ``names`` chooses; shape () where the field is one number.
+
+    Args:
+      names: shell-like pattern (``H100_*``) on the names of the field's last axis; or, for a field with
+        several axes, one per axis with commas between (``Code_Gen, *, H100_*``); ``None`` for all cells.
+      source, key: what errors name.
+
+    Raises:
+      InputError: a pattern fits no name, their number is wrong, or the field has no names.
+    """
+    axes = FIELD_SPECS[field].axes
+    lists = [instances.axis_names(axis) for axis in axes]
+    if names is None:
+        return np.ones([len(found) for found in lists], bool)
+    if not axes:
+        raise InputError(source, key, f"no names: {field} is one number", names)
+    patterns = [p.strip() for p in names.split(",")] if len(axes) > 1 else [names]
+    if len(patterns) == 1:
+        patterns = ["*"] * (len(axes) - 1) + patterns
+    if len(patterns) != len(axes):
+        expected = f"one pattern ({AXES[axes[-1]]}) or {len(axes)} ({', '.join(AXES[a] for a in axes)})"
+        raise InputError(source, key, expected, names)
+    masks = []
+    for axis, found, pattern in zip(axes, lists, patterns, strict=True):
+        masks.append(np.array([fnmatch.fnmatchcase(n, pattern) for n in found], bool))
+        if not masks[-1].any():
+            expected = f"a pattern that fits a {AXES[axis]} among {', '.join(found)}"
+            raise InputError(source, key, expected, pattern)
+    return functools.reduce(np.logical_and.outer, masks)

@@ -20,6 +20,11 @@ from tests.oracles.instances import default_instances, random_instances
         ("tp_speedup=1,1.7,2.9,4.5", Change("tp_speedup", "set", (1.0, 1.7, 2.9, 4.5))),
         ("delay_threshold[Code_Gen]=1200", Change("delay_threshold", "set", 1200.0, "Code_Gen")),
         ("max_routes=2", Change("max_routes", "set", 2.0)),
+        ("budget+=-50", Change("budget", "shift", -50.0)),
+        (
+            "delay_nominal[Code_Gen, *, H100_*]*=2",
+            Change("delay_nominal", "scale", 2.0, "Code_Gen, *, H100_*"),
+        ),
     ],
 )
 def test_reads(text, change):
@@ -36,7 +41,7 @@ def test_reads(text, change):
         ("budget=", r"--set: got 'budget=', expected FIELD=VALUE"),
         ("=3", r"expected FIELD=VALUE"),
         ("", r"expected FIELD=VALUE"),
-        ("budget+=3", r"expected FIELD=VALUE"),
+        ("budget-=3", r"expected FIELD=VALUE"),
         ("budget=much", r"--set: budget: got 'much', expected a number"),
         ("budget=1,,2", r"--set: budget: got '1,,2', expected a number"),
         ("budget=nan", r"--set: budget: got 'nan', expected finite"),
@@ -86,6 +91,19 @@ def test_lists_follow_the_names_of_the_axis():
     np.testing.assert_allclose(after.fields.arrival_rate, before.fields.arrival_rate * [1.0, 10.0])
 
 
+def test_a_pattern_for_each_axis():
+    before = default_instances(2)
+    after = apply_changes(before, [parse_change("delay_nominal[Code_Gen, Llama-3.*, H100_*]+=7")])
+    expected = np.array(before.fields.delay_nominal)
+    for i, query in enumerate(before.query_names):
+        for j, model in enumerate(before.model_names):
+            for k, gpu in enumerate(before.gpu_names):
+                if query == "Code_Gen" and model.startswith("Llama-3.") and gpu.startswith("H100_"):
+                    expected[:, i, j, k] += 7
+    np.testing.assert_array_equal(after.fields.delay_nominal, expected)
+    assert (expected != before.fields.delay_nominal).any()
+
+
 def test_changes_apply_in_order():
     before = random_instances(0, (1, 1, 1, 1))
     assert apply_changes(before, [parse_change("budget=10"), parse_change("budget*=3")]).fields.budget == 30.0
@@ -110,6 +128,11 @@ def test_changes_apply_in_order():
             r"--set: gpu_price: got 'Z\*', expected a pattern that fits a gpu among g0, g1",
         ),
         (["budget[g0]=2"], r"--set: budget: got 'g0', expected no names"),
+        (["budget+=-1e6"], r"--set: budget\[0\]: got -9.*, expected finite numbers >= 0"),
+        (["max_routes+=0.5"], r"--set: max_routes\[0\]: got .*, expected whole numbers"),
+        (["delay_nominal[q0,g0]=1"], r"got 'q0,g0', expected one pattern \(gpu\) or 3 \(query, model, gpu\)"),
+        (["delay_nominal[q0,z,g0]=1"], r"--set: delay_nominal: got 'z', .*fits a model among m0, m1"),
+        (["gpu_price[g0,g1]=1"], r"--set: gpu_price: got 'g0,g1', .*fits a gpu among g0, g1"),
     ],
 )
 def test_refuses_what_does_not_fit_the_instances(texts, message):

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -22,16 +21,13 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from rodiu_jax.catalog.distributions import Distribution
-from rodiu_jax.errors import InputError, nearest
+from rodiu_jax.schema import TomlTable, input_error, tag, wrong
 
 Axis = Literal["query", "model", "gpu", "tp"]
 AXES: tuple[Axis, ...] = get_args(Axis)
-
-_TAGS = ("entry", "names")
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
@@ -39,27 +35,7 @@ Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
 Range = Annotated[tuple[Number, Number], Field(strict=False)]  # TOML has lists only
 
 
-class _Table(BaseModel):
-    """A TOML table: no unknown key, no silent conversion of types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            for key in value:
-                if key not in cls.model_fields:
-                    known = list(cls.model_fields)
-                    raise PydanticCustomError(
-                        "unknown_key",
-                        "{text}",
-                        {"text": f"only the keys {', '.join(known)}{nearest(key, known)}", "value": key},
-                    )
-        return value
-
-
-class NormalTable(_Table):
+class NormalTable(TomlTable):
     """A normal distribution cut to a range."""
 
     mean: Number
@@ -68,7 +44,7 @@ class NormalTable(_Table):
     high: Number
 
 
-class EntryTable(_Table):
+class EntryTable(TomlTable):
     """A fixed value or a distribution, with what differs from its quantity in provenance."""
 
     fixed: Number | None = None
@@ -100,7 +76,7 @@ class EntryTable(_Table):
         """The distribution, its bounds checked."""
         given = [k for k in Distribution.KINDS if getattr(self, k) is not None]
         if len(given) != 1:
-            raise _wrong(f"exactly one of {', '.join(Distribution.KINDS)}", " and ".join(given) or "none")
+            raise wrong(f"exactly one of {', '.join(Distribution.KINDS)}", " and ".join(given) or "none")
         kind = given[0]
         value = getattr(self, kind)
         if kind == "fixed":
@@ -111,7 +87,7 @@ class EntryTable(_Table):
             numbers = tuple(value)
         result = Distribution(kind, tuple(float(x) for x in numbers))
         if fault := result.fault():
-            raise _wrong(f"{kind} with {fault}", list(numbers) if len(numbers) != 1 else numbers[0])
+            raise wrong(f"{kind} with {fault}", list(numbers) if len(numbers) != 1 else numbers[0])
         return result
 
 
@@ -121,10 +97,6 @@ class ClassTable(EntryTable):
     below: Number | None = None
 
 
-def _wrong(expected: str, value: object) -> PydanticCustomError:
-    return PydanticCustomError("wrong", "{text}", {"text": expected, "value": value})
-
-
 def _number_is_fixed(value: Any) -> Any:
     return {"fixed": value} if not isinstance(value, dict) else value
 
@@ -132,9 +104,9 @@ def _number_is_fixed(value: Any) -> Any:
 def _entry_or_names(value: Any) -> str:
     """Tell ``{uniform = [1, 2]}`` from ``{A = 1, B = {fixed = 2}}``: the keys of the first are ours."""
     if isinstance(value, EntryTable) or not isinstance(value, dict):
-        return "entry"
+        return tag("entry")
     named = value and all(isinstance(v, dict | int | float) for v in value.values())
-    return "names" if named and not set(value) & set(EntryTable.model_fields) else "entry"
+    return tag("names" if named and not set(value) & set(EntryTable.model_fields) else "entry")
 
 
 Entry = Annotated[EntryTable, BeforeValidator(_number_is_fixed)]
@@ -143,14 +115,14 @@ Entry = Annotated[EntryTable, BeforeValidator(_number_is_fixed)]
 Values = TypeAliasType(
     "Values",
     Annotated[
-        Annotated[Entry, Tag("entry")] | Annotated["dict[Name, Values]", Tag("names")],  # pyright: ignore[reportInvalidTypeForm]
+        Annotated[Entry, Tag(tag("entry"))] | Annotated["dict[Name, Values]", Tag(tag("names"))],  # pyright: ignore[reportInvalidTypeForm]
         Discriminator(_entry_or_names),
     ],
 )
 """An entry, or a table of them by name: one level of names per axis."""
 
 
-class QuantityTable(_Table):
+class QuantityTable(TomlTable):
     """One quantity: its axes, unit, provenance and exactly one way of getting its values."""
 
     over: list[Axis] | None = None
@@ -187,15 +159,15 @@ class QuantityTable(_Table):
         for name in ("cuts", "clip"):
             numbers = getattr(self, name)
             if numbers is not None and any(b <= a for a, b in pairwise(numbers)):
-                raise _wrong(f"increasing numbers in {name}", numbers)
+                raise wrong(f"increasing numbers in {name}", numbers)
         if self.classes is not None:
             bounds = [c.below for c in self.classes]
             numbers = [b for b in bounds[:-1] if b is not None]
             increasing = all(b > a for a, b in pairwise(numbers))
             if bounds[-1] is not None or len(numbers) < len(bounds) - 1 or not increasing:
-                raise _wrong("increasing values of below in classes, and none in the last class", bounds)
+                raise wrong("increasing values of below in classes, and none in the last class", bounds)
         if self.divisor == 0:
-            raise _wrong("a divisor other than 0", 0)
+            raise wrong("a divisor other than 0", 0)
         return self
 
 
@@ -209,7 +181,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
 """The ways of getting a quantity's values, each with its keys."""
 
 
-class SetsTable(_Table):
+class SetsTable(TomlTable):
     """The names along each axis, in the order of the arrays."""
 
     query: Annotated[list[Name], Field(min_length=1)] | None = None
@@ -218,7 +190,7 @@ class SetsTable(_Table):
     tp: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
 
 
-class HeaderTable(_Table):
+class HeaderTable(TomlTable):
     """Who the catalogue is and what it builds on."""
 
     name: Name
@@ -226,7 +198,7 @@ class HeaderTable(_Table):
     extends: Name | None = None
 
 
-class _Claim(_Table):
+class _Claim(TomlTable):
     """A statement about the catalogue, kept as it is."""
 
     model_config = ConfigDict(frozen=True)
@@ -239,7 +211,7 @@ class Measure(_Claim):
     """
 
     quantity: Name
-    at: dict[Axis, Name] = {}
+    at: dict[Axis, Name] = Field(default_factory=dict)
     relative_to: dict[Axis, Name] | None = None
     minus: Number = 0.0
 
@@ -264,7 +236,7 @@ class Example(_Claim):
     name: Name
     quantity: Name
     at: dict[Axis, Name]
-    given: dict[Name, Number | dict[Name, Number]] = {}
+    given: dict[Name, Number | dict[Name, Number]] = Field(default_factory=dict)
     unit: str
     stated: Number
     expected: Number
@@ -277,7 +249,7 @@ class Contradiction(_Claim):
 
     where: Name
     quantity: Name
-    names: list[Name] = []
+    names: list[Name] = Field(default_factory=list)
     catalogs: Literal["corrected", "both"]
     why: Name
 
@@ -287,13 +259,13 @@ class Contradiction(_Claim):
         return self.catalogs == "both"
 
 
-class CatalogFile(_Table):
+class CatalogFile(TomlTable):
     """A whole catalogue file."""
 
     catalog: HeaderTable
     sets: SetsTable = SetsTable()
-    attributes: dict[Axis, dict[Name, dict[Name, str]]] = {}
-    quantity: dict[Name, QuantityTable] = {}
+    attributes: dict[Axis, dict[Name, dict[Name, str]]] = Field(default_factory=dict)
+    quantity: dict[Name, QuantityTable] = Field(default_factory=dict)
     comparison: list[Comparison] | None = None
     example: list[Example] | None = None
     contradiction: list[Contradiction] | None = None
@@ -316,21 +288,4 @@ def parse(data: dict[str, Any], path: Path) -> CatalogFile:
     try:
         return CatalogFile.model_validate(data, context={"catalog": ""})
     except ValidationError as error:
-        raise _one_line(error, path) from None
-
-
-def _one_line(error: ValidationError, path: Path) -> InputError:
-    faults = error.errors(include_url=False)
-    first = faults[0]
-    field = ""
-    for part in first["loc"]:
-        if isinstance(part, int):
-            field += f"[{part}]"
-        elif part not in _TAGS:
-            field += f".{part}" if field else part
-    value = first.get("ctx", {}).get("value", first["input"])
-    text = first["msg"].removeprefix("Input should be ")
-    more = f" ({len(faults) - 1} more like this)" if len(faults) > 1 else ""
-    if first["type"] == "missing":
-        return InputError(path, field, f"this key, which is missing{more}")
-    return InputError(path, field, text + more, value)
+        raise input_error(error, path) from None

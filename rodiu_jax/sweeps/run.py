@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rodiu_jax.catalog import Catalog, load_catalog
-from rodiu_jax.changes import apply_changes, parse_change
+from rodiu_jax.changes import apply_changes, chosen_cells, moved, parse_change
 from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
 from rodiu_jax.files import write_text
 from rodiu_jax.instance import FIELD_SPECS, Instances, make_instances
 from rodiu_jax.plan import Plan
 from rodiu_jax.sweeps.methods import METHODS
 from rodiu_jax.sweeps.progress import Bar, progress
-from rodiu_jax.sweeps.spec import SweepSpec, check_spec, chosen_names, load_spec, override
+from rodiu_jax.sweeps.spec import SweepSpec, check_spec, load_spec, override
 from rodiu_jax.sweeps.store import Store, open_store, read_rows, read_spec
 
 if TYPE_CHECKING:
@@ -143,12 +143,14 @@ def scenarios(spec: SweepSpec, catalog: Catalog, first: int, stop: int) -> Insta
     base = _changed(drawn, spec).take(samples - start)
     values: dict[str, np.ndarray] = {}
     for factor, levels in zip(spec.factors, spec.levels_at(points), strict=True):
+        field = FIELD_SPECS[factor.field]
         old = np.asarray(values.get(factor.field, getattr(base.fields, factor.field)))
-        axes = len(FIELD_SPECS[factor.field].axes)
+        axes = len(field.axes)
         level = levels.reshape(-1, *(1,) * axes)
         old = np.broadcast_to(old, (len(levels), *old.shape[old.ndim - axes :]))
-        changed = np.where(chosen_names(factor, base), old * level if factor.key == "scale" else level, old)
-        values[factor.field] = changed.astype(np.int64) if FIELD_SPECS[factor.field].integer else changed
+        meant = chosen_cells(factor.field, factor.names, base) & ~np.isnan(level)
+        changed = np.where(meant, moved(old, factor.kind, level), old)
+        values[factor.field] = changed.astype(np.int64) if field.integer else changed
     # Not validated again: `check_spec` did it on the extremes of what can be drawn.
     return replace(base, fields=base.fields._replace(**values))
 

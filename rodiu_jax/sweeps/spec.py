@@ -1,67 +1,94 @@
-"""What a sweep varies: a validated TOML spec, the presets, and the grid of points it stands for."""
+"""What a sweep varies: a validated TOML spec, the presets, and the points that the spec stands for."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from rodiu_jax.changes import Change, apply_changes, check_field, parse_change
+from rodiu_jax.changes import Change, Kind, apply_changes, check_field, chosen_cells, parse_change
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.files import read_toml, toml_value
-from rodiu_jax.instance import AXES, FIELD_SPECS, Instances, check_uncertainty
+from rodiu_jax.instance import FIELD_SPECS, Instances, check_uncertainty
+from rodiu_jax.schema import TomlTable, input_error, tag
+from rodiu_jax.sweeps.designs import Design, PointFile, one_at_a_time, read_points, spread
 from rodiu_jax.sweeps.methods import GAPS, METHODS, RANKED
 
 AUDIT_SHARE = 1e-3
 """Share of a sweep's scenarios whose brackets are audited by default."""
 
 _PRESETS = Path(__file__).parent / "presets"
-_STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
-_Number = Annotated[float, Field(allow_inf_nan=False)]
-_Levels = Annotated[tuple[_Number, ...], Field(strict=False, min_length=1)]  # TOML knows lists, not tuples
 _Text = Annotated[str, Field(min_length=1)]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Numbers = Annotated[tuple[_Number, ...], Field(strict=False, min_length=1)]  # TOML knows lists, not tuples
+_Levels = Annotated[
+    Annotated[_Numbers, Tag(tag("numbers"))] | Annotated[_Text, Tag(tag("column"))],
+    Discriminator(lambda value: tag("column" if isinstance(value, str) else "numbers")),
+]
+
+_KINDS: dict[str, tuple[Kind, float]] = {
+    "scale": ("scale", 1.0),
+    "shift": ("shift", 0.0),
+    "value": ("set", math.nan),
+}
+"""The ways a factor changes a field, each with the level that changes nothing (for values: NaN)."""
 
 
-class Factor(BaseModel):
-    """One varied field: its levels are multipliers (``scale``) or values in the field's unit (``value``).
+class Factor(TomlTable):
+    """One varied field and its levels: multipliers (``scale``), shifts or values in the field's unit.
+
+    Exactly one of ``scale``, ``shift`` and ``value`` is given. What it holds depends on the design: a list of
+    levels (grid, one-at-a-time, points), the ends ``[low, high]`` of the range to draw from, or the name of a
+    column of the design's CSV file, which is replaced by the column's numbers when the spec is made.
 
     Attributes:
       field: a field of `FIELD_SPECS`.
-      names: shell-like pattern on the names of the field's last axis (``H100_*``); all of them by default.
+      names: the cells meant, as `chosen_cells` reads them; all of them by default.
+      spacing: of a range: ``linear`` (the default), or ``log`` for a uniform logarithm.
     """
 
-    model_config = _STRICT
+    model_config = ConfigDict(frozen=True)
 
     field: str
     names: str | None = None
     scale: _Levels | None = None
+    shift: _Levels | None = None
     value: _Levels | None = None
+    spacing: Literal["linear", "log"] | None = None
 
     @property
     def key(self) -> str:
-        """``scale`` or ``value``, whichever the factor has."""
-        return "value" if self.scale is None else "scale"
+        """``scale``, ``shift`` or ``value``, whichever the factor has."""
+        return next(key for key in _KINDS if getattr(self, key) is not None)
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The multipliers or values, in the order written."""
-        return self.scale or self.value or ()
+        """The numbers given, in the order written: levels, or the ends of a range."""
+        given = getattr(self, self.key)
+        return () if isinstance(given, str) else given
+
+    @property
+    def base(self) -> float:
+        """The level that changes nothing; NaN where no value does."""
+        return _KINDS[self.key][1]
+
+    @property
+    def kind(self) -> Kind:
+        """What `Change` calls this factor's change."""
+        return _KINDS[self.key][0]
 
     def change(self, level: float) -> Change:
         """The change that puts this factor at ``level``."""
-        return Change(self.field, "scale" if self.key == "scale" else "set", level, self.names)
+        return Change(self.field, self.kind, level, self.names)
 
 
-class SweepSpec(BaseModel):
-    """A full grid over ``factors``, each point with the same ``samples`` scenarios.
-
-    Point p of the grid is row-major over the factors in the order written: the last factor moves fastest.
+class SweepSpec(TomlTable):
+    """The points of a ``design`` over ``factors``, each point with the same ``samples`` scenarios.
 
     Attributes:
       catalog: ``seed``, ``corrected``, or the path of a catalogue file.
@@ -75,9 +102,10 @@ class SweepSpec(BaseModel):
       audit: share of the scenarios whose brackets the cascade audits, at least one of them; 0 audits none.
       certificates: store what proves the lower bounds, for ``rodiu verify``.
       changes: (``set`` in the file) changes of every scenario, such as ``budget=3000``, before the factors.
+      design: which points; the full grid by default.
     """
 
-    model_config = _STRICT
+    model_config = ConfigDict(frozen=True)
 
     name: _Text
     title: _Text
@@ -95,12 +123,18 @@ class SweepSpec(BaseModel):
     audit: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     certificates: bool = False
     changes: Annotated[tuple[str, ...], Field(strict=False, alias="set")] = ()
+    design: Design = Design()
     factors: Annotated[tuple[Factor, ...], Field(strict=False, min_length=1)]
 
     @property
+    def is_grid(self) -> bool:
+        """Whether the points are all combinations of the factors' levels."""
+        return self.design.kind == "grid"
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """Levels per factor."""
-        return tuple(len(f.levels) for f in self.factors)
+        """Levels per factor of a grid; any other design is one axis of points."""
+        return tuple(len(f.levels) for f in self.factors) if self.is_grid else (self.points,)
 
     @property
     def wanted_gap(self) -> float:
@@ -109,8 +143,8 @@ class SweepSpec(BaseModel):
 
     @property
     def points(self) -> int:
-        """Points of the grid."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        """Points of the design."""
+        return self.design.count([len(f.levels) for f in self.factors])
 
     @property
     def rows(self) -> int:
@@ -132,8 +166,30 @@ class SweepSpec(BaseModel):
         )
         return np.sort(chosen)
 
+    @cached_property
+    def table(self) -> np.ndarray:
+        """The levels of all points of a design other than a grid; shape (points, factors), not to be written."""
+        levels = [f.levels for f in self.factors]
+        if self.design.kind == "one-at-a-time":
+            table = one_at_a_time(levels, [f.base for f in self.factors])
+        elif self.design.draws:
+            table = self.design.unit(len(levels), self.seed if self.design.seed is None else self.design.seed)
+            for m, factor in enumerate(self.factors):
+                low, high = factor.levels
+                whole = FIELD_SPECS[factor.field].integer
+                table[:, m] = spread(table[:, m], low, high, log=factor.spacing == "log", whole=whole)
+        else:
+            table = np.array(levels, float).T
+        table.flags.writeable = False
+        return table
+
     def levels_at(self, points: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The level of each factor at ``points`` (shape P, integers): one array of P numbers per factor."""
+        """The level of each factor at ``points`` (shape P, integers): one array of P numbers per factor.
+
+        NaN where a factor changes nothing and no value says so: point 0 of one-at-a-time with ``value``.
+        """
+        if not self.is_grid:
+            return tuple(self.table[points].T)
         positions = np.unravel_index(points, self.shape)
         return tuple(np.array(f.levels)[at] for f, at in zip(self.factors, positions, strict=True))
 
@@ -144,10 +200,11 @@ class SweepSpec(BaseModel):
     def to_toml(self) -> str:
         """The spec as TOML text that `load_spec` reads back to the same spec."""
         values = self.to_dict()
-        factors = values.pop("factors")
-        tables = [values, *factors]
-        text = ["\n".join(f"{k} = {toml_value(v)}" for k, v in t.items()) for t in tables]
-        return "\n\n[[factors]]\n".join(text) + "\n"
+        tables = [("[design]", values.pop("design")), *(("[[factors]]", f) for f in values.pop("factors"))]
+        text = [f"{k} = {toml_value(v)}" for k, v in values.items()]
+        for head, table in tables:
+            text += ["", head, *(f"{k} = {toml_value(v)}" for k, v in table.items())]
+        return "\n".join(text) + "\n"
 
 
 def preset_names() -> list[str]:
@@ -156,11 +213,12 @@ def preset_names() -> list[str]:
 
 
 def load_spec(name_or_path: str | Path) -> SweepSpec:
-    """Read a preset by name, or a TOML file; a catalogue path in a file is relative to that file.
+    """Read a preset by name, or a TOML file; paths of a catalogue or of points in it are relative to that file.
 
     Raises:
       InputError: no such preset or file; not TOML; a key that is missing, unknown, of the wrong type or out
-        of range; a field that does not exist; no levels; a level that no scenario could have.
+        of range; a field or design that does not exist; levels that do not suit the design, or that no
+        scenario could have; a CSV of points with a fault.
     """
     if str(name_or_path) in preset_names():
         path = _PRESETS / f"{name_or_path}.toml"
@@ -173,6 +231,9 @@ def load_spec(name_or_path: str | Path) -> SweepSpec:
     values = read_toml(path)
     if isinstance(values.get("catalog"), str) and _is_file_name(values["catalog"]):
         values["catalog"] = str(path.resolve().parent / values["catalog"])
+    design = values.get("design")
+    if isinstance(design, dict) and isinstance(file := design.get("file"), str) and file:
+        values["design"] = design | {"file": str(path.parent / file)}
     return make_spec(values, str(path))
 
 
@@ -181,15 +242,32 @@ def make_spec(values: dict[str, Any], source: str = "sweep") -> SweepSpec:
     try:
         spec = SweepSpec.model_validate(values)
     except ValidationError as error:
-        raise _input_error(error, source) from None
+        raise input_error(error, source) from None
     check_uncertainty(spec.uncertainty, source)
     if spec.method not in METHODS:
         raise InputError(source, "method", f"one of {', '.join(METHODS)}", spec.method)
     _check_proofs(spec, source)
     for m, text in enumerate(spec.changes):
         parse_change(text, f"{source}: set[{m}]")
+    spec.design.check(source)
     for m, factor in enumerate(spec.factors):
-        _check_factor(factor, source, f"factors[{m}]")
+        _check_field_and_key(factor, source, f"factors[{m}]")
+    columns = [getattr(factor, factor.key) for factor in spec.factors]
+    file = _read_columns(spec.design, columns, source)
+    if file is not None:
+        read = [
+            factor.model_copy(update={factor.key: file.columns[column]})
+            for factor, column in zip(spec.factors, columns, strict=True)
+        ]
+        spec = spec.model_copy(update={"design": Design(kind="points"), "factors": tuple(read)})
+    for m, factor in enumerate(spec.factors):
+        _check_levels(spec, m, source)
+        at = _inadmissible(factor)
+        if at is not None:
+            place, key = source, f"factors[{m}].{factor.key}[{at}]"
+            if file is not None:
+                place, key = file.path, f"line {file.lines[at]}: {columns[m]}"
+            raise InputError(place, key, _admissible(factor), factor.levels[at])
     return spec
 
 
@@ -204,7 +282,7 @@ def override(spec: SweepSpec, **options: Any) -> SweepSpec:
         try:
             SweepSpec.model_validate(spec.to_dict() | {key: value})
         except ValidationError as error:
-            raise _input_error(error, f"--{key.replace('_', '-')}", at_key=False) from None
+            raise input_error(error, f"--{key.replace('_', '-')}", at_key=False) from None
     for text in given.get("set", ()):
         parse_change(text)
     if _is_file_name(catalog := given.get("catalog", "")):
@@ -223,36 +301,31 @@ def check_spec(spec: SweepSpec, extremes: Instances, source: str) -> None:
       InputError: a pattern that fits no name, two factors that change the same cell, or a level that leaves
         the field's physical range.
     """
+    chosen: list[np.ndarray] = []
     for m, factor in enumerate(spec.factors):
-        cells = chosen_names(factor, extremes, f"{source}: factors[{m}]")
-        for at, level in enumerate(factor.levels):
+        chosen.append(chosen_cells(factor.field, factor.names, extremes, f"{source}: factors[{m}]"))
+        for at in _decisive(factor):
             try:
-                apply_changes(extremes, [factor.change(level)])
+                apply_changes(extremes, [factor.change(factor.levels[at])])
             except InputError as error:
                 expected = f"a level that leaves {error.field} {error.expected}"
-                raise InputError(source, f"factors[{m}].{factor.key}[{at}]", expected, level) from None
+                raise InputError(
+                    source, f"factors[{m}].{factor.key}[{at}]", expected, factor.levels[at]
+                ) from None
         for other in range(m):
-            same = spec.factors[other].field == factor.field
-            if same and (cells & chosen_names(spec.factors[other], extremes, source)).any():
+            if spec.factors[other].field == factor.field and (chosen[m] & chosen[other]).any():
                 expected = f"cells of {factor.field} that no other factor changes, as factors[{other}] does"
                 raise InputError(source, f"factors[{m}].names", expected, factor.names or "*")
 
 
-def chosen_names(factor: Factor, instances: Instances, source: str = "sweep") -> np.ndarray:
-    """Mask over the field's last axis of what the factor changes; shape () where the field is one number.
-
-    Raises:
-      InputError: the pattern fits no name, or the field has no names.
+def _decisive(factor: Factor) -> list[int]:
+    """Positions of the levels that are admissible only if all are: every change is monotone in its level, so the
+    least and the greatest; all distinct ones where whole numbers are asked for.
     """
-    axis = FIELD_SPECS[factor.field].axes[-1:]
-    if not axis and factor.names is None:
-        return np.array(True)
-    names = instances.axis_names(axis) if axis else ()
-    chosen = np.array([factor.names is None or fnmatchcase(n, factor.names) for n in names], bool)
-    if not chosen.any():
-        fitting = f"a pattern that fits a {AXES[axis]} among {', '.join(names)}" if axis else ""
-        raise InputError(source, "names", fitting or f"no names: {factor.field} is one number", factor.names)
-    return chosen
+    levels = np.array(factor.levels)
+    if FIELD_SPECS[factor.field].integer:
+        return sorted(np.unique(levels, return_index=True)[1].tolist())
+    return sorted({int(levels.argmin()), int(levels.argmax())})
 
 
 def _check_proofs(spec: SweepSpec, source: str) -> None:
@@ -271,8 +344,8 @@ def _check_proofs(spec: SweepSpec, source: str) -> None:
         raise InputError(source, "certificates", "method cascade or bracket: HiGHS leaves no certificate")
 
 
-def _check_factor(factor: Factor, source: str, path: str) -> None:
-    """What can be said of a factor before any scenario is drawn."""
+def _check_field_and_key(factor: Factor, source: str, path: str) -> None:
+    """The field exists and may vary; exactly one kind of change is given."""
     try:
         check_field(factor.field, source)
     except InputError as error:
@@ -280,45 +353,73 @@ def _check_factor(factor: Factor, source: str, path: str) -> None:
     if factor.field == "tp_degree":
         expected = "another field: the degrees are the same at every point (`set` changes them for all)"
         raise InputError(source, f"{path}.field", expected, factor.field)
-    if (factor.scale is None) == (factor.value is None):
-        raise InputError(source, path, "either scale = [...] or value = [...]", factor.field)
-    spec = FIELD_SPECS[factor.field]
-    levels = np.array(factor.levels)
-    bad = (levels < 0) if factor.key == "scale" else spec.bad(levels)
-    if factor.key == "scale" and spec.above_low:
-        bad = levels <= 0
-    if bad.any():
-        at = int(np.argmax(bad))
-        multiplier = f"multipliers {'>' if spec.above_low else '>='} 0"
-        expected = multiplier if factor.key == "scale" else f"{spec.expected} ({spec.unit})"
-        raise InputError(source, f"{path}.{factor.key}[{at}]", expected, float(levels[at]))
-    if len(set(factor.levels)) < len(factor.levels):
-        raise InputError(source, f"{path}.{factor.key}", "distinct levels", list(factor.levels))
+    if sum(getattr(factor, key) is not None for key in _KINDS) != 1:
+        raise InputError(source, path, "exactly one of scale, shift and value", factor.field)
+
+
+def _read_columns(design: Design, columns: list[Any], source: str) -> PointFile | None:
+    """The design's CSV file; ``columns`` are what the factors give, names of its columns if there is one."""
+    for m, column in enumerate(columns):
+        if design.file is None and isinstance(column, str):
+            expected = "numbers; a column's name only beside design.file"
+            raise InputError(source, f"factors[{m}]", expected, column)
+        if design.file is not None and not isinstance(column, str):
+            expected = f"the name of a column of {design.file}"
+            raise InputError(source, f"factors[{m}]", expected, list(column))
+    return None if design.file is None else read_points(design.file, columns)
+
+
+def _check_levels(spec: SweepSpec, m: int, source: str) -> None:
+    """What factor ``m`` gives is what the design needs: levels of its kind, or a range."""
+    design, factor, path = spec.design, spec.factors[m], f"factors[{m}]"
+    key, levels, kind = f"{path}.{factor.key}", list(factor.levels), design.kind
+    field = FIELD_SPECS[factor.field]
+    if not design.draws:
+        if factor.spacing is not None:
+            expected = f"no such key: a design {kind} draws from no range"
+            raise InputError(source, f"{path}.spacing", expected, factor.spacing)
+        if kind == "points":
+            first = len(spec.factors[0].levels)
+            if len(levels) != first:
+                raise InputError(source, key, f"{first} numbers, one per point as in factors[0]", levels)
+            return
+        if len(set(levels)) < len(levels):
+            raise InputError(source, key, "distinct levels", levels)
+        if kind == "one-at-a-time" and factor.base in levels:
+            expected = f"levels other than {factor.base:g}, which changes nothing as point 0 does"
+            raise InputError(source, f"{key}[{levels.index(factor.base)}]", expected, factor.base)
+        return
+    if len(levels) != 2 or not levels[0] < levels[1]:
+        raise InputError(
+            source, key, f"[low, high] with low < high, the range that {kind} draws from", levels
+        )
+    if factor.spacing == "log" and levels[0] <= 0:
+        raise InputError(source, f"{key}[0]", "a number > 0, for spacing log", levels[0])
+    if field.integer and factor.key == "scale":
+        expected = f"shift or value: {factor.field} is a whole number, and a drawn multiple need not be"
+        raise InputError(source, key, expected, levels)
+    if field.integer and (odd := [at for at in (0, 1) if levels[at] != math.floor(levels[at])]):
+        raise InputError(source, f"{key}[{odd[0]}]", f"a whole number, as {factor.field} is", levels[odd[0]])
+
+
+def _inadmissible(factor: Factor) -> int | None:
+    """The first level that no scenario could have, by its position."""
+    levels, field = np.array(factor.levels), FIELD_SPECS[factor.field]
+    if factor.key == "shift":
+        return None
+    bad = field.bad(levels)
+    if factor.key == "scale":
+        bad = levels <= 0 if field.above_low else levels < 0
+    return int(np.argmax(bad)) if bad.any() else None
+
+
+def _admissible(factor: Factor) -> str:
+    """What `_inadmissible` asks for, in words."""
+    field = FIELD_SPECS[factor.field]
+    if factor.key == "scale":
+        return f"multipliers {'>' if field.above_low else '>='} 0"
+    return f"{field.expected} ({field.unit})"
 
 
 def _is_file_name(catalog: str) -> bool:
     return catalog.endswith(".toml") or os.sep in catalog
-
-
-def _input_error(error: ValidationError, source: str, *, at_key: bool = True) -> InputError:
-    """The first of pydantic's findings as one line."""
-    first = error.errors(include_url=False)[0]
-    location: list[int | str] = list(first["loc"])
-    path = _path(location) if at_key else ""
-    if first["type"] == "missing":
-        return InputError(source, path, "this key, which is missing")
-    if first["type"] == "extra_forbidden":
-        model = Factor if len(location) > 1 else SweepSpec
-        names = [f.alias or name for name, f in model.model_fields.items()]
-        expected = f"only the keys {', '.join(names)}{nearest(location[-1], names)}"
-        return InputError(source, path, expected)
-    if first["type"] == "too_short":
-        return InputError(source, path, "at least one", first["input"])
-    return InputError(source, path, first["msg"].removeprefix("Input should be "), first["input"])
-
-
-def _path(location: Sequence[int | str]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.removeprefix(".")

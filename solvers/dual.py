@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -223,11 +223,12 @@ def _ratio(over: Array, under: Array) -> Array:
 
 
 def _reduced_gain(c: Coefficients, y: Multipliers) -> Array:
-    """-r[i,t]: what a unit share gains before memory and compute are paid."""
-    fixed = c.base * (c.cost_weight + y.budget) - y.error * c.error_limit - y.delay * c.delay_limit - y.demand
+    """-r[i,t]: what a unit share gains before memory and compute are paid; a trailing batch axis passes through."""
+    base = c.base * (c.cost_weight + y.budget)[None]
+    fixed = base - y.error * c.error_limit - y.delay * c.delay_limit - y.demand
     per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + y.delay_adversary * c.excess)
     fixed = fixed[:, None] + y.error[:, None] * (c.error + y.error_adversary * c.error_excess)
-    return -(fixed[:, :, None] + per_ms[:, :, None] * c.slowness[None, None, :])
+    return -(fixed[:, :, None] + per_ms[:, :, None] * c.slowness[None, None])
 
 
 def certify(c: Coefficients, y: Multipliers) -> tuple[Array, Array]:
@@ -326,10 +327,10 @@ def feasible(c: Coefficients, y: Multipliers) -> Multipliers:
 
 
 def _scaled_inside(xi: Array, gamma: Array) -> Array:
-    """Into {0 <= xi <= 1, sum <= gamma} per type; the tiny shrinkage keeps the rounded sum inside too."""
+    """Into {0 <= xi <= 1, sum <= gamma} per type (I,P); the tiny shrinkage keeps the rounded sum inside too."""
     xi = jnp.clip(xi, 0.0, 1.0)
-    total = xi.sum(-1, keepdims=True)
-    inside = (1.0 - 8 * xi.shape[-1] * jnp.finfo(xi.dtype).eps) * gamma
+    total = xi.sum(1, keepdims=True)
+    inside = ((1.0 - 8 * xi.shape[1] * jnp.finfo(xi.dtype).eps) * gamma)[None, None]
     return xi * jnp.where(total > inside, inside / jnp.where(total > 0, total, 1.0), 1.0)
 
 
@@ -484,11 +485,16 @@ def _multipliers(v: _Iterate, u: _Scale) -> Multipliers:
     )
 
 
+def _softplus(x: Array) -> Array:
+    """log(1 + exp(x)), to the precision that smoothing needs."""
+    return jnp.maximum(x, 0.0) + jnp.log(1.0 + jnp.exp(-jnp.abs(x)))
+
+
 def _smoothed(v: _Iterate, c: Coefficients, u: _Scale, heat: Array) -> tuple[Array, Array]:
-    """The dual function with its maxima smoothed at temperature ``heat``; the ascent climbs this.
+    """The dual function with its maxima smoothed at temperature ``heat``, summed over a trailing batch axis.
 
     Returns:
-      the value, and the share of each triple in the smoothed minimum (P',N): an estimate of w.
+      the value, and the share of each triple in the smoothed minimum (P',N,B): an estimate of w.
     """
     y = _multipliers(v, u)
     held = jax.lax.stop_gradient
@@ -498,48 +504,97 @@ def _smoothed(v: _Iterate, c: Coefficients, u: _Scale, heat: Array) -> tuple[Arr
     )  # value 0: only the gradient of psi, with the floor
     gain = _reduced_gain(c, y._replace(error_adversary=held(v.psi))) - moving[:, :, None]
     gain = gain - y.memory[None] * c.kv[:, :, None] - y.compute[None] * c.compute[:, None, None]
-    carried = (c.most * heat * jax.nn.softplus(gain / heat)).sum(0)
-    value = c.deploy * (c.cost_weight + y.budget) + (y.storage * c.weights)[:, None]
-    value = jnp.where(c.fits, value - y.memory * c.room - y.compute * c.power - carried, _HUGE)
+    carried = (c.most * heat * _softplus(gain / heat)).sum(0)
+    fixed = c.deploy * (c.cost_weight + y.budget)[None, None] + (y.storage[None] * c.weights)[:, None]
+    value = jnp.where(c.fits, fixed - y.memory * c.room - y.compute * c.power - carried, _HUGE)
     inside = c.decided > 0
     choices = jnp.where(c.decided < 0, -_HUGE, -value / heat)
-    choices = jnp.concatenate([choices, jnp.zeros_like(value[:, :1])], 1)
+    most = held(jnp.maximum(choices.max(1), 0.0))
+    shares = jnp.exp(choices - most[:, None])
+    total = shares.sum(1) + jnp.exp(-most)
     forced = inside.any(1)
-    taken = jnp.where(forced, jnp.where(inside, value, 0.0).sum(1), -heat * jax.nn.logsumexp(choices, axis=1))
-    over = heat * jax.nn.softplus((y.demand - c.unmet_cost) / heat)
-    served = (y.demand - c.unmet_cap * over).sum()
-    total = served - y.budget * c.budget - y.storage * c.storage + taken.sum()
-    weights = jax.nn.softmax(choices, axis=1)[:, :-1]
-    return total, jnp.where(forced[:, None], inside.astype(weights.dtype), weights)
+    taken = jnp.where(forced, jnp.where(inside, value, 0.0).sum(1), -heat * (most + jnp.log(total)))
+    over = heat * _softplus((y.demand - c.unmet_cost) / heat)
+    served = y.demand - c.unmet_cap[None] * over
+    value = served.sum() - (y.budget * c.budget).sum() - (y.storage * c.storage).sum() + taken.sum()
+    return value, jnp.where(forced[:, None], inside.astype(total.dtype), shares / total[:, None])
 
 
 def _price_of_budget(gradient: Array, xi: Array, gamma: Array) -> Array:
-    """What a unit of the adversary's budget is worth, (I,1): the ceil(gamma)-th largest gradient of each type.
+    """What a unit of the adversary's budget is worth, (I,1,B): the ceil(gamma)-th largest gradient of each type.
 
     Nothing where the budget is not used up: with that price an entry that is only partly funded would never move.
     """
-    order = jnp.arange(gradient.shape[-1])
-    mine, other = gradient[:, :, None], gradient[:, None, :]
-    first = jnp.broadcast_to(
-        (order[None, :] < order[:, None])[None], jnp.broadcast_shapes(mine.shape, other.shape)
-    )
-    rank = ((other > mine) | ((other == mine) & first)).sum(-1).astype(gradient.dtype)
-    used_up = xi.sum(-1, keepdims=True) >= 0.999 * gamma
-    return jnp.where(used_up & (rank == jnp.ceil(gamma) - 1), gradient, 0.0).sum(-1, keepdims=True)
+    order = jnp.arange(gradient.shape[1])
+    mine, other = gradient[:, :, None], gradient[:, None]
+    first = (order[None, :] < order[:, None])[None, :, :, None]
+    rank = ((other > mine) | ((other == mine) & first)).astype(gradient.dtype).sum(2)
+    used_up = xi.sum(1, keepdims=True) >= 0.999 * gamma[None, None]
+    return jnp.where(used_up & (rank == jnp.ceil(gamma)[None, None] - 1), gradient, 0.0).sum(1, keepdims=True)
 
 
 def _project(xi: Array, gamma: Array) -> Array:
     """Towards the Euclidean projection onto U(gamma): shift the positive entries, then scale what is left."""
     xi = jnp.clip(xi, 0.0, 1.0)
     for _ in range(3):
-        over = jnp.maximum(xi.sum(-1, keepdims=True) - gamma, 0.0)
-        free = jnp.maximum((xi > 0).astype(xi.dtype).sum(-1, keepdims=True), 1.0)
+        over = jnp.maximum(xi.sum(1, keepdims=True) - gamma[None, None], 0.0)
+        free = jnp.maximum((xi > 0).astype(xi.dtype).sum(1, keepdims=True), 1.0)
         xi = jnp.clip(xi - over / free, 0.0, 1.0)
     return _scaled_inside(xi, gamma)
 
 
 _MEMORY = 0.05
 """Weight of the newest estimate in the running mean of w."""
+
+
+@jax.custom_batching.custom_vmap
+def _climb(v: _Iterate, part: Coefficients, unit: _Scale, controls: Array) -> tuple[_Iterate, Array]:
+    """All steps of the ascent, of one instance; returns the last iterate and the running mean of w (P',N)."""
+    v, part, unit = jax.tree.map(lambda a: a[..., None], (v, part, unit))
+    return jax.tree.map(lambda a: a[..., 0], _climb_together(v, part, unit, controls))
+
+
+@_climb.def_vmap
+def _climb_batch(size: int, batched: Any, v: Any, part: Any, unit: Any, controls: Array) -> tuple[Any, Any]:
+    """The batch as the last axis: every operation of a step then runs over contiguous instances."""
+    assert not batched[3], "the controls are the batch's"
+
+    def last(a: Array, has: bool) -> Array:
+        return jnp.moveaxis(a, 0, -1) if has else jnp.broadcast_to(a[..., None], (*a.shape, size))
+
+    v, part, unit = jax.tree.map(last, (v, part, unit), tuple(batched[:3]))
+    found = _climb_together(v, part, unit, controls)
+    return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), found), jax.tree.map(lambda _: True, found)
+
+
+def _climb_together(v: _Iterate, part: Coefficients, unit: _Scale, controls: Array) -> tuple[_Iterate, Array]:
+    """`_climb` of a batch, which is the last axis of every array."""
+    steps, rate, last_rate, warm, cold = controls
+    adam = optax.scale_by_adam(b1=0.9, b2=0.95)
+
+    def step(number: Array, state: tuple[_Iterate, optax.OptState, Array]) -> tuple:
+        v, memory, mean = state
+        done = number.astype(mean.dtype) / steps
+        heat = warm * (cold / warm) ** done
+        size = rate * (last_rate + (1.0 - last_rate) * 0.5 * (1.0 + jnp.cos(jnp.pi * done)))
+        up, weights = jax.grad(_smoothed, has_aux=True)(v, part, unit, heat)
+        up = up._replace(
+            xi=up.xi - _price_of_budget(up.xi, v.xi, part.gamma_delay),
+            psi=up.psi - _price_of_budget(up.psi, v.psi, part.gamma_error),
+        )
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the integer step number
+            move, memory = adam.update(up, memory)
+        v = jax.tree.map(lambda a, m: a + size * m, v, move)
+        kept = jax.tree.map(lambda a: jnp.maximum(a, 0.0), v)._replace(
+            demand=v.demand,
+            xi=_project(v.xi, part.gamma_delay),
+            psi=_project(v.psi, part.gamma_error),
+        )
+        return kept, memory, mean + _MEMORY * (weights - mean)
+
+    state = (v, adam.init(v), jnp.zeros_like(unit.memory))
+    v, _, weights = jax.lax.fori_loop(0, steps.astype(jnp.int32), step, state)
+    return v, weights
 
 
 def ascend(
@@ -554,7 +609,6 @@ def ascend(
     Returns:
       multipliers over all pairs, those of the pairs not iterated 0; and an estimate of w (P,N).
     """
-    steps, rate, last_rate, warm, cold = controls
     types, pairs = c.nominal.shape
     scaled, money, opening = _in_scale(c)
     price = opening.price
@@ -579,30 +633,7 @@ def ascend(
             start.delay_adversary[:, index],
             start.error_adversary[:, index],
         )
-    adam = optax.scale_by_adam(b1=0.9, b2=0.95)
-
-    def step(number: Array, state: tuple[_Iterate, optax.OptState, Array]) -> tuple:
-        v, memory, mean = state
-        done = number.astype(price.dtype) / steps
-        heat = warm * (cold / warm) ** done
-        size = rate * (last_rate + (1.0 - last_rate) * 0.5 * (1.0 + jnp.cos(jnp.pi * done)))
-        up, weights = jax.grad(_smoothed, has_aux=True)(v, part, unit, heat)
-        up = up._replace(
-            xi=up.xi - _price_of_budget(up.xi, v.xi, part.gamma_delay),
-            psi=up.psi - _price_of_budget(up.psi, v.psi, part.gamma_error),
-        )
-        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the integer step number
-            move, memory = adam.update(up, memory)
-        v = jax.tree.map(lambda a, m: a + size * m, v, move)
-        kept = jax.tree.map(lambda a: jnp.maximum(a, 0.0), v)._replace(
-            demand=v.demand,
-            xi=_project(v.xi, part.gamma_delay),
-            psi=_project(v.psi, part.gamma_error),
-        )
-        return kept, memory, mean + _MEMORY * (weights - mean)
-
-    state = (v, adam.init(v), jnp.zeros_like(unit.memory))
-    v, _, weights = jax.lax.fori_loop(0, steps.astype(jnp.int32), step, state)
+    v, weights = _climb(v, part, unit, controls)
     y = _multipliers(v, unit)
     by_type = jnp.zeros((types, pairs), price.dtype)
     by_triple = jnp.zeros(c.deploy.shape, price.dtype)

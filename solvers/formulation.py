@@ -48,7 +48,8 @@ class Formulation:
 
     A is stored by rows: row r has columns ``index[start[r]:start[r+1]]`` and coefficients ``value[...]``.
     ``triple`` (T,3) holds the positions (j, k, n) of the triples kept; ``cell`` (X,2) the (i, t) of the shares;
-    columns are w (T), x (X), u (I), then the worst-case and route variables.
+    columns are w (T), x (X), u (I), then the worst-case and route variables; ``route`` (Z,3) holds the (i, j, k) of
+    the route binaries, which start at ``first_route``.
     """
 
     cost: np.ndarray
@@ -63,6 +64,8 @@ class Formulation:
     triple: np.ndarray
     cell: np.ndarray
     types: int
+    route: np.ndarray
+    first_route: int
 
     @property
     def first_share(self) -> int:
@@ -122,20 +125,22 @@ def _unit(limit: np.ndarray | float) -> np.ndarray:
     return np.where(limit > 0, limit, 1.0)
 
 
-def _kept_triples(f: Fields) -> np.ndarray:
-    """(T,3) positions (j, k, n) of the triples whose weights fit GPUs, storage and budget alone."""
+def _fitting(f: Fields, kept: np.ndarray | None) -> np.ndarray:
+    """(T,3) positions (j, k, n) of the triples of ``kept`` whose weights fit GPUs, storage and budget alone."""
     n = np.asarray(f.tp_degree, dtype=np.float64)
     weights = f.weight_memory[:, None, None]
     fits = f.gpu_memory[None, :, None] * n >= weights
     fits = fits & (weights <= f.storage_capacity)
     price = f.rental_hours * (f.gpu_price[None, :, None] * n + f.storage_price * weights)
-    return np.argwhere(fits & (price <= f.budget))
+    fits = fits & (price <= f.budget)
+    return np.argwhere(fits if kept is None else fits & kept)
 
 
 def build(
     instances: Instances,
     b: int,
     *,
+    kept: np.ndarray | None = None,
     deployed: np.ndarray | None = None,
     routed: np.ndarray | None = None,
     measure_excess: bool = False,
@@ -143,6 +148,7 @@ def build(
     """The robust MILP of scenario ``b``.
 
     Args:
+      kept: bool (J,K,N): only these triples; all that fit by default.
       deployed: (D,3) positions (j, k, n): only these triples, their w fixed to 1 (a routing LP).
       routed: bool (I,D), with ``deployed``: the routes allowed; the route limit then needs no binaries.
       measure_excess: minimise the sum of unmet shares above the cap instead of cost, with the cap taken off:
@@ -151,7 +157,7 @@ def build(
     f = instances.one(b)
     types = len(instances.query_names)
     d_dev, e_dev, gamma_d, gamma_e = worst_case_inputs(f, instances.uncertainty)
-    triple = _kept_triples(f) if deployed is None else np.asarray(deployed, dtype=np.int64).reshape(-1, 3)
+    triple = _fitting(f, kept) if deployed is None else np.asarray(deployed, dtype=np.int64).reshape(-1, 3)
     j, k, n = triple.T
     degree, speed = f.tp_degree[n].astype(np.float64), f.tp_speedup[n]
     room = f.gpu_memory[k] * degree - f.weight_memory[j]
@@ -247,7 +253,11 @@ def build(
             rows.put(worst, above, -1.0)
         rows.put(row[i], x, (nominal - limit[i]) / unit[i])
 
+    binaries = np.zeros((0, 3), np.int64)
+    first_route = columns
     if most_routes < len(pairs) and routed is None:
+        used_pair = pairs[used % len(pairs)]
+        binaries = np.stack([used_type, *np.divmod(used_pair, len(instances.gpu_names))], axis=1)
         z = new_columns(np.zeros(len(used)), 1.0, whole=True)
         serve = rows.add(len(used), -np.inf, 0.0)
         rows.put(serve[used_of], x, 1.0)
@@ -270,6 +280,8 @@ def build(
         triple=triple,
         cell=cell,
         types=types,
+        route=binaries,
+        first_route=first_route,
         **rows.arrays(),
     )
 

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import highspy
@@ -20,6 +20,7 @@ from rodiu_jax.check import check_plan
 from rodiu_jax.instance import Instances
 from rodiu_jax.plan import Plan
 from solvers.formulation import Formulation, build, read_plan, to_plan
+from solvers.hints import NOTHING, Hints
 from solvers.result import OPTIMAL_GAP, Result, Status, relative_gap
 
 _CROSSED = 1e-6
@@ -129,21 +130,36 @@ def route(
     return None if answer.columns is None else to_plan(instances, b, formulation, answer.columns)
 
 
+def _deployed(instances: Instances, plan: Plan) -> np.ndarray:
+    """bool (J,K,N): what a plan deploys."""
+    deployed = np.zeros(instances.shape[1:], bool)
+    degrees = instances.axis_names("N")
+    for d in plan.deployments:
+        j, k = instances.model_names.index(d.model), instances.gpu_names.index(d.gpu)
+        deployed[j, k, degrees.index(str(d.tp))] = True
+    return deployed
+
+
 def _starting_point(
-    instances: Instances, formulation: Formulation, plan: Plan | None
+    instances: Instances, formulation: Formulation, plan: Plan
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The deployment of ``plan``, or without one the point that serves nothing (feasible when nothing is capped)."""
-    if plan is None:
+    """Positions and values of a plan's binaries, from which HiGHS finds the rest; all where it serves nothing."""
+    if not plan.deployments:
         columns = np.zeros(len(formulation.cost))
         columns[formulation.first_unmet : formulation.first_unmet + formulation.types] = 1.0
         return np.arange(len(columns)), columns
-    degrees = instances.axis_names("N")
-    wanted = {
-        (instances.model_names.index(d.model), instances.gpu_names.index(d.gpu), degrees.index(str(d.tp)))
-        for d in plan.deployments
+    w = _deployed(instances, plan)[tuple(formulation.triple.T)]
+    used = {
+        (
+            instances.query_names.index(r.query),
+            instances.model_names.index(r.model),
+            instances.gpu_names.index(r.gpu),
+        )
+        for r in plan.routes
     }
-    deployed = np.array([tuple(t) in wanted for t in formulation.triple.tolist()], dtype=np.float64)
-    return np.arange(len(deployed)), deployed
+    z = [tuple(r) in used for r in formulation.route.tolist()]
+    positions = np.concatenate([np.arange(len(w)), formulation.first_route + np.arange(len(z))])
+    return positions, np.concatenate([w, z]).astype(np.float64)
 
 
 def _proven_infeasible(instances: Instances, b: int, time_limit: float) -> bool:
@@ -164,7 +180,7 @@ def solve_instance(
     *,
     gap: float = OPTIMAL_GAP,
     time_limit: float = math.inf,
-    start: Plan | None = None,
+    hints: Hints = NOTHING,
 ) -> Result:
     """Solve scenario ``b`` to a relative gap.
 
@@ -174,61 +190,118 @@ def solve_instance(
     Args:
       gap: relative gap (objective - bound) / objective to stop at; at most `OPTIMAL_GAP` counts as optimal.
       time_limit: seconds for HiGHS.
-      start: a good plan to start from; it changes the time, not what is proven.
+      hints: what is known; where that closes the gap HiGHS is not asked.
 
     Returns:
       A result; anything unexpected is its status ``error`` with a message, never an exception.
     """
     began = time.perf_counter()
+    best = _Best(instances, b)
     try:
-        result = _solve(instances, b, gap, time_limit, start)
+        result = _solve(best, gap, time_limit, hints)
     except SolverFailed as failure:
-        result = Result(b, "error", message=str(failure))
-    return Result(**{**vars(result), "seconds": time.perf_counter() - began})
+        result = best.result("error", str(failure))
+    except _Contradiction as failure:
+        best.bound = -math.inf
+        result = best.result("error", str(failure))
+    return replace(result, seconds=time.perf_counter() - began)
 
 
-def _solve(instances: Instances, b: int, gap: float, time_limit: float, plan: Plan | None) -> Result:
+class _Contradiction(RuntimeError):
+    """A bound and a checked plan, or two statements of HiGHS, that cannot both be right."""
+
+
+class _Best:
+    """The best checked plan of a scenario so far, and the bound that is proven."""
+
+    def __init__(self, instances: Instances, b: int) -> None:
+        self.instances, self.b = instances, b
+        self.plan: Plan | None = None
+        self.costs: dict[str, float] | None = None
+        self.objective = math.inf
+        self.bound = -math.inf
+
+    def offer(self, plan: Plan | None) -> str:
+        """Take a plan over where it is feasible and cheaper; returns what it breaks, empty if nothing."""
+        if plan is None:
+            return "no routing"
+        verdict = check_plan(plan, self.instances, self.b)
+        if not verdict.feasible:
+            return f"{verdict.binding} is broken"
+        if verdict.costs["total_cost"] < self.objective:
+            self.plan, self.costs = plan, verdict.costs
+            self.objective = verdict.costs["total_cost"]
+        return ""
+
+    def prove(self, bound: float, whose: str) -> None:
+        """Raise the bound; at most to the cost of the plan.
+
+        Raises:
+          _Contradiction: it is above the cost of a checked plan.
+        """
+        if math.isnan(bound):
+            return
+        if bound > self.objective + _CROSSED * max(abs(self.objective), 1.0):
+            raise _Contradiction(
+                f"{whose} bound {bound} is above the cost {self.objective} of a checked plan"
+            )
+        self.bound = max(self.bound, min(bound, self.objective))
+
+    @property
+    def gap(self) -> float:
+        return relative_gap(self.bound, self.objective)
+
+    def result(self, status: Status, message: str = "") -> Result:
+        return Result(self.b, status, self.objective, self.bound, self.costs, self.plan, message=message)
+
+    def closed(self, gap: float) -> Result | None:
+        """The result where the gap is reached."""
+        if self.gap <= OPTIMAL_GAP:
+            return self.result("optimal")
+        return self.result("gap_limit") if self.gap <= gap else None
+
+
+def _solve(best: _Best, gap: float, time_limit: float, hints: Hints) -> Result:
+    instances, b = best.instances, best.b
     f = instances.one(b)
-    formulation = build(instances, b)
-    usable = plan if f.max_routes == 0 else None  # a start without the route binaries would cost a search
-    start = None
-    if usable is not None or f.unmet_cap >= 1.0:
-        start = _starting_point(instances, formulation, usable)
-    # Half the gap is left for the difference between HiGHS's objective and the plan's checked cost.
-    answer = run_highs(formulation, start=start, mip_rel_gap=gap / 2, mip_abs_gap=0.0, time_limit=time_limit)
+    if hints.plan is not None:
+        best.offer(replace(hints.plan, instance=b))
+    best.prove(min(hints.lower, math.inf), "the known")
+    if (done := best.closed(gap)) is not None:
+        return done
+    kept = hints.triples
+    if kept is not None and best.plan is not None:
+        kept = kept | _deployed(instances, best.plan)
+    formulation = build(instances, b, kept=kept)
+    start = best.plan
+    if start is None and f.unmet_cap >= 1.0:
+        start = Plan(b, (), (), dict.fromkeys(instances.query_names, 1.0))
+    answer = run_highs(
+        formulation,
+        start=None if start is None else _starting_point(instances, formulation, start),
+        mip_rel_gap=gap / 2,  # the rest is for the difference between HiGHS's objective and the checked cost
+        mip_abs_gap=0.0,
+        time_limit=time_limit,
+    )
     kind = highspy.HighsModelStatus
     if answer.status == kind.kInfeasible:
         if start is None and _proven_infeasible(instances, b, time_limit):
             return Result(b, "infeasible", bound=math.inf)
-        return Result(
-            b, "error", message="HiGHS said infeasible, which a second computation does not confirm"
-        )
+        raise _Contradiction("HiGHS said infeasible, which a second computation does not confirm")
     if answer.status not in (kind.kOptimal, kind.kTimeLimit):
-        return Result(b, "error", message=f"HiGHS ended with {answer.status}")
-    bound = answer.bound if math.isfinite(answer.bound) else -math.inf
-    if answer.columns is None:
-        return Result(b, "time_limit", bound=bound)
-    deployed, routed = read_plan(formulation, answer.columns)
-    plan = route(instances, b, deployed, routed if f.max_routes > 0 else None)
-    verdict = None if plan is None else check_plan(plan, instances, b)
-    if plan is None or verdict is None or not verdict.feasible:
-        why = "no routing" if verdict is None else f"{verdict.binding} is broken"
-        return Result(b, "error", bound=bound, message=f"the plan read from HiGHS failed the check: {why}")
-    objective = verdict.costs["total_cost"]
-    if bound > objective + _CROSSED * max(abs(objective), 1.0):
-        return Result(
-            b, "error", message=f"HiGHS's bound {bound} is above the cost {objective} of a checked plan"
-        )
-    bound = min(bound, objective)
-    reached = relative_gap(bound, objective)
-    status: Status
-    if reached <= OPTIMAL_GAP:
-        status = "optimal"
-    elif answer.status == kind.kTimeLimit:
-        status = "time_limit"
-    elif reached <= gap:
-        status = "gap_limit"
-    else:
-        message = f"the checked plan's gap {reached:.2g} is wider than the {gap:.2g} HiGHS claims"
-        return Result(b, "error", objective, bound, verdict.costs, plan, message=message)
-    return Result(b, status, objective, bound, verdict.costs, plan)
+        return best.result("error", f"HiGHS ended with {answer.status}")
+    if answer.columns is not None:
+        deployed, routed = read_plan(formulation, answer.columns)
+        broken = best.offer(route(instances, b, deployed, routed if f.max_routes > 0 else None))
+        if broken:
+            return best.result("error", f"the plan read from HiGHS failed the check: {broken}")
+    best.prove(min(answer.bound, hints.elsewhere) if math.isfinite(answer.bound) else -math.inf, "HiGHS's")
+    if (done := best.closed(gap)) is not None:
+        return done
+    if answer.status == kind.kTimeLimit:
+        return best.result("time_limit")
+    if hints.elsewhere < best.objective:
+        return best.result("bracket")
+    return best.result(
+        "error", f"the checked plan's gap {best.gap:.2g} is wider than the {gap:.2g} HiGHS claims"
+    )

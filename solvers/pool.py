@@ -20,8 +20,8 @@ from types import TracebackType
 
 from rodiu_jax.errors import InputError
 from rodiu_jax.instance import Instances
-from rodiu_jax.plan import Plan
 from solvers.highs import solve_instance
+from solvers.hints import Hints
 from solvers.result import OPTIMAL_GAP, Result
 
 _TRIES = 2
@@ -29,17 +29,6 @@ _TRIES = 2
 
 _AHEAD = 4
 """Scenarios queued per worker: enough to keep it busy, few enough to bound memory."""
-
-
-@dataclass(frozen=True)
-class Hints:
-    """What is known of a scenario before it is solved: it changes the time, not what is proven.
-
-    Attributes:
-      plan: a good plan to start from.
-    """
-
-    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -225,7 +214,7 @@ def _solve_one(task: Task) -> Result:
     """In a worker."""
     b = task.instance
     try:
-        result = solve_instance(task.one, 0, gap=task.gap, time_limit=task.time_limit, start=task.hints.plan)
+        result = solve_instance(task.one, 0, gap=task.gap, time_limit=task.time_limit, hints=task.hints)
     except Exception as error:  # whatever it is, the other scenarios go on
         result = Result(0, "error", message=f"{type(error).__name__}: {error}")
     return replace(result, instance=b, plan=result.plan and replace(result.plan, instance=b))

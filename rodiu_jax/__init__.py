@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rodiu_jax.catalog import Catalog, catalog_names, load_catalog
     from rodiu_jax.changes import Change, apply_changes, parse_change
     from rodiu_jax.check import check_plan
+    from rodiu_jax.decisions.stress import stress
     from rodiu_jax.errors import InputError, WorkFailed
     from rodiu_jax.evaluation import evaluate
     from rodiu_jax.instance import Instances, load_instances, make_instances
@@ -44,6 +45,7 @@ _HOME = {
     "sample": "rodiu_jax.sampling",
     "save_plans": "rodiu_jax.plan",
     "solve": "solvers.pool",
+    "stress": "rodiu_jax.decisions.stress",
     "sweep": "rodiu_jax.sweeps",
     "validate": "rodiu_jax.validation",
 }
@@ -72,6 +74,7 @@ __all__ = [
     "sample",
     "save_plans",
     "solve",
+    "stress",
     "sweep",
     "validate",
 ]

@@ -645,3 +645,79 @@ def sensitivity(
     parts.append(f"{len(frame)} rows, {missing} of them without {output} and left out.")
     parts += [f"{len(files)} files written to {folder}."] if files else []
     show(parts)
+
+
+class _Numbers(click.ParamType):
+    """Numbers with commas between, such as ``0.5,1,1.5``."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers with commas.", param, ctx)
+
+
+@cli.command()
+@click.argument("instances", type=_PATH, metavar="FILE.npz")
+@click.argument("plans", type=_PATH, metavar="PLANS.json")
+@click.option("--draws", type=_COUNT, default=1_000_000, show_default=True, help="Per plan and scenario.")
+@click.option(
+    "--scales",
+    type=_Numbers(),
+    default="0.5,1,1.5",
+    show_default=True,
+    help="What deviations are multiplied by.",
+)
+@click.option(
+    "--beta", type=_Numbers(), default="2,5", show_default=True, help="Parameters of the beta distribution."
+)
+@click.option(
+    "--reality",
+    type=click.Choice(["diu", "ddu"]),
+    help="ddu: pairing shrinks deviations; diu: as drawn (default: as FILE.npz says, ddu where it says none).",
+)
+@click.option("--confidence", type=float, default=0.95, show_default=True, help="Of the exact intervals.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draws.")
+@click.option(
+    "--peers/--no-peers",
+    default=True,
+    show_default=True,
+    help="Also solve and stress the plans for Gamma = 0 and for diu of every scenario that a plan names.",
+)
+@click.option("--workers", type=_COUNT, help="Processes for --peers (default: the cores of this machine).")
+@click.option("--json", "as_json", is_flag=True, help="Print settings and every row as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+def stress(
+    instances: Path, plans: Path, scales: tuple[float, ...], as_json: bool, beta: Any, **options: Any
+) -> None:
+    """Draw delays and errors out of sample: how often promises break, what it costs, what breaks first.
+
+    Every (query, model, GPU) turns out as nominal + scale x deviation x xi, for its delay and for its error, with xi
+    uniform on [0, 1], or Beta, or all at the worst the adversary of MODEL section 3 can do (worst).
+
+    \b
+    --json: the settings; results, a row per plan, instance, distribution and scale (violations, probability with its
+    exact interval lower to upper, breaks_at, first, first_share, costs with quantiles and their resolution); promises,
+    the same counts per promise. kind: given, or solved for comparison: deterministic (Gamma = 0), diu.
+    """
+    import json
+
+    from rodiu_jax.decisions.stress import stress as run
+    from rodiu_jax.instance import load_instances
+    from rodiu_jax.plan import load_plans
+    from rodiu_jax.report.stress import render, to_json
+    from rodiu_jax.report.tables import show
+
+    batch = load_instances(instances)
+    read = load_plans(plans, batch)
+    if not read:
+        raise InputError(plans, "", "at least one plan")
+    found = run(read, batch, scales=scales, beta=beta, **options)
+    if as_json:
+        click.echo(json.dumps(to_json(found), indent=1, allow_nan=False))
+    else:
+        show(render(found))

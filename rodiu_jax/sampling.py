@@ -313,7 +313,7 @@ def _draw(
 
     Inside, the batch is the last axis: few names (10 GPUs) would fill vector registers badly.
     """
-    keys = _fold(seed[0], seed[1], first + jnp.arange(size, dtype=jnp.uint32))
+    keys = fold(seed[0], seed[1], first + jnp.arange(size, dtype=jnp.uint32))
     bits = _bits(params, keys, program)
     values: list[Array] = []
     for s, (step, numbers) in enumerate(zip(program.steps, params["steps"], strict=True)):
@@ -325,8 +325,10 @@ def _draw(
     return tuple(jnp.moveaxis(values[s], -1, 0) for s in program.outputs)
 
 
-def _fold(key0: Array, key1: Array, word: Array) -> tuple[Array, Array]:
-    """Threefry-2x32 with 20 rounds of the block (0, word) under a key: what `jax.random.fold_in` computes.
+def fold(key0: Any, key1: Any, word: Any) -> tuple[Any, Any]:
+    """Threefry-2x32 with 20 rounds of the block (0, word) under a key: what `jax.random.fold_in` computes; uint32.
+
+    Arrays of NumPy or JAX.
 
     Written out because jax's loops over the rounds on CPU: 4x slower here, and 20x slower to compile.
     Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (2011).
@@ -349,7 +351,7 @@ def _bits(params: dict[str, Any], keys: tuple[Array, Array], program: _Program) 
         if step.kinds:
             groups.setdefault(step.axes, []).append(s)
     found: dict[int, Array] = {}
-    parents = _fold(keys[0][None], keys[1][None], params["quantities"][:, None])
+    parents = fold(keys[0][None], keys[1][None], params["quantities"][:, None])
     for axes, members in groups.items():
         pair = (parents[0][np.array(members)], parents[1][np.array(members)])
         for axis in axes:
@@ -364,7 +366,7 @@ def _children(parent: tuple[Array, Array], words: Array) -> tuple[Array, Array]:
 
     A loop, because XLA on CPU drops optimisation barriers and would fold each parent again for each child.
     """
-    return lax.scan(lambda carry, word: (carry, _fold(*parent, word)), None, words)[1]
+    return lax.scan(lambda carry, word: (carry, fold(*parent, word)), None, words)[1]
 
 
 def _spread(value: Array, own: tuple[int, ...], axes: tuple[int, ...]) -> Array:

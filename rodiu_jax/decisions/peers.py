@@ -1,0 +1,39 @@
+"""The plans that a robust plan is compared with: made without robustness, or without decision dependence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rodiu_jax.errors import WorkFailed
+from rodiu_jax.instance import Instances
+from rodiu_jax.plan import Plan
+from rodiu_jax.sweeps.progress import progress
+
+PEERS = {"deterministic": "none", "diu": "diu"}
+"""Kinds of plans by the uncertainty mode that they are optimal under; ``none`` is Gamma = 0."""
+
+
+def peers_of(
+    plans: Sequence[Plan], instances: Instances, *, workers: int | None = None, quiet: bool = True
+) -> list[tuple[str, Plan]]:
+    """The optimal plans of every scenario that a plan names, under each mode of `PEERS` but the instances' own.
+
+    Raises:
+      WorkFailed: HiGHS found no plan.
+    """
+    from solvers.pool import Pool, solve_iter
+
+    named = sorted({plan.instance for plan in plans if plan.instance is not None})
+    kinds = {kind: mode for kind, mode in PEERS.items() if mode != instances.uncertainty}
+    found: list[tuple[str, Plan]] = []
+    if not named:
+        return found
+    with progress("peers", len(named) * len(kinds), quiet=quiet) as bar, Pool(workers) as pool:
+        for kind, mode in kinds.items():
+            for result in solve_iter(instances.with_uncertainty(mode), named, workers=pool):
+                if result.plan is None:
+                    why = result.message or result.status
+                    raise WorkFailed(f"the {kind} plan of instance {result.instance}: {why}")
+                found.append((kind, result.plan))
+                bar.advance(result.status, result.gap)
+    return found

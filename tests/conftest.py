@@ -8,8 +8,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # Before these modules are imported; `rodiu_jax` itself imports none of them.
-_CHECKED = ("uncertainty", "evaluation", "sampling", "plan", "check", "changes", "files", "verdict", "decisions")
-install_import_hook([f"rodiu_jax.{name}" for name in _CHECKED] + ["solvers"], "beartype.beartype")
+_CHECKED = ("uncertainty", "evaluation", "sampling", "plan", "check", "changes", "files", "verdict")
+install_import_hook(
+    [f"rodiu_jax.{name}" for name in _CHECKED] + ["rodiu_jax.decisions.exposure", "solvers"],
+    "beartype.beartype",
+)
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("repeatable")

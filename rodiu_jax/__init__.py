@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from rodiu_jax.evaluation import evaluate
     from rodiu_jax.instance import Instances, load_instances, make_instances
     from rodiu_jax.plan import Deployment, Plan, Route, load_plans, save_plans
+    from rodiu_jax.report import write_report
+    from rodiu_jax.report.pictures import plot
     from rodiu_jax.sampling import sample
     from rodiu_jax.sweeps import load_spec, read_rows, sweep
+    from rodiu_jax.trends import check_trends
     from rodiu_jax.validation import validate
     from solvers.pool import solve
 
@@ -34,6 +37,7 @@ _HOME = {
     "calibrate": "rodiu_jax.calibration",
     "catalog_names": "rodiu_jax.catalog",
     "check_plan": "rodiu_jax.check",
+    "check_trends": "rodiu_jax.trends",
     "evaluate": "rodiu_jax.evaluation",
     "load_catalog": "rodiu_jax.catalog",
     "load_instances": "rodiu_jax.instance",
@@ -41,6 +45,7 @@ _HOME = {
     "load_spec": "rodiu_jax.sweeps",
     "make_instances": "rodiu_jax.instance",
     "parse_change": "rodiu_jax.changes",
+    "plot": "rodiu_jax.report.pictures",
     "read_rows": "rodiu_jax.sweeps",
     "sample": "rodiu_jax.sampling",
     "save_plans": "rodiu_jax.plan",
@@ -48,6 +53,7 @@ _HOME = {
     "stress": "rodiu_jax.decisions.stress",
     "sweep": "rodiu_jax.sweeps",
     "validate": "rodiu_jax.validation",
+    "write_report": "rodiu_jax.report",
 }
 
 __all__ = [
@@ -63,6 +69,7 @@ __all__ = [
     "calibrate",
     "catalog_names",
     "check_plan",
+    "check_trends",
     "evaluate",
     "load_catalog",
     "load_instances",
@@ -70,6 +77,7 @@ __all__ = [
     "load_spec",
     "make_instances",
     "parse_change",
+    "plot",
     "read_rows",
     "sample",
     "save_plans",
@@ -77,6 +85,7 @@ __all__ = [
     "stress",
     "sweep",
     "validate",
+    "write_report",
 ]
 
 

@@ -405,8 +405,8 @@ def sweep(
       names = "H100_*"               only these (optional)
       scale = [0.5, 0.75, 1.0]       multipliers, or value = [...]
     Rows go to DIR/scenarios/*.parquet: sample, point, the factors, lower_bound, upper_bound, the costs in $ per period,
-    status, method, what is deployed; certified_lower_bound is what is proven without HiGHS. Pictures go to DIR/figures,
-    means per point to DIR/summary.csv. Ctrl-C keeps the finished rows; --resume goes on.
+    status, method, what is deployed; certified_lower_bound is what is proven without HiGHS. DIR/report.html shows
+    them (see `rodiu report --help`). Ctrl-C keeps the finished rows; --resume goes on.
     """
     from rodiu_jax.sweeps import load_spec, preset_names
 
@@ -417,27 +417,74 @@ def sweep(
     if spec is None or output is None:
         missing, what = ("PRESET|SPEC.toml", "a preset or a file") if spec is None else ("-o DIR", "a folder")
         raise InputError("sweep", missing, f"{what}; presets: {', '.join(preset_names())}")
-    from rodiu_jax.report import write_report
-    from rodiu_jax.report.summary import cost_grid, summarise
-    from rodiu_jax.report.tables import show
     from rodiu_jax.sweeps import sweep as run
-    from rodiu_jax.sweeps.store import read_spec
 
     frame = run(spec, output, samples=samples, changes=changes, quiet=quiet, **options)
-    files = write_report(output)
-    done = read_spec(output)
-    show(
-        [
-            cost_grid(frame, done),
-            summarise(frame, done),
-            f"{len(files)} files written: {files[0]}, {files[1]}, ...",
-        ]
-    )
+    _report(output)
     failed = frame.loc[frame["status"] == "error", "message"].tolist()
     if failed:
         raise WorkFailed(
             f"{len(failed)} of {len(frame)} scenarios ended with an error; the first: {failed[0]}"
         )
+
+
+def _report(folder: Path) -> None:
+    """Write the report of a sweep and print what it comes to."""
+    from rodiu_jax.report import write_report
+    from rodiu_jax.report.digest import read_digest
+    from rodiu_jax.report.summary import answer, cost_grid, proofs
+    from rodiu_jax.report.tables import show
+
+    found = read_digest(folder)
+    files = write_report(folder, digest=found)
+    lines = [proofs(found), *answer(found), f"Report: {files[0]} ({len(files)} files)"]
+    show([cost_grid(found), "\n".join(lines)])
+
+
+@cli.command()
+@click.argument("folder", type=_PATH, metavar="DIR")
+def report(folder: Path) -> None:
+    """Write the page of a sweep, DIR/report.html: the answer, maps, deployments, constraints, sensitivity, proofs.
+
+    The page is one file that opens offline and asks nothing of anyone. Its pictures are also in DIR/figures (PNG and
+    SVG), the tables behind them in DIR/tables and DIR/summary.csv. An unfinished sweep is shown as far as it is.
+    """
+    _report(folder)
+
+
+class _WithFigures(click.Command):
+    """A command whose help ends with the figures that there are."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from rodiu_jax.report.outputs import FIGURES
+
+        self.epilog = "\b\nFigures:\n" + "\n".join(f"  {name:<12} {what}" for name, what in FIGURES.items())
+        super().format_epilog(ctx, formatter)
+
+
+@cli.command(cls=_WithFigures)
+@click.argument("folder", type=_PATH, metavar="DIR")
+@click.option("--figure", required=True, metavar="NAME", help="One of the figures below.")
+@click.option("--output", metavar="COLUMN", help="Column to show (default total_cost).")
+@click.option("--factors", metavar="A,B", help="Factors of the rows and the columns of a map.")
+@click.option(
+    "-o",
+    "--file",
+    "path",
+    type=_PATH,
+    required=True,
+    metavar="FILE",
+    help="File to write: *.png, *.svg or *.pdf.",
+)
+def plot(folder: Path, figure: str, output: str | None, factors: str | None, path: Path) -> None:
+    """Draw one figure of a sweep into a file."""
+    from rodiu_jax.report import style
+    from rodiu_jax.report.pictures import plot as draw
+
+    if path.suffix not in style.FORMATS:
+        raise InputError("plot", "-o", f"a name that ends in {', '.join(style.FORMATS)}", str(path))
+    chosen = None if factors is None else [name.strip() for name in factors.split(",")]
+    style.save_as(draw(folder, figure, output=output, factors=chosen).figure, path)
 
 
 @cli.command()

@@ -33,7 +33,17 @@ from rodiu_jax.observations import (
 )
 from rodiu_jax.ranges import linear_range
 
-__all__ = ["analyse", "design_of", "main_effects", "morris", "sobol_indices", "tornado", "two_way"]
+__all__ = [
+    "analyse",
+    "design_of",
+    "effects",
+    "indices",
+    "main_effects",
+    "morris",
+    "sobol_indices",
+    "tornado",
+    "two_way",
+]
 
 
 def main_effects(
@@ -194,6 +204,15 @@ def analyse(
     Raises:
       InputError: as the functions of those names.
     """
+    return effects(frame, factors, output, source=source) | indices(
+        frame, factors, output, levels=levels, seed=seed, source=source
+    )
+
+
+def effects(
+    frame: pd.DataFrame, factors: Sequence[str], output: str = "total_cost", *, source: str = "table"
+) -> dict[str, pd.DataFrame]:
+    """The tables of `analyse` that any rows allow: ``tornado``, ``main_effects``, ``two_way`` of all pairs."""
     found = {
         "tornado": tornado(frame, factors, output, source=source),
         "main_effects": main_effects(frame, factors, output, source=source),
@@ -201,12 +220,29 @@ def analyse(
     pairs = [two_way(frame, a, b, output, source=source) for a, b in combinations(factors, 2)]
     if pairs:
         found["two_way"] = pd.concat(pairs, ignore_index=True)
+    return found
+
+
+def indices(
+    frame: pd.DataFrame,
+    factors: Sequence[str],
+    output: str = "total_cost",
+    *,
+    levels: int = 4,
+    seed: int = 0,
+    source: str = "table",
+) -> dict[str, pd.DataFrame]:
+    """The table of `analyse` that the design of the rows allows: ``sobol``, ``morris`` or none.
+
+    Raises:
+      InputError: as the functions of those names; too few rows of the design have an output.
+    """
     kind = design_of(frame, factors, source=source)
     if kind == "saltelli":
-        found["sobol"] = sobol_indices(frame, factors, output, seed=seed, source=source)
-    elif kind == "morris":
-        found["morris"] = morris(frame, factors, output, levels=levels, seed=seed, source=source)
-    return found
+        return {"sobol": sobol_indices(frame, factors, output, seed=seed, source=source)}
+    if kind == "morris":
+        return {"morris": morris(frame, factors, output, levels=levels, seed=seed, source=source)}
+    return {}
 
 
 # ---- means and differences ----

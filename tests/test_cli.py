@@ -230,7 +230,32 @@ def test_walk_from_samples_to_a_sweep(rodiu: Run, here: Path):
     assert (rows["lower_bound"] <= rows["upper_bound"]).all()
     at_full_budget = rows[rows["point"] == 1]["upper_bound"].tolist()
     assert at_full_budget == pytest.approx([r["objective"] for r in found[:2]], rel=1e-6)
-    assert sorted(Path("out/figures").iterdir())
+    page = Path("out/report.html").read_text()
+    assert "Cost by budget" in page
+    assert "per period on average, at every point." in page
+    before = sorted(path for path in Path("out").rglob("*") if path.is_file())
+    for path in before:
+        if path.parent.name in ("figures", "tables") or path.name in ("report.html", "summary.csv"):
+            path.unlink()
+    assert "Report: out/report.html" in answered(rodiu("report", "out")).out
+    assert sorted(path for path in Path("out").rglob("*") if path.is_file()) == before
+    assert Path("out/report.html").read_text() == page
+    for figure, made, start in (
+        ("effects", "effects.png", b"\x89PNG"),
+        ("regimes", "regimes.svg", b"<?xml"),
+        ("costs", "costs.pdf", b"%PDF"),
+        ("constraints", "constraints.svg", b"<?xml"),
+    ):
+        assert answered(rodiu("plot", "out", "--figure", figure, "-o", made)).out == ""
+        assert Path(made).read_bytes().startswith(start)
+    answered(rodiu("plot", "out", "--figure", "tornado", "--output", "gpus_rented", "-o", "swing.svg"))
+    assert "GPUs" in Path("swing.svg").read_text()
+    for args, *words in (
+        (("--figure", "map"), "two factors together", "'map'"),
+        (("--figure", "indices"), "saltelli", "'indices'"),
+        (("--figure", "tornado", "--output", "cost"), "output", "total_cost"),
+    ):
+        refused(rodiu, "plot", "out", *args, "-o", "made.png", needles=tuple(words))
     assert [path.name for path in here.rglob(".*")] == [".lock"], "no temporary file is left"
 
 
@@ -610,6 +635,18 @@ BAD_USAGE = {
     "unknown preset": (("sweep", "cost-buget", "-o", "made"), "'cost-buget'", "did you mean cost-budget"),
     "no preset": (("sweep",), "PRESET", "cost-budget"),
     "sweep to nowhere": (("sweep", "cost-budget"), "-o DIR"),
+    "report of nothing": (("report", "made"), "made", "folder of a sweep"),
+    "plot of nothing": (("plot", "made", "--figure", "map", "-o", "made.png"), "made", "folder of a sweep"),
+    "plot of what": (("plot", "made", "--figure", "mapp", "-o", "made.png"), "'mapp'", "did you mean map"),
+    "plot to what": (("plot", "made", "--figure", "map", "-o", "made.gif"), "made.gif", ".png, .svg, .pdf"),
+    "plot of costs by another name": (
+        ("plot", "made", "--figure", "costs", "--output", "gap", "-o", "made.png"),
+        *("output", "'gap'"),
+    ),
+    "plot of all factors": (
+        ("plot", "made", "--figure", "tornado", "--factors", "a,b", "-o", "made.png"),
+        *("factors", "'a,b'"),
+    ),
     "sweep of no samples": (("sweep", "cost-budget", "-o", "made", "--samples", "0"), "--samples", "0"),
     "sweep with another method": (
         ("sweep", "cost-budget", "-o", "made", "--method", "luck"),

@@ -18,7 +18,8 @@ from SALib.test_functions import Ishigami
 from rodiu_jax.cli import main
 from rodiu_jax.errors import InputError
 from rodiu_jax.ranges import linear_range, product_range, quotient_range, rank_range, variance_range
-from rodiu_jax.report.sensitivity import effects_figure, indices_figure, records, tornado_figure
+from rodiu_jax.report.effects import effects_figure, indices_figure, tornado_figure
+from rodiu_jax.report.sensitivity import records
 from rodiu_jax.sensitivity import analyse, design_of, main_effects, morris, sobol_indices, tornado, two_way
 from rodiu_jax.sweeps.spec import make_spec
 from rodiu_jax.sweeps.store import Store

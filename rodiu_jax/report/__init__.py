@@ -1,50 +1,53 @@
-"""What people look at: tables in the terminal, figures and summaries of a sweep."""
+"""What people look at: tables in the terminal, figures, and the page of a sweep."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rodiu_jax.report.digest import Digest
 
 
-def write_report(folder: str | Path) -> list[Path]:
-    """Write ``summary.csv`` (a row per point) and ``figures/*.png``, ``*.svg`` beside the rows of a sweep.
+def write_report(folder: str | Path, *, digest: Digest | None = None) -> list[Path]:
+    """Write ``report.html``, one page that needs nothing else, and what it shows: ``summary.csv`` (a row per point),
+    ``figures/*.png``, ``*.svg`` and ``tables/*.csv``, beside the rows of a sweep.
 
-    Works on an unfinished sweep too: the pictures say how many samples they show and grey what is missing.
+    Works on an unfinished sweep too: the page says how many rows it shows.
 
     Args:
       folder: of the sweep.
+      digest: of its rows, where they are read already.
 
     Returns:
-      The files written.
+      The files written, the page first.
 
     Raises:
       InputError: no sweep in the folder, a damaged part, or the folder cannot be written.
       WorkFailed: the sweep has no rows yet.
     """
-    from rodiu_jax.errors import InputError, WorkFailed
-    from rodiu_jax.files import write_text, write_whole
-    from rodiu_jax.report.heatmap import figures
-    from rodiu_jax.report.outputs import axes_of
+    from rodiu_jax.files import make_folder, write_text
+    from rodiu_jax.report import style
+    from rodiu_jax.report.digest import read_digest
+    from rodiu_jax.report.page import render
+    from rodiu_jax.report.sections import sections
     from rodiu_jax.report.summary import by_point
-    from rodiu_jax.sweeps.store import read_rows, read_spec
 
     folder = Path(folder)
-    spec, frame = read_spec(folder), read_rows(folder)
-    if frame.empty:
-        raise WorkFailed(f"{folder}: no rows yet; go on with `rodiu sweep --resume`")
-    axes = axes_of(spec)
-    written = [folder / "summary.csv"]
-    write_text(written[0], by_point(frame, axes).to_csv(index=False))
-    pictures = folder / "figures"
-    try:
-        pictures.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(pictures, "", f"a folder that can be written ({error.strerror})") from None
-    for name, figure in figures(frame, axes, title=spec.title):
-        for kind in ("png", "svg"):
-            path = pictures / f"{name}.{kind}"
-            with write_whole(path) as temporary:
-                figure.savefig(
-                    temporary, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None
-                )
-            written.append(path)
+    found = read_digest(folder) if digest is None else digest
+    parts = sections(folder, found)
+    pictures, tables = make_folder(folder / "figures"), make_folder(folder / "tables")
+    page, summary = folder / "report.html", folder / "summary.csv"
+    written = [page, summary]
+    write_text(summary, by_point(found).to_csv(index=False))
+    for section in parts:
+        for picture in section.pictures:
+            written += style.save(picture.figure, pictures, picture.name)
+            written.append(tables / f"{picture.name}.csv")
+            write_text(written[-1], picture.table.to_csv(index=False))
+        for table in section.tables:
+            if table.data is not None:
+                written.append(tables / f"{table.name}.csv")
+                write_text(written[-1], table.data.to_csv(index=False))
+    write_text(page, render(folder, found, parts))
     return written

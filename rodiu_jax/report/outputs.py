@@ -1,4 +1,4 @@
-"""The columns of a sweep as a reader knows them: labels, units and how numbers are written."""
+"""What a reader may ask to see of a sweep: its columns with labels and units, its figures, how numbers are written."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.instance import FIELD_SPECS
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 PROVEN = ("optimal", "gap_limit")
 """Statuses that prove the plan good to the gap asked for."""
+
+SETTLED = (*PROVEN, "infeasible")
+"""Statuses that leave nothing to prove: no plan exists, or the plan found is good to the gap."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,30 @@ OUTPUTS = (
     Output("gpus_rented", "GPUs rented", "GPUs"),
     Output("gap", "Proven gap", "% of the cost", 100.0, True),
 )
+
+
+def output_of(column: str) -> Output:
+    """The output of a column.
+
+    Raises:
+      InputError: no such output.
+    """
+    known = {o.column: o for o in OUTPUTS}
+    if column not in known:
+        raise InputError("report", "output", f"one of {', '.join(known)}{nearest(column, known)}", column)
+    return known[column]
+
+
+FIGURES = {
+    "map": "mean of --output over two --factors",
+    "regimes": "deployment that most scenarios choose, over two --factors or by level of each",
+    "costs": "parts of the cost by level of each factor",
+    "constraints": "which constraints bind the plans (evaluated again, on a share of the rows)",
+    "tornado": "swing of --output from the lowest to the highest level of each factor",
+    "effects": "mean of --output by level of each factor, with what the brackets leave",
+    "indices": "Sobol or Morris indices of --output, where the rows are such a design",
+}
+"""The figures that `plot` knows, and what they show."""
 
 
 @dataclass(frozen=True)

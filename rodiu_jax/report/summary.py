@@ -1,119 +1,180 @@
-"""A sweep in numbers and words: a row per point, a few sentences, a grid for the terminal."""
+"""A sweep in numbers and words: the answer in sentences, a row per point, a grid for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from rodiu_jax.report.outputs import OUTPUTS, PROVEN, Axis, axes_of, decimals
+from rodiu_jax.report.digest import Digest, Levels, cells, commonest, grid
+from rodiu_jax.report.outputs import OUTPUTS, SETTLED, decimals
 from rodiu_jax.report.tables import number, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from rodiu_jax.sweeps.spec import SweepSpec
-
 _SAME = 1e-6
 """Relative differences of means below this are no movement: optima are proven to 1e-6."""
 
 
-def by_point(frame: pd.DataFrame, axes: Sequence[Axis]) -> pd.DataFrame:
-    """A row per point: its factors, samples, samples per status, mean, min and max of every output, and the
-    deployment that most samples choose with the share of the samples that do.
+def by_point(found: Digest) -> pd.DataFrame:
+    """A row per point: its factors, rows, rows that lack a proof, mean, min and max of every output, and the
+    deployment that most rows choose with the share that do.
     """
-    keys = ["point", *(a.column for a in axes)]
-    groups: Any = frame.groupby(keys, sort=True)
-    parts = [groups.size().rename("samples")]
-    parts += [groups["status"].value_counts().unstack(fill_value=0).add_prefix("status_")]
+    points: Any = found.points[found.points["rows"] > 0]
+    at = points["point"].to_numpy()
+    result: Any = points[["point"]].reset_index(drop=True)
+    for column, levels in zip(found.spec.columns, found.spec.levels_at(at), strict=True):
+        result[column] = levels
+    for name in ("rows", "unproven", "widest_gap"):
+        result[name] = points[name].to_numpy()
     for output in OUTPUTS:
-        parts += [
-            groups[output.column].agg(how).rename(f"{output.column}_{how}") for how in ("mean", "min", "max")
-        ]
-    chosen = groups["deployments"].agg(commonest)
-    share = groups["deployments"].agg(lambda s: float((s == commonest(s)).sum()) / len(s))
-    parts += [chosen.rename("commonest_deployment"), share.rename("commonest_share")]
-    return pd.concat(parts, axis=1).reset_index()
+        counts = points[f"{output.column}_count"].to_numpy()
+        sums = points[f"{output.column}_sum"].to_numpy()
+        result[f"{output.column}_mean"] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+        for end in ("min", "max"):
+            result[f"{output.column}_{end}"] = points[f"{output.column}_{end}"].to_numpy()
+    first: Any = found.chosen.sort_values(["point", "rows", "deployment"], ascending=[True, False, True])
+    first = first.drop_duplicates("point").set_index("point").reindex(at)
+    result["commonest_deployment"] = first["deployment"].to_numpy()
+    result["commonest_share"] = np.nan_to_num(first["rows"].to_numpy(dtype=float)) / result["rows"]
+    return result
 
 
-def commonest(values: pd.Series) -> str | None:
-    """The value that occurs most, the first by name among equals; None where every one is missing."""
-    counts = values.value_counts()
-    return min(counts.index[counts == counts.max()]) if len(counts) else None
-
-
-def summarise(frame: pd.DataFrame, spec: SweepSpec) -> str:
-    """A few sentences: what is proven, the cheapest and the dearest point, how each factor moves the cost."""
-    axes = axes_of(spec)
-    count = len(frame)
-    proven = np.count_nonzero(frame["status"].isin(PROVEN))
-    points, samples = frame["point"].nunique(), frame["sample"].nunique()
-    planned = np.count_nonzero(frame["total_cost"].notna())
-    lines = [
-        f"{spec.title}: {count} of {spec.rows} scenarios ({points} points x {samples} sample(s)), "
-        f"{proven / max(count, 1):.0%} proven to within {spec.wanted_gap:.2g} of the optimum"
-        + (f", {count - planned} without a plan." if planned < count else ".")
-    ]
+def answer(found: Digest) -> list[str]:
+    """The answer in three sentences: what it costs from where to where, what moves it, what to deploy."""
+    planned = int(found.total("total_cost_count"))
     if not planned:
-        return "\n".join([*lines, "No scenario has a plan, so there is no cost to compare."])
-    levels = {a: sorted(frame[a.column].unique()) for a in axes}
-    ticks = {a.column: dict(zip(at, a.ticks(at), strict=True)) for a, at in levels.items()}
-    costs = by_point(frame, axes).dropna(subset="total_cost_mean")
-    for word, row in (
-        ("Cheapest", costs.loc[costs["total_cost_mean"].idxmin()]),
-        ("Dearest", costs.loc[costs["total_cost_mean"].idxmax()]),
-    ):
-        where = ", ".join(f"{a.column} {ticks[a.column][row[a.column]]}" for a in axes)
-        lines.append(
-            f"{word} on average: ${number(row['total_cost_mean'])} per period at {where} "
-            f"(GPUs {row['gpus_rented_mean']:.3g}, unserved {row['unmet_share_mean']:.2%})."
-        )
-    return "\n".join([*lines, *(_movement(frame, a, spec.wanted_gap) for a in axes)])
+        return [f"None of the {found.rows:,} scenarios has a plan, so there is no cost to compare."]
+    return [_span(found), _moves(found), _choice(found, planned)]
 
 
-def cost_grid(frame: pd.DataFrame, spec: SweepSpec) -> Table:
+def proofs(found: Digest) -> str:
+    """How much of the sweep is there and what is proven of it, in a sentence."""
+    settled = sum(found.statuses.get(s, 0) for s in SETTLED)
+    planned = int(found.total("total_cost_count"))
+    points = np.count_nonzero(found.points["rows"])
+    part = "" if found.rows == found.spec.rows else f" of {found.spec.rows:,}"
+    text = f"{found.rows:,}{part} scenarios ({points:,} points x {found.over})"
+    text += f", {percent(settled, found.rows)} settled: proven to within {_gap(found.spec.wanted_gap)} of the optimum"
+    text += ", or to have no plan" if found.statuses.get("infeasible") else ""
+    return text + (f"; {found.rows - planned:,} without a plan." if planned < found.rows else ".")
+
+
+def movements(found: Digest) -> list[str]:
+    """A sentence per factor: how the mean cost moves with it."""
+    return [f"As {n.axis.column} grows, the mean cost {_movement(found, n)}." for n in found.levels]
+
+
+def cost_grid(found: Digest) -> Table:
     """Mean total cost over the first two factors (over the others and the samples), for the terminal."""
-    axes = axes_of(spec)
-    title = f"Total cost, $ per period, mean over {frame['sample'].nunique()} sample(s)"
-    grid = mean_grid(frame, "total_cost", *axes[:2])
-    down = axes[0].ticks(grid.index)
-    across = axes[1].ticks(grid.columns) if len(axes) > 1 else ["mean"]
-    digits = decimals(grid.to_numpy())
-    rows = [
-        [name, *(number(v, digits) for v in line)] for name, line in zip(down, grid.to_numpy(), strict=True)
-    ]
-    corner = " \\ ".join(a.column for a in axes[:2])
-    return table(title, [corner, *across], rows, numbers=range(1, len(across) + 1))
+    title = f"Total cost, $ per period, mean over {found.over}"
+    if found.crossed:
+        y, x = found.levels[:2]
+        values = grid(cells(found, "total_cost", y, x), "mean", y, x)
+        digits = decimals(values)
+        rows = [
+            [name, *(number(v, digits) for v in line)] for name, line in zip(y.ticks, values, strict=True)
+        ]
+        corner = f"{y.axis.column} \\ {x.axis.column}"
+        return table(title, [corner, *x.ticks], rows, numbers=range(1, len(x.ticks) + 1))
+    lines = []
+    for levels in found.levels:
+        known = cells(found, "total_cost", levels)
+        for at, mean in zip(known["y"], known["mean"], strict=True):
+            lines.append((levels.axis.column, levels.ticks[at], mean))
+    digits = decimals(np.array([mean for *_, mean in lines]))
+    rows = [[column, tick, number(mean, digits)] for column, tick, mean in lines]
+    return table(title, ["factor", "level", "mean"], rows, numbers=(1, 2))
 
 
-def mean_grid(frame: pd.DataFrame, column: str, y: Axis, x: Axis | None = None) -> pd.DataFrame:
-    """Mean of a column by level of ``y`` (rows) and ``x`` (columns), sorted; NaN where there is no number."""
-    by = [frame[y.column]] if x is None else [frame[y.column], frame[x.column]]
-    means: Any = frame.groupby(by)[column].mean()
-    return means.to_frame() if x is None else means.unstack()
+def _span(found: Digest) -> str:
+    points = by_point(found).dropna(subset="total_cost_mean")
+    low, high = (points.loc[getattr(points["total_cost_mean"], f"idx{end}")()] for end in ("min", "max"))
+    cheap, dear = _money(low["total_cost_mean"]), _money(high["total_cost_mean"])
+    if len(points) == 1:
+        return f"The plans cost {cheap} per period on average at {_place(found, low)}, the only point with plans."
+    if high["total_cost_mean"] - low["total_cost_mean"] <= _SAME * abs(low["total_cost_mean"]):
+        return f"The plans cost {cheap} per period on average, at every point."
+    return (
+        f"The plans cost least at {_place(found, low)}, {cheap} per period on average, "
+        f"and most at {_place(found, high)}, {dear}."
+    )
 
 
-def _movement(frame: pd.DataFrame, axis: Axis, gap: float) -> str:
-    """How the mean cost moves along an axis; what is within the brackets' gap is not called a movement."""
-    means = mean_grid(frame, "total_cost", axis).iloc[:, 0].dropna()
-    ticks, costs = axis.ticks(means.index), means.to_numpy()
+def _place(found: Digest, row: Any) -> str:
+    values = [(n.axis, row[n.axis.column]) for n in found.levels]
+    known = [f"{axis.column} {axis.ticks([value])[0]}" for axis, value in values if np.isfinite(value)]
+    return ", ".join(known) if known else "the base point"
+
+
+def _moves(found: Digest) -> str:
+    swings = [(abs(swing), n) for n in found.levels if (swing := _swing(found, n)) is not None]
+    if not swings:
+        return "No factor has two levels with plans, so nothing can be compared."
+    ordered = [n for _, n in sorted(swings, key=lambda pair: -pair[0])]
+    first = ordered[0]
+    text = f"{first.axis.column} moves the cost most: as it grows, the mean cost {_movement(found, first)}"
+    if len(ordered) > 1:
+        text += f"; next comes {ordered[1].axis.column}, with which it {_movement(found, ordered[1])}"
+    return text + "."
+
+
+def _choice(found: Digest, planned: int) -> str:
+    names = commonest(found)
+    unmet = found.total("unmet_share_sum") / max(found.total("unmet_share_count"), 1)
+    served = (
+        f"{unmet:.2%} of the queries stay unserved on average" if unmet > _SAME else "every query is served"
+    )
+    if names.empty:
+        return served[0].upper() + served[1:] + "."
+    name, share = names["deployment"].iloc[0], percent(int(names["rows"].iloc[0]), planned)
+    best = f"Deployed most often, in {share} of the scenarios, is {name}"
+    best += f" (there are {len(names):,} different deployments)" if len(names) > 1 else ""
+    return f"{best}; {served}."
+
+
+def _swing(found: Digest, levels: Levels) -> float | None:
+    means = cells(found, "total_cost", levels)["mean"].dropna().to_numpy()
+    return float(means.max() - means.min()) if len(means) > 1 else None
+
+
+def _movement(found: Digest, levels: Levels) -> str:
+    """How the mean cost moves along a factor; what is within the brackets' gap is not called a movement."""
+    known = cells(found, "total_cost", levels).dropna(subset="mean")
+    costs, ticks = known["mean"].to_numpy(), [levels.ticks[y] for y in known["y"]]
     if len(costs) < 2:
-        return f"{axis.column}: one level only."
+        return "cannot be compared: one level only has plans"
+    gap = found.spec.wanted_gap
     steps = np.diff(costs)
     still = np.abs(steps) <= max(_SAME, gap) * np.abs(costs[:-1])
     first, last = costs[0], costs[-1]
     change = f" ({last / first - 1:+.1%})" if first > 0 else ""
-    span = f"from ${number(first)} at {ticks[0]} to ${number(last)} at {ticks[-1]}{change}"
+    span = f"from {_money(first)} at {ticks[0]} to {_money(last)} at {ticks[-1]}{change}"
     if still.all() and gap > _SAME:
-        return (
-            f"{axis.column}: each step moves the mean cost by less than the {gap:.2g} that is proven, {span}."
-        )
+        return f"moves at no step by more than the {_gap(gap)} that is proven, {span}"
     if still.all():
-        return f"{axis.column}: makes no difference to the mean cost between {ticks[0]} and {ticks[-1]}."
+        return f"does not move between {ticks[0]} and {ticks[-1]}"
     if (still | (steps > 0)).all():
-        return f"{axis.column}: the mean cost rises with it, {span}."
+        return f"rises {span}"
     if (still | (steps < 0)).all():
-        return f"{axis.column}: the mean cost falls with it, {span}."
-    return f"{axis.column}: the mean cost goes up and down, {span}."
+        return f"falls {span}"
+    return f"goes up and down, {span}"
+
+
+def _gap(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def _money(dollars: float) -> str:
+    return f"${number(dollars, 0 if abs(dollars) >= 1000 else 2)}"
+
+
+def percent(part: int, whole: int) -> str:
+    """A percentage that says 100 % of everything only, and 0 % of nothing only."""
+    share = part / max(whole, 1)
+    shown = f"{share:.0%}"
+    if (shown == "100%" and part < whole) or (shown == "0%" and part > 0):
+        shown = f"{share:.3%}"
+    return shown

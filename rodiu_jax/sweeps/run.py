@@ -134,13 +134,26 @@ def sweep(
 
 def scenarios(spec: SweepSpec, catalog: Catalog, first: int, stop: int) -> Instances:
     """The scenarios of rows ``first`` to ``stop - 1``: drawn by sample number, factors set by point."""
-    from rodiu_jax.sampling import sample
-
     samples, points = np.divmod(np.arange(first, stop), spec.points)
     start = int(samples[0])
-    count = int(samples[-1]) + 1 - start
-    drawn = sample(catalog, n=count, seed=spec.seed, uncertainty=spec.uncertainty, start=start)
-    base = _changed(drawn, spec).take(samples - start)
+    return _moved(spec, _drawn(spec, catalog, start, int(samples[-1]) + 1).take(samples - start), points)
+
+
+def scenarios_of(spec: SweepSpec, catalog: Catalog, sample: int, points: np.ndarray) -> Instances:
+    """The scenarios of one sample at any ``points`` (shape P, integers)."""
+    return _moved(spec, _drawn(spec, catalog, sample, sample + 1).take(np.zeros_like(points)), points)
+
+
+def _drawn(spec: SweepSpec, catalog: Catalog, start: int, stop: int) -> Instances:
+    """Samples ``start`` to ``stop - 1`` before any factor moves."""
+    from rodiu_jax.sampling import sample
+
+    drawn = sample(catalog, n=stop - start, seed=spec.seed, uncertainty=spec.uncertainty, start=start)
+    return _changed(drawn, spec)
+
+
+def _moved(spec: SweepSpec, base: Instances, points: np.ndarray) -> Instances:
+    """``base`` with the factors of scenario b set to their levels at ``points[b]``."""
     values: dict[str, np.ndarray] = {}
     for factor, levels in zip(spec.factors, spec.levels_at(points), strict=True):
         field = FIELD_SPECS[factor.field]

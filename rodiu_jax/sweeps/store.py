@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from solvers.result import Result
 
 _PART = re.compile(r"part-(\d{12})-(\d+)\.parquet")
-_OURS = ("spec.toml", "manifest.json", "scenarios", "certificates", "top.json", "figures", "summary.csv")
+_OURS = ("spec.toml", "manifest.json", "scenarios", "certificates", "top.json")
+_OURS += ("figures", "tables", "summary.csv", "report.html")
 _WORDS = ("name", "title", "question")
 """Keys of a spec that change no number: they may differ on resuming."""
 
@@ -205,20 +206,48 @@ def read_rows(folder: str | Path, *, plans: bool = False) -> pd.DataFrame:
     """
     store = Store(Path(folder), read_spec(Path(folder)))
     columns = [n for n in store.schema.names if plans or n != "plan"]
-    tables = [store.schema.empty_table().select(columns)]
+    tables = [store.schema.empty_table().select(columns), *_parts(store, columns)]
+    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    return frame.sort_values(["sample", "point"], ignore_index=True)
+
+
+def iterate_rows(
+    folder: str | Path, *, columns: Sequence[str] | None = None, rows: Sequence[int] | None = None
+) -> Iterator[pd.DataFrame]:
+    """The rows part by part, in order: memory is that of one part.
+
+    Args:
+      columns: of the table; all but ``plan`` by default.
+      rows: only parts that hold one of these rows (numbers as in `SweepSpec.rows`).
+
+    Raises:
+      InputError: as `read_rows`.
+    """
+    store = Store(Path(folder), read_spec(Path(folder)))
+    chosen = [n for n in store.schema.names if n != "plan"] if columns is None else list(columns)
+    for table in _parts(store, chosen, rows):
+        yield table.to_pandas()
+
+
+def _parts(store: Store, columns: list[str], rows: Sequence[int] | None = None) -> Iterator[pa.Table]:
+    wanted = None if rows is None else np.sort(np.asarray(rows, dtype=np.int64))
     for path in sorted(store.rows_folder.glob("part-*.parquet")):
+        named = _PART.fullmatch(path.name)
+        if wanted is not None and named is not None:
+            first, stop = int(named[1]), int(named[1]) + int(named[2])
+            if np.searchsorted(wanted, first) == np.searchsorted(wanted, stop):
+                continue
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 table = file.read(columns=columns)
         except (OSError, pa.ArrowException) as error:
             raise InputError(path, "", f"a whole Parquet part; sweep again with --resume ({error})") from None
-        if not table.schema.equals(tables[0].schema):
+        expected = store.schema.empty_table().select(columns).schema
+        if not table.schema.equals(expected):
             absent = [n for n in columns if n not in table.schema.names]
             lack = f"no column {absent[0]}" if absent else "columns of other types"
             raise InputError(path, "", f"a part of this sweep; sweep again with --resume ({lack})")
-        tables.append(table)
-    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
-    return frame.sort_values(["sample", "point"], ignore_index=True)
+        yield table
 
 
 def _check_same(folder: Path, spec: SweepSpec, digest: str) -> None:

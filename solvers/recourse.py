@@ -1,0 +1,559 @@
+"""Recourse: the deployment is fixed, routing and unmet shares are chosen anew in every scenario, in batch.
+
+With the deployment held, the robust MILP is a linear program over the D pairs that it deploys (slots):
+
+    min   c x + Phi (1 - sum x)       over shares x[i,d] >= 0
+    s.t.  demand, memory, compute, delay, error, budget      as in `solvers.primal.routing`
+
+Where an adversary cannot push all pairs of a type at once (0 < Gamma < pairs), the worst case is its dual, as in
+`solvers.formulation`: columns t[i] and sigma[i,d] with a[i,d] x[i,d] <= t[i] + sigma[i,d], and Gamma t + sum sigma
+in the delay's cost and promise, likewise for errors. Where unmet shares are capped, an elastic column lets each type
+exceed its cap at a price so high that, if it is used, the dual exceeds what any plan can cost: infeasibility is
+then proven by the same dual function as every other bound.
+
+The program is solved by the interior-point method of `solvers.primal`. Its prices are multipliers of the dual of
+`solvers.dual` restricted to the slots, whose value in float64 is the lower bound; its shares are a plan, whose cost and
+margins `rodiu_jax.evaluation.score` gives in float64, the upper bound. What does not close at first is solved again,
+longer and with the exact adversary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rodiu_jax.check import check_plan
+from rodiu_jax.evaluation import score
+from rodiu_jax.instance import Array, Fields, Instances, batch_axes
+from rodiu_jax.plan import Deployment, Plan, PlanArrays, Route, validate_plan
+from rodiu_jax.verdict import TOLERANCE, Verdict
+from solvers.dual import Coefficients, Multipliers, certify, coefficients
+from solvers.primal import Point, Routing, interior_point, prices, routing
+
+REASONS = ("", "memory", "storage", "budget", "unmet", "unknown", "error")
+"""Why a deployment has no plan in a scenario: nothing (it has one); the weights alone break memory, storage or budget;
+provably too much stays unmet; no plan was found, nothing is proven; or a number out of range."""
+
+_FEASIBLE, _MEMORY, _STORAGE, _BUDGET, _UNMET, _UNKNOWN, _ERROR = range(len(REASONS))
+
+RECOURSE_GAP = 1e-3
+"""Relative gap to which recourse is solved, unless asked otherwise."""
+
+
+@dataclass(frozen=True)
+class Thoroughness:
+    """How recourse is solved; static, so every value compiles its own program.
+
+    Attributes:
+      iterations, more: interior-point iterations at first, and for what did not close then.
+      scenarios, deployments: size of a compiled block of the crossing; ``rows``: of the pairs solved again.
+    """
+
+    iterations: int = 14
+    more: int = 40
+    scenarios: int = 64
+    deployments: int = 16
+    rows: int = 64
+
+
+class Recourse(NamedTuple):
+    """Brackets of Q deployments in B scenarios.
+
+    ``lower`` <= cost of the best routing <= ``upper``, $ per period, float64: both inf where the deployment provably
+    has no plan; ``upper`` inf and ``lower`` finite where that is open. ``reason`` are positions in `REASONS`.
+    """
+
+    lower: np.ndarray  # Q,B
+    upper: np.ndarray  # Q,B
+    reason: np.ndarray  # Q,B, int8
+
+
+class _Routed(NamedTuple):
+    lower: Array
+    upper: Array
+    reason: Array
+    share: Array  # I,D
+
+
+def slots_of(instances: Instances, deployments: Sequence[tuple[Deployment, ...]]) -> np.ndarray:
+    """Deployments as rows of slots: positions (model K + gpu) N + degree, sorted, -1 where a slot is empty; (Q,D).
+
+    Raises:
+      InputError: a deployment names a model, GPU or degree that ``instances`` lack, or a pair twice.
+    """
+    gpus, degrees = instances.gpu_names, instances.axis_names("N")
+    rows = []
+    for q, deployment in enumerate(deployments):
+        validate_plan(Plan(None, deployment, (), {}), instances, source=f"deployment {q}")
+        rows.append(
+            sorted(
+                (instances.model_names.index(d.model) * len(gpus) + gpus.index(d.gpu)) * len(degrees)
+                + degrees.index(str(d.tp))
+                for d in deployment
+            )
+        )
+    width = max(4, 1 << max(max(map(len, rows), default=0) - 1, 0).bit_length())
+    return np.array([row + [-1] * (width - len(row)) for row in rows], np.int32).reshape(-1, width)
+
+
+def deployment_of(instances: Instances, slot: np.ndarray) -> tuple[Deployment, ...]:
+    """The deployment by name of a row of slots."""
+    gpus, degrees = len(instances.gpu_names), instances.axis_names("N")
+    found = []
+    for s in slot[slot >= 0].tolist():
+        pair, n = divmod(s, len(degrees))
+        found.append(
+            Deployment(instances.model_names[pair // gpus], instances.gpu_names[pair % gpus], int(degrees[n]))
+        )
+    return tuple(found)
+
+
+def held(c: Coefficients, slot: Array) -> Coefficients:
+    """The coefficients over the slots of a deployment alone, all of them decided: pairs are slots, one degree each."""
+    degrees = c.deploy.shape[1]
+    used = slot >= 0
+    pair, degree = jnp.maximum(slot, 0) // degrees, jnp.maximum(slot, 0) % degrees
+    slow = c.slowness[degree][None, :]
+    none = jnp.zeros((), c.deploy.dtype)
+
+    def of(values: Array) -> Array:
+        return jnp.where(used, values[pair, degree], none)[:, None]
+
+    return c._replace(
+        deploy=of(c.deploy),
+        fits=(used & c.fits[pair, degree])[:, None],
+        nominal=c.nominal[:, pair] * slow,
+        excess=c.excess[:, pair] * slow,
+        slowness=jnp.ones((1,), c.deploy.dtype),
+        error=c.error[:, pair],
+        error_excess=c.error_excess[:, pair],
+        kv=c.kv[:, pair],
+        room=of(c.room),
+        power=of(c.power),
+        most=jnp.where(used[None, :], c.most[:, pair, degree], none)[:, :, None],
+        weights=jnp.where(used, c.weights[pair], none),
+        decided=jnp.where(used, 1, -1).astype(jnp.int8)[:, None],
+    )
+
+
+def _program(
+    c: Coefficients, slot: Array, allowed: Array, ray: Array, *, sharp: bool, capped: bool
+) -> Routing:
+    """The routing program of held coefficients, with the adversary's and the elastic columns where asked for.
+
+    Columns: shares; with ``sharp`` t (I) and sigma (I,D) of delay, then of error; with ``capped`` the excess over the
+    cap (I). Rows: those of `routing`; with ``sharp`` the worst cases of delay and of error (I D each).
+
+    Args:
+      ray: bool; minimise the excess instead of cost. Its prices, stretched, prove that it is positive.
+    """
+    if not sharp and not capped:
+        return routing(c, slot, allowed)
+    none = jnp.zeros_like(c.gamma_delay)
+    base = routing(c._replace(gamma_delay=none, gamma_error=none) if sharp else c, slot, allowed)
+    types, slots = allowed.shape
+    cells = types * slots
+    one = jnp.eye(types, dtype=base.rows.dtype)
+    cost, rows = [base.cost], [base.rows]
+    limit = base.limit
+    below = []
+    if sharp:
+        open_cell = base.rows[:types].sum(0).reshape(types, slots)
+        first = {"delay": 2 * types + 2 * slots, "error": 3 * types + 2 * slots}
+        for name, excess, bound, gamma, weight in (
+            ("delay", c.excess, c.delay_limit, c.gamma_delay, c.delay_weight),
+            ("error", c.error_excess, c.error_limit, c.gamma_error, jnp.zeros_like(c.delay_weight)),
+        ):
+            scale = _scale(excess * open_cell)
+            per_row = scale / jnp.where(bound > 0, bound, 1.0)
+            of_row = jnp.zeros((len(base.limit), types), base.rows.dtype)
+            level = of_row.at[first[name] + jnp.arange(types)].set(one * (gamma * per_row)[:, None])
+            above = of_row.at[first[name] + jnp.arange(types)].set(one * per_row[:, None])
+            rows += [level, jnp.repeat(above, slots, axis=1)]
+            unit = weight * scale / base.money
+            cost += [gamma * unit, jnp.repeat(unit, slots)]
+            below.append((excess * open_cell / scale[:, None]).reshape(-1))
+    if capped:
+        over = jnp.zeros((len(base.limit), types), base.rows.dtype)
+        rows.append(over.at[types + jnp.arange(types)].set(-one))
+        cost = [jnp.where(ray, 0.0, part) for part in cost]
+        cost[0] = jnp.where(base.rows[:types].sum(0) > 0, cost[0], 1.0)  # closed cells stay shut
+        cost.append(jnp.full(types, jnp.where(ray, 1.0, _ELASTIC * _dearest(c) / base.money)))
+        base = base._replace(money=jnp.where(ray, _RAY * _dearest(c), base.money))
+    matrix = jnp.concatenate(rows, 1)
+    if sharp:
+        worst = []
+        for m, values in enumerate(below):
+            row = jnp.zeros((cells, matrix.shape[1]), matrix.dtype)
+            at = cells + m * (types + cells)
+            row = row.at[:, :cells].set(jnp.diag(values))
+            row = row.at[:, at : at + types].set(-jnp.repeat(one, slots, axis=0))
+            worst.append(row.at[:, at + types : at + types + cells].set(-jnp.eye(cells, dtype=matrix.dtype)))
+        matrix = jnp.concatenate([matrix, *worst])
+        limit = jnp.concatenate([limit, jnp.zeros(2 * cells, limit.dtype)])
+    return Routing(jnp.concatenate(cost), matrix, limit, base.fixed, base.money)
+
+
+_ELASTIC = 10.0
+"""Price of an unmet share above its cap, in units of what any plan can cost: an excess of 10 % is then a proof."""
+
+_RAY = 1e6
+"""By how much the prices of the least excess are stretched: an excess of 1e-6 is then a proof."""
+
+
+def _priced(c: Coefficients, ray: Array) -> Coefficients:
+    """The coefficients with the costs that count."""
+    return c._replace(
+        unmet_cost=jnp.where(ray, 0.0, c.unmet_cost), delay_weight=jnp.where(ray, 0.0, c.delay_weight)
+    )
+
+
+def _scale(excess: Array) -> Array:
+    """Largest excess of each type (I,), or 1."""
+    largest = excess.max(1)
+    return jnp.where(largest > 0, largest, 1.0)
+
+
+def _dearest(c: Coefficients) -> Array:
+    """What no plan of a held deployment can cost: budget, every type's largest worst delay, all penalties."""
+    slowest = jnp.where(c.most[:, :, 0] > 0, c.nominal + c.excess, 0.0).max(1)
+    return c.budget + (c.delay_weight * slowest).sum() + c.unmet_cost.sum()
+
+
+_LARGEST = 1e5
+"""Most that the promises' multipliers may weigh, in units of cost: more proves nothing and drowns in rounding."""
+
+
+def _bounded(c: Coefficients, y: Multipliers, most: Array) -> Multipliers:
+    """The multipliers with those of a type's promises scaled down to ``most``.
+
+    They have no upper limit where a promise leaves a type no pair at all. Its demand is worth no more than its penalty
+    where all of it may stay unmet.
+    """
+    size = y.delay * c.delay_limit + y.error * c.error_limit + (y.delay * c.nominal.max(1) + y.error)
+    shrink = jnp.minimum(1.0, most / jnp.where(size > 0, size, 1.0))
+    demand = jnp.where(c.unmet_cap >= 1.0, jnp.minimum(y.demand, c.unmet_cost), y.demand)
+    return y._replace(demand=demand, delay=y.delay * shrink, error=y.error * shrink)
+
+
+def _multipliers(c: Coefficients, slot: Array, point: Point, program: Routing, *, sharp: bool) -> Multipliers:
+    """The multipliers of the held dual that the program's prices are."""
+    y = prices(c, slot, point, program)
+    most = _LARGEST * jnp.maximum(_dearest(c), program.money)
+    if not sharp:
+        return _bounded(c, y, most)
+    types, slots = c.nominal.shape
+    base = 4 * types + 2 * slots + 1
+    price = point.price[base:] * program.money
+
+    def share(price: Array, excess: Array, each: Array) -> Array:
+        """xi = price of the worst-case row in ms or errors, over what a unit of it is worth."""
+        worth = each[:, None] * _scale(excess)[:, None]
+        return price.reshape(types, slots) / jnp.where(worth > 0, worth, 1.0)
+
+    delay, error = jnp.split(price, 2)
+    used = ((slot >= 0)[None, :] & (c.most[:, :, 0] > 0)).astype(price.dtype)
+    return _bounded(c, y, most)._replace(
+        delay_adversary=share(delay, c.excess * used, c.delay_weight + y.delay),
+        error_adversary=share(error, c.error_excess * used, y.error),
+    )
+
+
+_NEGLIGIBLE = 1e-7
+
+
+def _tidy(share: Array, allowed: Array) -> Array:
+    """Shares (I,D) without negligible ones, whose traffic goes to the type's other routes; sums at most 1."""
+    share = jnp.where(allowed & jnp.isfinite(share), jnp.clip(share, 0.0, 1.0), 0.0)
+    total = jnp.minimum(share.sum(1, keepdims=True), 1.0)
+    share = jnp.where(share > _NEGLIGIBLE, share, 0.0)
+    kept = share.sum(1, keepdims=True)
+    return share * jnp.where(kept > 0, total / jnp.where(kept > 0, kept, 1.0), 0.0)
+
+
+def _solved(
+    fields: Fields,
+    everything: Coefficients,
+    slot: Array,
+    ray: Array,
+    uncertainty: str,
+    *,
+    iterations: int,
+    sharp: bool,
+    capped: bool,
+    limited: bool,
+) -> _Routed:
+    """Bracket one deployment (D,) in one scenario."""
+    c = held(everything, slot)
+    types, slots = c.nominal.shape
+    here = jnp.where(slot >= 0, jnp.arange(slots, dtype=slot.dtype), -1)
+    allowed = jnp.ones((types, slots), bool)
+    program = _program(c, here, allowed, ray, sharp=sharp, capped=capped)
+    point, _ = interior_point(program, iterations)
+    lower, _ = certify(c, _multipliers(_priced(c, ray), here, point, program, sharp=sharp))
+    share = point.x[: types * slots].reshape(types, slots)
+    if limited:
+        first = jnp.arange(slots)[None, :] < jnp.arange(slots)[:, None]
+        other, mine = share[:, None, :], share[:, :, None]
+        rank = ((other > mine) | ((other == mine) & first[None])).sum(-1).astype(share.dtype)
+        allowed = rank < jnp.where(c.max_routes > 0, c.max_routes, float(slots))
+        point, _ = interior_point(_program(c, here, allowed, ray, sharp=sharp, capped=capped), iterations)
+        share = point.x[: types * slots].reshape(types, slots)
+    share = _tidy(share, allowed & (c.most[:, :, 0] > 0))
+    both = jnp.stack([share, jnp.zeros_like(share)])  # serving nobody is a plan too
+    costs = jax.vmap(lambda share: _checked_cost(fields, slot, share, uncertainty))(both)
+    upper, share = costs.min(), both[jnp.argmin(costs)]
+
+    fixed, weights, deployed = c.deploy.sum(), c.weights.sum(), slot >= 0
+    over = 1.0 + TOLERANCE
+    pair, degree = jnp.maximum(slot, 0) // everything.deploy.shape[1], slot % everything.deploy.shape[1]
+    gpus = fields.tp_degree[degree].astype(weights.dtype)
+    memory = fields.gpu_memory[pair % fields.gpu_memory.shape[0]] * gpus
+    reason = jnp.select(
+        [
+            ~jnp.isfinite(fixed + weights + memory.sum()) | jnp.isnan(lower),
+            (deployed & (c.weights > memory * over)).any(),
+            weights > c.storage * over,
+            fixed > c.budget * over,
+            jnp.isfinite(upper),
+            lower > _dearest(c) * (1.0 + 1e-9),
+            jnp.isfinite(lower),
+        ],
+        [_ERROR, _MEMORY, _STORAGE, _BUDGET, _FEASIBLE, _UNMET, _UNKNOWN],
+        _ERROR,
+    )
+    reason = reason.astype(jnp.int8)
+    proven = (reason >= _MEMORY) & (reason <= _UNMET)
+    lower = jnp.where(proven, jnp.inf, jnp.where(reason == _ERROR, -jnp.inf, jnp.minimum(lower, upper)))
+    return _Routed(lower, jnp.where(reason == _FEASIBLE, upper, jnp.inf), reason, share)
+
+
+def _checked_cost(fields: Fields, slot: Array, share: Array, uncertainty: str) -> Array:
+    """Total cost of a plan, as `rodiu_jax.evaluation` says; inf where a promise or a limit is broken."""
+    gpus, degrees = fields.gpu_memory.shape[0], fields.tp_degree.shape[0]
+    at = jnp.maximum(slot, 0)
+    parts: list[Any] = [  # device arrays, where files have NumPy's
+        at // degrees // gpus,
+        at // degrees % gpus,
+        jnp.where(slot >= 0, at % degrees, -1),
+        share,
+        jnp.maximum(1.0 - share.sum(1), 0.0),
+    ]
+    found = score(fields, PlanArrays(*parts), uncertainty)
+    return jnp.where((found.margins >= -TOLERANCE).all(), found.costs[0], jnp.inf)
+
+
+@partial(
+    jax.jit,
+    static_argnames=("uncertainty", "batched", "iterations", "sharp", "capped", "limited", "crossed"),
+)
+def _block(
+    fields: Fields,
+    slot: Array,
+    ray: Array,
+    *,
+    uncertainty: str,
+    batched: frozenset[str],
+    iterations: int,
+    sharp: bool,
+    capped: bool,
+    limited: bool,
+    crossed: bool,
+) -> _Routed:
+    """Scenarios C, each with the same Q deployments (``crossed``; results C,Q) or with one of its own.
+
+    Args:
+      ray: bool (C,), whether only the excess over the unmet cap counts, as in `_program`.
+    """
+
+    def one(fields: Fields, slot: Array, ray: Array) -> _Routed:
+        everything = coefficients(fields, uncertainty)
+        how = {"iterations": iterations, "sharp": sharp, "capped": capped, "limited": limited}
+
+        def solve(slot: Array) -> _Routed:
+            return _solved(fields, everything, slot, ray, uncertainty, **how)
+
+        return jax.vmap(solve)(slot) if crossed else solve(slot)
+
+    return jax.vmap(one, in_axes=(batch_axes(batched), None if crossed else 0, 0))(fields, slot, ray)
+
+
+def _filled(first: int, stop: int, size: int) -> np.ndarray:
+    """Positions ``first`` to ``stop - 1``, filled up to ``size`` with the first."""
+    return np.where(np.arange(size) < stop - first, first + np.arange(size), first)
+
+
+def _sharp(instances: Instances, pairs: int) -> bool:
+    """Whether some adversary can push one of a type's ``pairs`` but not all of them."""
+    if instances.uncertainty == "none":
+        return False
+    gammas = (np.asarray(instances.fields.gamma_delay), np.asarray(instances.fields.gamma_error))
+    return any(bool(((g > 0) & (g < pairs)).any()) for g in gammas)
+
+
+@dataclass
+class _Table:
+    """Results of all deployments (Q) in all scenarios (B), filled block by block; ``share`` Q,B,I,D or None."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    reason: np.ndarray
+    share: np.ndarray | None
+
+    def put(self, q: np.ndarray, b: np.ndarray, found: _Routed) -> None:
+        """Results of pairs (q, b), in place of what is there."""
+        self.lower[q, b], self.upper[q, b], self.reason[q, b] = found[:3]
+        if self.share is not None:
+            self.share[q, b] = found.share
+
+    def improve(self, q: np.ndarray, b: np.ndarray, found: _Routed) -> None:
+        """Results of pairs (q, b), each side taken over where it is better."""
+        old_lower, old_upper, old_reason = self.lower[q, b], self.upper[q, b], self.reason[q, b]
+        valid = np.asarray(found.reason) != _ERROR
+        cheaper = valid & (found.upper < old_upper)
+        self.lower[q, b] = np.where(valid, np.maximum(old_lower, found.lower), old_lower)
+        self.upper[q, b] = np.where(cheaper, found.upper, old_upper)
+        self.reason[q, b] = np.where(valid & (old_reason != _FEASIBLE), found.reason, old_reason)
+        if self.share is not None:
+            self.share[q[cheaper], b[cheaper]] = np.asarray(found.share)[cheaper]
+
+    def wide(self, gap: float) -> np.ndarray:
+        """Pairs (M,2) that are worth another try."""
+        known = self.reason == _FEASIBLE
+        width = np.subtract(self.upper, self.lower, where=known, out=np.zeros_like(self.upper))
+        return np.argwhere((known & (width > gap * np.abs(self.upper))) | (self.reason == _UNKNOWN))
+
+
+def _routed(
+    instances: Instances, slots: np.ndarray, gap: float, how: Thoroughness, *, keep: bool = False
+) -> _Table:
+    """Every deployment (Q,D) in every scenario, with the shares where ``keep``."""
+    batch = instances if instances.batched else instances.take([0])
+    shape = len(slots), batch.size
+    table = _Table(
+        np.full(shape, -math.inf),
+        np.full(shape, math.inf),
+        np.full(shape, _UNKNOWN, np.int8),
+        np.zeros((*shape, len(batch.query_names), slots.shape[1])) if keep else None,
+    )
+    static = {
+        "uncertainty": batch.uncertainty,
+        "batched": batch.batched,
+        "capped": bool((np.asarray(batch.fields.unmet_cap) < 1.0).any()),
+        "limited": bool((np.asarray(batch.fields.max_routes) > 0).any()),
+    }
+    with jax.enable_x64(True):
+        for start in range(0, batch.size, how.scenarios):
+            stop = min(start + how.scenarios, batch.size)
+            fields = jax.device_put(batch.take(_filled(start, stop, how.scenarios)).fields)
+            costs = np.zeros(how.scenarios, bool)
+            for first in range(0, len(slots), how.deployments):
+                last = min(first + how.deployments, len(slots))
+                rows = slots[_filled(first, last, how.deployments)]
+                found = _block(
+                    fields, rows, costs, iterations=how.iterations, sharp=False, crossed=True, **static
+                )
+                q, b = np.meshgrid(np.arange(first, last), np.arange(start, stop), indexing="xy")
+                table.put(q, b, _Routed(*(np.asarray(a)[: stop - start, : last - first] for a in found)))
+        sharp = _sharp(batch, int((slots >= 0).sum(1).max(initial=0)))
+        for ray in (False, True):
+            again = np.argwhere(table.reason == _UNKNOWN) if ray else table.wide(gap)
+            for start in range(0, len(again), how.rows):
+                count = min(how.rows, len(again) - start)
+                q, b = again[_filled(start, start + count, how.rows)].T
+                found = _block(
+                    batch.take(b).fields,
+                    slots[q],
+                    np.full(how.rows, ray),
+                    iterations=how.more,
+                    sharp=sharp,
+                    crossed=False,
+                    **static,
+                )
+                table.improve(q[:count], b[:count], _Routed(*(np.asarray(a)[:count] for a in found)))
+    np.minimum(table.lower, table.upper, out=table.lower)
+    assert table.lower.dtype == table.upper.dtype == np.float64, "certificates are float64"
+    return table
+
+
+def recourse(
+    instances: Instances,
+    deployments: Sequence[tuple[Deployment, ...]],
+    *,
+    gap: float = RECOURSE_GAP,
+    how: Thoroughness = Thoroughness(),
+) -> Recourse:
+    """Bracket the cost of each deployment in each scenario when only its routing may answer the scenario.
+
+    min over x, u of the total cost of (deployment, x, u) subject to every promise and limit of MODEL section 5; all
+    that is deployed is paid for, used or not.
+
+    Args:
+      deployments: Q tuples of deployed pairs; an empty one serves nothing.
+      gap: relative gap above which a bracket is worked on again.
+
+    Returns:
+      brackets of shape (Q,B). Lower bounds are dual values in float64; upper bounds are costs of plans whose margins
+      hold in the float64 evaluation (`recourse_plans` shows them, and the independent checker's verdict).
+
+    Raises:
+      InputError: as `slots_of`.
+    """
+    found = _routed(instances, slots_of(instances, deployments), gap, how)
+    return Recourse(found.lower, found.upper, found.reason)
+
+
+def recourse_plans(
+    instances: Instances,
+    deployment: tuple[Deployment, ...],
+    *,
+    gap: float = RECOURSE_GAP,
+    how: Thoroughness = Thoroughness(),
+) -> tuple[Recourse, list[Plan | None], list[Verdict | None]]:
+    """One deployment's brackets (1,B), its plan in each scenario and the independent checker's verdict on that.
+
+    A plan holds the whole deployment, idle pairs too. Plan and verdict are None where the deployment has no plan, or
+    the checker refuses it; the upper bound is then inf, and otherwise the checker's cost.
+    """
+    slots = slots_of(instances, [deployment])
+    found = _routed(instances, slots, gap, how, keep=True)
+    assert found.share is not None, "shares were asked for"
+    deployment = deployment_of(instances, slots[0])
+    plans: list[Plan | None] = []
+    verdicts: list[Verdict | None] = []
+    for b in range(found.upper.shape[1]):
+        plan, verdict = None, None
+        if found.reason[0, b] == _FEASIBLE:
+            plan = _named(instances, b, deployment, found.share[0, b])
+            verdict = check_plan(plan, instances, b)
+            if verdict.feasible:
+                found.upper[0, b] = verdict.costs["total_cost"]
+            else:
+                plan, verdict = None, None
+                found.upper[0, b], found.reason[0, b] = math.inf, _UNKNOWN
+        plans.append(plan)
+        verdicts.append(verdict)
+    lower = np.minimum(found.lower, found.upper)
+    return Recourse(lower, found.upper, found.reason), plans, verdicts
+
+
+def _named(instances: Instances, b: int, deployment: tuple[Deployment, ...], share: np.ndarray) -> Plan:
+    """The plan of scenario ``b`` by name."""
+    return Plan(
+        b,
+        deployment,
+        tuple(
+            Route(query, d.model, d.gpu, float(share[i, m]))
+            for i, query in enumerate(instances.query_names)
+            for m, d in enumerate(deployment)
+            if share[i, m] > 0
+        ),
+        {q: float(max(1.0 - share[i].sum(), 0.0)) for i, q in enumerate(instances.query_names)},
+    )

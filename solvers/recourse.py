@@ -462,7 +462,7 @@ def _routed(
                 )
                 q, b = np.meshgrid(np.arange(first, last), np.arange(start, stop), indexing="xy")
                 table.put(q, b, _Routed(*(np.asarray(a)[: stop - start, : last - first] for a in found)))
-        sharp = _sharp(batch, int((slots >= 0).sum(1).max(initial=0)))
+        sharp = _sharp(batch, int((slots >= 0).sum(1).max(initial=1)))
         for ray in (False, True):
             again = np.argwhere(table.reason == _UNKNOWN) if ray else table.wide(gap)
             for start in range(0, len(again), how.rows):

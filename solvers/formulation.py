@@ -18,38 +18,61 @@ the delay constraint and the delay cost share it, because both are W of the same
           sum_n a[i,t] x[i,t] <= t[i] + sigma[i,p]                     for delay and error
           sum_n x[i,t] <= z[i,p],  sum_p z[i,p] <= R                   routes, where R > 0
 
-Rows are scaled by their natural unit, so that coefficients are near 1.
+Plans of more than a given number of pairs (`Beyond`) are those with sum w >= that number + 1; a binary e that meets
+this and all demand at a given cost keeps the MILP feasible, so that its bound can be read whatever happens.
+
+Rows are scaled by their natural unit and shares by the most a triple can take, so that coefficients are near 1. In
+a MILP a row's coefficients span at most `RANGE`: what is smaller is left out, or enlarged where leaving it out would
+exclude plans. Its optimum is then a bound all the same, and the routing of a plan is solved again without this.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from rodiu_jax.instance import (
-    Fields,
-    Instances,
-    compute_demand,
-    kv_demand,
-    stored_data,
-    tokens_per_query,
-    worst_case_inputs,
-)
+from rodiu_jax.instance import Instances
 from rodiu_jax.plan import Deployment, Plan, Route
+from solvers.terms import NEGLIGIBLE, Terms, collect
 
-_NEGLIGIBLE = 1e-9
-"""Shares below this are not worth a variable or a route; HiGHS warns of coefficients this small and drops them."""
+RANGE = 1e6
+"""Largest ratio of two coefficients of a MILP row; rows are scaled to a largest coefficient of at most 1."""
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """Only plans that deploy more than ``pairs`` pairs, or none of them at ``cost`` ($ per period)."""
+
+    pairs: int
+    cost: float
+
+
+class RowNumbers(NamedTuple):
+    """Where the rows of `Formulation` are; ``types`` I, ``triples`` T, ``serving`` S pairs that can serve a type."""
+
+    demand: np.ndarray  # I
+    memory: np.ndarray  # T, -1 where the row cannot bind and is left out
+    compute: np.ndarray  # T, likewise
+    storage: np.ndarray  # 1
+    budget: np.ndarray  # 1
+    delay: np.ndarray  # I
+    error: np.ndarray  # I
+    delay_worst: np.ndarray  # S, or 0 where the worst case needs no variables
+    error_worst: np.ndarray  # likewise
+    serving: np.ndarray  # S,2: type and pair of each
 
 
 @dataclass(frozen=True)
 class Formulation:
-    """min cost @ v + offset, row_lower <= A v <= row_upper, lower <= v <= upper, v[integer] whole.
+    """min cost @ v, row_lower <= A v <= row_upper, lower <= v <= upper, v[integer] whole.
 
     A is stored by rows: row r has columns ``index[start[r]:start[r+1]]`` and coefficients ``value[...]``.
     ``triple`` (T,3) holds the positions (j, k, n) of the triples kept; ``cell`` (X,2) the (i, t) of the shares;
     columns are w (T), x (X), u (I), then the worst-case and route variables; ``route`` (Z,3) holds the (i, j, k) of
-    the route binaries, which start at ``first_route``.
+    the route binaries, which start at ``first_route``. Column c counts in units of ``unit[c]``: a solution is
+    v * unit. Row r is divided by ``row_unit[r]``; ``rows`` says which is which.
     """
 
     cost: np.ndarray
@@ -66,6 +89,9 @@ class Formulation:
     types: int
     route: np.ndarray
     first_route: int
+    unit: np.ndarray
+    rows: RowNumbers
+    row_unit: np.ndarray
 
     @property
     def first_share(self) -> int:
@@ -79,7 +105,7 @@ class Formulation:
 
 
 class _Rows:
-    """Collects rows as coordinate triplets."""
+    """Collects rows as coordinate triplets, in their own units."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -88,52 +114,60 @@ class _Rows:
         self._val: list[np.ndarray] = []
         self._lower: list[np.ndarray] = []
         self._upper: list[np.ndarray] = []
+        self._unit: list[np.ndarray] = []
 
-    def add(self, count: int, lower: float | np.ndarray, upper: float | np.ndarray) -> np.ndarray:
-        """Open ``count`` rows and return their numbers."""
+    def add(
+        self, count: int, lower: float | np.ndarray, upper: float | np.ndarray, unit: float | np.ndarray = 1.0
+    ) -> np.ndarray:
+        """Open ``count`` rows and return their numbers; ``unit`` is their natural scale, 1 where that is 0."""
         rows = np.arange(self.count, self.count + count)
         self.count += count
-        self._lower.append(np.broadcast_to(np.asarray(lower, dtype=np.float64), (count,)))
-        self._upper.append(np.broadcast_to(np.asarray(upper, dtype=np.float64), (count,)))
+        unit = np.abs(np.asarray(unit, dtype=np.float64))
+        for kept, value in (
+            (self._lower, lower),
+            (self._upper, upper),
+            (self._unit, np.where(unit > 0, unit, 1.0)),
+        ):
+            kept.append(np.broadcast_to(np.asarray(value, dtype=np.float64), (count,)))
         return rows
 
     def put(self, row: np.ndarray, column: np.ndarray, value: float | np.ndarray) -> None:
-        """Add coefficients; zeros and what is negligible beside the row's unit are left out."""
+        """Add coefficients."""
         row, column, value = np.broadcast_arrays(row, column, np.asarray(value, dtype=np.float64))
-        kept = np.abs(value) > _NEGLIGIBLE
-        self._row.append(row[kept])
-        self._col.append(column[kept])
-        self._val.append(value[kept])
+        self._row.append(row)
+        self._col.append(column)
+        self._val.append(value)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        row = np.concatenate(self._row)
+    def arrays(self, unit: np.ndarray, *, bounded: bool) -> dict[str, np.ndarray]:
+        """Rows in order and in their units, columns in ``unit``; coefficients within `RANGE` where ``bounded``."""
+        row, column = np.concatenate(self._row), np.concatenate(self._col)
+        row_unit = np.concatenate(self._unit)
+        value = np.concatenate(self._val) * unit[column] / row_unit[row]
+        lower, upper = np.concatenate(self._lower), np.concatenate(self._upper)
+        if bounded:
+            largest = np.zeros(self.count)
+            np.maximum.at(largest, row, np.abs(value))
+            over = np.maximum(largest, 1.0)
+            value, row_unit, largest = value / over[row], row_unit * over, largest / over
+            least = largest[row] / RANGE
+            small = np.abs(value) < least
+            # Columns are >= 0: less on the left of <=, or more on the left of >=, only admits more.
+            admits = np.where(np.isinf(lower)[row], value < 0, value > 0)
+            value = np.where(small, np.where(admits, np.sign(value) * least, 0.0), value)
+        kept = np.abs(value) > NEGLIGIBLE
+        row, column, value = row[kept], column[kept], value[kept]
         order = np.argsort(row, kind="stable")
         start = np.zeros(self.count + 1, dtype=np.int32)
         np.cumsum(np.bincount(row, minlength=self.count), out=start[1:])
         return {
             "start": start,
-            "index": np.concatenate(self._col)[order].astype(np.int32),
-            "value": np.concatenate(self._val)[order],
-            "row_lower": np.concatenate(self._lower),
-            "row_upper": np.concatenate(self._upper),
+            "index": column[order].astype(np.int32),
+            "value": value[order],
+            "row_lower": lower / row_unit,
+            "row_upper": upper / row_unit,
+            "unit": unit,
+            "row_unit": row_unit,
         }
-
-
-def _unit(limit: np.ndarray | float) -> np.ndarray:
-    """The scale of a row: its limit, or 1 where that is 0."""
-    limit = np.abs(np.asarray(limit, dtype=np.float64))
-    return np.where(limit > 0, limit, 1.0)
-
-
-def _fitting(f: Fields, kept: np.ndarray | None) -> np.ndarray:
-    """(T,3) positions (j, k, n) of the triples of ``kept`` whose weights fit GPUs, storage and budget alone."""
-    n = np.asarray(f.tp_degree, dtype=np.float64)
-    weights = f.weight_memory[:, None, None]
-    fits = f.gpu_memory[None, :, None] * n >= weights
-    fits = fits & (weights <= f.storage_capacity)
-    price = f.rental_hours * (f.gpu_price[None, :, None] * n + f.storage_price * weights)
-    fits = fits & (price <= f.budget)
-    return np.argwhere(fits if kept is None else fits & kept)
 
 
 def build(
@@ -154,136 +188,180 @@ def build(
       measure_excess: minimise the sum of unmet shares above the cap instead of cost, with the cap taken off:
         its optimum is 0 exactly when the scenario is feasible.
     """
-    f = instances.one(b)
-    types = len(instances.query_names)
-    d_dev, e_dev, gamma_d, gamma_e = worst_case_inputs(f, instances.uncertainty)
-    triple = _fitting(f, kept) if deployed is None else np.asarray(deployed, dtype=np.int64).reshape(-1, 3)
-    j, k, n = triple.T
-    degree, speed = f.tp_degree[n].astype(np.float64), f.tp_speedup[n]
-    room = f.gpu_memory[k] * degree - f.weight_memory[j]
-    power = f.gpu_compute[k] * degree
-    kv = kv_demand(f)[:, j]  # I,T
-    compute = compute_demand(f)[:, None]  # I,1
-    with np.errstate(divide="ignore", invalid="ignore"):
-        most = np.minimum(
-            np.where(kv > 0, np.maximum(room, 0.0) / kv, np.inf),
-            np.where(compute > 0, power / compute, np.inf),
-        )
-    most = np.minimum(most, 1.0)
-    usable = most > _NEGLIGIBLE
+    if deployed is not None:
+        terms = collect(instances, b, np.asarray(deployed, dtype=np.int64).reshape(-1, 3))
+    else:
+        terms = collect(instances, b)
+        terms = terms if kept is None else terms.take(kept[tuple(terms.triple.T)])
+    return assemble(
+        terms,
+        len(instances.gpu_names),
+        fixed=deployed is not None,
+        routed=routed,
+        measure_excess=measure_excess,
+    )
+
+
+def assemble(
+    terms: Terms,
+    gpus: int,
+    *,
+    fixed: bool = False,
+    routed: np.ndarray | None = None,
+    measure_excess: bool = False,
+    beyond: Beyond | None = None,
+    elastic: float | None = None,
+) -> Formulation:
+    """The robust MILP over given triples.
+
+    Args:
+      gpus: number of GPU configurations, K.
+      fixed: all w are 1 (a routing LP), coefficients as they are.
+      routed, measure_excess: as `build`.
+      beyond: only plans of many pairs.
+      elastic: $ for each unmet share above the cap, which is then no hard limit: a linear program with a solution.
+    """
+    types = terms.types
+    most = terms.most if fixed else np.maximum(terms.most, 1.0 / RANGE)
+    usable = terms.most > (NEGLIGIBLE if fixed else 0.0)
     if routed is not None:
         usable &= routed
     cell = np.argwhere(usable)
     i, t = cell.T
+    nominal_d, excess_d = terms.nominal_delay[i, t], terms.excess_delay[i, t]
+    nominal_e, excess_e = terms.nominal_error[i, t], terms.excess_error[i, t]
+    columns = 0
+    cost: list[np.ndarray] = []
+    lower: list[np.ndarray] = []
+    upper: list[np.ndarray] = []
+    integer: list[np.ndarray] = []
+    units: list[np.ndarray] = []
 
-    hours, price_gb = float(f.rental_hours), float(f.storage_price)
-    tokens = tokens_per_query(f)
-    data_cost = hours * price_gb * stored_data(f)  # $ per period of type i served whole
-    deploy_cost = hours * (f.gpu_price[k] * degree + price_gb * f.weight_memory[j])
-    delay_weight = hours * f.delay_penalty * f.arrival_rate  # $ per ms of mean delay
-    nominal_d = f.delay_nominal[i, j[t], k[t]] * tokens[i] / speed[t]  # ms at share 1
-    excess_d = d_dev[i, j[t], k[t]] * tokens[i] / speed[t]
-    nominal_e = f.error_nominal[i, j[t], k[t]]
-    excess_e = e_dev[i, j[t], k[t]]
-
-    columns = len(triple) + len(cell) + types
-    w = np.arange(len(triple))
-    x = len(triple) + np.arange(len(cell))
-    u = len(triple) + len(cell) + np.arange(types)
-    cost = [deploy_cost, data_cost[i] + delay_weight[i] * nominal_d, hours * f.unmet_penalty * f.arrival_rate]
-    lower = [np.full(len(triple), 0.0 if deployed is None else 1.0), np.zeros(len(cell)), np.zeros(types)]
-    upper = [np.ones(len(triple)), most[i, t], np.full(types, 1.0 if measure_excess else float(f.unmet_cap))]
-    integer = [np.full(len(triple), deployed is None), np.zeros(len(cell), bool), np.zeros(types, bool)]
-
-    def new_columns(costs: np.ndarray, most: float, whole: bool = False) -> np.ndarray:
+    def new_columns(
+        costs: np.ndarray,
+        most: float | np.ndarray = np.inf,
+        *,
+        least: float = 0.0,
+        whole: bool = False,
+        unit: float | np.ndarray = 1.0,
+    ) -> np.ndarray:
         nonlocal columns
         count = len(costs)
-        cost.append(costs)
-        lower.append(np.zeros(count))
-        upper.append(np.full(count, most))
-        integer.append(np.full(count, whole))
+        for kept, value in ((cost, costs), (lower, least), (upper, most), (integer, whole), (units, unit)):
+            kept.append(np.broadcast_to(np.asarray(value), (count,)))
         columns += count
         return np.arange(columns - count, columns)
+
+    pairs, pair_of = np.unique(terms.pair, return_inverse=True)
+    routes = min(terms.routes, len(pairs))
+    share_cost = terms.data_cost[i] + terms.delay_weight[i] * nominal_d
+    plain_d, plain_e = _plain_part(terms.gamma_delay, routes), _plain_part(terms.gamma_error, routes)
+    if plain_d is not None:
+        nominal_d = nominal_d + plain_d * excess_d
+        share_cost = share_cost + terms.delay_weight[i] * plain_d * excess_d
+    if plain_e is not None:
+        nominal_e = nominal_e + plain_e * excess_e
+
+    soft = measure_excess or elastic is not None
+    w = new_columns(terms.deploy, 1.0, least=float(fixed), whole=not fixed)
+    x = new_columns(share_cost, most[i, t], unit=1.0 if fixed else most[i, t])
+    u = new_columns(terms.unmet_cost, 1.0 if soft else terms.unmet_cap)
 
     rows = _Rows()
     demand = rows.add(types, 1.0, 1.0)
     rows.put(demand[i], x, 1.0)
     rows.put(demand, u, 1.0)
-
-    pair = j * len(instances.gpu_names) + k  # of a triple
-    pairs, pair_of = np.unique(pair, return_inverse=True)
-    if deployed is None:
+    if not fixed:
         rows.put(rows.add(len(pairs), -np.inf, 1.0)[pair_of], w, 1.0)
-        link = rows.add(len(cell), -np.inf, 0.0)
+        link = rows.add(len(cell), -np.inf, 0.0, most[i, t])
         rows.put(link, x, 1.0)
         rows.put(link, w[t], -most[i, t])
-    _capacity_rows(rows, kv, room, most * usable, x, w, i, t)
-    _capacity_rows(rows, np.broadcast_to(compute, kv.shape), power, most * usable, x, w, i, t)
+    memory = _capacity_rows(rows, terms.kv, terms.room, most * usable, x, w, i, t)
+    compute = _capacity_rows(rows, terms.work, terms.power, most * usable, x, w, i, t)
+    storage = rows.add(1, -np.inf, terms.storage, terms.storage)
+    rows.put(storage, w, terms.weights)
+    budget = rows.add(1, -np.inf, terms.budget, terms.budget)
+    rows.put(budget, w, terms.deploy)
+    rows.put(budget, x, terms.data_cost[i])
 
-    unit = _unit(f.storage_capacity)
-    rows.put(rows.add(1, -np.inf, f.storage_capacity / unit), w, f.weight_memory[j] / unit)
-    unit = _unit(f.budget)
-    money = rows.add(1, -np.inf, f.budget / unit)
-    rows.put(money, w, deploy_cost / unit)
-    rows.put(money, x, data_cost[i] / unit)
-
-    most_routes = int(f.max_routes) if 0 < f.max_routes < len(pairs) else len(pairs)
-    cell_pair = i * len(pairs) + pair_of[t]
-    used, used_of = np.unique(cell_pair, return_inverse=True)  # (type, pair) combinations that exist
-    used_type = used // max(len(pairs), 1)
-    for limit, nominal, excess, gamma, weight in (
-        (f.delay_threshold, nominal_d, excess_d, float(gamma_d), delay_weight),
-        (f.error_threshold, nominal_e, excess_e, float(gamma_e), np.zeros(types)),
+    serving, serving_of = np.unique(i * len(pairs) + pair_of[t], return_inverse=True)
+    serving = np.stack([serving // max(len(pairs), 1), serving % max(len(pairs), 1)], axis=1)
+    promise, worst = [], []
+    for limit, nominal, excess, gamma, weight, plain in (
+        (terms.delay_limit, nominal_d, excess_d, terms.gamma_delay, terms.delay_weight, plain_d),
+        (terms.error_limit, nominal_e, excess_e, terms.gamma_error, np.zeros(types), plain_e),
     ):
-        unit = _unit(limit)
-        row = rows.add(types, -np.inf, 0.0)
-        if gamma >= most_routes:  # every pair that can serve may deviate: the worst case is the plain sum
-            nominal = nominal + excess
-            cost[1] = cost[1] + weight[i] * excess
-        elif gamma > _NEGLIGIBLE:
+        row = rows.add(types, -np.inf, 0.0, limit)
+        rows.put(row[i], x, nominal - limit[i])
+        promise.append(row)
+        worst.append(np.zeros(0, np.int64))
+        if plain is None:
             scale = np.ones(types)
             np.maximum.at(scale, i, excess)
-            level = new_columns(weight * scale * gamma, np.inf)
-            above = new_columns((weight * scale)[used_type], np.inf)
-            rows.put(row, level, scale * gamma / unit)
-            rows.put(row[used_type], above, scale[used_type] / unit[used_type])
-            worst = rows.add(len(used), -np.inf, 0.0)
-            rows.put(worst[used_of], x, excess / scale[i])
-            rows.put(worst, level[used_type], -1.0)
-            rows.put(worst, above, -1.0)
-        rows.put(row[i], x, (nominal - limit[i]) / unit[i])
+            level = new_columns(weight * gamma, unit=scale)
+            above = new_columns(weight[serving[:, 0]], unit=scale[serving[:, 0]])
+            rows.put(row, level, gamma)
+            rows.put(row[serving[:, 0]], above, 1.0)
+            worst[-1] = rows.add(len(serving), -np.inf, 0.0, scale[serving[:, 0]])
+            rows.put(worst[-1][serving_of], x, excess)
+            rows.put(worst[-1], level[serving[:, 0]], -1.0)
+            rows.put(worst[-1], above, -1.0)
 
     binaries = np.zeros((0, 3), np.int64)
     first_route = columns
-    if most_routes < len(pairs) and routed is None:
-        used_pair = pairs[used % len(pairs)]
-        binaries = np.stack([used_type, *np.divmod(used_pair, len(instances.gpu_names))], axis=1)
-        z = new_columns(np.zeros(len(used)), 1.0, whole=True)
-        serve = rows.add(len(used), -np.inf, 0.0)
-        rows.put(serve[used_of], x, 1.0)
+    if 0 < terms.max_routes < len(pairs) and routed is None:
+        binaries = np.stack([serving[:, 0], *np.divmod(pairs[serving[:, 1]], gpus)], axis=1)
+        z = new_columns(np.zeros(len(serving)), 1.0, whole=True)
+        serve = rows.add(len(serving), -np.inf, 0.0)
+        rows.put(serve[serving_of], x, 1.0)
         rows.put(serve, z, -1.0)
-        rows.put(rows.add(types, -np.inf, float(most_routes))[used_type], z, 1.0)
-    if measure_excess:
-        cost = [np.zeros_like(c) for c in cost]
-        over = new_columns(np.ones(types), 1.0)
-        row = rows.add(types, -np.inf, float(f.unmet_cap))
+        rows.put(rows.add(types, -np.inf, float(terms.max_routes))[serving[:, 0]], z, 1.0)
+    if soft:
+        over = new_columns(np.full(types, 1.0 if elastic is None else elastic), 1.0)
+        row = rows.add(types, -np.inf, terms.unmet_cap)
         rows.put(row, u, 1.0)
         rows.put(row, over, -1.0)
+    if measure_excess:
+        cost[:-1] = [np.zeros_like(c) for c in cost[:-1]]
+    if beyond is not None:
+        none = new_columns(np.array([beyond.cost]), 1.0, whole=True)
+        rows.put(demand, none, 1.0)
+        row = rows.add(1, beyond.pairs + 1.0, np.inf)
+        rows.put(row, w, 1.0)
+        rows.put(row, none, beyond.pairs + 1.0)
 
-    costs = np.concatenate(cost)
+    unit = np.concatenate(units).astype(np.float64)
+    costs = np.concatenate(cost) * unit
     costs[np.abs(costs) < 1e-100] = 0.0  # HiGHS 1.16 answers wrongly to costs near the smallest float
     return Formulation(
         cost=costs,
-        lower=np.concatenate(lower),
-        upper=np.concatenate(upper),
+        lower=np.concatenate(lower) / unit,
+        upper=np.concatenate(upper) / unit,
         integer=np.concatenate(integer),
-        triple=triple,
+        triple=terms.triple,
         cell=cell,
         types=types,
         route=binaries,
         first_route=first_route,
-        **rows.arrays(),
+        rows=RowNumbers(
+            demand,
+            memory,
+            compute,
+            storage,
+            budget,
+            *promise,
+            *worst,
+            np.stack([serving[:, 0], pairs[serving[:, 1]]], axis=1) if len(pairs) else serving,
+        ),
+        **rows.arrays(unit, bounded=not fixed),
     )
+
+
+def _plain_part(gamma: float, routes: int) -> float | None:
+    """The part of every excess that counts where the worst case is a plain sum, or None where it is not."""
+    if gamma <= NEGLIGIBLE:
+        return 0.0
+    return min(gamma, 1.0) if routes <= max(gamma, 1.0) else None
 
 
 def _capacity_rows(
@@ -295,15 +373,16 @@ def _capacity_rows(
     w: np.ndarray,
     i: np.ndarray,
     t: np.ndarray,
-) -> None:
-    """sum_i demand[i,t] x[i,t] <= capacity[t] w[t], for the triples where it can bind."""
+) -> np.ndarray:
+    """sum_i demand[i,t] x[i,t] <= capacity[t] w[t], for the triples where it can bind; row numbers or -1."""
     can_bind = (demand * most).sum(0) > capacity * (1.0 - 1e-12)
     number = np.full(len(w), -1)
-    number[can_bind] = rows.add(int(can_bind.sum()), -np.inf, 0.0)
-    unit = _unit(capacity)
+    capacity = np.maximum(capacity, 0.0)
+    number[can_bind] = rows.add(int(can_bind.sum()), -np.inf, 0.0, capacity[can_bind])
     inside = can_bind[t]
-    rows.put(number[t[inside]], x[inside], demand[i[inside], t[inside]] / unit[t[inside]])
-    rows.put(number[can_bind], w[can_bind], -(np.maximum(capacity, 0.0) / unit)[can_bind])
+    rows.put(number[t[inside]], x[inside], demand[i[inside], t[inside]])
+    rows.put(number[can_bind], w[can_bind], -capacity[can_bind])
+    return number
 
 
 def _shares(formulation: Formulation, columns: np.ndarray) -> np.ndarray:
@@ -317,15 +396,15 @@ def _shares(formulation: Formulation, columns: np.ndarray) -> np.ndarray:
 def read_plan(formulation: Formulation, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Triples deployed and routes used in a solution: (D,3) positions and bool (I,D); idle pairs are left out."""
     share = _shares(formulation, columns)
-    on = (columns[: formulation.first_share] > 0.5) & (share > _NEGLIGIBLE).any(0)
-    return formulation.triple[on], share[:, on] > _NEGLIGIBLE
+    on = (columns[: formulation.first_share] > 0.5) & (share > NEGLIGIBLE).any(0)
+    return formulation.triple[on], share[:, on] > NEGLIGIBLE
 
 
 def to_plan(instances: Instances, b: int, formulation: Formulation, columns: np.ndarray) -> Plan:
     """The plan by name of a solution whose w are whole; shares below 1e-9 are left to ``unmet``."""
     f = instances.one(b)
     shares = _shares(formulation, columns)
-    shares = np.where(shares > _NEGLIGIBLE, np.minimum(shares, 1.0), 0.0)
+    shares = np.where(shares > NEGLIGIBLE, np.minimum(shares, 1.0), 0.0)
     shares /= np.maximum(shares.sum(1, keepdims=True), 1.0)
     unmet = np.maximum(1.0 - shares.sum(1), 0.0)
     unmet[unmet < 1e-12] = 0.0

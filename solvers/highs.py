@@ -85,21 +85,16 @@ def run_highs(
     fixed = {"threads": 1, "presolve": "off" if mip else "choose"}
     for name, value in {**fixed, **options}.items():
         _require(solver.setOptionValue(name, value), f"option {name}={value}")
-    model = highspy.HighsLp()
-    model.num_col_, model.num_row_ = len(formulation.cost), len(formulation.row_lower)
-    model.col_cost_ = formulation.cost
-    model.col_lower_, model.col_upper_ = formulation.lower, formulation.upper
-    model.row_lower_, model.row_upper_ = formulation.row_lower, formulation.row_upper
-    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    model.a_matrix_.start_ = formulation.start
-    model.a_matrix_.index_ = formulation.index
-    model.a_matrix_.value_ = formulation.value
-    if mip:
-        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
-        model.integrality_ = [kinds[int(whole)] for whole in formulation.integer]
-    _require(solver.passModel(model), "the model")
+    model = formulation
+    kinds = (formulation.integer & mip).astype(np.int32)
+    status = solver.passModel(
+        len(model.cost), len(model.row_lower), len(model.value), int(highspy.MatrixFormat.kRowwise),
+        int(highspy.ObjSense.kMinimize), 0.0, model.cost, model.lower, model.upper, model.row_lower,
+        model.row_upper, model.start, model.index, model.value, kinds,
+    )  # fmt: skip
+    _require(status, "the model")
     if start is not None and mip:
-        positions, values = start[0].astype(np.int32), start[1].astype(np.float64)
+        positions, values = start[0].astype(np.int32), start[1] / model.unit[start[0]]
         _require(solver.setSolution(len(positions), positions, values), "the starting point")
     solver.run()
     info = solver.getInfo()
@@ -110,7 +105,7 @@ def run_highs(
         bound = float(info.mip_dual_bound)
     else:
         bound = objective if status == highspy.HighsModelStatus.kOptimal else -math.inf
-    columns = np.array(solver.getSolution().col_value) if feasible else None
+    columns = np.array(solver.getSolution().col_value) * model.unit if feasible else None
     return Answer(status, columns, bound, objective)
 
 

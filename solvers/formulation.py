@@ -71,7 +71,7 @@ class Formulation:
     A is stored by rows: row r has columns ``index[start[r]:start[r+1]]`` and coefficients ``value[...]``.
     ``triple`` (T,3) holds the positions (j, k, n) of the triples kept; ``cell`` (X,2) the (i, t) of the shares;
     columns are w (T), x (X), u (I), then the worst-case and route variables; ``route`` (Z,3) holds the (i, j, k) of
-    the route binaries, which start at ``first_route``. Column c counts in units of ``unit[c]``: a solution is
+    the route binaries, which start at ``first_route``; with ``way_out`` the last column is e. Column c counts in units of ``unit[c]``: a solution is
     v * unit. Row r is divided by ``row_unit[r]``; ``rows`` says which is which.
     """
 
@@ -89,6 +89,7 @@ class Formulation:
     types: int
     route: np.ndarray
     first_route: int
+    way_out: bool
     unit: np.ndarray
     rows: RowNumbers
     row_unit: np.ndarray
@@ -255,7 +256,7 @@ def assemble(
     pairs, pair_of = np.unique(terms.pair, return_inverse=True)
     routes = min(terms.routes, len(pairs))
     share_cost = terms.data_cost[i] + terms.delay_weight[i] * nominal_d
-    plain_d, plain_e = _plain_part(terms.gamma_delay, routes), _plain_part(terms.gamma_error, routes)
+    plain_d, plain_e = plain_part(terms.gamma_delay, routes), plain_part(terms.gamma_error, routes)
     if plain_d is not None:
         nominal_d = nominal_d + plain_d * excess_d
         share_cost = share_cost + terms.delay_weight[i] * plain_d * excess_d
@@ -343,6 +344,7 @@ def assemble(
         types=types,
         route=binaries,
         first_route=first_route,
+        way_out=beyond is not None,
         rows=RowNumbers(
             demand,
             memory,
@@ -357,7 +359,7 @@ def assemble(
     )
 
 
-def _plain_part(gamma: float, routes: int) -> float | None:
+def plain_part(gamma: float, routes: int) -> float | None:
     """The part of every excess that counts where the worst case is a plain sum, or None where it is not."""
     if gamma <= NEGLIGIBLE:
         return 0.0

@@ -19,9 +19,12 @@ import numpy as np
 from rodiu_jax.check import check_plan
 from rodiu_jax.instance import Instances
 from rodiu_jax.plan import Plan
-from solvers.formulation import Formulation, build, read_plan, to_plan
+from solvers.accelerators import ALL, Accelerators
+from solvers.formulation import Beyond, Formulation, assemble, build, read_plan, to_plan
 from solvers.hints import NOTHING, Hints
+from solvers.pricing import Priced, price
 from solvers.result import OPTIMAL_GAP, Result, Status, relative_gap
+from solvers.terms import Terms, collect, tightened, undominated
 
 _CROSSED = 1e-6
 """A bound may pass the checked cost by this (relative) through solver tolerances; more is an error."""
@@ -33,12 +36,19 @@ class SolverFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What HiGHS said: its model status, the columns (None without a feasible point) and the proven bound."""
+    """What HiGHS said.
+
+    Attributes:
+      columns: of a feasible point, None without one.
+      bound: proven.
+      row_dual: of a solved LP, as HiGHS signs them (<= 0 on binding <= rows); None otherwise.
+    """
 
     status: highspy.HighsModelStatus
     columns: np.ndarray | None
     bound: float
     objective: float
+    row_dual: np.ndarray | None = None
 
 
 @functools.cache
@@ -106,7 +116,10 @@ def run_highs(
     else:
         bound = objective if status == highspy.HighsModelStatus.kOptimal else -math.inf
     columns = np.array(solver.getSolution().col_value) * model.unit if feasible else None
-    return Answer(status, columns, bound, objective)
+    dual = None
+    if not mip and status == highspy.HighsModelStatus.kOptimal:
+        dual = np.array(solver.getSolution().row_dual)
+    return Answer(status, columns, bound, objective, dual)
 
 
 def route(
@@ -176,6 +189,7 @@ def solve_instance(
     gap: float = OPTIMAL_GAP,
     time_limit: float = math.inf,
     hints: Hints = NOTHING,
+    use: Accelerators = ALL,
 ) -> Result:
     """Solve scenario ``b`` to a relative gap.
 
@@ -186,6 +200,7 @@ def solve_instance(
       gap: relative gap (objective - bound) / objective to stop at; at most `OPTIMAL_GAP` counts as optimal.
       time_limit: seconds for HiGHS.
       hints: what is known; where that closes the gap HiGHS is not asked.
+      use: what may speed the search up.
 
     Returns:
       A result; anything unexpected is its status ``error`` with a message, never an exception.
@@ -193,7 +208,7 @@ def solve_instance(
     began = time.perf_counter()
     best = _Best(instances, b)
     try:
-        result = _solve(best, gap, time_limit, hints)
+        result = _solve(best, gap, time_limit, hints, use)
     except SolverFailed as failure:
         result = best.result("error", str(failure))
     except _Contradiction as failure:
@@ -256,47 +271,217 @@ class _Best:
         return self.result("gap_limit") if self.gap <= gap else None
 
 
-def _solve(best: _Best, gap: float, time_limit: float, hints: Hints) -> Result:
-    instances, b = best.instances, best.b
-    f = instances.one(b)
+_HEURISTICS_OFF: dict[str, float | bool] = {
+    "mip_heuristic_effort": 0.0,
+    "mip_heuristic_run_rins": False,
+    "mip_heuristic_run_rens": False,
+    "mip_heuristic_run_root_reduced_cost": False,
+    "mip_heuristic_run_feasibility_jump": False,
+    "mip_heuristic_run_zi_round": False,
+    "mip_heuristic_run_shifting": False,
+}
+"""Their sub-MIPs took most of the time of a search that starts from a good plan."""
+
+_CORE = 24
+"""Triples searched first."""
+
+_LEAST_SPLIT = 2
+"""Budgets of the adversary below this leave nothing worth searching apart."""
+
+
+class _OutOfTime(Exception):
+    """The time limit was reached; what `_Best` holds is valid."""
+
+
+class _Infeasible(Exception):
+    """HiGHS says that a search nobody knows a plan for has no plan."""
+
+
+def _solve(best: _Best, gap: float, time_limit: float, hints: Hints, use: Accelerators) -> Result:
     if hints.plan is not None:
-        best.offer(replace(hints.plan, instance=b))
-    best.prove(min(hints.lower, math.inf), "the known")
+        best.offer(replace(hints.plan, instance=best.b))
+    nothing = Plan(best.b, (), (), dict.fromkeys(best.instances.query_names, 1.0))
+    best.offer(nothing)  # feasible where nothing is capped
+    best.prove(hints.lower, "the known")
     if (done := best.closed(gap)) is not None:
         return done
-    kept = hints.triples
-    if kept is not None and best.plan is not None:
-        kept = kept | _deployed(instances, best.plan)
-    formulation = build(instances, b, kept=kept)
-    start = best.plan
-    if start is None and f.unmet_cap >= 1.0:
-        start = Plan(b, (), (), dict.fromkeys(instances.query_names, 1.0))
-    answer = run_highs(
-        formulation,
-        start=None if start is None else _starting_point(instances, formulation, start),
-        mip_rel_gap=gap / 2,  # the rest is for the difference between HiGHS's objective and the checked cost
-        mip_abs_gap=0.0,
-        time_limit=time_limit,
-    )
-    kind = highspy.HighsModelStatus
-    if answer.status == kind.kInfeasible:
-        if start is None and _proven_infeasible(instances, b, time_limit):
-            return Result(b, "infeasible", bound=math.inf)
-        raise _Contradiction("HiGHS said infeasible, which a second computation does not confirm")
-    if answer.status not in (kind.kOptimal, kind.kTimeLimit):
-        return best.result("error", f"HiGHS ended with {answer.status}")
-    if answer.columns is not None:
-        deployed, routed = read_plan(formulation, answer.columns)
-        broken = best.offer(route(instances, b, deployed, routed if f.max_routes > 0 else None))
-        if broken:
-            return best.result("error", f"the plan read from HiGHS failed the check: {broken}")
-    best.prove(min(answer.bound, hints.elsewhere) if math.isfinite(answer.bound) else -math.inf, "HiGHS's")
+    search = _Search(best, gap, time.perf_counter() + time_limit, hints, use)
+    try:
+        search.run()
+    except _OutOfTime:
+        search.timed = True
+    except _Infeasible:
+        if _proven_infeasible(best.instances, best.b, search.left()):
+            return Result(best.b, "infeasible", bound=math.inf)
+        if hints.triples is not None:
+            return best.result("unknown")
+        raise _Contradiction("HiGHS said infeasible, which a second computation does not confirm") from None
     if (done := best.closed(gap)) is not None:
         return done
-    if answer.status == kind.kTimeLimit:
+    if search.timed:
         return best.result("time_limit")
-    if hints.elsewhere < best.objective:
+    if search.elsewhere < best.objective:
         return best.result("bracket")
     return best.result(
         "error", f"the checked plan's gap {best.gap:.2g} is wider than the {gap:.2g} HiGHS claims"
     )
+
+
+class _Search:
+    """The exact search over what the hints leave; its findings go to ``best``."""
+
+    def __init__(self, best: _Best, gap: float, deadline: float, hints: Hints, use: Accelerators) -> None:
+        self.best, self.gap, self.deadline, self.use = best, gap, deadline, use
+        self.timed = False
+        self.elsewhere = hints.elsewhere if hints.triples is not None else math.inf
+        self.gpus = len(best.instances.gpu_names)
+        terms = collect(best.instances, best.b)
+        if hints.triples is not None:
+            terms = terms.take((hints.triples | self._known())[tuple(terms.triple.T)])
+        tight = tightened(terms) if use.tightened else terms
+        useful = (tight.most > 0).any(0)
+        if use.undominated:
+            useful &= undominated(tight)
+        self.terms = terms.take(useful | self._known()[tuple(terms.triple.T)])
+
+    def left(self) -> float:
+        """Seconds.
+
+        Raises:
+          _OutOfTime: none.
+        """
+        seconds = self.deadline - time.perf_counter()
+        if seconds <= 0:
+            raise _OutOfTime
+        return seconds
+
+    def run(self) -> None:
+        """Search until ``best`` is closed or there is nothing left.
+
+        Raises:
+          _OutOfTime, _Infeasible.
+        """
+        everything = np.ones(len(self.terms.pair), bool)
+        if not self.use.pricing:
+            self.best.prove(min(self._explore(everything), self.elsewhere), "HiGHS's")
+            return
+        priced = price(self._tight(self.terms), self.gpus, self._relaxation, self._mine())
+        self.best.prove(min(priced.bound, self.elsewhere), "the dual function's")
+        if self.best.gap <= self.gap:
+            return
+        few = self._few()
+
+        def promising() -> np.ndarray:
+            return (priced.bound + priced.reduced < self.best.objective) | self._mine()
+
+        def outside(searched: np.ndarray) -> float:
+            return priced.bound + priced.reduced[~searched].min(initial=math.inf)
+
+        searched = promising()
+        if self.use.core and searched.sum() > _CORE:
+            searched = self._mine()
+            searched[np.argsort(priced.reduced, kind="stable")[:_CORE]] = True
+        try:
+            bound = min(self._explore(searched, few), outside(searched))
+        except _Infeasible:
+            few, searched = None, everything
+            bound = self._explore(searched)
+        if not self.timed and relative_gap(bound, self.best.objective) > self.gap:
+            more = promising()
+            if (more & ~searched).any():
+                bound = min(self._explore(more, few), outside(more))
+        if few is not None:
+            bound = min(bound, self._beyond(priced, few))
+        self.best.prove(min(bound, self.elsewhere), "HiGHS's")
+
+    def _few(self) -> int | None:
+        """Pairs up to which some adversary's budget makes the worst case a plain sum, where that helps."""
+        if not self.use.split:
+            return None
+        enough = [math.floor(g) for g in (self.terms.gamma_delay, self.terms.gamma_error)]
+        enough = [m for m in enough if _LEAST_SPLIT <= m < self.terms.routes]
+        return min(enough, default=None)
+
+    def _tight(self, terms: Terms) -> Terms:
+        return tightened(terms) if self.use.tightened else terms
+
+    def _known(self) -> np.ndarray:
+        """bool (J,K,N): what the best plan deploys."""
+        plan = self.best.plan
+        return (
+            np.zeros(self.best.instances.shape[1:], bool)
+            if plan is None
+            else _deployed(self.best.instances, plan)
+        )
+
+    def _mine(self) -> np.ndarray:
+        """bool (T,): the same, over the triples of the search."""
+        return self._known()[tuple(self.terms.triple.T)]
+
+    def _relaxation(self, formulation: Formulation) -> tuple[float, np.ndarray] | None:
+        answer = run_highs(formulation, relax=True, presolve="off", time_limit=self.left())
+        return None if answer.row_dual is None else (answer.objective, answer.row_dual)
+
+    def _explore(self, searched: np.ndarray, few: int | None = None) -> float:
+        """Bound of the plans over some triples (those of at most ``few`` pairs); the best of them is offered.
+
+        Raises:
+          _Infeasible: HiGHS says there is none, and no plan is known that would contradict it.
+        """
+        terms = self.terms.take(searched)
+        formulation = assemble(self._tight(terms if few is None else terms.with_routes(few)), self.gpus)
+        start = self.best.plan
+        if start is not None and few is not None and len(start.deployments) > few:
+            start = None
+        begin = None if start is None else _starting_point(self.best.instances, formulation, start)
+        return self._milp(formulation, begin).bound
+
+    def _beyond(self, priced: Priced, few: int) -> float:
+        """Bound of the plans of more than ``few`` pairs; a cheaper one than the best is offered.
+
+        The MILP has a way out at the best plan's cost, so that HiGHS never has to prove that nothing is left.
+        """
+        least = priced.beyond(self.terms.pair, few + 1)
+        searched = least < self.best.objective
+        bound = least[~searched].min(initial=math.inf)
+        if len(np.unique(self.terms.pair[searched])) <= few:
+            return min(bound, self.best.objective)
+        if self.timed:
+            return least.min(initial=math.inf)
+        terms = self._tight(self.terms.take(searched))
+        formulation = assemble(terms, self.gpus, beyond=Beyond(few, self.best.objective))
+        nothing = np.zeros(len(formulation.cost))
+        nothing[-1] = 1.0
+        return min(bound, self._milp(formulation, (np.arange(len(nothing)), nothing)).bound)
+
+    def _milp(self, formulation: Formulation, start: tuple[np.ndarray, np.ndarray] | None) -> Answer:
+        """Solve a MILP and offer its plan, if it has one.
+
+        Raises:
+          _Infeasible, SolverFailed.
+          _Contradiction: HiGHS says infeasible of a search that has a known plan.
+        """
+        kind = highspy.HighsModelStatus
+        answer = run_highs(
+            formulation,
+            start=start,
+            mip_rel_gap=self.gap / 2,  # the rest is for HiGHS's objective and the checked cost to differ
+            mip_abs_gap=0.0,
+            time_limit=self.left(),
+            **(_HEURISTICS_OFF if self.use.options else {}),
+        )
+        if answer.status == kind.kInfeasible:
+            if start is None:
+                raise _Infeasible
+            raise _Contradiction("HiGHS said infeasible of a search with a known plan")
+        if answer.status not in (kind.kOptimal, kind.kTimeLimit):
+            raise SolverFailed(f"HiGHS ended with {answer.status}")
+        self.timed |= answer.status == kind.kTimeLimit
+        way_out = formulation.way_out and answer.columns is not None and answer.columns[-1] > 0.5
+        if answer.columns is not None and not way_out:
+            deployed, routed = read_plan(formulation, answer.columns)
+            limited = self.terms.max_routes > 0
+            plan = route(self.best.instances, self.best.b, deployed, routed if limited else None)
+            if broken := self.best.offer(plan):
+                raise SolverFailed(f"the plan read from HiGHS failed the check: {broken}")
+        return answer if math.isfinite(answer.bound) else replace(answer, bound=-math.inf)

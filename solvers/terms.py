@@ -182,16 +182,13 @@ def undominated(terms: Terms) -> np.ndarray:
     """
     load, flops = (terms.kv * terms.most).sum(0), (terms.work * terms.most).sum(0)
     speed = terms.nominal_delay + terms.excess_delay
-    kept = np.ones(len(terms.pair), bool)
     order = np.lexsort((terms.deploy, terms.pair))
-    starts = np.flatnonzero(np.diff(terms.pair[order], prepend=-1))
-    for group in np.split(order, starts[1:]):
-        for position, t in enumerate(group):
-            better = group[:position]
-            enough = (terms.room[better] >= np.minimum(terms.room[t], load[t])) & (
-                terms.power[better] >= np.minimum(terms.power[t], flops[t])
-            )
-            faster = (speed[:, better] <= speed[:, [t]]).all(0)
-            holds = (terms.most[:, better] >= terms.most[:, [t]]).all(0)
-            kept[t] = not (enough & faster & holds & kept[better]).any()
+    kept = np.ones(len(order), bool)
+    for apart in range(1, np.bincount(terms.pair).max(initial=1)):
+        t, other = order[apart:], order[:-apart]
+        enough = (terms.room[other] >= np.minimum(terms.room[t], load[t])) & (
+            terms.power[other] >= np.minimum(terms.power[t], flops[t])
+        )
+        as_good = (speed[:, other] <= speed[:, t]) & (terms.most[:, other] >= terms.most[:, t])
+        kept[t] &= ~(enough & as_good.all(0) & (terms.pair[other] == terms.pair[t]))
     return kept

@@ -1,0 +1,36 @@
+"""What makes the exact solver fast; none of it changes an optimum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Accelerators:
+    """Switches, all on by default; `none` turns all off.
+
+    Attributes:
+      undominated: leave out degrees that another degree of the same pair replaces at no higher cost.
+      tightened: smaller shares for pairs that break a promise alone (`solvers.terms.tightened`).
+      pricing: solve the LP relaxation first; where its bound meets a known plan, stop; leave out triples with which,
+        by the dual function, no plan is cheaper than the best one known.
+      core: search the few triples of least dual value first, for the plan that the line above wants.
+      split: plans of no more pairs than the adversary's budget have a plain sum as worst case and are searched without
+        its variables; the others, where they cannot be excluded, apart. Wants ``pricing``.
+      options: HiGHS without its heuristics, which look for plans where one is known.
+    """
+
+    undominated: bool = True
+    tightened: bool = True
+    pricing: bool = True
+    core: bool = True
+    split: bool = True
+    options: bool = True
+
+    @classmethod
+    def none(cls) -> Accelerators:
+        """All off."""
+        return cls(**{f.name: False for f in fields(cls)})
+
+
+ALL = Accelerators()

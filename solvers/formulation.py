@@ -22,7 +22,7 @@ Plans of more than a given number of pairs (`Beyond`) are those with sum w >= th
 this and all demand at a given cost keeps the MILP feasible, so that its bound can be read whatever happens.
 
 Rows are scaled by their natural unit and shares by the most a triple can take, so that coefficients are near 1. In
-a MILP a row's coefficients span at most `RANGE`: what is smaller is left out, or enlarged where leaving it out would
+a MILP coefficients span at most `RANGE`: what is smaller is left out, or enlarged where leaving it out would
 exclude plans. Its optimum is then a bound all the same, and the routing of a plan is solved again without this.
 """
 
@@ -38,7 +38,7 @@ from rodiu_jax.plan import Deployment, Plan, Route
 from solvers.terms import NEGLIGIBLE, Terms, collect
 
 RANGE = 1e6
-"""Largest ratio of two coefficients of a MILP row; rows are scaled to a largest coefficient of at most 1."""
+"""Largest ratio of two coefficients of a MILP; its rows are scaled to a largest coefficient of 1."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,9 @@ class Formulation:
     A is stored by rows: row r has columns ``index[start[r]:start[r+1]]`` and coefficients ``value[...]``.
     ``triple`` (T,3) holds the positions (j, k, n) of the triples kept; ``cell`` (X,2) the (i, t) of the shares;
     columns are w (T), x (X), u (I), then the worst-case and route variables; ``route`` (Z,3) holds the (i, j, k) of
-    the route binaries, which start at ``first_route``; with ``way_out`` the last column is e. Column c counts in units of ``unit[c]``: a solution is
-    v * unit. Row r is divided by ``row_unit[r]``; ``rows`` says which is which.
+    the route binaries, which start at ``first_route``; with ``way_out`` the last column is e.
+    Column c counts in units of ``unit[c]``: a solution is v * unit. Row r is divided by ``row_unit[r]``; ``rows`` says
+    which is which.
     """
 
     cost: np.ndarray
@@ -148,13 +149,12 @@ class _Rows:
         if bounded:
             largest = np.zeros(self.count)
             np.maximum.at(largest, row, np.abs(value))
-            over = np.maximum(largest, 1.0)
-            value, row_unit, largest = value / over[row], row_unit * over, largest / over
-            least = largest[row] / RANGE
-            small = np.abs(value) < least
+            largest = np.where(largest > 0, largest, 1.0)
+            value, row_unit = value / largest[row], row_unit * largest
+            small = np.abs(value) < 1.0 / RANGE
             # Columns are >= 0: less on the left of <=, or more on the left of >=, only admits more.
             admits = np.where(np.isinf(lower)[row], value < 0, value > 0)
-            value = np.where(small, np.where(admits, np.sign(value) * least, 0.0), value)
+            value = np.where(small, np.where(admits, np.sign(value) / RANGE, 0.0), value)
         kept = np.abs(value) > NEGLIGIBLE
         row, column, value = row[kept], column[kept], value[kept]
         order = np.argsort(row, kind="stable")
@@ -254,9 +254,8 @@ def assemble(
         return np.arange(columns - count, columns)
 
     pairs, pair_of = np.unique(terms.pair, return_inverse=True)
-    routes = min(terms.routes, len(pairs))
     share_cost = terms.data_cost[i] + terms.delay_weight[i] * nominal_d
-    plain_d, plain_e = plain_part(terms.gamma_delay, routes), plain_part(terms.gamma_error, routes)
+    plain_d, plain_e = terms.plain(terms.gamma_delay), terms.plain(terms.gamma_error)
     if plain_d is not None:
         nominal_d = nominal_d + plain_d * excess_d
         share_cost = share_cost + terms.delay_weight[i] * plain_d * excess_d
@@ -351,19 +350,14 @@ def assemble(
             compute,
             storage,
             budget,
-            *promise,
-            *worst,
+            promise[0],
+            promise[1],
+            worst[0],
+            worst[1],
             np.stack([serving[:, 0], pairs[serving[:, 1]]], axis=1) if len(pairs) else serving,
         ),
         **rows.arrays(unit, bounded=not fixed),
     )
-
-
-def plain_part(gamma: float, routes: int) -> float | None:
-    """The part of every excess that counts where the worst case is a plain sum, or None where it is not."""
-    if gamma <= NEGLIGIBLE:
-        return 0.0
-    return min(gamma, 1.0) if routes <= max(gamma, 1.0) else None
 
 
 def _capacity_rows(

@@ -271,7 +271,7 @@ class _Best:
         return self.result("gap_limit") if self.gap <= gap else None
 
 
-_HEURISTICS_OFF: dict[str, float | bool] = {
+_HEURISTICS_OFF: dict[str, Any] = {
     "mip_heuristic_effort": 0.0,
     "mip_heuristic_run_rins": False,
     "mip_heuristic_run_rens": False,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from solvers.formulation import Formulation, assemble, plain_part
+from solvers.formulation import Formulation, assemble
 from solvers.terms import Terms
 
 
@@ -121,8 +121,7 @@ def _feasible(terms: Terms, y: Multipliers) -> Multipliers:
 
 def _gain(terms: Terms, y: Multipliers, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What a unit share gains before memory and compute are paid, (I,T), and the sum of its terms' sizes."""
-    plain_d = plain_part(terms.gamma_delay, min(terms.routes, of.max(initial=-1) + 1))
-    plain_e = plain_part(terms.gamma_error, min(terms.routes, of.max(initial=-1) + 1))
+    plain_d, plain_e = terms.plain(terms.gamma_delay), terms.plain(terms.gamma_error)
     ms = terms.nominal_delay + terms.excess_delay * (y.delay_adversary[:, of] if plain_d is None else plain_d)
     wrong = terms.nominal_error + terms.excess_error * (
         y.error_adversary[:, of] if plain_e is None else plain_e

@@ -78,9 +78,19 @@ class Terms:
             **{n: getattr(self, n)[chosen] for n in along},
         )
 
-    def plain(self, gamma: float) -> bool:
-        """Whether the worst case at budget ``gamma`` is the plain sum: every pair that serves may deviate."""
-        return gamma >= self.routes
+    @property
+    def spread(self) -> int:
+        """Most pairs that can serve a type in the plans meant."""
+        return min(self.routes, len(np.unique(self.pair)))
+
+    def plain(self, gamma: float) -> float | None:
+        """The part of each excess that counts where the worst case at budget ``gamma`` is a plain sum, else None.
+
+        It is one where every pair that serves may deviate, or only one pair serves, or nothing deviates.
+        """
+        if gamma <= NEGLIGIBLE:
+            return 0.0
+        return min(gamma, 1.0) if self.spread <= max(gamma, 1.0) else None
 
     def with_routes(self, routes: int) -> Terms:
         """The plans that send no type to more than ``routes`` pairs."""
@@ -157,11 +167,11 @@ def tightened(terms: Terms) -> Terms:
     for _ in range(3):
         before = most
         for nominal, excess, gamma, limit in promises:
-            surely = 1.0 if terms.plain(gamma) else 0.0
-            own = nominal + max(surely, min(gamma, 1.0)) * excess
+            surely = terms.plain(gamma) or 0.0
+            own = nominal + min(gamma, 1.0) * excess
             room = limit[:, None] * (1.0 + _SLACK) + 1e-12
             keeps = own <= room
-            if terms.routes == 1:
+            if terms.spread == 1:
                 most = np.where(keeps, most, 0.0)
                 continue
             partner = np.where(most > 0, nominal + surely * excess, np.inf)

@@ -10,9 +10,12 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rodiu_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -60,6 +63,12 @@ def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
     with write_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table without its index as CSV, whole or not at all."""
+    with write_whole(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def read_text(path: str | Path) -> str:

@@ -27,6 +27,7 @@ from rodiu_jax.report.tables import show
 from rodiu_jax.sweeps import METHODS, read_rows, sweep
 from rodiu_jax.sweeps.run import scenarios
 from rodiu_jax.sweeps.spec import make_spec
+from rodiu_jax.sweeps.store import iterate_rows
 from rodiu_jax.verdict import COSTS
 from solvers.result import Result
 
@@ -88,7 +89,7 @@ def test_heat_map_shows_the_means_where_they_belong():
     assert [t.get_text() for t in axes.get_xticklabels()] == ["1", "3"]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["x0.5", "x1.0", "x2.0"]
     assert axes.get_xlabel() == "Promised mean error rate (error_threshold), fraction"
-    assert axes.get_ylabel() == "Rental price of one GPU (gpu_price), multiplier"
+    assert axes.get_ylabel().replace("\n", " ") == "Rental price of one GPU (gpu_price), multiplier"
     assert bar.get_ylabel() == "Total cost, $ per period"
     assert axes.get_title("left") == "Total cost, mean over 2 samples\nA $question$ in dollars $"
     expected = [[605.0, 805.0], [1105.0, 1305.0], [np.nan, 2305.0]]
@@ -128,6 +129,13 @@ def test_shares_are_shown_in_percent_from_zero():
 def test_constant_and_missing_outputs_are_drawn(value):
     low, high = drawn_map(frame().assign(total_cost=value)).axes[0].collections[0].get_clim()
     assert low < high
+
+
+@pytest.mark.parametrize(("most", "log"), [(19.0, False), (21.0, True)])
+def test_costs_far_apart_are_coloured_by_their_logarithm(most, log):
+    rows = frame().assign(total_cost=lambda f: np.where(f["point"] == 0, most, 1.0))
+    norm = drawn_map(rows).axes[0].collections[0].norm
+    assert norm(most**0.5) == pytest.approx(0.5 if log else (most**0.5 - 1) / (most - 1))
 
 
 def test_text_stands_out_from_its_cell():
@@ -381,6 +389,15 @@ def test_a_movement_inside_the_gap_is_none():
     assert "moves at no step by more than the 2% that is proven" in said
 
 
+def test_a_factor_that_does_not_move_the_cost_is_not_said_to():
+    rows = frame().assign(total_cost=lambda f: 1000 * f["gpu_price"] + f["error_threshold"])
+    said = answer(summed(rows, method="cascade", gap=0.02))[1]
+    assert said.endswith("; no step of error_threshold moves it by more than the 2% that is proven.")
+    rows["total_cost"] = 1000 + rows["gpu_price"]
+    said = answer(summed(rows, method="cascade", gap=0.02))[1]
+    assert said == "No step of any factor moves the mean cost by more than the 2% that is proven."
+
+
 def test_the_answer_where_nothing_differs():
     rows = frame().assign(total_cost=50.0)
     assert answer(summed(rows))[0] == "The plans cost $50.00 per period on average, at every point."
@@ -459,6 +476,25 @@ def test_constraints_are_those_of_the_evaluator(tmp_path):
     drawn, figure = binding_map(found, margins)
     assert set(drawn["factor"]) == {"gpu_price", "error_threshold"}
     assert len(figure.axes) == 2
+
+
+def test_only_the_parts_that_hold_the_chosen_rows_are_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "fake", partial(partly, 3))
+    sweep(small(method="fake"), tmp_path, quiet=True, chunk=5)
+    numbers = [
+        (part["sample"] * 6 + part["point"]).tolist()
+        for part in iterate_rows(tmp_path, columns=["sample", "point"], rows=[11, 0])
+    ]
+    assert numbers == [[0, 1, 2, 3, 4], [10, 11]]
+    assert list(iterate_rows(tmp_path, rows=[])) == []
+    whole = pd.concat(iterate_rows(tmp_path), ignore_index=True)
+    pd.testing.assert_frame_equal(whole, read_rows(tmp_path))
+    found = read_digest(tmp_path)
+    some = read_margins(tmp_path, found, most=6)
+    planned = read_rows(tmp_path).query("sample == 0 and total_cost == total_cost")["point"]
+    assert (some.looked, some.rows["point"].tolist()) == (6, planned.tolist())
+    page = write_report(tmp_path)[0].read_text()
+    assert "The plans of 12 of the 12 scenarios (100%) were evaluated again" in page
 
 
 @pytest.mark.parametrize(

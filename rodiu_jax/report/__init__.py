@@ -26,7 +26,7 @@ def write_report(folder: str | Path, *, digest: Digest | None = None) -> list[Pa
       InputError: no sweep in the folder, a damaged part, or the folder cannot be written.
       WorkFailed: the sweep has no rows yet.
     """
-    from rodiu_jax.files import make_folder, write_text
+    from rodiu_jax.files import make_folder, write_csv, write_text
     from rodiu_jax.report import style
     from rodiu_jax.report.digest import read_digest
     from rodiu_jax.report.page import render
@@ -39,15 +39,15 @@ def write_report(folder: str | Path, *, digest: Digest | None = None) -> list[Pa
     pictures, tables = make_folder(folder / "figures"), make_folder(folder / "tables")
     page, summary = folder / "report.html", folder / "summary.csv"
     written = [page, summary]
-    write_text(summary, by_point(found).to_csv(index=False))
+    write_csv(summary, by_point(found))
     for section in parts:
         for picture in section.pictures:
             written += style.save(picture.figure, pictures, picture.name)
             written.append(tables / f"{picture.name}.csv")
-            write_text(written[-1], picture.table.to_csv(index=False))
+            write_csv(written[-1], picture.table)
         for table in section.tables:
             if table.data is not None:
                 written.append(tables / f"{table.name}.csv")
-                write_text(written[-1], table.data.to_csv(index=False))
+                write_csv(written[-1], table.data)
     write_text(page, render(folder, found, parts))
     return written

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from rodiu_jax.report import style
 from rodiu_jax.report.digest import Digest, Levels, cells, choices, commonest, grid
 from rodiu_jax.report.outputs import Output, decimals
+
+_WIDE_RANGE = 20.0
+"""Costs further apart than this are coloured by their logarithm, else one cliff hides all the rest."""
 
 
 def heat_map(found: Digest, y: Levels, x: Levels, output: Output) -> tuple[pd.DataFrame, Figure]:
@@ -27,8 +30,14 @@ def heat_map(found: Digest, y: Levels, x: Levels, output: Output) -> tuple[pd.Da
     values = grid(table, "mean", y, x) * output.factor
     figure, axes = style.canvas(values.shape[1], values.shape[0])
     low, high = _limits(values, output)
-    mesh = style.cells(axes, values, cmap=style.SCALE, vmin=low, vmax=high)
+    spread = LogNorm if not output.from_zero and high > _WIDE_RANGE * low > 0 else Normalize
+    mesh = style.cells(axes, values, cmap=style.SCALE, norm=spread(low, high))
     bar = figure.colorbar(mesh, ax=axes, pad=0.02)
+    if spread is LogNorm:
+        marks = [float(f"{v:.1g}") for v in np.geomspace(low, high, 6)]
+        bar.set_ticks(sorted({v for v in marks if low <= v <= high}), minor=False)
+        bar.minorticks_off()
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     style.labels(bar.ax, y=f"{output.label}, {output.unit}")
     wide = grid(table, "unproven", y, x) > 0
     partial = (grid(table, "known", y, x) < grid(table, "rows", y, x)) & np.isfinite(values)

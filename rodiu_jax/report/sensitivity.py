@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from rodiu_jax.files import make_folder, write_text
+from rodiu_jax.files import make_folder, write_csv
 from rodiu_jax.report.tables import table as text_table
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def write_sensitivity(
     written = []
     for name, table in tables.items():
         written.append(folder / f"{name}.csv")
-        write_text(written[-1], table.to_csv(index=False))
+        write_csv(written[-1], table)
         if name in FIGURES:
             written += style.save(FIGURES[name](table, output, title=title), folder, name)
     return written

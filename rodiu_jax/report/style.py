@@ -47,6 +47,7 @@ ACROSS = 2
 """Panels in a row."""
 
 _ALONE = 7.5
+_NARROW = 8
 _LINE = 0.155
 _DPI = 150
 _CONTROL = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127], "\ufffd")
@@ -111,19 +112,28 @@ def _across(figure: Any) -> int:
     return int(11 * figure.get_figwidth()) - 12
 
 
-def labels(axes: Axes, *, x: str = "", y: str = "", width: int = 60) -> None:
-    """Axis labels as they are: names and units may hold the signs that matplotlib reads as formulas."""
+def labels(axes: Axes, *, x: str = "", y: str = "", width: int = 0) -> None:
+    """Axis labels as they are: names and units may hold the signs that matplotlib reads as formulas.
+
+    Args:
+      width: characters of a line; by default what the figure has room for.
+    """
     if x:
-        axes.set_xlabel(textwrap.fill(plain(x), width), parse_math=False)
+        axes.set_xlabel(textwrap.fill(plain(x), width or _across(axes.figure)), parse_math=False)
     if y:
-        axes.set_ylabel(textwrap.fill(plain(y), width), parse_math=False)
+        figure: Any = axes.figure
+        up = int(9 * figure.get_figheight()) - 2
+        axes.set_ylabel(textwrap.fill(plain(y), width or up), parse_math=False)
 
 
 def ticks(axes: Axes, names: Sequence[str], *, along: str, every: int = 0) -> None:
     """Names at 0, 1, 2, ... along ``x`` or ``y``, thinned where there are too many to read."""
     step = every or -(-len(names) // MOST_TICKS)
+    shown = [plain(n) for n in names][::step]
+    if along == "x" and max(map(len, shown), default=0) > _NARROW:
+        shown = [n.replace(" to ", "\nto ") for n in shown]
     place = axes.set_xticks if along == "x" else axes.set_yticks
-    place(np.arange(len(names))[::step], [plain(n) for n in names][::step], parse_math=False)
+    place(np.arange(len(names))[::step], shown, parse_math=False)
 
 
 def legend(figure: Figure, keys: Sequence[Any], *, columns: int = 0) -> None:

@@ -114,10 +114,14 @@ def _moves(found: Digest) -> str:
     if not swings:
         return "No factor has two levels with plans, so nothing can be compared."
     ordered = [n for _, n in sorted(swings, key=lambda pair: -pair[0])]
-    first = ordered[0]
-    text = f"{first.axis.column} moves the cost most: as it grows, the mean cost {_movement(found, first)}"
-    if len(ordered) > 1:
+    still = f"by more than the {_gap(found.spec.wanted_gap)} that is proven"
+    if not _moving(found, ordered[0]):
+        return f"No step of any factor moves the mean cost {still}."
+    text = f"{ordered[0].axis.column} moves the cost most: as it grows, the mean cost {_movement(found, ordered[0])}"
+    if len(ordered) > 1 and _moving(found, ordered[1]):
         text += f"; next comes {ordered[1].axis.column}, with which it {_movement(found, ordered[1])}"
+    elif len(ordered) > 1:
+        text += f"; no step of {'any other factor' if len(ordered) > 2 else ordered[1].axis.column} moves it {still}"
     return text + "."
 
 
@@ -136,19 +140,17 @@ def _choice(found: Digest, planned: int) -> str:
 
 
 def _swing(found: Digest, levels: Levels) -> float | None:
-    means = cells(found, "total_cost", levels)["mean"].dropna().to_numpy()
+    means, _ = _path(found, levels)
     return float(means.max() - means.min()) if len(means) > 1 else None
 
 
 def _movement(found: Digest, levels: Levels) -> str:
     """How the mean cost moves along a factor; what is within the brackets' gap is not called a movement."""
-    known = cells(found, "total_cost", levels).dropna(subset="mean")
-    costs, ticks = known["mean"].to_numpy(), [levels.ticks[y] for y in known["y"]]
+    costs, ticks = _path(found, levels)
     if len(costs) < 2:
         return "cannot be compared: one level only has plans"
     gap = found.spec.wanted_gap
-    steps = np.diff(costs)
-    still = np.abs(steps) <= max(_SAME, gap) * np.abs(costs[:-1])
+    steps, still = _steps(costs, gap)
     first, last = costs[0], costs[-1]
     change = f" ({last / first - 1:+.1%})" if first > 0 else ""
     span = f"from {_money(first)} at {ticks[0]} to {_money(last)} at {ticks[-1]}{change}"
@@ -161,6 +163,23 @@ def _movement(found: Digest, levels: Levels) -> str:
     if (still | (steps < 0)).all():
         return f"falls {span}"
     return f"goes up and down, {span}"
+
+
+def _moving(found: Digest, levels: Levels) -> bool:
+    costs, _ = _path(found, levels)
+    return len(costs) > 1 and not _steps(costs, found.spec.wanted_gap)[1].all()
+
+
+def _path(found: Digest, levels: Levels) -> tuple[np.ndarray, list[str]]:
+    """The mean costs along a factor and their levels in words."""
+    known = cells(found, "total_cost", levels).dropna(subset="mean")
+    return known["mean"].to_numpy(), [levels.ticks[y] for y in known["y"]]
+
+
+def _steps(costs: np.ndarray, gap: float) -> tuple[np.ndarray, np.ndarray]:
+    """The steps, and which of them are too small to be called a movement."""
+    steps = np.diff(costs)
+    return steps, np.abs(steps) <= max(_SAME, gap) * np.abs(costs[:-1])
 
 
 def _gap(share: float) -> str:

@@ -113,11 +113,24 @@ def save_certificates(path: str | Path, brackets: Iterable[CertifiedBracket], in
     Columns: ``instance``, ``leaf`` (from 0), ``path``, ``pairs``, ``values`` (see `Certificate`) and ``plan`` (its
     JSON on leaf 0). Multipliers that are not finite, of a scenario that failed, are written as 0: also valid.
     """
+    write_certificates(path, certificate_table(brackets, instances, source=path))
+
+
+def write_certificates(path: str | Path, table: pa.Table) -> None:
+    """Write what `certificate_table` made, whole or not at all."""
+    with write_whole(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def certificate_table(
+    brackets: Iterable[CertifiedBracket], instances: Instances, *, source: str | Path = "certificates"
+) -> pa.Table:
+    """The table that `save_certificates` writes."""
     columns: dict[str, list[Any]] = {n: [] for n in _COLUMNS}
     for bracket in brackets:
         if not bracket.leaves:
             raise InputError(
-                path, f"instance {bracket.instance}", "a bracket that was made with its certificate"
+                source, f"instance {bracket.instance}", "a bracket that was made with its certificate"
             )
         for number, leaf in enumerate(bracket.leaves):
             pairs, values = _sparse(leaf.multipliers)
@@ -129,9 +142,7 @@ def save_certificates(path: str | Path, brackets: Iterable[CertifiedBracket], in
             columns["values"].append(values)
             columns["plan"].append(None if plan is None else json.dumps(plan.to_json(), allow_nan=False))
     schema = pa.schema(_COLUMNS, metadata={"rodiu": json.dumps(_about(instances))})
-    with write_whole(path) as temporary:
-        table = pa.table(columns, schema=schema)
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    return pa.table(columns, schema=schema)
 
 
 def _sparse(multipliers: Any) -> tuple[np.ndarray, np.ndarray]:

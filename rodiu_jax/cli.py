@@ -10,11 +10,14 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rodiu_jax.errors import InputError, WorkFailed
+
+if TYPE_CHECKING:
+    from rodiu_jax.report.digest import Digest
 
 
 class _FloatRange(click.FloatRange):
@@ -274,7 +277,7 @@ def solve(
             workers=workers,
         ):
             found.append(result)
-            bar.advance(result.status, result.gap)
+            bar.advance(result.status, result.gap, result.method)
         if file is not None:
             save_plans([r.plan for r in found if r.plan is not None], file)
     if as_json:
@@ -355,7 +358,10 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
 @cli.command(cls=_WithFields)
 @click.argument("spec", required=False, metavar="PRESET|SPEC.toml")
 @click.option("-o", "--output", type=_PATH, metavar="DIR", help="Folder of the rows, pictures and summary.")
-@click.option("--list", "list_presets", is_flag=True, help="List the presets and end.")
+@click.option("--list", "list_presets", is_flag=True, help="List the presets with their designs, and end.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say how many rows, and from a short probe how much time and memory; end."
+)
 @click.option("--samples", type=_COUNT, help="Scenarios drawn, the same ones at every point (default 4).")
 @_catalog_options
 @click.option(
@@ -385,14 +391,26 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
     help="Keep what proves the lower bounds in DIR/certificates, for `rodiu verify DIR`.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the sweep that is in DIR.")
-@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+@click.option(
+    "--quiet",
+    is_flag=True,
+    help="No progress on standard error, which has none anyway elsewhere than in a terminal.",
+)
+@click.option(
+    "--log-json",
+    "log",
+    metavar="FILE|-",
+    help="Add events to a file, one JSON object a line: start, progress (at most one a second), part, fault, end. "
+    "-: to standard output, in place of the summary.",
+)
 def sweep(
     spec: str | None,
     output: Path | None,
     list_presets: bool,
-    samples: int | None,
-    changes: tuple[str, ...],
+    dry_run: bool,
+    resume: bool,
     quiet: bool,
+    log: str | None,
     **options: Any,
 ) -> None:
     """Solve sampled scenarios at every point of a grid of changes: a table, pictures, a summary.
@@ -411,24 +429,29 @@ def sweep(
     from rodiu_jax.sweeps import load_spec, preset_names
 
     if list_presets:
-        for name in preset_names():
-            click.echo(f"{name:<16} {load_spec(name).title}")
+        for preset in map(load_spec, preset_names()):
+            click.echo(f"{preset.name:<15} {preset.title:<44} {preset.layout}")
         return
-    if spec is None or output is None:
+    if spec is None or (output is None and not dry_run):
         missing, what = ("PRESET|SPEC.toml", "a preset or a file") if spec is None else ("-o DIR", "a folder")
         raise InputError("sweep", missing, f"{what}; presets: {', '.join(preset_names())}")
-    from rodiu_jax.sweeps import sweep as run
+    if output is None or dry_run:
+        from rodiu_jax.sweeps.estimate import estimate
 
-    frame = run(spec, output, samples=samples, changes=changes, quiet=quiet, **options)
-    _report(output)
-    failed = frame.loc[frame["status"] == "error", "message"].tolist()
-    if failed:
+        click.echo("\n".join(estimate(spec, **options).lines()))
+        return
+    from rodiu_jax.sweeps.run import run_sweep
+    from rodiu_jax.sweeps.store import first_error
+
+    run_sweep(spec, output, resume=resume, quiet=quiet, log=log, **options)
+    found = _report(output, said=log != "-")
+    if failed := found.statuses.get("error", 0):
         raise WorkFailed(
-            f"{len(failed)} of {len(frame)} scenarios ended with an error; the first: {failed[0]}"
+            f"{failed} of {found.rows} scenarios ended with an error; the first: {first_error(output)}"
         )
 
 
-def _report(folder: Path) -> None:
+def _report(folder: Path, *, said: bool = True) -> Digest:
     """Write the report of a sweep and print what it comes to."""
     from rodiu_jax.report import write_report
     from rodiu_jax.report.digest import read_digest
@@ -438,7 +461,9 @@ def _report(folder: Path) -> None:
     found = read_digest(folder)
     files = write_report(folder, digest=found)
     lines = [proofs(found), *answer(found), f"Report: {files[0]} ({len(files)} files)"]
-    show([cost_grid(found), "\n".join(lines)])
+    if said:
+        show([cost_grid(found), "\n".join(lines)])
+    return found
 
 
 @cli.command()
@@ -528,7 +553,7 @@ def bound(
     with progress("bound", batch.size, quiet=quiet) as bar:
         for bracket in bracketed(batch, gap=gap, certificates=certificates is not None):
             found.append(bracket)
-            bar.advance(bracket.status, bracket.gap)
+            bar.advance(bracket.status, bracket.gap, "bracket")
     table = pd.DataFrame(
         {
             "instance": [b.instance for b in found],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -26,6 +27,7 @@ def write_whole(path: str | Path) -> Iterator[Path]:
 
     Raises:
       InputError: the folder does not exist or cannot be written, or ``path`` is a pipe or a device.
+      OSError: the disk is full.
     """
     path = Path(path)
     if path.is_dir():
@@ -36,6 +38,8 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=path.suffix)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # nothing that a better path would mend
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise InputError(path, "", f"an existing folder that can be written ({error.strerror})") from None
     os.close(handle)
     temporary = Path(name)

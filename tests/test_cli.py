@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -424,6 +425,24 @@ def test_sweep_lists_its_presets(rodiu: Run):
         "gpu-cost-error",
         "memory-error",
     ]
+    assert re.fullmatch(r"cost-budget +GPU prices against the budget +grid 6 x 5, 30 points", lines[0])
+
+
+def test_a_dry_run_and_the_events_of_a_sweep(rodiu: Run, here: Path):
+    Path("spec.toml").write_text(SWEEP)
+    before = set(here.rglob("*"))
+    lines = answered(
+        rodiu("sweep", "spec.toml", "--dry-run", "--samples", 3, "--workers", 1)
+    ).out.splitlines()
+    assert lines[1] == "Rows: 6 (2 points x 3 samples)"
+    assert lines[2] == "Design: grid, 2 points; factors: budget"
+    for line, word in zip(lines[4:7], ("Time: about", "Memory: ", "Disk: about"), strict=True):
+        assert line.startswith(word)
+    assert set(here.rglob("*")) == before
+    said = answered(rodiu("sweep", "spec.toml", "-o", "out", "--log-json", "-", "--workers", 1)).out
+    events = [json.loads(line) for line in said.splitlines()]
+    assert [e["event"] for e in events if e["event"] != "progress"][0::2] == ["start", "end"]
+    assert events[-1]["ok"]
 
 
 # ---- bad input ----

@@ -10,12 +10,13 @@ import numpy as np
 from rodiu_jax.instance import Instances
 
 if TYPE_CHECKING:
+    from rodiu_jax.sweeps.rows import Block
     from solvers.pool import Pool
     from solvers.result import Result
 
 
 class Method(Protocol):
-    """Scenarios in, a proven bracket and a checked plan for each out, in order and one by one.
+    """Scenarios in, a proven bracket and a checked plan for each out, in order: one by one, or in blocks.
 
     Yielding as soon as a scenario is done lets the sweep show progress and keep what is done when it
     is interrupted.
@@ -40,7 +41,7 @@ class Method(Protocol):
         audited: np.ndarray,
         exact: Literal["gap", "all", "none"],
         certificates: bool,
-    ) -> Iterator[Result]: ...
+    ) -> Iterator[Result | Block]: ...
 
 
 def _exact(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
-import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,23 +16,13 @@ from rodiu_jax.changes import apply_changes, chosen_cells, moved, parse_change
 from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
 from rodiu_jax.files import write_text
 from rodiu_jax.instance import FIELD_SPECS, Instances, make_instances
-from rodiu_jax.plan import Plan
-from rodiu_jax.sweeps.methods import METHODS
-from rodiu_jax.sweeps.progress import Bar, progress
+from rodiu_jax.sweeps.log import EventLog, event_log
+from rodiu_jax.sweeps.progress import progress
 from rodiu_jax.sweeps.spec import SweepSpec, check_spec, load_spec, override
 from rodiu_jax.sweeps.store import Store, open_store, read_rows, read_spec
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from solvers.pool import Pool
-    from solvers.result import Result
-
-CHUNK = 1024
-"""Scenarios made at a time; about 15 MB of the default catalogue's."""
-
-_FLUSH_SECONDS = 10.0
-"""Rows wait at most this long before they are on disk, and a result longer."""
 
 
 def sweep(
@@ -56,7 +45,9 @@ def sweep(
     certificates: bool | None = None,
     resume: bool = False,
     quiet: bool = False,
-    chunk: int = CHUNK,
+    log: str | Path | None = None,
+    engine: str = "local",
+    chunk: int | None = None,
 ) -> pd.DataFrame:
     """Solve the same sampled scenarios at every point of a grid and keep a row per scenario in a folder.
 
@@ -68,7 +59,10 @@ def sweep(
       changes: further changes of every scenario, such as ``budget=3000``; added to the spec's.
       workers: processes of the method; it changes no number.
       resume: go on with the sweep in ``out``; without it, a folder that holds a sweep is refused.
-      quiet: no progress on standard error.
+      quiet: no progress on standard error; damaged parts are named all the same.
+      log: file for events (``start``, ``progress``, ``part``, ``fault``, ``end``), one JSON object a line, added to
+        what is there; ``-`` for standard output.
+      engine: a name of `ENGINES`; it changes no row.
       chunk: scenarios made at a time; it changes memory, not rows.
 
     Returns:
@@ -78,26 +72,91 @@ def sweep(
       InputError: bad spec, option or folder.
       WorkFailed: interrupted, or the rows cannot be written; what is finished is kept for ``resume``.
     """
-    out = Path(out)
-    if resume and certificates is None and (out / "spec.toml").exists():
-        certificates = read_spec(out).certificates or None
-    source = spec.name if isinstance(spec, SweepSpec) else str(spec)
-    spec = override(
-        spec if isinstance(spec, SweepSpec) else load_spec(spec),
+    run_sweep(
+        spec,
+        out,
         samples=samples,
         seed=seed,
         catalog=catalog,
         uncertainty=uncertainty,
-        set=list(changes),
+        changes=changes,
         method=method,
         gap=gap,
         time_limit=time_limit,
+        workers=workers,
         exact=exact,
         top=top,
         by=by,
         audit=audit,
         certificates=certificates,
+        resume=resume,
+        quiet=quiet,
+        log=log,
+        engine=engine,
+        chunk=chunk,
     )
+    return read_rows(out)
+
+
+def run_sweep(
+    spec: SweepSpec | str | Path,
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    certificates: bool | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    log: str | Path | None = None,
+    engine: str = "local",
+    chunk: int | None = None,
+    **options: Any,
+) -> None:
+    """As `sweep`, with the same arguments, but the rows stay on disk: memory does not grow with them."""
+    out = Path(out)
+    if resume and certificates is None and (out / "spec.toml").exists():
+        certificates = read_spec(out).certificates or None
+    spec, loaded = prepare(spec, certificates=certificates, **options)
+    from rodiu_jax.sweeps.engines import ENGINES, Work
+    from solvers.pool import Pool
+
+    with (
+        event_log(log) as events,
+        open_store(out, spec, loaded, resume=resume) as store,
+        Pool(workers) as pool,
+        _told(events, store),
+    ):
+        faults: list[str] = []
+        gaps = store.missing(faults.append)
+        done = spec.rows - sum(end - start for start, end in gaps)
+        where = str(store.rows_folder)
+        try:
+            with progress(spec.name, spec.rows, done=done, where=where, quiet=quiet, log=events) as bar:
+                for fault in faults:
+                    bar.fault(fault)
+                ENGINES[engine](Work(store, loaded, gaps, pool, bar, chunk))
+            if spec.exact == "top":
+                from rodiu_jax.sweeps.top import solve_top  # it writes rows as this module does
+
+                solve_top(store, loaded, pool, quiet=quiet, log=events)
+        except KeyboardInterrupt:
+            raise WorkFailed(f"interrupted: {_kept(store)}") from None
+        except OSError as error:
+            raise WorkFailed(
+                f"{error.filename or store.rows_folder}: {error.strerror or error}; {_kept(store)}"
+            ) from None
+
+
+def prepare(
+    spec: SweepSpec | str | Path, *, changes: Iterable[str] = (), catalog: str | None = None, **options: Any
+) -> tuple[SweepSpec, Catalog]:
+    """The spec with the options of `sweep` in place of its own keys, its catalogue, and both found to fit.
+
+    Raises:
+      InputError: bad spec or option.
+    """
+    source = spec.name if isinstance(spec, SweepSpec) else str(spec)
+    spec = spec if isinstance(spec, SweepSpec) else load_spec(spec)
+    spec = override(spec, catalog=catalog, set=list(changes), **options)
     try:
         loaded = load_catalog(spec.catalog)
     except InputError as error:
@@ -105,31 +164,24 @@ def sweep(
             raise
         raise InputError(source, "catalog", error.expected, spec.catalog) from None
     check_spec(spec, _changed(_extremes(loaded), spec), source)
-    from solvers.pool import Pool
+    return spec, loaded
 
-    with open_store(out, spec, loaded, resume=resume) as store, Pool(workers) as pool:
-        faults: list[str] = []
-        audited = spec.audited_rows()
-        gaps = store.missing(faults.append)
-        done = spec.rows - sum(end - start for start, end in gaps)
-        try:
-            with progress(spec.name, spec.rows, done=done, where=str(store.rows_folder), quiet=quiet) as bar:
-                for fault in faults:
-                    bar.say(fault)
-                for start, end in gaps:
-                    for first in range(start, end, chunk):
-                        _run_chunk(store, loaded, first, min(first + chunk, end), pool, audited, bar)
-            if spec.exact == "top":
-                from rodiu_jax.sweeps.top import solve_top  # it writes rows as this module does
 
-                solve_top(store, loaded, pool, quiet=quiet)
-        except KeyboardInterrupt:
-            raise WorkFailed(f"interrupted: {_kept(store)}") from None
-        except OSError as error:
-            raise WorkFailed(
-                f"{error.filename or store.rows_folder}: {error.strerror or error}; {_kept(store)}"
-            ) from None
-    return read_rows(out)
+@contextmanager
+def _told(log: EventLog | None, store: Store) -> Iterator[None]:
+    """Events of the start and of the end, however it comes."""
+    if log is None:
+        yield
+        return
+    spec = store.spec
+    log.write("start", sweep=spec.name, rows=spec.rows, points=spec.points, samples=spec.samples,
+              method=spec.method, folder=str(store.folder))  # fmt: skip
+    try:
+        yield
+    except BaseException as error:
+        log.write("end", ok=False, message=str(error) or type(error).__name__)
+        raise
+    log.write("end", ok=True, message="", rows=spec.rows)
 
 
 def scenarios(spec: SweepSpec, catalog: Catalog, first: int, stop: int) -> Instances:
@@ -181,109 +233,12 @@ def _extremes(catalog: Catalog) -> Instances:
     return make_instances(sets["query"], sets["model"], sets["gpu"], "ddu", values, source=catalog.name)
 
 
-def _run_chunk(
-    store: Store,
-    catalog: Catalog,
-    first: int,
-    stop: int,
-    pool: Pool,
-    audited: np.ndarray,
-    bar: Bar,
-) -> None:
-    """Answer rows ``first`` to ``stop - 1``; whatever ends the work, the rows finished so far are written."""
-    spec = store.spec
-    instances = scenarios(spec, catalog, first, stop)
-    limit = math.inf if spec.time_limit is None else spec.time_limit
-    answers = METHODS[spec.method](
-        instances,
-        gap=spec.wanted_gap,
-        time_limit=limit,
-        workers=pool,
-        audited=np.isin(np.arange(first, stop), audited),
-        exact="none" if spec.exact == "top" else spec.exact or "gap",
-        certificates=spec.certificates,
-    )
-    rows: list[dict[str, Any]] = []
-    kept: list[Result] = []
-    written, due = 0, time.monotonic() + _FLUSH_SECONDS
-    try:
-        for answer, row in _rows(spec, instances, first, answers):
-            rows.append(row)
-            kept.append(answer)
-            bar.advance(row["status"], math.nan if row["gap"] is None else row["gap"])
-            if time.monotonic() > due:
-                store.write(first + written, rows[written:], kept[written:], instances)
-                written, due = len(rows), time.monotonic() + _FLUSH_SECONDS
-        if len(rows) < stop - first:
-            raise WorkFailed(f"method {spec.method} answered {len(rows)} of {stop - first} scenarios")
-    except AuditFailed as failure:
-        raise keep_evidence(store, instances, first + failure.instance, failure) from None
-    finally:
-        if written < len(rows):
-            store.write(first + written, rows[written:], kept[written:], instances)
-        if isinstance(answers, Generator):
-            answers.close()
-
-
 def keep_evidence(store: Store, instances: Instances, row: int, failure: AuditFailed) -> WorkFailed:
     """Write the scenario and both proofs beside the rows; the error that says where."""
     evidence = store.folder / f"audit-failed-row-{row}"
     instances.take([failure.instance]).save(evidence.with_suffix(".npz"))
     write_text(evidence.with_suffix(".json"), json.dumps(failure.evidence, indent=1) + "\n")
     return WorkFailed(f"{failure}; the scenario (row {row}) and both proofs are in {evidence}.*")
-
-
-def _rows(
-    spec: SweepSpec, instances: Instances, first: int, answers: Iterator[Result]
-) -> Iterator[tuple[Result, dict[str, Any]]]:
-    """Each answer with its row."""
-    for b, answer in enumerate(answers):
-        if answer.instance != b:
-            raise WorkFailed(f"method {spec.method}: answered scenario {answer.instance} in place of {b}")
-        yield answer, row_of(spec, first + b, answer, instances)
-
-
-def row_of(spec: SweepSpec, row: int, answer: Result, instances: Instances) -> dict[str, Any]:
-    """Row ``row`` of a sweep, scenario ``answer.instance``; what is not known is None, never 0 or an infinity."""
-    sample_number, point = divmod(row, spec.points)
-    levels = spec.levels_at(np.array([point]))
-    return {
-        "sample": sample_number,
-        "point": point,
-        **{name: float(level[0]) for name, level in zip(spec.columns, levels, strict=True)},
-        "lower_bound": _known(answer.bound),
-        "upper_bound": _known(answer.objective),
-        "certified_lower_bound": _known(answer.certified),
-        "gap": _known(answer.gap),
-        **(answer.costs or {}),
-        **plan_columns(answer.plan, instances, answer.instance),
-        "status": answer.status,
-        "method": answer.method,
-        "nodes": answer.nodes,
-        "steps": answer.steps,
-        "seconds": _known(answer.seconds),
-        "message": answer.message or None,
-    }
-
-
-def plan_columns(plan: Plan | None, instances: Instances, b: int) -> dict[str, Any]:
-    """What is deployed and the share of arriving queries not served; nothing where there is no plan."""
-    if plan is None:
-        return {}
-    rates = np.asarray(instances.fields.arrival_rate)
-    rates = rates[b] if "arrival_rate" in instances.batched else rates
-    unmet = np.array([plan.unmet.get(name, 0.0) for name in instances.query_names])
-    return {
-        "unmet_share": _known(float(unmet @ rates) / float(rates.sum())) if rates.sum() > 0 else None,
-        "gpus_rented": sum(d.tp for d in plan.deployments),
-        "pairs_deployed": len(plan.deployments),
-        "deployments": plan.summary(),
-        "plan": json.dumps(plan.to_json() | {"instance": None}, allow_nan=False),
-    }
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _kept(store: Store) -> str:

@@ -147,6 +147,12 @@ class SweepSpec(TomlTable):
         return self.design.count([len(f.levels) for f in self.factors])
 
     @property
+    def layout(self) -> str:
+        """The design in words: ``grid 6 x 5, 30 points``."""
+        shape = f" {' x '.join(map(str, self.shape))}" if self.is_grid and len(self.factors) > 1 else ""
+        return f"{self.design.kind}{shape}, {self.points} point" + ("s" if self.points != 1 else "")
+
+    @property
     def rows(self) -> int:
         """Scenarios of the whole sweep; row r is sample r // points at point r % points."""
         return self.samples * self.points
@@ -157,14 +163,26 @@ class SweepSpec(TomlTable):
         fields = [f.field for f in self.factors]
         return tuple(f"{f.field}[{f.names}]" if fields.count(f.field) > 1 else f.field for f in self.factors)
 
-    def audited_rows(self) -> np.ndarray:
-        """The rows whose brackets are audited, sorted: a choice seeded by the design, at least 1 where any."""
+    def audited(self, first: int, stop: int) -> np.ndarray:
+        """Which of rows ``first`` to ``stop - 1`` are audited, bool: about ``audit`` of a sweep's, at least 1 of any.
+
+        One row is drawn from each stretch of 1/``audit`` rows, by the design's seed; the first from the first sample
+        alone. So the choice stays when the sweep is given more samples.
+        """
         share = AUDIT_SHARE if self.audit is None else self.audit
-        count = math.ceil(share * self.rows)
-        chosen = np.random.default_rng([self.seed, self.rows]).choice(
-            self.rows, count, replace=False, shuffle=False
-        )
-        return np.sort(chosen)
+        mask = np.zeros(stop - first, bool)
+        if share == 0:
+            return mask
+        least, most = max(math.floor(first * share) - 1, 0), math.ceil(stop * share) + 1
+        edges = np.floor(np.arange(least, most + 1) / share + 1e-9)
+        starts, sizes = edges[:-1], np.diff(edges)
+        if least == 0:
+            sizes[0] = min(sizes[0], self.points)
+        draws = np.random.PCG64([self.seed, self.points])
+        draws.advance(least)  # one number for each stretch from the first on
+        rows = (starts + np.floor(np.random.Generator(draws).random(len(starts)) * sizes)).astype(np.int64)
+        mask[rows[(rows >= first) & (rows < stop)] - first] = True
+        return mask
 
     @cached_property
     def table(self) -> np.ndarray:

@@ -13,28 +13,24 @@ import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rodiu_jax.catalog import Catalog
-from rodiu_jax.certificate import certified_rows, save_certificates
+from rodiu_jax.certificate import certified_rows, write_certificates
 from rodiu_jax.errors import InputError
 from rodiu_jax.files import read_json, read_toml, write_text, write_whole
-from rodiu_jax.instance import Instances
+from rodiu_jax.sweeps.rows import schema_of
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
-from rodiu_jax.verdict import COSTS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from solvers.result import Result
 
 _PART = re.compile(r"part-(\d{12})-(\d+)\.parquet")
 _OURS = ("spec.toml", "manifest.json", "scenarios", "certificates", "top.json")
@@ -44,26 +40,6 @@ _WORDS = ("name", "title", "question")
 
 _PACKAGES = ("rodiu-jax", "jax", "numpy", "highspy", "pyarrow")
 
-_BEFORE: dict[str, pa.DataType] = {"sample": pa.int64(), "point": pa.int64()}
-_AFTER: dict[str, pa.DataType] = {
-    "lower_bound": pa.float64(),
-    "upper_bound": pa.float64(),
-    "certified_lower_bound": pa.float64(),
-    "gap": pa.float64(),
-    **dict.fromkeys(COSTS, pa.float64()),
-    "unmet_share": pa.float64(),
-    "gpus_rented": pa.int64(),
-    "pairs_deployed": pa.int64(),
-    "deployments": pa.string(),
-    "status": pa.string(),
-    "method": pa.string(),
-    "nodes": pa.int64(),
-    "steps": pa.int64(),
-    "seconds": pa.float64(),
-    "message": pa.string(),
-    "plan": pa.string(),
-}
-
 
 class Store:
     """One sweep's folder, open for writing. Construct through `open_store`."""
@@ -72,28 +48,20 @@ class Store:
         self.folder, self.spec = folder, spec
         self.rows_folder = folder / "scenarios"
         self.certificates_folder = folder / "certificates"
-        factors = dict.fromkeys(spec.columns, pa.float64())
-        self.schema = pa.schema({**_BEFORE, **factors, **_AFTER})
+        self.schema = schema_of(spec)
 
-    def write(
-        self,
-        first: int,
-        rows: Sequence[dict[str, Any]],
-        answers: Sequence[Result] = (),
-        instances: Instances | None = None,
-    ) -> None:
+    def write(self, first: int, table: pa.Table, proofs: pa.Table | None = None) -> Path:
         """Write rows ``first``, ``first + 1``, ... as one part: whole, or not at all.
 
         Args:
-          answers, instances: whose leaves are the rows' certificates; needed where the sweep keeps them.
+          proofs: the rows' certificates, where the sweep keeps them.
         """
-        path = self.rows_folder / f"part-{first:012d}-{len(rows)}.parquet"
+        path = self.rows_folder / f"part-{first:012d}-{len(table)}.parquet"
         if self.spec.certificates:
-            assert instances is not None, "certificates are of instances"
-            assert len(answers) == len(rows), "a certificate for every row"
-            proofs = [replace(a, instance=first + m, plan=None) for m, a in enumerate(answers)]
-            save_certificates(self.certificates_folder / path.name, proofs, instances)
-        self.put(path, pa.Table.from_pylist(list(rows), schema=self.schema))
+            assert proofs is not None, "a certificate for every row"
+            write_certificates(self.certificates_folder / path.name, proofs)
+        self.put(path, table)
+        return path
 
     def put(self, path: Path, table: pa.Table) -> None:
         """Write the rows of a part, or others in their place: whole, or not at all."""
@@ -248,6 +216,15 @@ def _parts(store: Store, columns: list[str], rows: Sequence[int] | None = None) 
             lack = f"no column {absent[0]}" if absent else "columns of other types"
             raise InputError(path, "", f"a part of this sweep; sweep again with --resume ({lack})")
         yield table
+
+
+def first_error(folder: str | Path) -> str:
+    """The message of the first row with status ``error``; empty where there is none."""
+    for rows in iterate_rows(folder, columns=("status", "message")):
+        failed = rows.loc[rows["status"] == "error", "message"].tolist()
+        if failed:
+            return failed[0]
+    return ""
 
 
 def _check_same(folder: Path, spec: SweepSpec, digest: str) -> None:

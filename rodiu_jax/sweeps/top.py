@@ -22,8 +22,10 @@ from rodiu_jax.errors import AuditFailed
 from rodiu_jax.files import read_json, write_text
 from rodiu_jax.instance import Instances
 from rodiu_jax.plan import plan_from_json
+from rodiu_jax.sweeps.log import EventLog
 from rodiu_jax.sweeps.progress import progress
-from rodiu_jax.sweeps.run import keep_evidence, row_of, scenarios
+from rodiu_jax.sweeps.rows import table_of
+from rodiu_jax.sweeps.run import keep_evidence, scenarios
 from rodiu_jax.sweeps.store import Store, read_rows
 from rodiu_jax.verdict import COSTS
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from solvers.result import Result
 
 
-def solve_top(store: Store, catalog: Catalog, pool: Pool, *, quiet: bool) -> None:
+def solve_top(store: Store, catalog: Catalog, pool: Pool, *, quiet: bool, log: EventLog | None) -> None:
     """Solve the chosen rows that are not exact yet, starting from their brackets' plans.
 
     Raises:
@@ -56,14 +58,16 @@ def solve_top(store: Store, catalog: Catalog, pool: Pool, *, quiet: bool) -> Non
                 yield instances, [_result(rows[m], instances, b) for b, m in enumerate(mine)]
 
     limit = math.inf if spec.time_limit is None else spec.time_limit
-    with progress(f"{spec.name}, the top {chosen.sum()} exactly", int(chosen.sum()), quiet=quiet) as bar:
+    title, count = f"{spec.name}, the top {chosen.sum()} exactly", int(chosen.sum())
+    with progress(title, count, quiet=quiet, stage="top", log=log) as bar:
         try:
             for answers in exactly(parts(), gap=spec.wanted_gap, time_limit=limit, workers=pool):
                 path, rows, mine, instances = waiting[0]
-                for m, answer in zip(mine, answers, strict=True):
-                    number = rows[m]["sample"] * spec.points + rows[m]["point"]
-                    rows[m] = row_of(spec, number, answer, instances)
-                    bar.advance(answer.status, answer.gap)
+                numbers = np.array([rows[m]["sample"] * spec.points + rows[m]["point"] for m in mine])
+                solved = table_of(spec, numbers, answers, instances).to_pylist()
+                for m, row, answer in zip(mine, solved, answers, strict=True):
+                    rows[m] = row
+                    bar.advance(answer.status, answer.gap, answer.method)
                 store.put(path, pa.Table.from_pylist(rows, schema=store.schema))
                 waiting.popleft()
         except AuditFailed as failure:

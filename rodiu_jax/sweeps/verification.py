@@ -20,7 +20,8 @@ from rodiu_jax.errors import InputError
 from rodiu_jax.files import read_json
 from rodiu_jax.instance import Instances
 from rodiu_jax.plan import Plan, plan_from_json
-from rodiu_jax.sweeps.run import plan_columns, scenarios
+from rodiu_jax.sweeps.rows import plan_columns
+from rodiu_jax.sweeps.run import scenarios
 from rodiu_jax.sweeps.spec import SweepSpec
 from rodiu_jax.sweeps.store import Store, read_spec
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rodiu_jax.errors import InputError, WorkFailed
-from rodiu_jax.sweeps import METHODS, read_rows, sweep
+from rodiu_jax.sweeps import METHODS, local, read_rows, sweep
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from rodiu_jax.sweeps.verification import Tally, verify_sweep
 from solvers import cascade as cascade_module

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rodiu_jax.catalog import Catalog, catalog_names, load_catalog
     from rodiu_jax.changes import Change, apply_changes, parse_change
     from rodiu_jax.check import check_plan
+    from rodiu_jax.decisions.diagnose import diagnose
     from rodiu_jax.decisions.stress import stress
     from rodiu_jax.errors import InputError, WorkFailed
     from rodiu_jax.evaluation import evaluate
@@ -38,6 +39,7 @@ _HOME = {
     "catalog_names": "rodiu_jax.catalog",
     "check_plan": "rodiu_jax.check",
     "check_trends": "rodiu_jax.trends",
+    "diagnose": "rodiu_jax.decisions.diagnose",
     "evaluate": "rodiu_jax.evaluation",
     "load_catalog": "rodiu_jax.catalog",
     "load_instances": "rodiu_jax.instance",
@@ -70,6 +72,7 @@ __all__ = [
     "catalog_names",
     "check_plan",
     "check_trends",
+    "diagnose",
     "evaluate",
     "load_catalog",
     "load_instances",

@@ -403,7 +403,7 @@ def _inside(xi: np.ndarray, gamma: np.ndarray) -> np.ndarray:
     return xi * factor
 
 
-def _dual_values(
+def dual_values(
     instances: Instances, scenario: np.ndarray, leaves: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 ) -> np.ndarray:
     """Lower bounds (L,) of leaves (path, pairs, values) of the scenarios ``scenario`` (L,).
@@ -745,7 +745,7 @@ def _recomputed(
     for first in range(0, len(leaves), _CHUNK):
         part = scenario[first : first + _CHUNK]
         with np.errstate(over="ignore", invalid="ignore"):  # such a leaf proves nothing, and says -inf
-            values = _dual_values(instances, part, leaves[first : first + _CHUNK])
+            values = dual_values(instances, part, leaves[first : first + _CHUNK])
         for b, value in zip(part.tolist(), values.tolist(), strict=True):
             found[b] = min(found[b], value)
     return found

@@ -793,3 +793,40 @@ def stress(
         click.echo(json.dumps(to_json(found), indent=1, allow_nan=False))
     else:
         show(render(found))
+
+
+@cli.command()
+@click.argument("instances", type=_PATH, metavar="FILE.npz")
+@click.option("--index", type=click.IntRange(min=0), required=True, metavar="B", help="Scenario to diagnose.")
+@click.option("--time-limit", type=_SECONDS, help="Seconds for each of the solves, some dozens.")
+@click.option("--workers", type=_COUNT, help="Processes (default: the cores of this machine).")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+def diagnose(
+    instances: Path, index: int, time_limit: float | None, workers: int | None, as_json: bool, quiet: bool
+) -> None:
+    """Say what costs most in one scenario and what to change, each answer solved again.
+
+    Shadow prices of the limits that bind, with the range in which they predict the optimum (within 1 % of the change);
+    the four adjustments of the seed document; what serving everyone takes; how much cheaper idle GPUs must be.
+
+    \b
+    --json: instance, status, objective, lower_bound, plan; binding [{constraint, name, shadow_price, unit, value,
+    holds_from, holds_to, per_percent, relaxed_price, resolved}]; adjustments [{name, lower_bound, upper_bound,
+    saving_lower, saving_upper, unmet_share}]; everyone {unmet, extra_lower, extra_upper, levers}; idle [{gpu, price,
+    certified, cheaper_from, cheaper_to, deployments, reason}]. Prices in $ per period and unit; null: unknown or none.
+    """
+    import json
+
+    from rodiu_jax.decisions.diagnose import diagnose as run
+    from rodiu_jax.instance import load_instances
+    from rodiu_jax.report.diagnosis import render
+    from rodiu_jax.report.tables import show
+
+    batch = load_instances(instances)
+    batch.check_index(index, "--index")
+    found = run(batch, index, time_limit=time_limit or math.inf, workers=workers, quiet=quiet)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
+    else:
+        show(render(found))

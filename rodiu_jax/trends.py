@@ -58,6 +58,9 @@ has no such trend.
 _TOLERANCE = 1e-9
 """Relative: brackets that differ by rounding alone contradict nothing."""
 
+_SAME = 1e-6
+"""Relative: plans whose costs differ by less, as far as their constraints are checked, cost the same."""
+
 
 def expected_trends(fields: Mapping[str, str]) -> dict[str, Trend]:
     """The trend of each factor column that has one; ``fields`` gives the field that a column moves."""
@@ -86,8 +89,8 @@ def check_trends(
 
     Returns:
       Per factor of ``trends``: ``factor``, ``expected``, ``lines`` (rows that differ in it alone, at least two),
-      ``pairs``, ``kept``, ``broken``, ``open``; ``against`` (pairs whose plans, not brackets, move the wrong way) and
-      ``worst_against`` (the largest such move relative to the cheaper plan, 0 where there is none).
+      ``pairs``, ``kept``, ``broken``, ``open``; ``against`` (pairs whose plans, not brackets, move the wrong way by more
+      than 1e-6) and ``worst_against`` (the largest such move relative to the cheaper plan, 0 where there is none).
 
     Raises:
       InputError: a column that is absent or not numeric, or a trend of a column that is no factor.
@@ -138,7 +141,7 @@ def _count(line: np.ndarray, at: np.ndarray, low: np.ndarray, high: np.ndarray) 
         with np.errstate(invalid="ignore"):
             fall = np.where(np.isfinite(high[first]), high[first] - high[second], 0.0)
             relative = fall / np.where(high[second] > 0, high[second], 1.0)
-        against = relative > _TOLERANCE
+        against = relative > _SAME
         counts["pairs"] += len(first)
         counts["kept"] += int(kept.sum())
         counts["broken"] += int(broken.sum())

@@ -276,8 +276,11 @@ def test_pictures_of_the_same_name_and_content_are_the_same_bytes(tmp_path):
         assert (tmp_path / "a" / f"map.{kind}").read_bytes() == (tmp_path / "b" / f"map.{kind}").read_bytes()
 
 
-def test_inline_pictures_have_ids_of_their_own_and_refer_to_them():
-    texts = [style.inline(drawn_map(), name, 'Words "quoted" & <more>') for name in ("one", "two")]
+def test_inline_pictures_have_ids_of_their_own_and_refer_to_them(tmp_path):
+    texts = []
+    for name in ("one", "two"):
+        _, vector = style.save(drawn_map(), tmp_path, name)
+        texts.append(style.inline(vector.read_text(), name, 'Words "quoted" & <more>'))
     ids = [set(re.findall(r'\bid="([^"]+)"', t)) for t in texts]
     assert ids[0]
     assert not ids[0] & ids[1]

@@ -68,6 +68,7 @@ def test_plans_that_move_the_wrong_way_inside_their_brackets_are_counted():
     found = only(rows((1, 1.0, 4.0), (2, 1.0, 2.0), (3, 1.0, 3.0)))
     assert (found["against"], found["broken"], found["open"]) == (2, 0, 3)
     assert found["worst_against"] == 1.0
+    assert only(rows((1, 1.0, 2.0 + 1e-6), (2, 1.0, 2.0)))["against"] == 0
 
 
 def test_all_pairs_of_all_lines_as_by_brute_force():

@@ -40,14 +40,17 @@ def write_report(folder: str | Path, *, digest: Digest | None = None) -> list[Pa
     page, summary = folder / "report.html", folder / "summary.csv"
     written = [page, summary]
     write_csv(summary, by_point(found))
+    drawings = {}
     for section in parts:
         for picture in section.pictures:
             written += style.save(picture.figure, pictures, picture.name)
+            text = written[-1].read_text(encoding="utf-8")
+            drawings[picture.name] = style.inline(text, picture.name, picture.description)
             written.append(tables / f"{picture.name}.csv")
             write_csv(written[-1], picture.table)
         for table in section.tables:
             if table.data is not None:
                 written.append(tables / f"{table.name}.csv")
                 write_csv(written[-1], table.data)
-    write_text(page, render(folder, found, parts))
+    write_text(page, render(folder, found, parts, drawings))
     return written

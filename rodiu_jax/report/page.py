@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,12 @@ from rodiu_jax.report.summary import answer, percent, proofs
 from rodiu_jax.report.tables import number
 
 
-def render(folder: Path, found: Digest, parts: Sequence[Section]) -> str:
-    """The HTML text. Every name that a catalogue or a spec holds is escaped."""
+def render(folder: Path, found: Digest, parts: Sequence[Section], drawings: Mapping[str, str]) -> str:
+    """The HTML text. Every name that a catalogue or a spec holds is escaped.
+
+    Args:
+      drawings: the pictures of the sections by name, as `rodiu_jax.report.style.inline` gives them.
+    """
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -28,18 +32,13 @@ def render(folder: Path, found: Digest, parts: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    drawings = {
-        picture.name: Markup(style.inline(picture.figure, picture.name, picture.description))
-        for part in parts
-        for picture in part.pictures
-    }
     return templates.get_template("page.html").render(
         spec=found.spec,
         answer=answer(found),
         proofs=proofs(found),
         key_figures=_key_figures(found),
         sections=parts,
-        drawings=drawings,
+        drawings={name: Markup(svg) for name, svg in drawings.items()},
         factors=_factors(found),
         method=_method(folder, found),
         spec_text=style.plain(found.spec.to_toml()),

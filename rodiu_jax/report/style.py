@@ -51,6 +51,7 @@ _NARROW = 8
 _LINE = 0.155
 _DPI = 150
 _CONTROL = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127], "\ufffd")
+_REFERENCE = re.compile(r'(?:url\(|href=")#([^)"]+)')
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 
@@ -190,11 +191,11 @@ def cells(axes: Axes, values: np.ndarray, **style: Any) -> Any:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write ``name.svg`` and ``name.png``; the files written."""
-    vector, pixels = folder / f"{name}.svg", folder / f"{name}.png"
-    write_text(vector, _svg(figure, name))
-    save_as(figure, pixels)
-    return [pixels, vector]
+    """Write ``name.png`` and ``name.svg``; the files written, in this order."""
+    files = [folder / f"{name}{kind}" for kind in (".png", ".svg")]
+    for path in files:
+        save_as(figure, path)
+    return files
 
 
 def save_as(figure: Figure, path: Path) -> None:
@@ -208,17 +209,22 @@ def save_as(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format=kind, dpi=_DPI, metadata=metadata)
 
 
-def inline(figure: Figure, name: str, description: str) -> str:
-    """The figure as an ``<svg>`` element for a page: ids of its own, no header, and words for who cannot see it."""
+def inline(svg: str, name: str, description: str) -> str:
+    """An SVG file's text as an element for a page: ids of its own, no header, and words for who cannot see it."""
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
-    root = ElementTree.fromstring(_svg(figure, name))
+    root = ElementTree.fromstring(svg)
+    meant = set(
+        _REFERENCE.findall(svg)
+    )  # most ids are matplotlib's counting of artists: a page has no use for them
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag == f"{{{_SVG}}}metadata":
                 parent.remove(child)
         for attribute, value in list(parent.attrib.items()):
-            if attribute == "id":
+            if attribute == "id" and value not in meant:
+                del parent.attrib[attribute]
+            elif attribute == "id":
                 parent.set(attribute, f"{name}-{value}")
             elif attribute == f"{{{_XLINK}}}href":
                 parent.set(attribute, value.replace("#", f"#{name}-", 1))

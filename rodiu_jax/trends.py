@@ -89,8 +89,8 @@ def check_trends(
 
     Returns:
       Per factor of ``trends``: ``factor``, ``expected``, ``lines`` (rows that differ in it alone, at least two),
-      ``pairs``, ``kept``, ``broken``, ``open``; ``against`` (pairs whose plans, not brackets, move the wrong way by more
-      than 1e-6) and ``worst_against`` (the largest such move relative to the cheaper plan, 0 where there is none).
+      ``pairs``, ``kept``, ``broken``, ``open``; ``against`` (pairs whose plans, not brackets, move the wrong way by
+      more than 1e-6) and ``worst_against`` (the largest such move relative to the cheaper plan, 0 where there is none).
 
     Raises:
       InputError: a column that is absent or not numeric, or a trend of a column that is no factor.

@@ -21,8 +21,8 @@ from rodiu_jax.check import check_plan
 from rodiu_jax.instance import Array, Fields, Instances, batch_axes
 from rodiu_jax.plan import Deployment, Plan, Route
 from rodiu_jax.verdict import Verdict
-from solvers.dual import Ascent, Multipliers, ascend_and_certify, coefficients, feasibility
-from solvers.primal import Search, best_shares, first_plan, improve
+from solvers.dual import Ascent, Multipliers, ascend_and_certify, coefficients, cold_start, feasibility
+from solvers.primal import THOROUGH, Search, best_shares, first_deployments, neighbours, route_cost
 from solvers.result import OPTIMAL_GAP, relative_gap
 
 BracketStatus = Literal["optimal", "gap_limit", "bracket", "infeasible", "unknown", "error"]
@@ -34,8 +34,10 @@ class Effort:
 
     Attributes:
       root, node: the ascents at the root and at each node of the tree.
-      search: how plans are looked for, in at most ``rounds`` rounds.
-      tree_rounds: most rounds of branching; each adds two nodes to every open scenario.
+      search: how plans are looked for, in at most ``rounds`` rounds that route the ``routed`` most promising
+        deployments of a scenario.
+      tree_rounds: most rounds of branching; each splits a node of every open scenario, and twice as many after every
+        ``doubling`` rounds, so that the few scenarios still open fill a block.
       chunk: scenarios (or nodes) in a compiled block; another value is another program, last bits may differ.
     """
 
@@ -43,7 +45,9 @@ class Effort:
     node: Ascent = field(default_factory=lambda: Ascent(steps=60, rate=0.05, warm=0.002))
     search: Search = field(default_factory=Search)
     rounds: int = 6
-    tree_rounds: int = 40
+    routed: int = 9
+    tree_rounds: int = 24
+    doubling: int = 8
     chunk: int = 32
 
 
@@ -94,28 +98,40 @@ class _Bounded(NamedTuple):
     bound: Array
     multipliers: Multipliers
     weights: Array
+    starts: Any  # deployments read off the weights, (R,D) a row
+    least: Any  # what they cost at least, (R,) a row
 
 
-@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs"))
+@partial(jax.jit, static_argnames=("uncertainty", "batched"))
+def _cold_starts(fields: Fields, *, uncertainty: str, batched: frozenset[str]) -> Multipliers:
+    def one(fields: Fields) -> Multipliers:
+        start = cold_start(coefficients(fields, uncertainty))
+        return jax.tree.map(lambda a: a.astype(np.float32), start)
+
+    return jax.vmap(one, in_axes=(batch_axes(batched),))(fields)
+
+
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs", "slots"))
 def _bound_nodes(
     fields: Fields,
     decided: Array,
-    start: Multipliers | None,
+    start: Multipliers,
     *,
     controls: Array,
     uncertainty: str,
     batched: frozenset[str],
     pairs: int,
+    slots: int,
 ) -> _Bounded:
-    """Ascend (float32) and certify (float64) a block of nodes; cold where ``start`` is None."""
+    """Ascend (float32) and certify (float64) a block of nodes."""
 
-    def one(fields: Fields, decided: Array, start: Multipliers | None) -> _Bounded:
+    def one(fields: Fields, decided: Array, start: Multipliers) -> _Bounded:
         c = coefficients(fields, uncertainty)._replace(decided=decided)
-        return _Bounded(*ascend_and_certify(c, start, pairs, controls))
+        found = ascend_and_certify(c, start, pairs, controls)
+        starts, least = first_deployments(c, found, slots)
+        return _Bounded(found.bound, found.multipliers, found.weights, starts, least)
 
-    return jax.vmap(one, in_axes=(batch_axes(batched), 0, None if start is None else 0))(
-        fields, decided, start
-    )
+    return jax.vmap(one, in_axes=(batch_axes(batched), 0, 0))(fields, decided, start)
 
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs"))
@@ -126,31 +142,39 @@ def _prove_infeasible(
 
     def one(fields: Fields) -> Array:
         exact, most = feasibility(coefficients(fields, uncertainty))
-        bound, _, _ = ascend_and_certify(exact, None, pairs, controls)
+        bound = ascend_and_certify(exact, None, pairs, controls).bound
         return bound > most * (1.0 + 1e-9)
 
     return jax.vmap(one, in_axes=(batch_axes(batched),))(fields)
 
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
-def _first_plans(
-    fields: Fields, weights: Array, *, uncertainty: str, batched: frozenset[str], how: Search
+def _price_plans(
+    fields: Fields,
+    slot: Array,
+    *,
+    iterations: Array,
+    uncertainty: str,
+    batched: frozenset[str],
+    how: Search,
 ) -> tuple[Array, Array]:
-    def one(fields: Fields, weights: Array) -> tuple[Array, Array]:
-        c = coefficients(fields, uncertainty)
-        return first_plan(c, weights.astype(c.base.dtype), how)
+    """What deployments cost, to choose among them, and whether so many iterations were enough to know."""
 
-    return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, weights)
+    def one(fields: Fields, slot: Array) -> tuple[Array, Array]:
+        found = route_cost(coefficients(fields, uncertainty), slot, iterations, how.limited)
+        return found.cost, found.sure
+
+    return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
 
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
-def _improve_plans(
-    fields: Fields, slot: Array, cost: Array, *, uncertainty: str, batched: frozenset[str], how: Search
+def _neighbours(
+    fields: Fields, slot: Array, *, uncertainty: str, batched: frozenset[str], how: Search
 ) -> tuple[Array, Array]:
-    def one(fields: Fields, slot: Array, cost: Array) -> tuple[Array, Array]:
-        return improve(coefficients(fields, uncertainty), slot, cost, how)
+    def one(fields: Fields, slot: Array) -> tuple[Array, Array]:
+        return neighbours(coefficients(fields, uncertainty), slot, how)
 
-    return jax.vmap(one, in_axes=(batch_axes(batched), 0, 0))(fields, slot, cost)
+    return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
 
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
@@ -185,20 +209,100 @@ def _in_blocks(
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
-@dataclass
-class _Best:
-    """The cheapest deployment known of each scenario (B,D) and its estimated cost (B,)."""
+class _Deployments:
+    """The cheapest deployment known of each scenario, and which ones have been routed.
 
-    slot: np.ndarray
-    cost: np.ndarray
+    Attributes:
+      slot (B,D), cost (B,): the cheapest and its estimated cost, inf where there is none yet.
+      fresh: bool (B,), whose neighbours have not been looked at.
+    """
 
-    def update(self, scenario: np.ndarray, slot: np.ndarray, cost: np.ndarray) -> None:
-        """Take over what is cheaper; ``scenario`` may repeat."""
+    def __init__(self, batch: Instances, effort: Effort) -> None:
+        self.slot = np.full((batch.size, effort.search.slots), -1, np.int32)
+        self.cost = np.full(batch.size, math.inf)
+        self.fresh = np.zeros(batch.size, bool)
+        self._batch, self._effort = batch, effort
+        self._seen = np.zeros(0, np.uint64)
+
+    def offer(self, scenario: np.ndarray, slot: np.ndarray, least: np.ndarray) -> None:
+        """Route those of the deployments ``slot`` (R,K,D) of ``scenario`` (R,) that are new and may be cheaper.
+
+        Args:
+          least: what each costs at least (R,K), $ per period.
+        """
+        least, slot = np.asarray(least), np.asarray(slot)
+        order = np.argsort(least, axis=1, kind="stable")[:, : self._effort.routed]
+        promising = np.take_along_axis(least, order, 1) < self.cost[scenario][:, None] * (1.0 - _WORTHWHILE)
+        row, place = np.nonzero(promising)
+        place = order[row, place]
+        scenario, slot = scenario[row], slot[row, place]
+        slot = -np.sort(-slot.astype(np.int32), axis=1)  # a deployment is a set
+        keys, first = np.unique(_hashed(scenario, slot), return_index=True)
+        new = np.sort(first[~np.isin(keys, self._seen, assume_unique=True)])
+        if not len(new):
+            return
+        self._seen = np.union1d(self._seen, keys)
+        scenario, slot = scenario[new], slot[new]
+        cost = self._price(scenario, slot)
         order = np.lexsort((np.arange(len(cost)), cost, scenario))
         found, place = np.unique(scenario[order], return_index=True)
         row = order[place]
-        better = cost[row] < self.cost[found]
+        better = cost[row] < self.cost[found] * (1.0 - _WORTHWHILE)
         self.slot[found[better]], self.cost[found[better]] = slot[row[better]], cost[row[better]]
+        self.fresh[found[better]] = True
+
+    def improve(self, lower: np.ndarray, gap: float) -> None:
+        """Local search where the bracket is open, until no neighbour is cheaper or the rounds are over."""
+        for _ in range(self._effort.rounds):
+            known = np.isfinite(self.cost)
+            wide = ~known | (self.cost - lower > gap * np.abs(np.where(known, self.cost, 0.0)))
+            at = np.flatnonzero(self.fresh & wide)
+            if not len(at):
+                return
+            self.fresh[at] = False
+            near, least = _in_blocks(
+                _neighbours,
+                self._batch,
+                at,
+                (self.slot[at],),
+                self._effort.chunk // 4,
+                how=self._effort.search,
+            )
+            self.offer(at, near, least)
+
+    def _price(self, scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
+        """What deployments cost; most need few slots and few iterations, and pay for no more."""
+        cost = np.full(len(slot), math.inf)
+        small = (slot[:, _FEW:] < 0).all(1)
+        for width, rows in ((_FEW, np.flatnonzero(small)), (slot.shape[1], np.flatnonzero(~small))):
+            for iterations in (self._effort.search.iterations, THOROUGH):
+                if len(rows):
+                    least, sure = self._run(
+                        _price_plans, scenario[rows], slot[rows, :width], iterations=np.int32(iterations)
+                    )
+                    cost[rows] = least
+                    rows = rows[~sure]
+        return cost
+
+    def _run(self, program: Any, scenario: np.ndarray, slot: np.ndarray, **data: Any) -> Any:
+        how = self._effort.search
+        return _in_blocks(program, self._batch, scenario, (slot,), self._effort.chunk, how=how, **data)
+
+
+_FEW = 4
+"""Slots of the smaller of the two routing programs."""
+
+_WORTHWHILE = 1e-5
+"""A candidate's estimated cost is good to about this; a smaller gain is noise."""
+
+
+def _hashed(scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
+    """A 64-bit key per deployment of a scenario; two that share one by chance cost a candidate, no proof."""
+    key = scenario.astype(np.uint64)
+    for column in slot.T:
+        key = (key ^ (column + 1).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(29)
+    return key
 
 
 @dataclass
@@ -289,10 +393,12 @@ def brackets(
     """
     batch = instances if instances.batched else instances.take([0])
     with jax.enable_x64(True):
-        tree = _root(batch, effort, certificates)
+        tree, root = _root(batch, effort, certificates)
         limited = bool((np.asarray(batch.fields.max_routes) > 0).any())
         effort = replace(effort, search=effort.search._replace(limited=limited))
-        best = _deployments(batch, tree.weights, tree.bound, gap, effort)
+        best = _Deployments(batch, effort)
+        best.offer(np.arange(batch.size), root.starts, root.least)
+        best.improve(tree.bound, gap)
         infeasible = _infeasible(batch, best, effort)
         tree.settle(infeasible[tree.scenario])
         _branch(batch, tree, best, gap, effort)
@@ -340,24 +446,24 @@ def _bounded(
     batch: Instances,
     scenario: np.ndarray,
     decided: np.ndarray,
-    start: Multipliers | None,
+    start: Multipliers,
     ascent: Ascent,
-    chunk: int,
+    effort: Effort,
 ) -> _Bounded:
-    """Bound nodes, from ``start`` or cold."""
     arrays = (decided, start)
-    return _in_blocks(
-        _bound_nodes, batch, scenario, arrays, chunk, controls=ascent.controls, pairs=ascent.pairs
-    )
+    how = {"controls": ascent.controls, "pairs": ascent.pairs, "slots": effort.search.slots}
+    return _in_blocks(_bound_nodes, batch, scenario, arrays, effort.chunk, **how)
 
 
-def _root(batch: Instances, effort: Effort, certificates: bool) -> _Tree:
+def _root(batch: Instances, effort: Effort, certificates: bool) -> tuple[_Tree, _Bounded]:
+    """The tree of roots, and all that was found there."""
     size = batch.size
     _, models, gpus, degrees = batch.shape
     scenario = np.arange(size)
     decided = np.zeros((size, models * gpus, degrees), np.int8)
-    found = _bounded(batch, scenario, decided, None, effort.root, effort.chunk)
-    return _Tree(
+    start = _in_blocks(_cold_starts, batch, scenario, (), effort.chunk)
+    found = _bounded(batch, scenario, decided, start, effort.root, effort)
+    tree = _Tree(
         scenario,
         np.asarray(found.bound),
         decided,
@@ -369,28 +475,10 @@ def _root(batch: Instances, effort: Effort, certificates: bool) -> _Tree:
         [()] * size,
         [[] for _ in range(size)] if certificates else None,
     )
+    return tree, found
 
 
 _NEGLIGIBLE = 1e-7
-
-
-def _deployments(
-    batch: Instances, weights: np.ndarray, lower: np.ndarray, gap: float, effort: Effort
-) -> _Best:
-    """A deployment per scenario: read off the dual, then searched while that helps and the gap is open."""
-    everyone = np.arange(batch.size)
-    how = effort.search
-    slot, cost = _in_blocks(_first_plans, batch, everyone, (weights,), effort.chunk, how=how)
-    at = everyone
-    for _ in range(effort.rounds):
-        at = at[~(cost[at] - lower[at] <= gap * np.abs(cost[at]))]
-        if not len(at):
-            break
-        found, price = _in_blocks(_improve_plans, batch, at, (slot[at], cost[at]), effort.chunk, how=how)
-        better = price < cost[at]
-        slot[at], cost[at] = found, price
-        at = at[better]
-    return _Best(slot, cost)
 
 
 def _plans(batch: Instances, slot: np.ndarray, effort: Effort) -> tuple[list[Plan], list[Verdict | None]]:
@@ -443,7 +531,7 @@ def _named(batch: Instances, b: int, slot: np.ndarray, share: np.ndarray) -> Pla
     )
 
 
-def _infeasible(batch: Instances, best: _Best, effort: Effort) -> np.ndarray:
+def _infeasible(batch: Instances, best: _Deployments, effort: Effort) -> np.ndarray:
     """Which of the scenarios without a deployment provably have none; bool (B,)."""
     result = np.zeros(batch.size, bool)
     lost = np.flatnonzero(~np.isfinite(best.cost))
@@ -455,12 +543,12 @@ def _infeasible(batch: Instances, best: _Best, effort: Effort) -> np.ndarray:
     return result
 
 
-def _branch(batch: Instances, tree: _Tree, best: _Best, gap: float, effort: Effort) -> None:
-    """Split the weakest node of every open scenario, round by round, until the target or the limit.
+def _branch(batch: Instances, tree: _Tree, best: _Deployments, gap: float, effort: Effort) -> None:
+    """Split the weakest nodes of every open scenario, round by round, until the target or the limit.
 
     Each child's estimate of w is also read as a deployment, so the plans improve while the bounds rise.
     """
-    for _ in range(effort.tree_rounds):
+    for number in range(effort.tree_rounds):
         known = np.isfinite(best.cost)
         target = np.where(known, best.cost - gap * np.abs(np.where(known, best.cost, 0.0)), math.inf)
         tree.settle(tree.bound >= target[tree.scenario])
@@ -469,8 +557,9 @@ def _branch(batch: Instances, tree: _Tree, best: _Best, gap: float, effort: Effo
         if not len(tree.scenario):
             return
         order = np.lexsort((np.arange(len(tree.bound)), tree.bound, tree.scenario))
-        _, place = np.unique(tree.scenario[order], return_index=True)
-        chosen = order[place]
+        _, place, count = np.unique(tree.scenario[order], return_index=True, return_counts=True)
+        rank = np.arange(len(order)) - np.repeat(place, count)
+        chosen = order[rank < 2 ** (number // effort.doubling)]
         parents = np.repeat(chosen, 2)
         scenario, decided = tree.scenario[parents], tree.decided[parents]
         pair, degree = np.divmod(tree.fraction()[chosen].argmax(1), decided.shape[2])
@@ -479,11 +568,8 @@ def _branch(batch: Instances, tree: _Tree, best: _Best, gap: float, effort: Effo
         decided[into, pair, degree] = 1
         decided[into + 1, pair, degree] = -1
         start = Multipliers(*(a[parents] for a in tree.multipliers))
-        found = _bounded(batch, scenario, decided, start, effort.node, effort.chunk)
-        weights = np.asarray(found.weights)
-        best.update(
-            scenario, *_in_blocks(_first_plans, batch, scenario, (weights,), effort.chunk, how=effort.search)
-        )
+        ascent = replace(effort.node, steps=effort.node.steps * (1 if number < effort.doubling else 2))
+        found = _bounded(batch, scenario, decided, start, ascent, effort)
         # A child is worth at least its parent's value at the parent's multipliers: keep whichever proves more.
         worse = ~(np.asarray(found.bound) >= tree.bound[parents])
         bound = np.where(worse, tree.bound[parents], found.bound)
@@ -494,9 +580,11 @@ def _branch(batch: Instances, tree: _Tree, best: _Best, gap: float, effort: Effo
             )
         )
         np.add.at(tree.nodes, scenario, 1)
-        np.add.at(tree.steps, scenario, effort.node.steps)
+        np.add.at(tree.steps, scenario, ascent.steps)
         split = pair * decided.shape[2] + degree + 1
         path = [
             (*tree.path[c], int(sign * t)) for c, t in zip(chosen, split, strict=True) for sign in (1, -1)
         ]
-        tree.replace(chosen, scenario, bound, decided, kept, weights, path)
+        tree.replace(chosen, scenario, bound, decided, kept, np.asarray(found.weights), path)
+        best.offer(scenario, found.starts, found.least)
+        best.improve(tree.lower(), gap)

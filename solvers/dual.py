@@ -257,8 +257,7 @@ def certify(c: Coefficients, y: Multipliers) -> tuple[Array, Array]:
     fixed = c.deploy * (c.cost_weight + y.budget) + (y.storage * c.weights)[:, None]
     value = jnp.where(c.fits, fixed - paid, _HUGE)
     inside = c.decided > 0
-    open_best = jnp.minimum(jnp.where(c.decided < 0, _HUGE, value).min(1), 0.0)
-    taken = jnp.where(inside.any(1), jnp.where(inside, value, 0.0).sum(1), open_best)
+    taken = least_by_pair(c, value)
     served = y.demand - c.unmet_cap * jnp.maximum(y.demand - c.unmet_cost, 0.0)
     bound = served.sum() - y.budget * c.budget - y.storage * c.storage + taken.sum()
 
@@ -276,6 +275,13 @@ def certify(c: Coefficients, y: Multipliers) -> tuple[Array, Array]:
     allowance = (2 * types * degrees + pairs + 32) * jnp.finfo(gain.dtype).eps * magnitude
     bound = bound - allowance
     return jnp.where(jnp.isfinite(bound), bound, -jnp.inf), value
+
+
+def least_by_pair(c: Coefficients, value: Array) -> Array:
+    """The inner minimum of each pair (P,) at the values V (P,N) of its triples: its best degree, or none."""
+    inside = c.decided > 0
+    open_best = jnp.minimum(jnp.where(c.decided < 0, _HUGE, value).min(1), 0.0)
+    return jnp.where(inside.any(1), jnp.where(inside, value, 0.0).sum(1), open_best)
 
 
 def _gain_magnitude(c: Coefficients, y: Multipliers) -> Array:
@@ -471,6 +477,24 @@ def _scale(c: Coefficients, opening: _Opening) -> _Scale:
     )
 
 
+def cold_start(c: Coefficients) -> Multipliers:
+    """Multipliers of one instance from its own numbers: the opening prices, each triple paying for half of itself."""
+    scaled, money, opening = _in_scale(c)
+    unit = _scale(scaled, opening)
+    none, nobody = jnp.zeros_like(c.budget), jnp.zeros_like(c.nominal)
+    return Multipliers(
+        opening.price * money,
+        opening.delay * money,
+        opening.error * money,
+        none,
+        none,
+        0.5 * unit.memory * money,
+        0.5 * unit.compute * money,
+        nobody,
+        nobody,
+    )
+
+
 def _multipliers(v: _Iterate, u: _Scale) -> Multipliers:
     return Multipliers(
         v.demand * u.demand,
@@ -610,29 +634,23 @@ def ascend(
       multipliers over all pairs, those of the pairs not iterated 0; and an estimate of w (P,N).
     """
     types, pairs = c.nominal.shape
+    start = cold_start(c) if start is None else start
     scaled, money, opening = _in_scale(c)
     price = opening.price
     _, index = jax.lax.top_k(-promise(c), min(pairs_kept, pairs))
     part = _subset(scaled, index)
     unit = _scale(part, opening)
-    if start is None:
-        none = jnp.zeros_like(part.budget)
-        nobody = jnp.zeros((types, len(index)), price.dtype)
-        half = jnp.full_like(unit.memory, 0.5)  # each pays for half of its deployment
-        eta, zeta = opening.delay / unit.delay, opening.error / unit.error
-        v = _Iterate(jnp.ones_like(price), eta, zeta, none, none, half, half, nobody, nobody)
-    else:
-        v = _Iterate(
-            start.demand / (money * unit.demand),
-            start.delay / (money * unit.delay),
-            start.error / (money * unit.error),
-            start.budget,
-            start.storage / (money * unit.storage),
-            start.memory[index] / (money * unit.memory),
-            start.compute[index] / (money * unit.compute),
-            start.delay_adversary[:, index],
-            start.error_adversary[:, index],
-        )
+    v = _Iterate(
+        start.demand / (money * unit.demand),
+        start.delay / (money * unit.delay),
+        start.error / (money * unit.error),
+        start.budget,
+        start.storage / (money * unit.storage),
+        start.memory[index] / (money * unit.memory),
+        start.compute[index] / (money * unit.compute),
+        start.delay_adversary[:, index],
+        start.error_adversary[:, index],
+    )
     v, weights = _climb(v, part, unit, controls)
     y = _multipliers(v, unit)
     by_type = jnp.zeros((types, pairs), price.dtype)
@@ -651,18 +669,21 @@ def ascend(
     return everywhere, by_triple.at[index].set(weights)
 
 
-def ascend_and_certify(
-    c: Coefficients, start: Multipliers | None, pairs: int, controls: Array
-) -> tuple[Array, Multipliers, Array]:
-    """Ascend in float32 from ``start`` (cold without it), certify in float64; one instance, ``c`` in float64.
+class Ascended(NamedTuple):
+    """The certified bound (float64), the float32 multipliers that prove it, V (P,N) and the estimate of w (P,N)."""
 
-    Returns:
-      the certified bound, the float32 multipliers that prove it, and the estimate of w (P,N).
-    """
-    single = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, c)
+    bound: Array
+    multipliers: Multipliers
+    value: Array
+    weights: Array
+
+
+def ascend_and_certify(c: Coefficients, start: Multipliers | None, pairs: int, controls: Array) -> Ascended:
+    """Ascend in float32 from ``start`` (cold without it), certify in float64; one instance, ``c`` in float64."""
+    single, start = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, (c, start))
     y, weights = ascend(single, start, pairs, controls)
-    bound, _ = certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))
-    return bound, y, weights
+    bound, value = certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))
+    return Ascended(bound, y, value, weights)
 
 
 class Bounds(NamedTuple):
@@ -687,8 +708,8 @@ def _bound_block(
     pairs: int,
 ) -> tuple[Array, Multipliers]:
     def one(fields: Fields, start: Multipliers | None) -> tuple[Array, Multipliers]:
-        bound, y, _ = ascend_and_certify(coefficients(fields, uncertainty), start, pairs, controls)
-        return bound, y
+        found = ascend_and_certify(coefficients(fields, uncertainty), start, pairs, controls)
+        return found.bound, found.multipliers
 
     return jax.vmap(one, in_axes=(batch_axes(batched), None if start is None else 0))(fields, start)
 

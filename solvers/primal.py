@@ -4,7 +4,7 @@ A plan is a deployment (a set of triples, held in D slots) and a routing. For a 
 small linear program, solved by a primal-dual interior-point method in float64 (Mehrotra 1992), batched by vmap.
 The deployment is found by local search: the routing's dual prices every triple of the catalogue (`dual.certify`),
 so the cost of any deployment S' that replaces one triple is estimated, from below, by the current dual value plus
-the difference of V; the most promising few are routed and the best one kept.
+the difference of V; those that might be cheaper are routed and the best one kept (`solvers.bracket`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from rodiu_jax.instance import Array
-from solvers.dual import Coefficients, Multipliers, certify, promise
+from solvers.dual import Ascended, Coefficients, Multipliers, certify, least_by_pair, promise
 
 
 class Routing(NamedTuple):
@@ -103,11 +103,12 @@ def routing(c: Coefficients, slot: Array, allowed: Array) -> Routing:
     return Routing(cost.reshape(-1) / money, rows, limit, fixed + c.unmet_cost.sum(), money)
 
 
-def interior_point(program: Routing, iterations: int) -> tuple[Point, Array]:
+def interior_point(program: Routing, iterations: int | Array) -> tuple[Point, Array]:
     """Mehrotra's predictor-corrector from an infeasible start; stops moving when complementarity is 1e-13.
 
     Returns:
-      the last point and the largest residual of G x + s = h.
+      the last point, and by how much its cost may be off: complementarity plus the residuals of G x + s = h at their
+      prices.
     """
     cost, rows, limit = program.cost, program.rows, program.limit
     count = rows.shape[0] + rows.shape[1]
@@ -165,19 +166,33 @@ def interior_point(program: Routing, iterations: int) -> tuple[Point, Array]:
         )
 
     p = jax.lax.fori_loop(0, iterations, iterate, start)
-    return p, jnp.abs(rows @ p.x + p.slack - limit).max()
+    residual = jnp.abs(rows @ p.x + p.slack - limit)
+    return p, p.slack @ p.price + p.x @ p.bound + residual @ p.price + residual.max()
 
 
-def route_cost(c: Coefficients, slot: Array, iterations: int, limited: bool) -> tuple[Array, Point, Routing]:
-    """Cost of the cheapest routing in $ per period, inf where none was found; the point and its program.
+class Routed(NamedTuple):
+    """Cost of the cheapest routing found, $ per period, inf where there is none; the point and its program.
+
+    ``sure``: whether the cost is known to `_SURE` (relative); more iterations would tell otherwise.
+    """
+
+    cost: Array
+    sure: Array
+    point: Point
+    program: Routing
+
+
+def route_cost(c: Coefficients, slot: Array, iterations: int | Array, limited: bool) -> Routed:
+    """Route the triples in ``slot`` at the least cost.
 
     Args:
+      iterations: of the interior point; data, if an array.
       limited: whether ``max_routes`` holds: the routing is solved once freely and again on the routes with the
         largest shares.
     """
     types, slots = len(c.base), len(slot)
     program = routing(c, slot, jnp.ones((types, slots), bool))
-    point, residual = interior_point(program, iterations)
+    point, error = interior_point(program, iterations)
     if limited:
         share = point.x.reshape(types, slots)
         first = jnp.arange(slots)[None, :] < jnp.arange(slots)[:, None]
@@ -186,15 +201,16 @@ def route_cost(c: Coefficients, slot: Array, iterations: int, limited: bool) -> 
         )
         kept = before.sum(-1).astype(c.base.dtype) < jnp.where(c.max_routes > 0, c.max_routes, slots)
         program = routing(c, slot, kept)
-        point, residual = interior_point(program, iterations)
+        point, error = interior_point(program, iterations)
     cost = program.fixed + program.money * (program.cost @ point.x)
     weights = jnp.where(slot >= 0, c.weights[jnp.maximum(slot, 0) // c.deploy.shape[1]], 0.0).sum()
-    fits = (residual < _RESIDUAL) & (weights <= c.storage)
-    return jnp.where(fits & jnp.isfinite(cost), cost, jnp.inf), point, program
+    sure = program.money * error <= _SURE * jnp.abs(cost)
+    cost = jnp.where(sure & (weights <= c.storage), cost, jnp.inf)
+    return Routed(cost, sure | (weights > c.storage), point, program)
 
 
-_RESIDUAL = 1e-3
-"""A routing whose rows are broken by more than this is no candidate (the final one is held to the checker)."""
+_SURE = 1e-5
+"""A candidate's cost is known to this before it counts (the final plan is held to the checker)."""
 
 
 def prices(c: Coefficients, slot: Array, point: Point, program: Routing) -> Multipliers:
@@ -233,12 +249,14 @@ def prices(c: Coefficients, slot: Array, point: Point, program: Routing) -> Mult
 _THRESHOLDS = (0.5, 0.2, 0.06)
 
 
-def first_deployments(c: Coefficients, weights: Array, slots: int) -> Array:
-    """Deployments to start from, read off the dual's estimate of w (P,N): a row of slots per start.
+def first_deployments(c: Coefficients, found: Ascended, slots: int) -> tuple[Array, Array]:
+    """Deployments to start from, read off the dual's estimate of w: a row of slots per start, and its least cost.
 
     A pair whose weights sum above a threshold is deployed, at its likeliest degree or at the smallest degree that
-    holds its fractional number of GPUs.
+    holds its fractional number of GPUs; the last start deploys nothing. The dual function of the problem with a
+    deployment fixed, at the multipliers found, says what it costs at least.
     """
+    weights = found.weights.astype(c.base.dtype)
     degrees = weights.shape[1]
     one_gpu = jnp.where(c.power[:, :1] > 0, c.power[:, :1], 1.0)
     size = jnp.where(c.power > 0, c.power / one_gpu, 1.0)
@@ -246,35 +264,42 @@ def first_deployments(c: Coefficients, weights: Array, slots: int) -> Array:
     enough = (size >= 0.75 * gpus) & c.fits
     likeliest = jnp.argmax(jnp.where(c.fits, weights, -1.0), axis=1)
     holding = jnp.where(enough.any(1), jnp.argmax(enough, axis=1), likeliest)
-    mass, pair = jax.lax.top_k(jnp.where(c.fits.any(1), weights.sum(1), -1.0), slots)
-    return jnp.stack(
+    mass = jnp.where(c.fits.any(1), weights.sum(1), -1.0)
+    mass, pair = jax.lax.top_k(jnp.pad(mass, (0, slots), constant_values=-1.0), slots)
+    pair = jnp.minimum(pair, len(weights) - 1)  # of fewer pairs than slots
+    starts = jnp.stack(
         [
             jnp.where(mass >= least, pair * degrees + degree[pair].astype(pair.dtype), -1)
-            for least in _THRESHOLDS
+            for least in (*_THRESHOLDS, jnp.inf)
             for degree in (likeliest, holding)
-        ]
+        ][:-1]
     )
+    flat = found.value.reshape(-1)
+    own = jnp.where(starts < 0, 0.0, flat[jnp.maximum(starts, 0)]).sum(1)
+    return starts, found.bound - least_by_pair(c, found.value).sum() + own
 
 
 class Tried(NamedTuple):
-    """How many neighbours of each kind a round of the search routes.
+    """How many neighbours of each kind a round of the search looks at.
 
     ``resized``: one triple a degree up, a degree down, or gone; ``added``: a further triple; ``swapped``: another
     pair in the place of one; ``split``: each triple a degree down together with each of so many further ones.
     """
 
     resized: int = 8
-    added: int = 2
-    swapped: int = 2
+    added: int = 4
+    swapped: int = 6
     split: int = 4
 
 
-_POOL = 6
+_POOL = 8
 """Pairs, the cheapest by amortised cost, from which further ones are taken."""
 
 
-def _neighbours(c: Coefficients, slot: Array, value: Array, pool: Array, tried: Tried) -> Array:
-    """The most promising deployments near ``slot``, a row of slots each; ``slot`` itself where there are too few.
+def _neighbours(c: Coefficients, slot: Array, value: Array, pool: Array, tried: Tried) -> tuple[Array, Array]:
+    """The most promising deployments near ``slot``, a row of slots each, and the change of the dual value (K,).
+
+    Where there are too few the rest are ``slot`` itself, at an infinite change.
 
     Args:
       value: V (P,N) at the prices of the present routing: replacing t by t' changes the dual value by V' - V.
@@ -297,21 +322,22 @@ def _neighbours(c: Coefficients, slot: Array, value: Array, pool: Array, tried: 
         jnp.where(first_empty[:, None] & wanted[None, :], change, jnp.inf),
         jnp.where(~empty[:, None] & wanted[None, :], change, jnp.inf),
     )
-    result = []
+    moves, changes = [], []
     for kind, count in zip(kinds, tried[:3], strict=True):
         score, chosen = jax.lax.top_k(-kind.reshape(-1), min(count, kind.size))
         which, new = chosen // kind.shape[1], chosen % kind.shape[1]
         new = jnp.where(new == len(flat), -1, new).astype(slot.dtype)
         at = jnp.arange(slots, dtype=which.dtype)[None, :] == which[:, None]
         moved = jnp.where(at, new[:, None], slot[None, :])
-        result.append(jnp.where(jnp.isfinite(score)[:, None], moved, slot[None, :]))
+        moves.append(jnp.where(jnp.isfinite(score)[:, None], moved, slot[None, :]))
+        changes.append(-score)
     smaller = jnp.where(here & (step == -1), change, jnp.inf)
     further = jnp.where(wanted & c.fits.reshape(-1), flat, jnp.inf)
-    result.append(_split(slot, smaller, further, tried.split))
-    return jnp.concatenate(result)
+    split, score = _split(slot, smaller, further, tried.split)
+    return jnp.concatenate([*moves, split]), jnp.concatenate([*changes, score])
 
 
-def _split(slot: Array, smaller: Array, further: Array, count: int) -> Array:
+def _split(slot: Array, smaller: Array, further: Array, count: int) -> tuple[Array, Array]:
     """Each triple made smaller, with each of the ``count`` best further triples; changes of V as above."""
     shrunk = jnp.argmin(smaller, axis=1).astype(slot.dtype)
     possible = jnp.isfinite(smaller.min(1))
@@ -322,18 +348,21 @@ def _split(slot: Array, smaller: Array, further: Array, count: int) -> Array:
     extra = extra.astype(slot.dtype)
     moved = jnp.where(first_empty[None, None, :], extra[None, :, None], moved[:, None, :])
     good = possible[:, None] & jnp.isfinite(score)[None, :] & (slot < 0).any()
-    return jnp.where(good[:, :, None], moved, slot[None, None, :]).reshape(-1, len(slot)).astype(slot.dtype)
+    moved = jnp.where(good[:, :, None], moved, slot[None, None, :]).reshape(-1, len(slot))
+    change = jnp.where(good, smaller.min(1)[:, None] - score[None, :], jnp.inf)
+    return moved.astype(slot.dtype), change.reshape(-1)
 
 
 def best_shares(c: Coefficients, slot: Array, limited: bool) -> Array:
     """Shares (I,D) of the cheapest routing, to full precision; 0 in empty slots and closed cells."""
-    _, point, program = route_cost(c, slot, _FINAL_ITERATIONS, limited)
+    _, _, point, program = route_cost(c, slot, THOROUGH, limited)
     share = point.x.reshape(len(c.base), len(slot))
     open_cell = program.rows[: len(c.base)].sum(0).reshape(share.shape) > 0
     return jnp.where(open_cell, share, 0.0)
 
 
-_FINAL_ITERATIONS = 25
+THOROUGH = 25
+"""Iterations that settle a routing."""
 
 
 class Search(NamedTuple):
@@ -341,39 +370,29 @@ class Search(NamedTuple):
 
     Attributes:
       slots: most pairs a plan may deploy.
-      tried: neighbours routed in a round.
-      iterations: interior-point iterations of a candidate's routing.
+      tried: neighbours looked at in a round.
+      iterations: interior-point iterations of a candidate's routing; where they do not settle it, `THOROUGH`.
       limited: whether any scenario limits routes.
     """
 
-    slots: int = 4
+    slots: int = 6
     tried: Tried = Tried()
     iterations: int = 9
     limited: bool = False
 
 
-def first_plan(c: Coefficients, weights: Array, how: Search) -> tuple[Array, Array]:
-    """The best deployment (D,) read off the dual's estimate of w, and its estimated cost; one instance."""
-    starts = first_deployments(c, weights, how.slots)
-    costs = jax.vmap(lambda s: route_cost(c, s, how.iterations, how.limited)[0])(starts)
-    best = jnp.argmin(costs)
-    return starts[best], costs[best]
+def neighbours(c: Coefficients, slot: Array, how: Search) -> tuple[Array, Array]:
+    """Deployments near ``slot`` (K,D) and what each costs at least (K,), in $ per period; one instance.
 
-
-def improve(c: Coefficients, slot: Array, cost: Array, how: Search) -> tuple[Array, Array]:
-    """One round of local search: the best of ``slot`` and its most promising neighbours, and its estimated cost."""
+    The routing's dual prices the whole catalogue. At these prices the dual value of a neighbour differs by the V of
+    what it changes, and that value is below the cost of its routing, to the routing's precision.
+    """
     pairs = jnp.asarray(float(c.nominal.shape[1]), c.base.dtype)
-    roomy = c._replace(gamma_delay=pairs, gamma_error=pairs)  # for ranking, every pair may deviate
+    roomy = c._replace(gamma_delay=pairs, gamma_error=pairs)  # as the routing counts: every pair may deviate
     rank = promise(c)
     pool = rank <= -jax.lax.top_k(-rank, min(_POOL, len(rank)))[0][-1]
-    _, point, program = route_cost(c, slot, how.iterations, how.limited)
+    cost, _, point, program = route_cost(c, slot, THOROUGH, limited=False)
     _, value = certify(roomy, prices(c, slot, point, program))
-    near = _neighbours(c, slot, value, pool, how.tried)
-    costs = jax.vmap(lambda s: route_cost(c, s, how.iterations, how.limited)[0])(near)
-    winner = jnp.argmin(costs)
-    better = costs[winner] < cost * (1.0 - _WORTHWHILE)
-    return jnp.where(better, near[winner], slot), jnp.where(better, costs[winner], cost)
-
-
-_WORTHWHILE = 1e-5
-"""A candidate's estimated cost is good to about this; a smaller gain is noise."""
+    near, change = _neighbours(c, slot, value, pool, how.tried)
+    unknown = jnp.where(jnp.isfinite(change), -jnp.inf, jnp.inf)  # of a deployment that cannot be routed
+    return near, jnp.where(jnp.isfinite(cost), cost + change, unknown)

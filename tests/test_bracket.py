@@ -19,7 +19,7 @@ from tests.test_dual import above, hard_instances
 SMALL = (2, 2, 3, 2)
 ROOT = Effort(tree_rounds=0, chunk=16)
 TREE = replace(ROOT, tree_rounds=25)
-PROGRAMS = ("_bound_nodes", "_first_plans", "_improve_plans", "_route_plans")
+PROGRAMS = ("_bound_nodes", "_price_plans", "_neighbours", "_route_plans")
 
 
 def optima_of(instances: Instances) -> tuple[np.ndarray, np.ndarray]:

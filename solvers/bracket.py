@@ -298,8 +298,8 @@ _WORTHWHILE = 1e-5
 
 def _hashed(scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
     """A 64-bit key per deployment of a scenario; two that share one by chance cost a candidate, no proof."""
-    key = scenario.astype(np.uint64)
-    for column in slot.T:
+    key = np.zeros(len(slot), np.uint64)
+    for column in (scenario, *slot.T):
         key = (key ^ (column + 1).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
     return key

@@ -830,3 +830,91 @@ def diagnose(
         click.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
     else:
         show(render(found))
+
+
+@click.argument("source", metavar="FILE.npz|SWEEP_DIR|SPEC.toml")
+@click.option(
+    "--criterion",
+    type=click.Choice(["expected", "cvar", "worst", "regret"]),
+    default="expected",
+    show_default=True,
+    help="expected cost; cvar: mean of the dearest share 1 - level; worst: dearest scenario; regret: largest excess "
+    "over a scenario's own optimum.",
+)
+@click.option(
+    "--level",
+    type=_FloatRange(min=0, max=1, min_open=True, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="Level of CVaR.",
+)
+@click.option(
+    "--no-recourse", is_flag=True, help="Fix the routing too, instead of routing anew in every scenario."
+)
+@click.option(
+    "--gap",
+    type=_GAP,
+    default=0.01,
+    show_default=True,
+    help="Relative gap to which scenarios are bracketed; rows of a sweep are taken as they are.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of what is held out."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "-o", "--folder", type=_PATH, metavar="FOLDER", help="Write JSON, table and picture (PNG, SVG) there."
+)
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+def choose(
+    source: str,
+    criterion: str,
+    level: float,
+    no_recourse: bool,
+    gap: float,
+    seed: int,
+    as_json: bool,
+    folder: Path | None,
+    quiet: bool,
+) -> None:
+    """Choose one deployment for many scenarios: what to rent before prices, demand and delays are known.
+
+    \b
+    Candidates are the deployments best for some scenario, for the mean one, and their neighbours (local search). A
+    candidate must keep every promise in every scenario; where none does, the nearest is named. Rows of a sweep count as
+    equally likely scenarios. Held out, never chosen with: fresh samples (a sweep, a spec or a preset), or a fifth of a
+    file of at least 500 scenarios.
+
+    \b
+    --json: criterion, level, recourse; meets (false: no candidate keeps every promise everywhere, value is null);
+    value ($ per period, of checked plans); lower_bound, upper_bound: between them lies the least value of any
+    deployment (two-stage lower bound), for regret the chosen plan's own regret; interval: the chosen plan's value by
+    its brackets; gap: how much better any deployment could be; feasible_share, broken (what breaks, in how many
+    scenarios); deployments [{model, gpu, tp}]; plan (without recourse); candidates, scenarios; hopeless (scenarios
+    without any plan); value_of_stochastic_solution [from, to] over the mean scenario's plan; hold_out; frontier.
+    """
+    import json
+
+    from rodiu_jax.decisions.choose import choose as pick
+    from rodiu_jax.decisions.scenarios import read_scenarios
+    from rodiu_jax.report.choose import frontier_table, sentences, write_choice
+    from rodiu_jax.report.tables import show
+
+    read = read_scenarios(source, gap=gap, seed=seed, quiet=quiet)
+    choice = pick(
+        read.training,
+        criterion=criterion,
+        level=level,
+        recourse=not no_recourse,
+        hold_out=read.hold_out,
+        gap=gap,
+        seed=seed,
+        quiet=quiet,
+    )
+    files = write_choice(choice, folder) if folder else []
+    if as_json:
+        click.echo(json.dumps(choice.to_json(), indent=1, allow_nan=False))
+        return
+    parts: list[Any] = [sentences(choice), frontier_table(choice)]
+    parts += [f"{len(files)} files written to {folder}."] if files else []
+    show(parts)

@@ -512,34 +512,29 @@ def recourse(
 
 def recourse_plans(
     instances: Instances,
-    deployment: tuple[Deployment, ...],
+    deployments: Sequence[tuple[Deployment, ...]],
     *,
     gap: float = RECOURSE_GAP,
     how: Thoroughness = Thoroughness(),
-) -> tuple[Recourse, list[Plan | None], list[Verdict | None]]:
-    """One deployment's brackets (1,B), its plan in each scenario and the independent checker's verdict on that.
+) -> tuple[Recourse, list[list[Plan | None]], list[list[Verdict | None]]]:
+    """As `recourse`, and per deployment and scenario (Q,B) the plan and the independent checker's verdict on it.
 
     A plan holds the whole deployment, idle pairs too. Plan and verdict are None where the deployment has no plan, or
     the checker refuses it; the upper bound is then inf, and otherwise the checker's cost.
     """
-    slots = slots_of(instances, [deployment])
+    slots = slots_of(instances, deployments)
     found = _routed(instances, slots, gap, how, keep=True)
     assert found.share is not None, "shares were asked for"
-    deployment = deployment_of(instances, slots[0])
-    plans: list[Plan | None] = []
-    verdicts: list[Verdict | None] = []
-    for b in range(found.upper.shape[1]):
-        plan, verdict = None, None
-        if found.reason[0, b] == _FEASIBLE:
-            plan = _named(instances, b, deployment, found.share[0, b])
-            verdict = check_plan(plan, instances, b)
-            if verdict.feasible:
-                found.upper[0, b] = verdict.costs["total_cost"]
-            else:
-                plan, verdict = None, None
-                found.upper[0, b], found.reason[0, b] = math.inf, _UNKNOWN
-        plans.append(plan)
-        verdicts.append(verdict)
+    plans: list[list[Plan | None]] = [[None] * found.upper.shape[1] for _ in deployments]
+    verdicts: list[list[Verdict | None]] = [[None] * found.upper.shape[1] for _ in deployments]
+    for q, b in np.argwhere(found.reason == _FEASIBLE).tolist():
+        plan = _named(instances, b, deployment_of(instances, slots[q]), found.share[q, b])
+        verdict = check_plan(plan, instances, b)
+        if verdict.feasible:
+            plans[q][b], verdicts[q][b] = plan, verdict
+            found.upper[q, b] = verdict.costs["total_cost"]
+        else:
+            found.upper[q, b], found.reason[q, b] = math.inf, _UNKNOWN
     lower = np.minimum(found.lower, found.upper)
     return Recourse(lower, found.upper, found.reason), plans, verdicts
 

@@ -169,8 +169,7 @@ def test_route_limits_hold_and_bounds_stay_valid():
     assert (found.upper >= best * (1 - 1e-6)).all()
     assert not (found.reason == FEASIBLE)[~known].any()
     assert (found.reason[:, instances.fields.max_routes == 0] != UNKNOWN).all()
-    for deployment in deployments[:2]:
-        _, plans, _ = recourse_plans(instances, deployment, how=QUICK)
+    for plans in recourse_plans(instances, deployments[:2], how=QUICK)[1]:
         for b, plan in enumerate(plans):
             limit = int(instances.one(b).max_routes)
             routes = [] if plan is None else [r.query for r in plan.routes]
@@ -179,19 +178,20 @@ def test_route_limits_hold_and_bounds_stay_valid():
 
 def test_plans_are_what_the_bounds_say():
     instances = mixed(35)
-    for deployment in random_deployments(5, instances, 4):
-        found, plans, verdicts = recourse_plans(instances, deployment, how=QUICK)
-        assert len(plans) == len(verdicts) == instances.size
-        for b, (plan, verdict) in enumerate(zip(plans, verdicts, strict=True)):
+    deployments = random_deployments(5, instances, 4)
+    found, plans, verdicts = recourse_plans(instances, deployments, how=QUICK)
+    for q, deployment in enumerate(deployments):
+        assert len(plans[q]) == len(verdicts[q]) == instances.size
+        for b, (plan, verdict) in enumerate(zip(plans[q], verdicts[q], strict=True)):
             if plan is None:
                 assert verdict is None
-                assert found.upper[0, b] == math.inf
+                assert found.upper[q, b] == math.inf
                 continue
             assert set(plan.deployments) == set(deployment), "idle pairs are rented too"
             assert verdict == check_plan(plan, instances, b)
             assert verdict.feasible
-            assert found.upper[0, b] == verdict.costs["total_cost"] >= found.lower[0, b]
-            assert found.reason[0, b] == FEASIBLE
+            assert found.upper[q, b] == verdict.costs["total_cost"] >= found.lower[q, b]
+            assert found.reason[q, b] == FEASIBLE
 
 
 def test_bounds_hold_however_little_is_spent():

@@ -1,0 +1,127 @@
+"""Costs of options (a deployment, with or without a routing of its own) crossed with scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from rodiu_jax.decisions.candidates import Pairs
+from rodiu_jax.decisions.scenarios import hard_scenarios
+from rodiu_jax.instance import Instances
+from rodiu_jax.plan import Plan, PlanArrays, plan_arrays
+from rodiu_jax.verdict import FAMILIES, TOLERANCE
+
+QUANTILES = (0.5, 0.75, 0.9, 0.99, 1.0)
+"""How hard the scenarios are for which fixed routings are made, beside the mean one."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A deployment; ``plan`` is its fixed routing, or None where every scenario may route anew."""
+
+    deployment: Pairs
+    plan: Plan | None = None
+
+
+class Costs(NamedTuple):
+    """Of Q options in B scenarios, $ per period: lower <= cost <= upper, both inf where a promise or limit breaks.
+
+    ``broken`` counts, per option, the scenarios that break each thing: pairs of name and count, most frequent first.
+    """
+
+    lower: np.ndarray  # Q,B
+    upper: np.ndarray  # Q,B
+    broken: list[dict[str, int]]
+
+
+_BLOCK = 1024
+"""Scenarios between two signs of life."""
+
+_PLANS = 64
+"""Plans scored at a time: their margins must fit in memory."""
+
+
+def costs_of(
+    options: Sequence[Option],
+    instances: Instances,
+    *,
+    gap: float,
+    tell: Callable[[int], None] = lambda _: None,
+) -> Costs:
+    """Cross all options, of one kind, with all scenarios.
+
+    Args:
+      gap: relative gap to which recourse is solved.
+      tell: called once per scenario done.
+    """
+    parts = []
+    for first in range(0, instances.size, _BLOCK):
+        block = instances.take(range(first, min(first + _BLOCK, instances.size)))
+        fixed = options[0].plan is not None
+        parts.append(_fixed(options, block) if fixed else _recourse(options, block, gap))
+        for _ in range(block.size):
+            tell()
+    broken = []
+    for q in range(len(options)):
+        total: dict[str, int] = {}
+        for part in parts:
+            for name, count in part.broken[q].items():
+                total[name] = total.get(name, 0) + count
+        broken.append(dict(sorted(total.items(), key=lambda item: -item[1])))
+    return Costs(
+        np.concatenate([p.lower for p in parts], axis=1),
+        np.concatenate([p.upper for p in parts], axis=1),
+        broken,
+    )
+
+
+def _recourse(options: Sequence[Option], instances: Instances, gap: float) -> Costs:
+    from solvers.recourse import REASONS, recourse
+
+    found = recourse(instances, [o.deployment for o in options], gap=gap)
+    broken = [
+        {REASONS[r]: int(n) for r, n in zip(*np.unique(row, return_counts=True), strict=True) if REASONS[r]}
+        for row in found.reason
+    ]
+    return Costs(found.lower, found.upper, broken)
+
+
+def _fixed(options: Sequence[Option], instances: Instances) -> Costs:
+    from rodiu_jax.evaluation import score_crossed
+
+    plans = [o.plan for o in options if o.plan is not None]
+    arrays = plan_arrays(plans, instances)
+    costs, broken = [], []
+    for first in range(0, len(plans), _PLANS):
+        scores = score_crossed(instances, PlanArrays(*(a[first : first + _PLANS] for a in arrays)))
+        margins = np.asarray(scores.margins)
+        bad = ~(margins >= -TOLERANCE)
+        costs.append(np.where(bad.any(-1), np.inf, np.asarray(scores.costs)[..., 0]))
+        broken += [{name: int(n) for name, n in zip(FAMILIES, row, strict=True) if n} for row in bad.sum(1)]
+    cost = np.concatenate(costs)
+    return Costs(cost, cost, broken)
+
+
+def with_recourse(deployments: Sequence[Pairs]) -> list[Option]:
+    """One option per deployment: routing is chosen anew in every scenario."""
+    return [Option(d) for d in deployments]
+
+
+def without_recourse(deployments: Sequence[Pairs], instances: Instances) -> list[Option]:
+    """Options with a fixed routing: per deployment, the best of the mean scenario and of ever harder ones.
+
+    The routing of the hardest keeps every promise in every scenario; those of easier ones cost less and break some.
+    """
+    from solvers.recourse import recourse_plans
+
+    routed = recourse_plans(hard_scenarios(instances, QUANTILES), deployments)[1]
+    found: dict[tuple, Option] = {}
+    for deployment, plans in zip(deployments, routed, strict=True):
+        for plan in plans:
+            if plan is not None:
+                fixed = replace(plan, instance=None)
+                found.setdefault((deployment, fixed.routes), Option(deployment, fixed))
+    return list(found.values())

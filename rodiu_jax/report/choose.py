@@ -1,0 +1,164 @@
+"""A choice for people: sentences first, then the table and the picture of the trade-off, files in a folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rodiu_jax.errors import InputError
+from rodiu_jax.files import write_text, write_whole
+from rodiu_jax.plan import save_plans
+from rodiu_jax.report.tables import number
+from rodiu_jax.report.tables import table as text_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+    from rodiu_jax.decisions.choose import Choice
+
+_OTHERS, _FRONTIER, _CHOSEN = "#999999", "#0072B2", "#D55E00"  # Okabe and Ito's
+_ROWS = 12
+
+
+def _name(choice: Choice) -> str:
+    tail = f"mean cost of the dearest {1 - choice.level:.4g} of scenarios (CVaR at {choice.level:g})"
+    names = {
+        "expected": "expected cost",
+        "cvar": tail,
+        "worst": "worst case",
+        "regret": "largest regret",
+    }
+    return names[choice.criterion]
+
+
+def sentences(choice: Choice) -> str:
+    """What to rent, what it costs, how near the best possible that is and how sure, in plain words."""
+    pairs = [f"{d.model} on {d.tp} x {d.gpu}" for d in choice.deployment]
+    rent = ", ".join(pairs) or "nothing"
+    routing = "routing chosen anew in each" if choice.recourse else "one fixed routing"
+    seen = f"{choice.scenarios:,} scenarios ({routing})"
+    if not choice.meets:
+        broken = ", ".join(f"{name} in {count:,}" for name, count in choice.broken.items())
+        lines = [
+            f"No candidate keeps every promise in all of {seen}.",
+            f"Nearest: rent {rent}; it keeps them in {choice.feasible_share:.2%} of them"
+            + (f" (what breaks: {broken})." if broken else "."),
+        ]
+        if choice.hopeless:
+            lines.append(f"In {choice.hopeless:,} scenarios no plan exists at all, whatever is rented.")
+        return "\n".join(lines)
+    lines = [
+        f"Rent {rent}.",
+        f"Least {_name(choice)} of {choice.candidates:,} candidates over {seen}: "
+        f"${number(choice.value)} per period (between {number(choice.lower)} and {number(choice.upper)}).",
+    ]
+    if choice.criterion != "regret":
+        lines.append(
+            f"No deployment whatever has less than ${number(choice.best_possible)}: "
+            f"this one is within {choice.gap:.2%} of the best possible."
+        )
+    if choice.stochastic is not None:
+        low, high = choice.stochastic
+        worth = (
+            f"${number(low)} to ${number(high)}"
+            if math.isfinite(high)
+            else "more than can be told: it has none"
+        )
+        lines.append(f"Over the plan for the mean scenario it saves {worth} per period.")
+    held = choice.held_out
+    if held is None:
+        lines.append("No scenario was held out: the value flatters a little, as it was chosen on them.")
+    else:
+        low, high = held.interval
+        told = f" (95 %: {number(low)} to {number(high)})" if math.isfinite(low) else ""
+        low, high = held.feasible_interval
+        lines.append(
+            f"In {held.scenarios:,} scenarios held out: {_name(choice)} ${number(held.value)}{told}, every promise "
+            f"held in {held.feasible_share:.2%} (95 %: {low:.2%} to {high:.2%}); at most "
+            f"{held.exceeded_interval[1]:.2%} are worse than the worst one chosen with."
+        )
+    return "\n".join(lines)
+
+
+def frontier_table(choice: Choice) -> Table:
+    """The chosen plan and those that no other beats in both expected cost and CVaR."""
+    shown = choice.table[choice.table["frontier"] | choice.table["chosen"]]
+    shown = shown.sort_values(["expected", "cvar"]).head(_ROWS)
+    rows = [
+        [
+            "*" if r["chosen"] else "",
+            str(r["deployment"]),
+            *(number(float(r[n])) for n in ("expected", "cvar", "worst", "regret_lower", "regret")),
+            f"{r['feasible_share']:.2%}",
+        ]
+        for r in shown.to_dict(orient="records")
+    ]
+    heads = ["", "deployment", "expected", f"CVaR {choice.level:g}", "worst", "regret from", "to", "kept in"]
+    return text_table(
+        "Trade-off, $ per rental period (* chosen)", heads, rows, numbers=tuple(range(2, len(heads)))
+    )
+
+
+def frontier_figure(choice: Choice) -> Figure:
+    """Expected cost against CVaR: every candidate that keeps all promises, the frontier and the choice."""
+    from matplotlib.figure import Figure
+
+    expected, tail, front, mine = (
+        choice.table[n].to_numpy() for n in ("expected", "cvar", "frontier", "chosen")
+    )
+    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    drawn = np.isfinite(expected) & np.isfinite(tail)
+    axes.scatter(expected[drawn], tail[drawn], s=14, color=_OTHERS, label="candidates")
+    order = np.flatnonzero(front)[np.argsort(expected[front])]
+    axes.plot(expected[order], tail[order], "o-", color=_FRONTIER, markersize=5, label="frontier")
+    axes.scatter(
+        expected[mine & drawn], tail[mine & drawn], s=110, marker="*", color=_CHOSEN, zorder=3, label="chosen"
+    )
+    if len(order):  # far candidates would squeeze the trade-off into a corner
+        for values, limit in ((expected[order], axes.set_xlim), (tail[order], axes.set_ylim)):
+            low, high = float(values.min()), float(values.max())
+            room = max(1.5 * (high - low), 0.05 * abs(high), 1e-9)
+            limit(low - 0.1 * room, high + room)
+    axes.set_xlabel("Expected cost, $ per period")
+    axes.set_ylabel(f"CVaR at {choice.level:g}, $ per period")
+    axes.ticklabel_format(useOffset=False)
+    axes.set_title(
+        f"{len(choice.table):,} candidates over {choice.scenarios:,} scenarios", loc="left", fontsize=11
+    )
+    axes.legend(frameon=False)
+    return figure
+
+
+def write_choice(choice: Choice, folder: str | Path) -> list[Path]:
+    """Write ``choice.json``, ``candidates.csv``, ``frontier.png`` and ``.svg``, and a fixed routing as ``plan.json``.
+
+    Returns:
+      The files written.
+
+    Raises:
+      InputError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(folder, "", f"a folder that can be written ({error.strerror})") from None
+    written = [folder / "choice.json", folder / "candidates.csv"]
+    write_text(written[0], json.dumps(choice.to_json(), indent=1, allow_nan=False) + "\n")
+    write_text(written[1], choice.table.to_csv(index=False))
+    if choice.plan is not None:
+        written.append(folder / "plan.json")
+        save_plans([choice.plan], written[-1])
+    figure = frontier_figure(choice)
+    for kind in ("png", "svg"):
+        written.append(folder / f"frontier.{kind}")
+        metadata: dict[str, Any] | None = {"Date": None} if kind == "svg" else None
+        with write_whole(written[-1]) as temporary:
+            figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+    return written

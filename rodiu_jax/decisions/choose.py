@@ -47,6 +47,9 @@ _SCREEN = 256
 _PROMISING = 16
 """Neighbours of a move that are crossed with all scenarios."""
 
+_SECONDS = 60.0
+"""Most time for the mean scenario."""
+
 _EXACT = 200
 """Most scenarios that are solved exactly to settle who regrets least."""
 
@@ -118,6 +121,7 @@ class Choice:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of ``rodiu choose --json``; what is not known is null."""
+        front: Any = self.table[self.table["frontier"] | self.table["chosen"]]
         bound = self.lower if self.criterion == "regret" else self.best_possible
         held = self.held_out
         return {
@@ -129,7 +133,7 @@ class Choice:
             "lower_bound": _known(bound),
             "upper_bound": _known(self.upper),
             "interval": [_known(self.lower), _known(self.upper)],
-            "gap": _known(self.gap),
+            "gap": None if self.criterion == "regret" else _known(self.gap),
             "feasible_share": self.feasible_share,
             "broken": self.broken,
             "deployments": [{"model": d.model, "gpu": d.gpu, "tp": d.tp} for d in self.deployment],
@@ -152,7 +156,7 @@ class Choice:
             },
             "frontier": [
                 {str(k): _known(v) if isinstance(v, float) else v for k, v in row.items()}
-                for row in self.table[self.table["frontier"] | self.table["chosen"]].to_dict(orient="records")
+                for row in front.to_dict(orient="records")
             ],
         }
 
@@ -196,14 +200,21 @@ def choose(
         known = bracketed(known, gap=gap, quiet=quiet)
     book = _Book(known, criterion, level, recourse, gap, seed, quiet)
     found = found_deployments(known.plans, _MOST)
-    mean = bracketed(mean_scenario(known.instances), gap=gap).plans[0]
-    average = () if mean is None else sorted_pairs(mean.deployments)
+    average = _average(known.instances)
     book.add(book.options(list(dict.fromkeys([*found, average]))))
     _search(book)
     if criterion == "regret":
         book.settle()
     best = book.best()
     return _answer(book, best, average, hold_out)
+
+
+def _average(instances: Instances) -> Pairs:
+    """What is best to rent in the mean scenario, to 0.1 %; nothing where that has no plan."""
+    from solvers.highs import solve_instance
+
+    plan = solve_instance(mean_scenario(instances), 0, gap=1e-3, time_limit=_SECONDS).plan
+    return () if plan is None else sorted_pairs(plan.deployments)
 
 
 class _Book:
@@ -321,8 +332,7 @@ def _search(book: _Book) -> None:
     instances, size = book.known.instances, book.known.instances.size
     for number in range(_ROUNDS):
         best = book.best()
-        here, share = book.found[best].deployment, float(book.share()[best])
-        value = book.values()[best] if share == 1.0 else book.among_feasible()[best]
+        here = book.found[best].deployment
         options = book.options(neighbours(here, triples_near(instances, [o.deployment for o in book.found])))
         if size > _SCREEN and options:
             rows = _screen(book, best, number)
@@ -334,9 +344,7 @@ def _search(book: _Book) -> None:
             options = [options[q] for q in promising if worth[q]]
         before = len(book.found)
         book.add(options)
-        now = book.best()
-        after = float(book.share()[now])
-        if now < before or (after <= share and not book.values()[now] < value and after == 1.0):
+        if book.best() < before:
             return
 
 
@@ -351,9 +359,16 @@ def _screen(book: _Book, best: int, number: int) -> np.ndarray:
     return np.sort(worst[:count])
 
 
+_BROKEN = 1e15
+"""What a broken promise counts for when neighbours are screened, $."""
+
+
 def _score(costs: np.ndarray, criterion: str) -> np.ndarray:
-    """What a neighbour is screened by: broken promises cost infinitely much."""
-    return costs.mean(1) if criterion in ("expected", "cvar") else costs.max(1)
+    """What a neighbour is screened by, (Q,B) to (Q,): broken promises first, then the criterion on these scenarios."""
+    kept = np.isfinite(costs)
+    known = np.where(kept, costs, 0.0)
+    value = known.mean(1) if criterion in ("expected", "cvar") else known.max(1)
+    return value + _BROKEN * (~kept).sum(1)
 
 
 def _answer(book: _Book, best: int, average: Pairs, hold_out: Instances | None) -> Choice:

@@ -49,7 +49,7 @@ def costs_of(
     instances: Instances,
     *,
     gap: float,
-    tell: Callable[[int], None] = lambda _: None,
+    tell: Callable[[], None] = lambda: None,
 ) -> Costs:
     """Cross all options, of one kind, with all scenarios.
 

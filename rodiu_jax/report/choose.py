@@ -55,7 +55,7 @@ def sentences(choice: Choice) -> str:
     lines = [
         f"Rent {rent}.",
         f"Least {_name(choice)} of {choice.candidates:,} candidates over {seen}: "
-        f"${number(choice.value)} per period (between {number(choice.lower)} and {number(choice.upper)}).",
+        f"${number(choice.value)} per period ({_between(choice.lower, choice.upper)}).",
     ]
     if choice.criterion != "regret":
         lines.append(
@@ -85,9 +85,15 @@ def sentences(choice: Choice) -> str:
     return "\n".join(lines)
 
 
+def _between(low: float, high: float) -> str:
+    """What the brackets leave."""
+    told = number(low), number(high)
+    return f"exact to {number(max(high - low, 0.005))}" if told[0] == told[1] else f"{told[0]} to {told[1]}"
+
+
 def frontier_table(choice: Choice) -> Table:
     """The chosen plan and those that no other beats in both expected cost and CVaR."""
-    shown = choice.table[choice.table["frontier"] | choice.table["chosen"]]
+    shown: Any = choice.table[choice.table["frontier"] | choice.table["chosen"]]
     shown = shown.sort_values(["expected", "cvar"]).head(_ROWS)
     rows = [
         [

@@ -832,6 +832,7 @@ def diagnose(
         show(render(found))
 
 
+@cli.command()
 @click.argument("source", metavar="FILE.npz|SWEEP_DIR|SPEC.toml")
 @click.option(
     "--criterion",

@@ -249,7 +249,7 @@ class _Book:
                 options,
                 instances,
                 gap=RECOURSE_GAP,
-                tell=lambda: bar.advance("crossed"),
+                tell=lambda count: bar.advance("crossed", count=count),
             )
         self.found += options
         self.costs = Costs(

@@ -49,21 +49,20 @@ def costs_of(
     instances: Instances,
     *,
     gap: float,
-    tell: Callable[[], None] = lambda: None,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> Costs:
     """Cross all options, of one kind, with all scenarios.
 
     Args:
       gap: relative gap to which recourse is solved.
-      tell: called once per scenario done.
+      tell: called with the number of scenarios just done.
     """
     parts = []
     for first in range(0, instances.size, _BLOCK):
         block = instances.take(range(first, min(first + _BLOCK, instances.size)))
         fixed = options[0].plan is not None
         parts.append(_fixed(options, block) if fixed else _recourse(options, block, gap))
-        for _ in range(block.size):
-            tell()
+        tell(block.size)
     broken = []
     for q in range(len(options)):
         total: dict[str, int] = {}

@@ -366,9 +366,15 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
 @_catalog_options
 @click.option(
     "--method",
-    type=click.Choice(["cascade", "bracket", "exact"]),
+    type=click.Choice(["cascade", "bracket", "exact", "evaluate"]),
     help="cascade (default): brackets in batch, HiGHS where they stay wide, 0.1 % audited; bracket: no HiGHS; "
-    "exact: HiGHS for every scenario.",
+    "exact: HiGHS for every scenario; evaluate: no optimisation, what the plans of --plans cost.",
+)
+@click.option(
+    "--plans",
+    type=_PATH,
+    metavar="PLANS.json",
+    help="For evaluate: the cheapest of these that is feasible is a scenario's upper bound.",
 )
 @click.option("--gap", type=_GAP, help="Relative gap to prove (default 0.01; exact: 1e-6).")
 @click.option("--time-limit", type=_SECONDS, help="Seconds per scenario.")
@@ -390,7 +396,9 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
     default=None,
     help="Keep what proves the lower bounds in DIR/certificates, for `rodiu verify DIR`.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the sweep that is in DIR.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the sweep that is in DIR, with more --samples if you like."
+)
 @click.option(
     "--quiet",
     is_flag=True,

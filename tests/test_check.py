@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rodiu_jax.check import check_plan
+from rodiu_jax.check import check_everywhere, check_plan
 from rodiu_jax.plan import Deployment, Plan, Route
 from rodiu_jax.verdict import COSTS, FAMILIES, TOLERANCE
 from tests.oracles.instances import random_instances, random_plan, reordered, worked_example
@@ -21,6 +21,23 @@ def test_worked_by_hand():
     assert tuple(verdict.margins) == FAMILIES
     assert verdict.costs == pytest.approx(costs, rel=1e-13)
     assert verdict.margins == pytest.approx(margins, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("mode", ["none", "diu", "ddu"])
+def test_everywhere_is_each_scenario(mode):
+    rng = np.random.default_rng(3)
+    limits, gammas = np.where(np.arange(20) % 2, 2, 0), rng.uniform(0, 4, 20)
+    instances = random_instances(3, (3, 4, 5, 3), batch=20, mode=mode, max_routes=limits, gamma_delay=gammas)
+    for _ in range(6):
+        plan = random_plan(rng, instances, instance=None, slip=0.1)
+        found = check_everywhere(plan, instances)
+        for b in range(20):
+            verdict = check_plan(plan, instances, b)
+            assert found.feasible[b] == verdict.feasible
+            assert {n: c[b] for n, c in found.costs.items()} == pytest.approx(verdict.costs, rel=1e-12)
+            margins = {n: m[b] for n, m in found.margins.items()}
+            assert margins == pytest.approx(verdict.margins, rel=1e-9, abs=1e-12)
+            assert found.names[found.binding[b]] == verdict.binding
 
 
 # Each change breaks one constraint of the worked example and no other.

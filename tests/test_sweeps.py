@@ -16,9 +16,11 @@ import pytest
 
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.changes import apply_changes, parse_change
+from rodiu_jax.check import check_plan
 from rodiu_jax.errors import InputError, WorkFailed
+from rodiu_jax.files import write_text
 from rodiu_jax.instance import FIELD_SPECS
-from rodiu_jax.plan import Deployment, Plan, Route
+from rodiu_jax.plan import Deployment, Plan, Route, plan_from_json
 from rodiu_jax.sampling import sample
 from rodiu_jax.sweeps import METHODS, load_spec, local, preset_names, read_rows, sweep
 from rodiu_jax.sweeps import progress as progress_module
@@ -26,6 +28,7 @@ from rodiu_jax.sweeps.estimate import estimate
 from rodiu_jax.sweeps.progress import progress
 from rodiu_jax.sweeps.run import scenarios
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
+from rodiu_jax.sweeps.verification import verify_sweep
 from solvers.pool import usable_cores
 from solvers.result import Result
 
@@ -94,6 +97,17 @@ def spec(**changes) -> SweepSpec:
         ],
     }
     return make_spec(values | changes)
+
+
+def plan_json(*, model="Llama-3.2-3B", tp=8, share=0.9) -> dict:
+    """One pair for all but a tenth of the traffic."""
+    names = sample("seed", n=1).query_names
+    return {
+        "instance": 5,
+        "deployments": [{"model": model, "gpu": "H100_FP16", "tp": tp}],
+        "routes": [{"query": q, "model": model, "gpu": "H100_FP16", "share": share} for q in names],
+        "unmet": dict.fromkeys(names, 1.0 - share),
+    }
 
 
 def run(out, a_spec=None, **options) -> pd.DataFrame:
@@ -219,6 +233,9 @@ GOOD = {"field": "budget", "scale": [1.0]}
         ({"method": "bracket", "audit": 0.1}, r"audit: got 0.1, expected no such key with method bracket"),
         ({"method": "exact", "exact": "all"}, r"exact: got 'all', expected no such key with method exact"),
         ({"method": "exact", "certificates": True}, r"certificates: expected method cascade or bracket"),
+        ({"method": "evaluate"}, r"plans: expected a file of plans, which method evaluate needs"),
+        ({"plans": ["{}"]}, r"plans: expected no such key with method fake"),
+        ({"method": "evaluate", "plans": ["{}"], "audit": 0.1}, r"audit: got 0.1, expected no such key"),
         ({"set": ["budget"]}, r"set\[0\]: got 'budget', expected FIELD=VALUE"),
         ({"set": "budget=3"}, r"set: got 'budget=3'"),
     ],
@@ -262,6 +279,10 @@ def test_bad_specs(changes, message):
             r"factors\[0\]\.field: got 'tp_degree', expected another field: the degrees are the same",
         ),
         ({"set": ["unmet_cap*=2"]}, r"unmet_cap.*got 2.0"),
+        (
+            {"method": "evaluate", "plans": [json.dumps(plan_json(model="Llama-9"))]},
+            r"^small: plans\[0\]\.deployments\[0\]\.model: got 'Llama-9', expected one of",
+        ),
         ({"catalog": "seeed"}, r"catalog: got 'seeed', .*did you mean seed\?"),
     ],
 )
@@ -404,6 +425,74 @@ def test_an_infeasible_scenario_has_no_infinite_numbers(tmp_path, monkeypatch):
     assert run(tmp_path)[["lower_bound", "upper_bound", "gap"]].isna().all(axis=None)
 
 
+def test_given_plans_are_evaluated_in_every_scenario(tmp_path):
+    """Against the checker, scenario by scenario: the cheapest plan that it accepts, or nothing."""
+    plans = [
+        plan_json(tp=1),
+        plan_json(model="Llama-3.1-8B", tp=2),
+        plan_json(model="Llama-3.1-70B", share=0.5),
+    ]
+    (tmp_path / "mine.json").write_text(json.dumps(plans))
+    a_spec = spec(
+        method="evaluate",
+        plans=str(tmp_path / "mine.json"),
+        catalog="corrected",
+        samples=8,
+        factors=[
+            {"field": "error_threshold", "scale": [0.1, 0.3, 1.0]},
+            {"field": "budget", "value": [5.0, 400.0]},
+        ],
+    )
+    rows = run(tmp_path / "out", a_spec)
+    batch = scenarios(a_spec, load_catalog("corrected"), 0, 48)
+    named = [plan_from_json(p | {"instance": None}, batch) for p in plans]
+    texts = read_rows(tmp_path / "out", plans=True)["plan"]
+    seen = set()
+    for b, row in rows.iterrows():
+        verdicts = [check_plan(plan, batch, int(b)) for plan in named]
+        fit = [p for p, verdict in enumerate(verdicts) if verdict.feasible]
+        assert row["method"] == "evaluate"
+        assert np.isnan(row["lower_bound"])
+        if not fit:
+            assert row["status"] == "unknown"
+            assert row["message"] == f"no plan fits; the first breaks {verdicts[0].binding}"
+            assert (
+                row[["upper_bound", "gap", "total_cost", *COSTS, "gpus_rented", "unmet_share"]].isna().all()
+            )
+            assert pd.isna(texts[b])
+            seen.add(None)
+            continue
+        best = min(fit, key=lambda p: verdicts[p].costs["total_cost"])
+        seen.add(best)
+        assert row["status"] == "feasible"
+        assert row["upper_bound"] == pytest.approx(verdicts[best].costs["total_cost"], rel=1e-12)
+        for name, cost in verdicts[best].costs.items():
+            assert row[name] == pytest.approx(cost, rel=1e-12, abs=1e-12)
+        assert row["gpus_rented"] == plans[best]["deployments"][0]["tp"]
+        assert row["unmet_share"] == pytest.approx(next(iter(plans[best]["unmet"].values())))
+        assert json.loads(texts[b])["routes"] == plans[best]["routes"]
+    assert seen == {0, 1, 2, None}, "every plan is the best somewhere, and somewhere none is"
+    assert sum(len(v) for v in verify_sweep(tmp_path / "out")) == 48
+    assert all(v["ok"].all() for v in verify_sweep(tmp_path / "out"))
+    (tmp_path / "mine.json").unlink()  # the spec in the folder holds them
+    part = next((tmp_path / "out" / "scenarios").glob("part-*"))
+    part.unlink()
+    again = sweep(tmp_path / "out" / "spec.toml", tmp_path / "out", resume=True, quiet=True)
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), rows.drop(columns="seconds"))
+
+
+def test_plans_of_a_spec_are_found_beside_it(tmp_path):
+    (tmp_path / "mine.json").write_text(json.dumps([plan_json()]))
+    head = 'name = "n"\ntitle = "t"\nmethod = "evaluate"\nplans = "mine.json"\n'
+    (tmp_path / "sweep.toml").write_text(head + '[[factors]]\nfield = "budget"\nscale = [1]\n')
+    (plan,) = load_spec(tmp_path / "sweep.toml").plan_texts
+    assert json.loads(plan) == plan_json()
+    for wrong, message in (("[]", "at least one plan"), ("{", "JSON"), ("3", "a list")):
+        (tmp_path / "mine.json").write_text(wrong)
+        with pytest.raises(InputError, match=rf"mine\.json: .*{message}"):
+            load_spec(tmp_path / "sweep.toml")
+
+
 def test_options_reach_the_method(tmp_path, monkeypatch):
     seen = []
     audits = []
@@ -418,7 +507,7 @@ def test_options_reach_the_method(tmp_path, monkeypatch):
     run(tmp_path / "b")
     run(tmp_path / "c", exact="all", audit=0.0)
     run(tmp_path / "d", audit=0.5)
-    wide = {"exact": "gap", "certificates": False}
+    wide = {"exact": "gap", "certificates": False, "plans": ()}
     assert seen == [
         {"gap": 0.02, "time_limit": 7.0, "workers": 3, **wide},
         {"gap": 1e-6, "time_limit": math.inf, "workers": usable_cores(), **wide},
@@ -567,7 +656,7 @@ def test_an_existing_sweep_is_never_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("options", "key"),
     [
-        ({"samples": 4}, "samples: got 4, expected 3"),
+        ({"samples": 2}, "samples: got 2, expected 3, or more, as in the sweep to resume"),
         ({"seed": 1}, "seed: got 1, expected 0"),
         ({"gap": 0.5}, "gap: got 0.5"),
         ({"time_limit": 1.0}, "time_limit: got 1.0, expected None"),
@@ -584,6 +673,25 @@ def test_another_sweep_is_not_resumed(tmp_path, options, key):
     with pytest.raises(InputError, match="factors: got"):
         run(tmp_path, spec(factors=[GOOD]), resume=True)
     assert len(run(tmp_path, spec(title="Other words"), resume=True)) == 18
+
+
+def test_more_samples_go_on_with_the_same_sweep(tmp_path):
+    for audit in (None, 0.3):
+        out = tmp_path / str(audit)
+        run(out / "grown", audit=audit, samples=2)
+        before = {p.name: p.stat().st_mtime_ns for p in (out / "grown" / "scenarios").iterdir()}
+        grown = run(out / "grown", audit=audit, samples=5, resume=True)
+        pd.testing.assert_frame_equal(grown, run(out / "whole", audit=audit, samples=5))
+        after = {p.name: p.stat().st_mtime_ns for p in (out / "grown" / "scenarios").iterdir()}
+        assert before.items() <= after.items()
+        assert load_spec(out / "grown" / "spec.toml").samples == 5
+
+
+def test_more_samples_would_change_who_is_on_top(tmp_path):
+    top = spec(exact="top", top=2)
+    write_text(tmp_path / "spec.toml", top.to_toml())
+    with pytest.raises(InputError, match="samples: got 9, expected 3 as in the sweep to resume"):
+        run(tmp_path, top, samples=9, resume=True)
 
 
 def test_rows_without_their_spec_are_not_resumed(tmp_path):
@@ -847,9 +955,6 @@ def test_progress_in_a_terminal(monkeypatch, capsys):
 
 def test_solved_exactly_from_the_sampler_to_the_table(tmp_path):
     """The real sampler and solver; every stored plan is checked again by name, and the bracket holds."""
-    from rodiu_jax.check import check_plan
-    from rodiu_jax.plan import plan_from_json
-
     a_spec = spec(method="exact", samples=1, gap=0.01, set=["budget=60", "gpu_price*=3"])
     a_spec = make_spec(a_spec.to_dict() | {"factors": [{"field": "unmet_penalty", "scale": [0.05, 1.0]}]})
     rows = run(tmp_path, a_spec)

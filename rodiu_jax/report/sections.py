@@ -25,6 +25,7 @@ _STATUSES = {
     "gap_limit": "proven to within the gap asked for",
     "infeasible": "proven to have no plan",
     "bracket": "valid bracket, wider than the gap asked for",
+    "feasible": "a given plan that keeps every promise; nothing is proven about a better one",
     "time_limit": "stopped by the time limit, bracket valid",
     "unknown": "no plan found, none excluded",
     "error": "ended with an error",

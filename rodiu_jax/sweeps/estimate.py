@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rodiu_jax.sweeps.local import CHUNK, asked
+from rodiu_jax.sweeps.methods import CHUNKS
 from rodiu_jax.sweeps.rows import table_of
 from rodiu_jax.sweeps.run import prepare, scenarios
 from rodiu_jax.sweeps.spec import SweepSpec
@@ -105,8 +106,8 @@ def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **opti
     start_seconds = max(cold.ended - began - cold.rows / rate, 0.0)
     table = table_of(spec, found.rows_of(rows), found.answers, found.made)
     empty = _bytes(table[:0])
-    disk = round((_bytes(table) - empty) * spec.rows / found.rows) + empty * -(-spec.rows // CHUNK)
-    return Estimate(spec, found.rows, start_seconds, rate, _memory(pool, 3 * CHUNK * each), disk)
+    disk = round((_bytes(table) - empty) * spec.rows / found.rows) + empty * -(-spec.rows // _chunk(spec))
+    return Estimate(spec, found.rows, start_seconds, rate, _memory(pool, 3 * _chunk(spec) * each), disk)
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,10 @@ def _round(spec: SweepSpec, made: Instances, size: int, pool: Pool) -> _Round:
     answers = list(asked(spec, chosen, pool, np.zeros(size, bool)))
     ended = time.perf_counter()
     return _Round(chosen, ended - began, ended, answers)
+
+
+def _chunk(spec: SweepSpec) -> int:
+    return CHUNKS.get(spec.method, CHUNK)
 
 
 def _bytes(table: pa.Table) -> int:

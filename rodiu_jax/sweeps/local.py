@@ -11,7 +11,7 @@ import numpy as np
 
 from rodiu_jax.errors import AuditFailed, WorkFailed
 from rodiu_jax.sweeps.engines import Work
-from rodiu_jax.sweeps.methods import METHODS
+from rodiu_jax.sweeps.methods import CHUNKS, METHODS
 from rodiu_jax.sweeps.progress import Bar
 from rodiu_jax.sweeps.rows import Block, proofs_of, table_of
 from rodiu_jax.sweeps.run import keep_evidence, scenarios
@@ -34,7 +34,7 @@ FLUSH_SECONDS = 10.0
 
 def run(work: Work) -> None:
     """Answer all gaps, one chunk at a time; see `rodiu_jax.sweeps.engines.Engine`."""
-    for first, stop in work.chunks(CHUNK, OPENING):
+    for first, stop in work.chunks(CHUNKS.get(work.store.spec.method, CHUNK), OPENING):
         _run_chunk(work, first, stop)
 
 
@@ -102,6 +102,7 @@ def asked(spec: SweepSpec, instances: Instances, pool: Pool, audited: np.ndarray
         audited=audited,
         exact="none" if spec.exact == "top" else spec.exact or "gap",
         certificates=spec.certificates,
+        plans=spec.plan_texts,
     )
 
 

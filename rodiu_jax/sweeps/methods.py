@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -29,6 +29,7 @@ class Method(Protocol):
       audited: bool (B,), scenarios whose brackets an exact solver must confirm.
       exact: which of the other scenarios an exact solver is given (`solvers.cascade.Policy`).
       certificates: results hold the leaves that prove their lower bounds.
+      plans: the plans given, as JSON; none but for ``evaluate``.
     """
 
     def __call__(
@@ -41,6 +42,7 @@ class Method(Protocol):
         audited: np.ndarray,
         exact: Literal["gap", "all", "none"],
         certificates: bool,
+        plans: Sequence[str],
     ) -> Iterator[Result | Block]: ...
 
 
@@ -67,6 +69,7 @@ def _cascade(
     audited: np.ndarray,
     exact: Literal["gap", "all", "none"],
     certificates: bool,
+    **_: object,
 ) -> Iterator[Result]:
     from solvers.cascade import cascade
 
@@ -81,7 +84,21 @@ def _cascade(
     )
 
 
-METHODS: dict[str, Method] = {"cascade": _cascade, "bracket": _bracket, "exact": _exact}
+def _evaluate(instances: Instances, *, plans: Sequence[str], **_: object) -> Iterator[Block]:
+    from rodiu_jax.sweeps.fixed import evaluated
+
+    return evaluated(instances, plans)
+
+
+METHODS: dict[str, Method] = {
+    "cascade": _cascade,
+    "bracket": _bracket,
+    "exact": _exact,
+    "evaluate": _evaluate,
+}
+
+CHUNKS = {"evaluate": 4096}
+"""Scenarios made at a time by an engine, where a method is so fast that 1024 of them are soon answered."""
 
 GAPS = {"cascade": 0.01, "bracket": 0.01}
 """Relative gap of a method where none is asked for; 1e-6, which counts as optimal, for the others."""

@@ -49,7 +49,8 @@ class Block:
     Attributes:
       instance: the first scenario.
       size: scenarios.
-      columns: by name, of the columns after the factors: arrays or lists of ``size`` entries, or one value for all.
+      columns: by name, of the columns after the factors: arrays (NumPy's, Arrow's) or lists of ``size`` entries,
+        or one value for all.
         A column that is not there, a None and a number that is not finite are missing in the table.
     """
 
@@ -169,6 +170,8 @@ def _table(spec: SweepSpec, rows: np.ndarray, columns: Mapping[str, Any]) -> pa.
 def _array(values: Any, kind: pa.DataType, size: int) -> pa.Array:
     if values is None:
         return pa.nulls(size, kind)
+    if isinstance(values, pa.Array):
+        return values.cast(kind)
     if isinstance(values, str | int | float):
         return pa.repeat(pa.scalar(values, kind), size)
     if pa.types.is_floating(kind):

@@ -43,6 +43,7 @@ def sweep(
     by: str | None = None,
     audit: float | None = None,
     certificates: bool | None = None,
+    plans: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
     log: str | Path | None = None,
@@ -54,11 +55,12 @@ def sweep(
     Args:
       spec: a spec, the name of a preset, or the path of a TOML file.
       out: folder for ``spec.toml``, ``manifest.json`` and ``scenarios/*.parquet``; made if need be.
-      samples, seed, catalog, uncertainty, method, gap, time_limit, exact, top, by, audit, certificates: replace the
-        spec's own; a sweep begun with certificates keeps them when it is resumed.
+      samples, seed, catalog, uncertainty, method, gap, time_limit, exact, top, by, audit, certificates, plans: replace
+        the spec's own; a sweep begun with certificates, or with plans, keeps them when it is resumed.
       changes: further changes of every scenario, such as ``budget=3000``; added to the spec's.
       workers: processes of the method; it changes no number.
-      resume: go on with the sweep in ``out``; without it, a folder that holds a sweep is refused.
+      resume: go on with the sweep in ``out``, with more samples too; without it, a folder that holds
+        one is refused.
       quiet: no progress on standard error; damaged parts are named all the same.
       log: file for events (``start``, ``progress``, ``part``, ``fault``, ``end``), one JSON object a line, added to
         what is there; ``-`` for standard output.
@@ -89,6 +91,7 @@ def sweep(
         by=by,
         audit=audit,
         certificates=certificates,
+        plans=plans,
         resume=resume,
         quiet=quiet,
         log=log,
@@ -113,8 +116,11 @@ def run_sweep(
 ) -> None:
     """As `sweep`, with the same arguments, but the rows stay on disk: memory does not grow with them."""
     out = Path(out)
-    if resume and certificates is None and (out / "spec.toml").exists():
-        certificates = read_spec(out).certificates or None
+    if resume and (out / "spec.toml").exists():
+        before = read_spec(out)
+        certificates = before.certificates or None if certificates is None else certificates
+        if before.plans and options.get("method") == before.method and options.get("plans") is None:
+            options["plans"] = before.plans
     spec, loaded = prepare(spec, certificates=certificates, **options)
     from rodiu_jax.sweeps.engines import ENGINES, Work
     from solvers.pool import Pool
@@ -156,6 +162,8 @@ def prepare(
     """
     source = spec.name if isinstance(spec, SweepSpec) else str(spec)
     spec = spec if isinstance(spec, SweepSpec) else load_spec(spec)
+    if isinstance(options.get("plans"), Path):
+        options["plans"] = str(options["plans"])
     spec = override(spec, catalog=catalog, set=list(changes), **options)
     try:
         loaded = load_catalog(spec.catalog)

@@ -101,6 +101,7 @@ class SweepSpec(TomlTable):
         ``none``.
       audit: share of the scenarios whose brackets the cascade audits, at least one of them; 0 audits none.
       certificates: store what proves the lower bounds, for ``rodiu verify``.
+      plans: for method ``evaluate``: a file of plans, which is read when the spec is made; its plans then stand here.
       changes: (``set`` in the file) changes of every scenario, such as ``budget=3000``, before the factors.
       design: which points; the full grid by default.
     """
@@ -122,6 +123,7 @@ class SweepSpec(TomlTable):
     by: str | None = None
     audit: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     certificates: bool = False
+    plans: Annotated[tuple[_Text, ...], Field(strict=False)] | _Text | None = None
     changes: Annotated[tuple[str, ...], Field(strict=False, alias="set")] = ()
     design: Design = Design()
     factors: Annotated[tuple[Factor, ...], Field(strict=False, min_length=1)]
@@ -145,6 +147,11 @@ class SweepSpec(TomlTable):
     def points(self) -> int:
         """Points of the design."""
         return self.design.count([len(f.levels) for f in self.factors])
+
+    @property
+    def plan_texts(self) -> tuple[str, ...]:
+        """The plans given, each as JSON."""
+        return self.plans if isinstance(self.plans, tuple) else ()
 
     @property
     def layout(self) -> str:
@@ -249,6 +256,8 @@ def load_spec(name_or_path: str | Path) -> SweepSpec:
     values = read_toml(path)
     if isinstance(values.get("catalog"), str) and _is_file_name(values["catalog"]):
         values["catalog"] = str(path.resolve().parent / values["catalog"])
+    if isinstance(file := values.get("plans"), str) and file:
+        values["plans"] = str(path.parent / file)
     design = values.get("design")
     if isinstance(design, dict) and isinstance(file := design.get("file"), str) and file:
         values["design"] = design | {"file": str(path.parent / file)}
@@ -265,6 +274,10 @@ def make_spec(values: dict[str, Any], source: str = "sweep") -> SweepSpec:
     if spec.method not in METHODS:
         raise InputError(source, "method", f"one of {', '.join(METHODS)}", spec.method)
     _check_proofs(spec, source)
+    if isinstance(spec.plans, str):
+        from rodiu_jax.sweeps.fixed import read_plans  # its rows are of specs
+
+        spec = spec.model_copy(update={"plans": read_plans(spec.plans)})
     for m, text in enumerate(spec.changes):
         parse_change(text, f"{source}: set[{m}]")
     spec.design.check(source)
@@ -316,9 +329,13 @@ def check_spec(spec: SweepSpec, extremes: Instances, source: str) -> None:
       extremes: the smallest and the largest values that can be drawn, with the spec's own changes applied.
 
     Raises:
-      InputError: a pattern that fits no name, two factors that change the same cell, or a level that leaves
-        the field's physical range.
+      InputError: a pattern that fits no name, two factors that change the same cell, a level that leaves the
+        field's physical range, or a plan of other names.
     """
+    if spec.plan_texts:
+        from rodiu_jax.sweeps.fixed import parse_plans
+
+        parse_plans(spec.plan_texts, extremes, source)
     chosen: list[np.ndarray] = []
     for m, factor in enumerate(spec.factors):
         chosen.append(chosen_cells(factor.field, factor.names, extremes, f"{source}: factors[{m}]"))
@@ -349,7 +366,7 @@ def _decisive(factor: Factor) -> list[int]:
 def _check_proofs(spec: SweepSpec, source: str) -> None:
     """Keys about who is solved exactly mean something with the cascade only, certificates where there are brackets."""
     for key in ("exact", "top", "by", "audit"):
-        if (value := getattr(spec, key)) is not None and spec.method in ("bracket", "exact"):
+        if (value := getattr(spec, key)) is not None and spec.method in ("bracket", "exact", "evaluate"):
             raise InputError(source, key, f"no such key with method {spec.method}", value)
     for key in ("top", "by"):
         if (value := getattr(spec, key)) is not None and spec.exact != "top":
@@ -358,6 +375,12 @@ def _check_proofs(spec: SweepSpec, source: str) -> None:
         raise InputError(source, "top", "how many rows to solve exactly")
     if spec.by is not None and spec.by not in RANKED:
         raise InputError(source, "by", f"one of {', '.join(RANKED)}{nearest(spec.by, RANKED)}", spec.by)
+    if spec.plans and spec.method != "evaluate":
+        raise InputError(source, "plans", f"no such key with method {spec.method}")
+    if spec.method == "evaluate" and not spec.plans:
+        raise InputError(source, "plans", "a file of plans, which method evaluate needs")
+    if spec.certificates and spec.method == "evaluate":
+        raise InputError(source, "certificates", "another method: evaluate proves no lower bound")
     if spec.certificates and spec.method == "exact":
         raise InputError(source, "certificates", "method cascade or bracket: HiGHS leaves no certificate")
 

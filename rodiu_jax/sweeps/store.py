@@ -229,7 +229,11 @@ def first_error(folder: str | Path) -> str:
 
 def _check_same(folder: Path, spec: SweepSpec, digest: str) -> None:
     old, new = read_spec(folder).to_dict(), spec.to_dict()
-    for key in (k for k in {**old, **new} if k not in (*_WORDS, "catalog")):
+    if old["samples"] != new["samples"] and (spec.exact == "top" or new["samples"] < old["samples"]):
+        least = "" if spec.exact == "top" else ", or more,"
+        expected = f"{old['samples']}{least} as in the sweep to resume, or another folder"
+        raise InputError(folder / "spec.toml", "samples", expected, new["samples"])
+    for key in (k for k in {**old, **new} if k not in (*_WORDS, "catalog", "samples")):
         if old.get(key) != new.get(key):
             expected = f"{old.get(key)!r} as in the sweep to resume, or another folder"
             raise InputError(folder / "spec.toml", key, expected, new.get(key))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rodiu_jax.changes import Change, apply_changes, parse_change
     from rodiu_jax.check import check_plan
     from rodiu_jax.decisions.diagnose import diagnose
+    from rodiu_jax.decisions.robustness import robustness
     from rodiu_jax.decisions.stress import stress
     from rodiu_jax.errors import InputError, WorkFailed
     from rodiu_jax.evaluation import evaluate
@@ -49,6 +50,7 @@ _HOME = {
     "parse_change": "rodiu_jax.changes",
     "plot": "rodiu_jax.report.pictures",
     "read_rows": "rodiu_jax.sweeps",
+    "robustness": "rodiu_jax.decisions.robustness",
     "sample": "rodiu_jax.sampling",
     "save_plans": "rodiu_jax.plan",
     "solve": "solvers.pool",
@@ -82,6 +84,7 @@ __all__ = [
     "parse_change",
     "plot",
     "read_rows",
+    "robustness",
     "sample",
     "save_plans",
     "solve",

@@ -927,3 +927,66 @@ def choose(
     parts: list[Any] = [sentences(choice), frontier_table(choice)]
     parts += [f"{len(files)} files written to {folder}."] if files else []
     show(parts)
+
+
+@cli.command()
+@click.argument("source", metavar="FILE.npz|PRESET|SPEC.toml")
+@click.option(
+    "--gammas",
+    type=_Numbers(),
+    metavar="A,B,...",
+    help="From 0 to models x GPUs; by default closest below 4.",
+)
+@click.option(
+    "--probability",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Promised share of periods with a breach.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["exact", "bracket"]),
+    default="exact",
+    show_default=True,
+    help="exact: HiGHS; bracket: on the device, for many scenarios.",
+)
+@click.option("--gap", type=_GAP, help="Relative gap of each optimum (default 1e-6; bracket: 0.01).")
+@click.option(
+    "--scenarios", type=_COUNT, help="Use the first so many (default: all; of a spec, all its rows)."
+)
+@click.option("--draws", type=_COUNT, default=100_000, show_default=True, help="Per plan and distribution.")
+@click.option("--confidence", type=float, default=0.95, show_default=True, help="Of the exact intervals.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draws.")
+@click.option("--time-limit", type=_SECONDS, help="Seconds for each of the solves.")
+@click.option("--workers", type=_COUNT, help="Processes (default: the cores of this machine).")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+def robustness(
+    source: str, scenarios: int | None, time_limit: float | None, as_json: bool, **options: Any
+) -> None:
+    """Say what robustness costs and what it buys: cost and broken promises over Gamma, and what pairing is worth.
+
+    Every scenario is solved at every Gamma (of delays and errors), and its plan meets draws of deviations. Beside the
+    measured share of periods with a broken promise stand two proven bounds of Bertsimas and Sim's kind: for deviations
+    on [0, 1], and theirs, for deviations symmetric about the nominal.
+
+    \b
+    --json: settings, recommended and guaranteed Gamma, curve (a row per mode and gamma), value (a row per gamma: what
+    plans cost that ignore that pairing shrinks deviations) and scenarios_by_gamma.
+    """
+    import json
+
+    from rodiu_jax.decisions.robustness import read_instances
+    from rodiu_jax.decisions.robustness import robustness as run
+    from rodiu_jax.report.robustness import render, to_json
+    from rodiu_jax.report.tables import show
+
+    batch = read_instances(source)
+    if scenarios is not None:
+        batch = batch.take(range(min(scenarios, batch.size)))
+    found = run(batch, time_limit=time_limit or math.inf, **options)
+    if as_json:
+        click.echo(json.dumps(to_json(found), indent=1, allow_nan=False))
+    else:
+        show(render(found))

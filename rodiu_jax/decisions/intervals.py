@@ -22,3 +22,28 @@ def clopper_pearson(
     lower = np.where(k > 0, betaincinv(np.maximum(k, 1.0), n - k + 1.0, tail), 0.0)
     upper = np.where(k < n, betaincinv(k + 1.0, np.maximum(n - k, 1.0), 1.0 - tail), 1.0)
     return lower, upper
+
+
+def bertsimas_sim(entries: np.ndarray, gamma: np.ndarray) -> np.ndarray:
+    """The bound B(n, Gamma) of the probability that a constraint protected with budget Gamma is broken.
+
+    For n independent deviations eta, each symmetric about 0 on [-1, 1], with nu = (Gamma + n) / 2, l = floor(nu) and
+    mu = nu - l:
+
+        P(broken) <= B(n, Gamma) = 2^-n ((1 - mu) C(n, l) + sum_{m > l} C(n, m)),  and 0 where Gamma >= n
+
+    Where deviations xi are on [0, 1] and symmetric about 1/2 (or smaller in distribution), xi = (1 + eta) / 2 and the
+    protection W(a, Gamma) - sum(a) / 2 is at least W(a / 2, 2 Gamma - n), so B(n, 2 Gamma - n) holds for them.
+
+    Args:
+      entries: n, how many entries of the constraint deviate; gamma: any real number, below 0 nothing is bounded (1).
+
+    Source: Bertsimas and Sim, The price of robustness (Operations Research, 2004), theorem 3.
+    """
+    from scipy.stats import binom
+
+    n, g = np.broadcast_arrays(np.asarray(entries, np.int64), np.asarray(gamma, np.float64))
+    nu = (np.maximum(g, 0.0) + n) / 2.0
+    whole = np.floor(nu)
+    bound = (1.0 - (nu - whole)) * binom.pmf(whole, n, 0.5) + binom.sf(whole, n, 0.5)
+    return np.where(g >= n, 0.0, np.where(g < 0, 1.0, np.minimum(bound, 1.0)))

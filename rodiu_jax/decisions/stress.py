@@ -44,7 +44,8 @@ _TABLE_BITS = 16
 the true quantile of a probability at most 2^-16 away, rounded to 2^-27."""
 _FIXED_BITS = 31
 _SQUARE_BITS = 20
-_PAIRS_PER_BLOCK = 16
+PAIRS_PER_BLOCK = 16
+"""(plan, scenario) pairs drawn for at a time."""
 _DRAWS_PER_BLOCK = {"cpu": 2**15, "accelerator": 2**22}
 """(pair, draw) combinations per step on the device: on CPU what the caches hold."""
 _DRAWS_PER_CALL = 2**22
@@ -299,7 +300,7 @@ def stress(
     tables = {"uniform": None, "beta": quantile_table(beta)}
     rows: list[dict[str, Any]] = []
     per_promise: list[dict[str, Any]] = []
-    size = min(_PAIRS_PER_BLOCK, 1 << (len(pairs) - 1).bit_length())
+    size = min(PAIRS_PER_BLOCK, 1 << (len(pairs) - 1).bit_length())
     with progress("stress", len(pairs), quiet=quiet) as bar:
         for start in range(0, len(pairs), size):
             block = np.minimum(np.arange(start, start + size), len(pairs) - 1)  # one shape, one program
@@ -337,6 +338,11 @@ def stress(
         "scales": [float(s) for s in scales],
     }
     return Stress(pd.DataFrame(rows), pd.DataFrame(per_promise), settings)
+
+
+def mean_share(tally: _Tally, draws: int) -> Array:
+    """Mean of t, the realised share of the cost's swing, of every pair."""
+    return tally.total / draws * 2.0**-_FIXED_BITS
 
 
 def _check(
@@ -383,7 +389,7 @@ def _rows(
     first = tally.first[m]
     top = int(np.argmax(first))
     nominal, swing = float(exposure.nominal_cost[m]), float(exposure.swing[m])
-    mean = tally.total[m] / draws * 2.0**-_FIXED_BITS
+    mean = mean_share(tally, draws)[m]
     square = (tally.square_high[m] * 2.0**_SQUARE_BITS + tally.square_low[m]) / draws * 4.0**-_SQUARE_BITS
     sd = float(np.sqrt(max(square - mean**2, 0.0)))
     below = np.cumsum(tally.histogram[m])

@@ -1,0 +1,110 @@
+"""The price of robustness as sentences, tables and JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import RenderableType
+
+from rodiu_jax.report.sensitivity import records
+from rodiu_jax.report.stress import percent
+from rodiu_jax.report.tables import number, table
+
+if TYPE_CHECKING:
+    from rodiu_jax.decisions.robustness import Robustness
+
+
+def to_json(found: Robustness) -> dict[str, Any]:
+    """Settings, recommendations, and the rows of the three tables."""
+    return found.settings | {
+        "recommended": found.recommended,
+        "guaranteed": found.guaranteed,
+        "curve": records(found.curve),
+        "value": records(found.value),
+        "scenarios_by_gamma": records(found.scenarios),
+    }
+
+
+def render(found: Robustness) -> list[RenderableType]:
+    """Sentences first, then the curve and the value of modelling decision dependence."""
+    mode = found.settings["mode"]
+    curve = [r for r in records(found.curve) if r["mode"] == mode]
+    rows = [
+        [
+            f"{r['gamma']:g}",
+            number(r["lower_bound"]),
+            number(r["upper_bound"]),
+            _span(r["price_lower"], r["price_upper"]),
+            number(r["realised_cost"]),
+            f"{percent(r['uniform'])} ({100 * r['uniform_lower']:.3g}-{100 * r['uniform_upper']:.3g})",
+            percent(r["beta"]),
+            percent(r["bound"]),
+            percent(r["symmetric"]),
+            percent(r["bertsimas_sim"]),
+        ]
+        for r in curve
+    ]
+    names = ["Gamma", "lower bound", "upper bound", "price", "realised", "breaks, uniform", "beta", "proven"]
+    value = [
+        [
+            f"{r['gamma']:g}",
+            number(r["diu_plan_cost"]),
+            _span(r["value_lower"], r["value_upper"]),
+            percent(r["kept"]),
+        ]
+        for r in records(found.value)
+    ]
+    return [
+        *_sentences(found, curve),
+        table(
+            f"Mean over {found.settings['scenarios']} scenario(s), {mode}, $ per period; how often some promise breaks",
+            [*names, "symmetric", "Bertsimas-Sim"],
+            rows,
+            numbers=range(10),
+        ),
+        table(
+            "Plans made as if pairing did not matter, in the worst case where it does",
+            ["Gamma", "cost", "more than the optimum", "feasible"],
+            value,
+            numbers=range(4),
+        ),
+    ]
+
+
+def _sentences(found: Robustness, curve: list[dict[str, Any]]) -> list[str]:
+    first, last = curve[0], curve[-1]
+    settings = found.settings
+    price, share = (
+        _span(last["price_lower"], last["price_upper"]),
+        last["price_upper"] / abs(first["upper_bound"] or 1),
+    )
+    ends = f"Gamma = {first['gamma']:g}", f"Gamma = {last['gamma']:g}"
+    said = [
+        f"{ends[1]} costs ${price} per period more than {ends[0]} ({100 * share:.2g} %). With uniform deviations some "
+        f"promise breaks in {percent(first['uniform'])} of the periods at {ends[0]}, in {percent(last['uniform'])} at "
+        f"{ends[1]}, and the mean cost is ${number(first['realised_cost'])} and ${number(last['realised_cost'])}."
+    ]
+    promised = percent(settings["probability"])
+    if found.recommended is None:
+        said.append(f"No Gamma tried keeps all promises but in {promised} of the periods.")
+    else:
+        at = next(r for r in curve if r["gamma"] == found.recommended)
+        said.append(
+            f"Recommended for at most {promised}: Gamma = {found.recommended:g}, measured {percent(at['uniform'])} "
+            f"(at most {percent(at['uniform_upper'])}), for ${_span(at['price_lower'], at['price_upper'])} more."
+        )
+    if found.guaranteed is not None:
+        said.append(f"Proven without any draw from Gamma = {found.guaranteed:g} on.")
+    best = max(records(found.value), key=lambda r: r["gamma"])
+    saved = _span(best["value_lower"], best["value_upper"])
+    said.append(
+        f"Modelling that good pairings deviate less saves ${saved} per period at Gamma = {best['gamma']:g}."
+    )
+    if settings["left_out"]:
+        said.append(f"{settings['left_out']} scenario(s) have no plan at some Gamma and are left out.")
+    return said
+
+
+def _span(low: float, high: float) -> str:
+    ends = number(low), number(high)
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)

@@ -9,7 +9,7 @@ import click
 
 from rodiu_jax.errors import InputError
 
-NAMES = ("sampling", "evaluation", "exact", "bound", "cascade")
+NAMES = ("sampling", "evaluation", "exact", "bound", "cascade", "recourse")
 
 
 @click.command()
@@ -19,7 +19,7 @@ NAMES = ("sampling", "evaluation", "exact", "bound", "cascade")
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables to a file too."
 )
 def main(names: tuple[str, ...], smoke: bool, out: Path | None) -> None:
-    """Time our code beside its peers: sampling, evaluation, exact, bound (all by default).
+    """Time our code beside its peers: sampling, evaluation, exact, bound and so on (all by default).
 
     Exit status 1 where a result is wrong; a ratio below what is wanted changes no status, as times depend on
     the machine.

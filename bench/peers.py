@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TypeVar
 
+import numpy as np
+
 from bench.published import Outcome, solve_published
 from rodiu_jax.instance import Instances
 from solvers.formulation import build
 from solvers.highs import _print_banner_nowhere, run_highs
 from solvers.pool import usable_cores
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -28,15 +31,24 @@ def relaxation(one: Instances) -> float:
     return run_highs(build(one, 0), relax=True).bound
 
 
+def routing(task: tuple[Instances, np.ndarray]) -> float:
+    """Least cost of a scenario with a deployment (D,3) held, $ per period; inf where nothing is feasible."""
+    one, deployed = task
+    formulation = build(one, 0, deployed=deployed)
+    return run_highs(
+        formulation, primal_feasibility_tolerance=1e-9, dual_feasibility_tolerance=1e-9
+    ).objective
+
+
 class Workers:
     """A pool of processes that is started, and has loaded its modules, before anything is timed."""
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
 
-    def map(self, work: Callable[[Instances], T], scenarios: Sequence[Instances]) -> list[T]:
-        """``work`` of every scenario, in order."""
-        return list(self._pool.map(work, scenarios))
+    def map(self, work: Callable[[S], T], tasks: Sequence[S]) -> list[T]:
+        """``work`` of every task, in order."""
+        return list(self._pool.map(work, tasks))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rodiu_jax.catalog import Catalog, catalog_names, load_catalog
     from rodiu_jax.changes import Change, apply_changes, parse_change
     from rodiu_jax.check import check_plan
+    from rodiu_jax.decisions.choose import choose
     from rodiu_jax.decisions.diagnose import diagnose
     from rodiu_jax.decisions.robustness import robustness
     from rodiu_jax.decisions.stress import stress
@@ -40,6 +41,7 @@ _HOME = {
     "catalog_names": "rodiu_jax.catalog",
     "check_plan": "rodiu_jax.check",
     "check_trends": "rodiu_jax.trends",
+    "choose": "rodiu_jax.decisions.choose",
     "diagnose": "rodiu_jax.decisions.diagnose",
     "evaluate": "rodiu_jax.evaluation",
     "load_catalog": "rodiu_jax.catalog",
@@ -74,6 +76,7 @@ __all__ = [
     "catalog_names",
     "check_plan",
     "check_trends",
+    "choose",
     "diagnose",
     "evaluate",
     "load_catalog",

@@ -900,7 +900,8 @@ def choose(
     deployment (two-stage lower bound), for regret the chosen plan's own regret; interval: the chosen plan's value by
     its brackets; gap: how much better any deployment could be; feasible_share, broken (what breaks, in how many
     scenarios); deployments [{model, gpu, tp}]; plan (without recourse); candidates, scenarios; hopeless (scenarios
-    without any plan); value_of_stochastic_solution [from, to] over the mean scenario's plan; hold_out; frontier.
+    without any plan); value_of_stochastic_solution [from, to] over the mean scenario's plan; without_recourse or
+    with_recourse {value, feasible_share}: the same deployment routed the other way; hold_out; frontier.
     """
     import json
 

@@ -172,6 +172,11 @@ def test_fixed_routing(known):
     assert all(v.feasible for v in verdicts)
     assert fixed.value == pytest.approx(np.mean([v.costs["total_cost"] for v in verdicts]), rel=1e-12)
     assert fixed.value >= free.lower
+    assert fixed.otherwise[1] == 1.0
+    assert free.otherwise[1] == 1.0
+    assert fixed.otherwise[0] <= fixed.value * (1 + 1e-6)
+    assert free.otherwise[0] >= free.value * (1 - 1e-6)
+    assert fixed.to_json()["with_recourse"]["value"] == fixed.otherwise[0]
     assert fixed.stochastic is None
     assert fixed.to_json()["plan"]["routes"] == fixed.plan.to_json()["routes"]
 
@@ -180,6 +185,7 @@ def test_fixed_routing_that_breaks_promises_is_only_the_nearest(known):
     found = choose(known, recourse=False)
     kept = [check_plan(found.plan, known.instances, b).feasible for b in range(COUNT)]
     assert found.feasible_share == np.mean(kept) < 1
+    assert found.otherwise[1] >= found.feasible_share
     assert not found.meets
 
 

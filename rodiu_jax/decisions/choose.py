@@ -90,6 +90,8 @@ class Choice:
       scenarios, hopeless: how many scenarios were chosen with, and in how many of them no plan exists at all.
       stochastic: lower and upper bound of what knowing the spread of scenarios is worth: expected cost of the mean
         scenario's deployment less that of this one; None unless the criterion is expected cost with recourse.
+      otherwise: the criterion with the same deployment and the other kind of routing (fixed, the best of those that
+        `without_recourse` makes, or chosen anew), over the scenarios in which it keeps every promise; and their share.
       held_out: the plan in unseen scenarios, or None where there are none.
       table: a row per candidate crossed with all scenarios: deployment, expected, cvar, worst, regret, regret_lower,
         feasible_share, frontier (no other has both a smaller expected cost and a smaller CVaR), chosen.
@@ -111,6 +113,7 @@ class Choice:
     scenarios: int
     hopeless: int
     stochastic: tuple[float, float] | None
+    otherwise: tuple[float, float]
     held_out: HeldOut | None
     table: pd.DataFrame = field(repr=False)
 
@@ -144,6 +147,10 @@ class Choice:
             "value_of_stochastic_solution": (
                 None if self.stochastic is None else [_known(v) for v in self.stochastic]
             ),
+            f"{'without' if self.recourse else 'with'}_recourse": {
+                "value": _known(self.otherwise[0]),
+                "feasible_share": self.otherwise[1],
+            },
             "hold_out": None
             if held is None
             else {
@@ -271,20 +278,20 @@ class _Book:
         """Share of the scenarios in which each candidate keeps every promise."""
         return np.isfinite(self.costs.upper).mean(1)
 
-    def among_feasible(self) -> np.ndarray:
-        """The criterion of every candidate over the scenarios it keeps every promise in; inf where there is none."""
-        found = []
-        for row in self.measured(self.costs.upper):
-            kept = row[np.isfinite(row)]
-            found.append(float(value_of(kept, self.criterion, self.level)) if len(kept) else math.inf)
-        return np.array(found)
-
     def best(self) -> int:
         """The candidate with the least value; where none keeps all promises, the one that keeps them most often."""
         share, value = self.share(), self.values()
         if (share < 1.0).all():
-            value = self.among_feasible()
+            value = self.among_feasible(self.costs.upper)
         return int(np.lexsort((np.arange(len(value)), value, -share))[0])
+
+    def among_feasible(self, costs: np.ndarray) -> np.ndarray:
+        """The criterion of rows of costs over the scenarios that break nothing; inf where there is none."""
+        found = []
+        for row in self.measured(costs):
+            kept = row[np.isfinite(row)]
+            found.append(float(value_of(kept, self.criterion, self.level)) if len(kept) else math.inf)
+        return np.array(found)
 
     def regret_floor(self) -> np.ndarray:
         """The least that each candidate's largest regret can be."""
@@ -407,9 +414,22 @@ def _answer(book: _Book, best: int, average: Pairs, hold_out: Instances | None) 
         scenarios=known.instances.size,
         hopeless=int((known.lower == math.inf).sum()),
         stochastic=stochastic,
+        otherwise=_otherwise(book, option.deployment),
         held_out=None if hold_out is None else _held_out(book, option, value, hold_out),
         table=_table(book, best),
     )
+
+
+def _otherwise(book: _Book, deployment: Pairs) -> tuple[float, float]:
+    """The criterion with the other kind of routing, where promises hold, and the share of scenarios where they do."""
+    instances = book.known.instances
+    options = without_recourse([deployment], instances) if book.recourse else with_recourse([deployment])
+    if not options:
+        return math.inf, 0.0
+    upper = costs_of(options, instances, gap=RECOURSE_GAP).upper
+    share, value = np.isfinite(upper).mean(1), book.among_feasible(upper)
+    best = int(np.lexsort((value, -share))[0])
+    return float(value[best]), float(share[best])
 
 
 def _checked(option: Option, book: _Book, instances: Instances, best: int) -> np.ndarray:

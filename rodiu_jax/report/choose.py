@@ -57,7 +57,7 @@ def sentences(choice: Choice) -> str:
         f"Least {_name(choice)} of {choice.candidates:,} candidates over {seen}: "
         f"${number(choice.value)} per period ({_between(choice.lower, choice.upper)}).",
     ]
-    if choice.criterion != "regret":
+    if choice.criterion != "regret" and math.isfinite(choice.best_possible):
         lines.append(
             f"No deployment whatever has less than ${number(choice.best_possible)}: "
             f"this one is within {choice.gap:.2%} of the best possible."
@@ -70,6 +70,12 @@ def sentences(choice: Choice) -> str:
             else "more than can be told: it has none"
         )
         lines.append(f"Over the plan for the mean scenario it saves {worth} per period.")
+    value, share = choice.otherwise
+    how = "one fixed routing" if choice.recourse else "the routing chosen anew in each scenario"
+    lines.append(
+        f"With {how} it keeps every promise in {share:.2%} of them"
+        + (f", at ${number(value)} there." if share else ".")
+    )
     held = choice.held_out
     if held is None:
         lines.append("No scenario was held out: the value flatters a little, as it was chosen on them.")

@@ -330,8 +330,8 @@ _RENTED = (
 @contextmanager
 def _recourse(n: int) -> Iterator[Iterator[Case]]:
     instances = sampling.sample("seed", n=n, seed=8)
-    near = neighbours(_RENTED, triples_near(instances, [_RENTED]))
-    deployments = [_RENTED, *near[:: len(near) // 15][:15]]
+    pool_of = triples_near(instances, [_RENTED, (Deployment("Llama-3.2-1B", "H100_FP16", 1),)])
+    deployments = [_RENTED, *neighbours(_RENTED, pool_of)[:15]]
     rng = np.random.default_rng(9)
     count = max(len(deployments) * n // 100, 32)
     which, where = rng.integers(0, len(deployments), count), rng.integers(0, n, count)

@@ -64,14 +64,15 @@ def sentences(choice: Choice) -> str:
         )
     if choice.stochastic is not None:
         low, high = choice.stochastic
-        worth = (
-            f"${number(low)} to ${number(high)}"
-            if math.isfinite(high)
-            else "more than can be told: it has none"
-        )
-        lines.append(f"Over the plan for the mean scenario it saves {worth} per period.")
+        worth = f"costs ${number(low)} more ({_between(low, high)})"
+        worth = worth if math.isfinite(high) else "breaks a promise or a limit in some scenario"
+        lines.append(f"What is best for the mean scenario {worth}: that is what knowing the spread is worth.")
     value, share = choice.otherwise
-    how = "one fixed routing" if choice.recourse else "the routing chosen anew in each scenario"
+    how = (
+        "one fixed routing, the best of those tried,"
+        if choice.recourse
+        else "the routing chosen anew in each scenario"
+    )
     lines.append(
         f"With {how} it keeps every promise in {share:.2%} of them"
         + (f", at ${number(value)} there." if share else ".")

@@ -22,7 +22,7 @@ from rodiu_jax.report.digest import cells, commonest, digest, read_digest
 from rodiu_jax.report.maps import heat_map, regime_map, regime_shares
 from rodiu_jax.report.outputs import OUTPUTS, Axis, axes_of, decimals
 from rodiu_jax.report.pictures import _file_names
-from rodiu_jax.report.summary import answer, by_point, cost_grid, movements, percent, proofs
+from rodiu_jax.report.summary import answer, by_point, cost_grid, little, movements, percent, proofs
 from rodiu_jax.report.tables import show
 from rodiu_jax.sweeps import METHODS, read_rows, sweep
 from rodiu_jax.sweeps.run import scenarios
@@ -384,6 +384,16 @@ def test_movements(costs, words):
     rows = frame()
     rows["total_cost"] = rows["gpu_price"].map(dict(zip((0.5, 1.0, 2.0), map(float, costs), strict=True)))
     assert movements(summed(rows))[0].startswith(f"As gpu_price grows, the mean cost {words}")
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0.0, "0.00%"), (4e-5, "less than 0.01%"), (1e-12, "less than 0.01%"), (0.5, "50.00%")],
+)
+def test_little_is_not_called_nothing(share, words):
+    assert little(share) == words
+    said = answer(summed(frame().assign(unmet_share=share)))[2]
+    assert ("every query is served" in said) == (share < 1e-6)
 
 
 def test_a_movement_inside_the_gap_is_none():

@@ -16,7 +16,7 @@ from rodiu_jax.report.constraints import TIGHT, Margins, binding, read_margins, 
 from rodiu_jax.report.digest import MOST_ROWS, Digest, commonest
 from rodiu_jax.report.outputs import SETTLED
 from rodiu_jax.report.pictures import Picture
-from rodiu_jax.report.summary import movements, percent, proofs
+from rodiu_jax.report.summary import little, movements, percent, proofs
 from rodiu_jax.report.tables import number
 from rodiu_jax.verdict import TOLERANCE
 
@@ -32,6 +32,8 @@ _STATUSES = {
 }
 _MOST_DEPLOYMENTS = 10
 _ROUNDING = 1e-6
+_FEW = 1e-3
+"""Shares of unserved queries of which no picture is drawn."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,9 @@ def _unmet(found: Digest, margins: Margins | None) -> Section:
         text = "No scenario has a plan." if not known else "Every query is served, in every scenario's plan."
         return Section("unmet", title, text)
     mean = found.total("unmet_share_sum") / known
-    text = f"{mean:.2%} of the queries stay unserved on average, {most:.2%} in the worst scenario."
+    text = f"On average {little(mean)} of the queries stay unserved, {little(most)} in the worst scenario."
+    if most < _FEW:
+        return Section("unmet", title, text)
     pairs = pictures.pairs(found)
     drawn = pictures.maps(found, "unmet_share", pairs)
     tables = []

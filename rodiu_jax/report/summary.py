@@ -128,9 +128,9 @@ def _moves(found: Digest) -> str:
 def _choice(found: Digest, planned: int) -> str:
     names = commonest(found)
     unmet = found.total("unmet_share_sum") / max(found.total("unmet_share_count"), 1)
-    served = (
-        f"{unmet:.2%} of the queries stay unserved on average" if unmet > _SAME else "every query is served"
-    )
+    served = "every query is served"
+    if found.most("unmet_share_max") > _SAME:
+        served = f"{little(unmet)} of the queries stay unserved on average"
     if names.empty:
         return served[0].upper() + served[1:] + "."
     name, share = names["deployment"].iloc[0], percent(int(names["rows"].iloc[0]), planned)
@@ -188,6 +188,11 @@ def _gap(share: float) -> str:
 
 def _money(dollars: float) -> str:
     return f"${number(dollars, 0 if abs(dollars) >= 1000 else 2)}"
+
+
+def little(share: float) -> str:
+    """A percentage to two decimals; what would round to nothing is said to be less than something."""
+    return f"{share:.2%}" if share >= 5e-5 or share <= 0 else "less than 0.01%"
 
 
 def percent(part: int, whole: int) -> str:

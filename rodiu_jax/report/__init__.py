@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from rodiu_jax.report.digest import Digest
 
 
-def write_report(folder: str | Path, *, digest: Digest | None = None) -> list[Path]:
+def write_report(
+    folder: str | Path, *, page: str | Path | None = None, digest: Digest | None = None
+) -> list[Path]:
     """Write ``report.html``, one page that needs nothing else, and what it shows: ``summary.csv`` (a row per point),
     ``figures/*.png``, ``*.svg`` and ``tables/*.csv``, beside the rows of a sweep.
 
@@ -17,10 +19,11 @@ def write_report(folder: str | Path, *, digest: Digest | None = None) -> list[Pa
 
     Args:
       folder: of the sweep.
+      page: another file for the page alone, to send or to publish: it does not point at the files beside it.
       digest: of its rows, where they are read already.
 
     Returns:
-      The files written, the page first.
+      The files written, ``report.html`` first and ``page`` last.
 
     Raises:
       InputError: no sweep in the folder, a damaged part, or the folder cannot be written.
@@ -37,8 +40,8 @@ def write_report(folder: str | Path, *, digest: Digest | None = None) -> list[Pa
     found = read_digest(folder) if digest is None else digest
     parts = sections(folder, found)
     pictures, tables = make_folder(folder / "figures"), make_folder(folder / "tables")
-    page, summary = folder / "report.html", folder / "summary.csv"
-    written = [page, summary]
+    report, summary = folder / "report.html", folder / "summary.csv"
+    written = [report, summary]
     write_csv(summary, by_point(found))
     drawings = {}
     for section in parts:
@@ -52,5 +55,8 @@ def write_report(folder: str | Path, *, digest: Digest | None = None) -> list[Pa
             if table.data is not None:
                 written.append(tables / f"{table.name}.csv")
                 write_csv(written[-1], table.data)
-    write_text(page, render(folder, found, parts, drawings))
+    write_text(report, render(folder, found, parts, drawings))
+    if page is not None:
+        written.append(Path(page))
+        write_text(page, render(folder, found, parts, drawings, alone=True))
     return written

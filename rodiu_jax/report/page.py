@@ -19,11 +19,14 @@ from rodiu_jax.report.summary import answer, percent, proofs
 from rodiu_jax.report.tables import number
 
 
-def render(folder: Path, found: Digest, parts: Sequence[Section], drawings: Mapping[str, str]) -> str:
+def render(
+    folder: Path, found: Digest, parts: Sequence[Section], drawings: Mapping[str, str], *, alone: bool = False
+) -> str:
     """The HTML text. Every name that a catalogue or a spec holds is escaped.
 
     Args:
       drawings: the pictures of the sections by name, as `rodiu_jax.report.style.inline` gives them.
+      alone: without links to the files in the sweep's folder.
     """
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -33,6 +36,7 @@ def render(folder: Path, found: Digest, parts: Sequence[Section], drawings: Mapp
         lstrip_blocks=True,
     )
     return templates.get_template("page.html").render(
+        alone=alone,
         spec=found.spec,
         answer=answer(found),
         proofs=proofs(found),

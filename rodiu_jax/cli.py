@@ -459,7 +459,7 @@ def sweep(
         )
 
 
-def _report(folder: Path, *, said: bool = True) -> Digest:
+def _report(folder: Path, *, page: Path | None = None, said: bool = True) -> Digest:
     """Write the report of a sweep and print what it comes to."""
     from rodiu_jax.report import write_report
     from rodiu_jax.report.digest import read_digest
@@ -467,7 +467,7 @@ def _report(folder: Path, *, said: bool = True) -> Digest:
     from rodiu_jax.report.tables import show
 
     found = read_digest(folder)
-    files = write_report(folder, digest=found)
+    files = write_report(folder, page=page, digest=found)
     lines = [proofs(found), *answer(found), f"Report: {files[0]} ({len(files)} files)"]
     if said:
         show([cost_grid(found), "\n".join(lines)])
@@ -476,13 +476,19 @@ def _report(folder: Path, *, said: bool = True) -> Digest:
 
 @cli.command()
 @click.argument("folder", type=_PATH, metavar="DIR")
-def report(folder: Path) -> None:
+@click.option(
+    "--page",
+    type=_PATH,
+    metavar="FILE.html",
+    help="Also write the page alone, without links into DIR, to send.",
+)
+def report(folder: Path, page: Path | None) -> None:
     """Write the page of a sweep, DIR/report.html: the answer, maps, deployments, constraints, sensitivity, proofs.
 
     The page is one file that opens offline and asks nothing of anyone. Its pictures are also in DIR/figures (PNG and
     SVG), the tables behind them in DIR/tables and DIR/summary.csv. An unfinished sweep is shown as far as it is.
     """
-    _report(folder)
+    _report(folder, page=page)
 
 
 class _WithFigures(click.Command):

@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "factors": FACTORS,
     }
     sweep(make_spec(values), folder / "out", quiet=True)
-    write_report(folder / "out")
+    write_report(folder / "out", page=folder / "alone.html")
     return folder / "out"
 
 
@@ -98,6 +98,16 @@ def test_a_page_holds_no_script_and_no_address(folder: Path):
             assert (folder / value).is_file(), value
     for name in (*HOSTILE.values(), TITLE, "What if <b>H100</b> prices halve?"):
         assert name in page.text, name
+
+
+def test_the_page_alone_says_the_same_and_points_nowhere(folder: Path):
+    pages = [Structure(p.read_text()) for p in (folder / "report.html", folder.parent / "alone.html")]
+    jumps = [v for tag, name, v in pages[1].attributes if tag == "a" and name == "href"]
+    assert jumps
+    assert all(v.startswith("#") for v in jumps)
+    whole, alone = ([t for t in p.tags if t != "a"] for p in pages)
+    assert whole.count("svg") == alone.count("svg") > 3
+    assert whole.count("tr") == alone.count("tr")
 
 
 def test_ids_are_distinct_and_sections_are_found(folder: Path):

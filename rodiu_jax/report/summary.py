@@ -97,8 +97,14 @@ def _span(found: Digest) -> str:
         return f"The plans cost {cheap} per period on average at {_place(found, low)}, the only point with plans."
     if high["total_cost_mean"] - low["total_cost_mean"] <= _SAME * abs(low["total_cost_mean"]):
         return f"The plans cost {cheap} per period on average, at every point."
+    gap = found.spec.wanted_gap
+    near = np.count_nonzero(points["total_cost_mean"] <= low["total_cost_mean"] * (1 + gap)) - 1
+    alike = ""
+    if near and gap > _SAME:
+        are = "points are" if near > 1 else "point is"
+        alike = f" ({near:,} other {are} within the {_gap(gap)} that is proven)"
     return (
-        f"The plans cost least at {_place(found, low)}, {cheap} per period on average, "
+        f"The plans cost least at {_place(found, low)}, {cheap} per period on average{alike}, "
         f"and most at {_place(found, high)}, {dear}."
     )
 

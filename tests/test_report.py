@@ -364,7 +364,14 @@ def test_an_unfinished_sweep_says_so():
 
 @pytest.mark.parametrize(
     ("part", "whole", "words"),
-    [(0, 9, "0%"), (9, 9, "100%"), (1, 3, "33%"), (9999, 10_000, "99.990%"), (1, 10_000, "0.010%")],
+    [
+        (0, 9, "0%"),
+        (9, 9, "100%"),
+        (1, 3, "33%"),
+        (9999, 10_000, "99.99%"),
+        (1, 10_000, "0.01%"),
+        (1, 10**12, "0.000000%"),
+    ],
 )
 def test_all_and_nothing_are_said_of_all_and_nothing_only(part, whole, words):
     assert percent(part, whole) == words

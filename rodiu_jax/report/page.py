@@ -96,6 +96,7 @@ def _method(folder: Path, found: Digest) -> list[tuple[str, str]]:
     lines.append(("Catalogue, SHA-256", str(made.get("catalog_sha256", "-"))))
     for run in made.get("runs", []):
         versions = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
-        where = f"Python {run.get('python')}, {run.get('platform')}, {', '.join(run.get('devices', []))}"
+        system = str(run.get("platform")).partition("-")[0]  # the rest is in manifest.json
+        where = f"Python {run.get('python')}, {system}, {', '.join(run.get('devices', []))}"
         lines.append((f"Run of {run.get('started')}", f"{versions}; {where}"))
     return lines

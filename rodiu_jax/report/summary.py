@@ -204,7 +204,8 @@ def little(share: float) -> str:
 def percent(part: int, whole: int) -> str:
     """A percentage that says 100 % of everything only, and 0 % of nothing only."""
     share = part / max(whole, 1)
-    shown = f"{share:.0%}"
-    if (shown == "100%" and part < whole) or (shown == "0%" and part > 0):
-        shown = f"{share:.3%}"
+    for digits in range(7):
+        shown = f"{share:.{digits}%}"
+        if float(shown[:-1]) not in (0, 100) or part in (0, whole):
+            break
     return shown

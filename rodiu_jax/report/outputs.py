@@ -53,7 +53,7 @@ def output_of(column: str) -> Output:
     """
     known = {o.column: o for o in OUTPUTS}
     if column not in known:
-        raise InputError("report", "output", f"one of {', '.join(known)}{nearest(column, known)}", column)
+        raise InputError("plot", "output", f"one of {', '.join(known)}{nearest(column, known)}", column)
     return known[column]
 
 

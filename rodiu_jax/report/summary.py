@@ -204,8 +204,6 @@ def little(share: float) -> str:
 def percent(part: int, whole: int) -> str:
     """A percentage that says 100 % of everything only, and 0 % of nothing only."""
     share = part / max(whole, 1)
-    for digits in range(7):
-        shown = f"{share:.{digits}%}"
-        if float(shown[:-1]) not in (0, 100) or part in (0, whole):
-            break
-    return shown
+    written = [f"{share:.{digits}%}" for digits in range(7)]
+    clear = (text for text in written if part in (0, whole) or float(text[:-1]) not in (0, 100))
+    return next(clear, written[-1])

@@ -378,7 +378,12 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
 )
 @click.option("--gap", type=_GAP, help="Relative gap to prove (default 0.01; exact: 1e-6).")
 @click.option("--time-limit", type=_SECONDS, help="Seconds per scenario.")
-@click.option("--workers", type=_COUNT, help="Processes (default: the cores of this machine).")
+@click.option(
+    "--workers",
+    type=_COUNT,
+    help="Processes that run HiGHS (default: the cores of this machine), "
+    "or workers of a cluster (default: its GPUs, or its nodes).",
+)
 @click.option(
     "--exact",
     type=click.Choice(["gap", "top", "all", "none"]),
@@ -395,6 +400,18 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
     is_flag=True,
     default=None,
     help="Keep what proves the lower bounds in DIR/certificates, for `rodiu verify DIR`.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="local: this machine, all its devices; ray: a Ray cluster, --workers with a GPU or a share of the cores each.",
+)
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    help="Of a running Ray cluster, such as auto or host:6379 (default: one is started on this machine).",
 )
 @click.option(
     "--resume", is_flag=True, help="Go on with the sweep that is in DIR, with more --samples if you like."
@@ -419,6 +436,8 @@ def sweep(
     resume: bool,
     quiet: bool,
     log: str | None,
+    engine: str,
+    address: str | None,
     **options: Any,
 ) -> None:
     """Solve sampled scenarios at every point of a grid of changes: a table, pictures, a summary.
@@ -451,7 +470,7 @@ def sweep(
     from rodiu_jax.sweeps.run import run_sweep
     from rodiu_jax.sweeps.store import first_error
 
-    run_sweep(spec, output, resume=resume, quiet=quiet, log=log, **options)
+    run_sweep(spec, output, resume=resume, quiet=quiet, log=log, engine=engine, address=address, **options)
     found = _report(output, said=log != "-")
     if failed := found.statuses.get("error", 0):
         raise WorkFailed(

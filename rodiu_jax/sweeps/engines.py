@@ -22,6 +22,7 @@ class Work:
       gaps: ranges of rows, (first, end), that are not on disk.
       pool: processes of an exact solver on this machine; they start when they are first used.
       chunk: scenarios made at a time; the engine's own choice by default.
+      workers, address: of a cluster.
     """
 
     store: Store
@@ -30,6 +31,8 @@ class Work:
     pool: Pool
     bar: Bar
     chunk: int | None = None
+    workers: int | None = None
+    address: str | None = None
 
     def chunks(self, own: int, opening: int) -> list[tuple[int, int]]:
         """The gaps cut into ranges of ``chunk`` rows, or of ``own`` where nothing else was asked for.
@@ -63,4 +66,10 @@ def _local(work: Work) -> None:
     run(work)
 
 
-ENGINES: dict[str, Engine] = {"local": _local}
+def _ray(work: Work) -> None:
+    from rodiu_jax.sweeps.cluster import run
+
+    run(work)
+
+
+ENGINES: dict[str, Engine] = {"local": _local, "ray": _ray}

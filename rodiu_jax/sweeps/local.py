@@ -34,6 +34,9 @@ FLUSH_SECONDS = 10.0
 
 def run(work: Work) -> None:
     """Answer all gaps, one chunk at a time; see `rodiu_jax.sweeps.engines.Engine`."""
+    import jax
+
+    work.store.note_devices(sorted({d.device_kind for d in jax.devices()}))
     for first, stop in work.chunks(CHUNKS.get(work.store.spec.method, CHUNK), OPENING):
         _run_chunk(work, first, stop)
 

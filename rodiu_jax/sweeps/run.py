@@ -48,6 +48,7 @@ def sweep(
     quiet: bool = False,
     log: str | Path | None = None,
     engine: str = "local",
+    address: str | None = None,
     chunk: int | None = None,
 ) -> pd.DataFrame:
     """Solve the same sampled scenarios at every point of a grid and keep a row per scenario in a folder.
@@ -58,13 +59,15 @@ def sweep(
       samples, seed, catalog, uncertainty, method, gap, time_limit, exact, top, by, audit, certificates, plans: replace
         the spec's own; a sweep begun with certificates, or with plans, keeps them when it is resumed.
       changes: further changes of every scenario, such as ``budget=3000``; added to the spec's.
-      workers: processes of the method; it changes no number.
+      workers: processes of an exact solver, or workers of the engine ``ray``; it changes no number.
       resume: go on with the sweep in ``out``, with more samples too; without it, a folder that holds
         one is refused.
       quiet: no progress on standard error; damaged parts are named all the same.
       log: file for events (``start``, ``progress``, ``part``, ``fault``, ``end``), one JSON object a line, added to
         what is there; ``-`` for standard output.
-      engine: a name of `ENGINES`; it changes no row.
+      engine: ``local``: this machine with all its devices; ``ray``: a Ray cluster (`rodiu_jax.sweeps.cluster`). It
+        changes no row.
+      address: of a running cluster, for ``ray``; by default one is started on this machine.
       chunk: scenarios made at a time; it changes memory, not rows.
 
     Returns:
@@ -96,6 +99,7 @@ def sweep(
         quiet=quiet,
         log=log,
         engine=engine,
+        address=address,
         chunk=chunk,
     )
     return read_rows(out)
@@ -111,6 +115,7 @@ def run_sweep(
     quiet: bool = False,
     log: str | Path | None = None,
     engine: str = "local",
+    address: str | None = None,
     chunk: int | None = None,
     **options: Any,
 ) -> None:
@@ -123,12 +128,17 @@ def run_sweep(
             options["plans"] = before.plans
     spec, loaded = prepare(spec, certificates=certificates, **options)
     from rodiu_jax.sweeps.engines import ENGINES, Work
+
+    if engine not in ENGINES:
+        raise InputError("--engine", "", f"one of {', '.join(ENGINES)}", engine)
+    if address is not None and engine != "ray":
+        raise InputError("--address", "", "--engine ray beside it", address)
     from solvers.pool import Pool
 
     with (
         event_log(log) as events,
         open_store(out, spec, loaded, resume=resume) as store,
-        Pool(workers) as pool,
+        Pool(workers if engine == "local" else None) as pool,
         _told(events, store),
     ):
         faults: list[str] = []
@@ -139,7 +149,7 @@ def run_sweep(
             with progress(spec.name, spec.rows, done=done, where=where, quiet=quiet, log=events) as bar:
                 for fault in faults:
                     bar.fault(fault)
-                ENGINES[engine](Work(store, loaded, gaps, pool, bar, chunk))
+                ENGINES[engine](Work(store, loaded, gaps, pool, bar, chunk, workers, address))
             if spec.exact == "top":
                 from rodiu_jax.sweeps.top import solve_top  # it writes rows as this module does
 

@@ -63,6 +63,13 @@ class Store:
         self.put(path, table)
         return path
 
+    def note_devices(self, kinds: list[str]) -> None:
+        """Say in the manifest which devices this run computes on."""
+        path = self.folder / "manifest.json"
+        made = read_json(path)
+        made["runs"][-1]["devices"] = kinds
+        write_text(path, json.dumps(made, indent=1) + "\n")
+
     def put(self, path: Path, table: pa.Table) -> None:
         """Write the rows of a part, or others in their place: whole, or not at all."""
         with write_whole(path) as temporary:
@@ -245,17 +252,15 @@ def _check_same(folder: Path, spec: SweepSpec, digest: str) -> None:
 
 def _write_manifest(folder: Path, spec: SweepSpec, digest: str) -> None:
     """Record how each run of the sweep was made; a resumed sweep has several."""
-    import jax
-
     path = folder / "manifest.json"
     runs = read_json(path).get("runs", []) if path.exists() else []
-    devices = sorted({d.device_kind for d in jax.devices()})
     run = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {n: version(n) for n in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "devices": devices,
+        "precision": "float64; ascent of lower bounds float32, their certificates float64",
+        "devices": [],
     }
     made = {"catalog": spec.catalog, "catalog_sha256": digest, "runs": [*runs, run]}
     write_text(path, json.dumps(made, indent=1) + "\n")

@@ -241,6 +241,18 @@ def test_no_candidate_meets_it(tiny, known):
     json.dumps(found.to_json(), allow_nan=False)
 
 
+@pytest.mark.parametrize("criterion", ["expected", "regret"])
+def test_nothing_is_possible_in_any_scenario(tiny, criterion):
+    caps, memory = np.zeros(COUNT), np.zeros_like(tiny.fields.gpu_memory)
+    none = tiny.with_fields(unmet_cap=caps, gpu_memory=memory)
+    nowhere = Known(none, np.full(COUNT, math.inf), np.full(COUNT, math.inf), (None,) * COUNT)
+    for recourse in (True, False):
+        found = choose(nowhere, criterion=criterion, recourse=recourse)
+        assert (found.meets, found.feasible_share, found.hopeless) == (False, 0.0, COUNT)
+        assert "no plan exists at all" in sentences(found)
+        assert json.loads(json.dumps(found.to_json(), allow_nan=False))["value"] is None
+
+
 def test_bad_criteria_and_levels(known):
     with pytest.raises(InputError, match="criterion"):
         choose(known, criterion="best")

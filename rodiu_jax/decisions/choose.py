@@ -302,7 +302,9 @@ class _Book:
         spent."""
         from solvers.pool import solve_iter
 
-        exact = ~(self.most - self.least > 1e-6 * np.maximum(np.abs(self.most), 1.0))
+        hopeless = self.least == math.inf
+        width = np.subtract(self.most, self.least, where=~hopeless, out=np.zeros(len(hopeless)))
+        exact = ~(width > 1e-6 * np.maximum(np.abs(self.most), 1.0)) | hopeless
         while exact.sum() < len(exact):
             upper = _less(self.costs.upper, self.least)
             if not np.isfinite(upper).all(1).any():

@@ -113,14 +113,15 @@ def without_recourse(deployments: Sequence[Pairs], instances: Instances) -> list
     """Options with a fixed routing: per deployment, the best of the mean scenario and of ever harder ones.
 
     The routing of the hardest keeps every promise in every scenario; those of easier ones cost less and break some.
+    A deployment that has a plan in none of them serves nothing.
     """
     from solvers.recourse import recourse_plans
 
     routed = recourse_plans(hard_scenarios(instances, QUANTILES), deployments)[1]
     found: dict[tuple, Option] = {}
     for deployment, plans in zip(deployments, routed, strict=True):
-        for plan in plans:
-            if plan is not None:
-                fixed = replace(plan, instance=None)
-                found.setdefault((deployment, fixed.routes), Option(deployment, fixed))
+        nothing = Plan(None, deployment, (), dict.fromkeys(instances.query_names, 1.0))
+        for plan in [p for p in plans if p is not None] or [nothing]:
+            fixed = replace(plan, instance=None)
+            found.setdefault((deployment, fixed.routes), Option(deployment, fixed))
     return list(found.values())

@@ -13,7 +13,7 @@ import numpy as np
 from bench.published import Outcome, solve_published
 from rodiu_jax.instance import Instances
 from solvers.formulation import build
-from solvers.highs import _print_banner_nowhere, run_highs
+from solvers.highs import _print_banner_nowhere, run_highs, solve_instance
 from solvers.pool import usable_cores
 
 S = TypeVar("S")
@@ -40,11 +40,18 @@ def routing(task: tuple[Instances, np.ndarray]) -> float:
     ).objective
 
 
-class Workers:
-    """A pool of processes that is started, and has loaded its modules, before anything is timed."""
+def warmed(one: Instances) -> None:
+    """Make a process load its modules."""
+    solve_published(one, 0)
+    solve_instance(one, 0)
 
-    def __init__(self, pool: ProcessPoolExecutor) -> None:
+
+class Workers:
+    """A pool of ``count`` processes."""
+
+    def __init__(self, pool: ProcessPoolExecutor, count: int) -> None:
         self._pool = pool
+        self.count = count
 
     def map(self, work: Callable[[S], T], tasks: Sequence[S]) -> list[T]:
         """``work`` of every task, in order."""
@@ -54,5 +61,6 @@ class Workers:
 @contextmanager
 def workers() -> Iterator[Workers]:
     """As many processes as this one may use cores."""
-    with ProcessPoolExecutor(usable_cores(), mp_context=get_context("spawn")) as pool:
-        yield Workers(pool)
+    count = usable_cores()
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        yield Workers(pool, count)

@@ -232,6 +232,9 @@ class _ManyIndices(click.Command):
 @click.option(
     "--plans", type=_PATH, metavar="FILE.json", help="Write the plans found, for `rodiu evaluate` to read."
 )
+@click.option(
+    "--failures", type=_PATH, metavar="DIR", help="Save scenarios that end in error here, each an .npz."
+)
 def solve(
     instances: Path,
     indices: tuple[int, ...],
@@ -240,6 +243,7 @@ def solve(
     workers: int | None,
     as_json: bool,
     plans: Path | None,
+    failures: Path | None,
 ) -> None:
     """Solve scenarios exactly: cheapest robust plan, its checked cost and a proven lower bound.
 
@@ -275,6 +279,7 @@ def solve(
             gap=OPTIMAL_GAP if gap is None else gap,
             time_limit=time_limit or math.inf,
             workers=workers,
+            failures=failures,
         ):
             found.append(result)
             bar.advance(result.status, result.gap, result.method)

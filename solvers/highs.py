@@ -282,7 +282,7 @@ _HEURISTICS_OFF: dict[str, Any] = {
 }
 """Their sub-MIPs took most of the time of a search that starts from a good plan."""
 
-_CORE = 24
+_CORE = 12
 """Triples searched first."""
 
 _LEAST_SPLIT = 2
@@ -372,7 +372,7 @@ class _Search:
         few = self._few()
 
         def promising() -> np.ndarray:
-            return (priced.bound + priced.reduced < self.best.objective) | self._mine()
+            return (priced.bound + priced.reduced < self._enough()) | self._mine()
 
         def outside(searched: np.ndarray) -> float:
             return priced.bound + priced.reduced[~searched].min(initial=math.inf)
@@ -393,6 +393,11 @@ class _Search:
         if few is not None:
             bound = min(bound, self._beyond(priced, few))
         self.best.prove(min(bound, self.elsewhere), "HiGHS's")
+
+    def _enough(self) -> float:
+        """The bound that closes the gap to the best plan: what costs as much need not be searched."""
+        objective = self.best.objective
+        return objective - 0.999 * self.gap * abs(objective) if math.isfinite(objective) else math.inf
 
     def _few(self) -> int | None:
         """Pairs up to which some adversary's budget makes the worst case a plain sum, where that helps."""
@@ -442,7 +447,7 @@ class _Search:
         The MILP has a way out at the best plan's cost, so that HiGHS never has to prove that nothing is left.
         """
         least = priced.beyond(self.terms.pair, few + 1)
-        searched = least < self.best.objective
+        searched = least < self._enough()
         bound = least[~searched].min(initial=math.inf)
         if len(np.unique(self.terms.pair[searched])) <= few:
             return min(bound, self.best.objective)

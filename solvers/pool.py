@@ -11,12 +11,15 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rodiu_jax.errors import InputError
 from rodiu_jax.instance import Instances
@@ -90,19 +93,23 @@ class Pool:
         """
         del self._open[ticket]
         lost: list[Ticket] = []
-        result = None
+        result, message = None, ""
         for left in reversed(range(_TRIES)):
             try:
                 result = ticket.future.result()
                 break
+            except MemoryError:
+                message = "no memory was left for this scenario, twice"
+                if left:
+                    ticket.future = self._send(ticket.task)
             except BrokenProcessPool:
+                message = "the solver's process died twice on this scenario"
                 lost += [t for t in self._open if t not in lost and not _finished(t.future)]
                 self._end()
                 if left:
                     ticket.future = self._send(ticket.task)
         for other in lost:
             other.future = self._send(other.task)
-        message = "the solver's process died twice on this scenario"
         return result or Result(ticket.task.instance, "error", message=message)
 
     def close(self) -> None:
@@ -136,6 +143,7 @@ def solve(
     time_limit: float = math.inf,
     workers: int | Pool | None = None,
     hints: Sequence[Hints] | None = None,
+    failures: str | Path | None = None,
 ) -> list[Result]:
     """Solve scenarios exactly; results are in the order of ``indices`` and do not depend on ``workers``.
 
@@ -147,11 +155,15 @@ def solve(
       time_limit: seconds per scenario.
       workers: processes (the number of usable cores by default), or a `Pool`, which stays open.
       hints: what is known of each scenario, one per index.
+      failures: a folder for the scenarios that end in ``error``, each an .npz named after its number; none by
+        default. A report of the failure needs nothing else.
 
     Raises:
-      InputError: an index that does not exist, a gap outside [0, 1], a time limit or workers not positive.
+      InputError: an index that does not exist, a gap outside [0, 1], a time limit or workers not positive, a folder
+        that cannot be made.
     """
-    return list(solve_iter(instances, indices, gap=gap, time_limit=time_limit, workers=workers, hints=hints))
+    options: dict[str, Any] = {"gap": gap, "time_limit": time_limit, "workers": workers}
+    return list(solve_iter(instances, indices, hints=hints, failures=failures, **options))
 
 
 def solve_iter(
@@ -162,6 +174,7 @@ def solve_iter(
     time_limit: float = math.inf,
     workers: int | Pool | None = None,
     hints: Sequence[Hints] | None = None,
+    failures: str | Path | None = None,
 ) -> Iterator[Result]:
     """As `solve`, yielding each result as soon as it and those before it are there.
 
@@ -181,10 +194,26 @@ def solve_iter(
     if pool is not workers:
         pool.workers = max(1, min(pool.workers, len(todo)))
     tasks = (Task(instances.take([b]), b, gap, time_limit, hint) for b, hint in zip(todo, known, strict=True))
-    return _solved(pool, tasks, keep=pool is workers)
+    found = _solved(pool, tasks, keep=pool is workers)
+    if failures is None:
+        return found
+    try:
+        Path(failures).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(failures, "", f"a folder that can be made ({error.strerror})") from None
+    return _saving(found, instances, Path(failures))
 
 
-def _solved(pool: Pool, tasks: Iterator[Task], *, keep: bool) -> Iterator[Result]:
+def _saving(found: Generator[Result], instances: Instances, folder: Path) -> Iterator[Result]:
+    """Results as they come; the scenario of each error is saved before it is yielded."""
+    with closing(found):
+        for result in found:
+            if result.status == "error":
+                instances.take([result.instance]).save(folder / f"instance-{result.instance}.npz")
+            yield result
+
+
+def _solved(pool: Pool, tasks: Iterator[Task], *, keep: bool) -> Generator[Result]:
     tickets: deque[Ticket] = deque()
     try:
         for task in tasks:
@@ -215,6 +244,8 @@ def _solve_one(task: Task) -> Result:
     b = task.instance
     try:
         result = solve_instance(task.one, 0, gap=task.gap, time_limit=task.time_limit, hints=task.hints)
+    except MemoryError:
+        raise  # tried again, when its neighbours may have given theirs back
     except Exception as error:  # whatever it is, the other scenarios go on
         result = Result(0, "error", message=f"{type(error).__name__}: {error}")
     return replace(result, instance=b, plan=result.plan and replace(result.plan, instance=b))

@@ -15,10 +15,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rodiu_jax.check import check_plan
 from rodiu_jax.errors import InputError
+from rodiu_jax.instance import load_instances
 from solvers import pool
 from solvers.highs import solve_instance
 from solvers.pool import solve, solve_iter
@@ -115,6 +117,48 @@ def test_scenario_that_kills_its_worker_loses_no_neighbour(batch, monkeypatch):
     results = solve(batch[0], range(4), workers=2)
     assert [r.status for r in results] == ["infeasible", "error", "infeasible", "infeasible"]
     assert "died" in results[1].message
+
+
+def _without_memory(task):
+    """In a worker: scenario 1 finds no memory, scenario 2 finds none the first time."""
+    once = Path(os.environ["RODIU_TEST_ONCE"])
+    if task.instance == 1 or (task.instance == 2 and not once.exists()):
+        once.touch()
+        raise MemoryError
+    return Result(0, "infeasible")
+
+
+def test_scenario_without_memory_is_tried_once_more(batch, monkeypatch, tmp_path):
+    monkeypatch.setenv("RODIU_TEST_ONCE", str(tmp_path / "once"))
+    monkeypatch.setattr(pool, "solve_instance", None)  # nobody gets that far
+    monkeypatch.setattr(pool, "_solve_one", _without_memory)
+    results = solve(batch[0], [0, 2, 1, 3], workers=1)
+    assert [r.status for r in results] == ["infeasible", "infeasible", "error", "infeasible"]
+    assert "memory" in results[2].message
+
+
+def test_memory_errors_of_the_solver_reach_the_pool(batch, monkeypatch):
+    def greedy(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(pool, "solve_instance", greedy)
+    with pytest.raises(MemoryError):
+        pool._solve_one(pool.Task(batch[0].take([0]), 0, 0.1, 1.0, pool.Hints()))
+
+
+def test_scenarios_that_fail_are_saved_for_a_report(batch, monkeypatch, tmp_path):
+    monkeypatch.setattr(pool, "_solve_one", _fatal_for_scenario_1)
+    folder = tmp_path / "failed" / "here"
+    results = solve(batch[0], range(3), workers=2, failures=folder)
+    assert [r.status for r in results] == ["infeasible", "error", "infeasible"]
+    assert [file.name for file in folder.iterdir()] == ["instance-1.npz"]
+    saved = load_instances(folder / "instance-1.npz")
+    assert saved.size == 1
+    for name, value in saved.one(0)._asdict().items():
+        assert np.array_equal(value, getattr(batch[0].one(1), name)), name
+    (tmp_path / "blocked").touch()
+    with pytest.raises(InputError, match="blocked"):
+        solve(batch[0], [1], workers=1, failures=tmp_path / "blocked")
 
 
 def _busy_after_the_first(task):

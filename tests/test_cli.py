@@ -266,6 +266,11 @@ def nothing(instance: int | None) -> dict[str, Any]:
     return {"instance": instance, "deployments": [], "routes": [], "unmet": unmet}
 
 
+def test_solve_refuses_a_place_for_failures_that_cannot_be(rodiu: Run, here: Path):
+    drawn(here, n=1)
+    refused(rodiu, "solve", "in.npz", "--failures", "in.npz", needles=("in.npz", "folder"))
+
+
 def test_solve_prints_a_table_without_json(rodiu: Run, here: Path):
     drawn(here, n=1)
     text = answered(rodiu("solve", "in.npz", "--workers", 1)).out
@@ -308,10 +313,14 @@ def test_solve_reads_indices(rodiu: Run, here: Path, asked, args: list[str], ind
 
 def test_solve_passes_its_limits_on(rodiu: Run, here: Path, asked):
     drawn(here, n=1)
-    answered(rodiu("solve", "in.npz", "--gap", 0.01, "--time-limit", 2.5, "--workers", 3))
+    answered(
+        rodiu("solve", "in.npz", "--gap", 0.01, "--time-limit", 2.5, "--workers", 3, "--failures", "failed")
+    )
     answered(rodiu("solve", "in.npz", "--gap", 0))
-    assert asked[0] == {"indices": [0], "gap": 0.01, "time_limit": 2.5, "workers": 3}
-    assert asked[1] == {"indices": [0], "gap": 0.0, "time_limit": float("inf"), "workers": None}
+    limits = {"gap": 0.01, "time_limit": 2.5, "workers": 3, "failures": Path("failed")}
+    assert asked[0] == {"indices": [0], **limits}
+    limits = {"gap": 0.0, "time_limit": float("inf"), "workers": None, "failures": None}
+    assert asked[1] == {"indices": [0], **limits}
 
 
 def test_solve_refuses_a_place_for_its_plans_before_the_work(rodiu: Run, here: Path, asked):

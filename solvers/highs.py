@@ -307,15 +307,14 @@ def _solve(best: _Best, gap: float, time_limit: float, hints: Hints, use: Accele
         return done
     search = _Search(best, gap, time.perf_counter() + time_limit, hints, use)
     try:
-        search.run()
+        if not search.run():
+            if _proven_infeasible(best.instances, best.b, search.left()):
+                return Result(best.b, "infeasible", bound=math.inf)
+            if hints.triples is not None:
+                return best.result("unknown")
+            raise _Contradiction("HiGHS said infeasible, which a second computation does not confirm")
     except _OutOfTime:
         search.timed = True
-    except _Infeasible:
-        if _proven_infeasible(best.instances, best.b, search.left()):
-            return Result(best.b, "infeasible", bound=math.inf)
-        if hints.triples is not None:
-            return best.result("unknown")
-        raise _Contradiction("HiGHS said infeasible, which a second computation does not confirm") from None
     if (done := best.closed(gap)) is not None:
         return done
     if search.timed:
@@ -355,12 +354,19 @@ class _Search:
             raise _OutOfTime
         return seconds
 
-    def run(self) -> None:
-        """Search until ``best`` is closed or there is nothing left.
+    def run(self) -> bool:
+        """Search until ``best`` is closed or nothing is left; False where HiGHS says that there is no plan at all.
 
         Raises:
-          _OutOfTime, _Infeasible.
+          _OutOfTime, SolverFailed, _Contradiction.
         """
+        try:
+            self._run()
+        except _Infeasible:
+            return False
+        return True
+
+    def _run(self) -> None:
         everything = np.ones(len(self.terms.pair), bool)
         if not self.use.pricing:
             self.best.prove(min(self._explore(everything), self.elsewhere), "HiGHS's")

@@ -161,6 +161,16 @@ def test_infeasible_needs_the_second_proof(monkeypatch):
     assert "does not confirm" in result.message
 
 
+def test_no_time_for_the_second_proof(monkeypatch):
+    def late(self):
+        self.deadline = -math.inf
+        raise highs._Infeasible
+
+    monkeypatch.setattr(highs._Search, "_run", late)
+    result = solve_instance(random_instances(0, SMALL, budget=0.0, unmet_cap=0.5), 0)
+    assert (result.status, result.plan) == ("time_limit", None)
+
+
 EASY = {"error_threshold": [0.3, 0.3], "delay_threshold": [2e3, 2e3], "kv_per_token": [1e-4, 1e-4]}
 
 

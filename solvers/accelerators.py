@@ -10,7 +10,6 @@ class Accelerators:
     """Switches, all on by default; `none` turns all off.
 
     Attributes:
-      undominated: leave out degrees that another degree of the same pair replaces at no higher cost.
       tightened: smaller shares for pairs that break a promise alone (`solvers.terms.tightened`).
       pricing: solve the LP relaxation first; where its bound meets a known plan, stop; leave out triples with which,
         by the dual function, no plan is cheaper than the best one known.
@@ -20,7 +19,6 @@ class Accelerators:
       options: HiGHS without its heuristics, which look for plans where one is known.
     """
 
-    undominated: bool = True
     tightened: bool = True
     pricing: bool = True
     core: bool = True

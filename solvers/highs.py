@@ -24,7 +24,7 @@ from solvers.formulation import Beyond, Formulation, assemble, build, read_plan,
 from solvers.hints import NOTHING, Hints
 from solvers.pricing import Priced, price
 from solvers.result import OPTIMAL_GAP, Result, Status, relative_gap
-from solvers.terms import Terms, collect, tightened, undominated
+from solvers.terms import Terms, collect, tightened
 
 _CROSSED = 1e-6
 """A bound may pass the checked cost by this (relative) through solver tolerances; more is an error."""
@@ -337,10 +337,7 @@ class _Search:
         terms = collect(best.instances, best.b)
         if hints.triples is not None:
             terms = terms.take((hints.triples | self._known())[tuple(terms.triple.T)])
-        tight = tightened(terms) if use.tightened else terms
-        useful = (tight.most > 0).any(0)
-        if use.undominated:
-            useful &= undominated(tight)
+        useful = (self._tight(terms).most > 0).any(0)
         self.terms = terms.take(useful | self._known()[tuple(terms.triple.T)])
 
     def left(self) -> float:

@@ -183,22 +183,3 @@ def tightened(terms: Terms) -> Terms:
         if (most == before).all():
             break
     return replace(terms, most=most)
-
-
-def undominated(terms: Terms) -> np.ndarray:
-    """bool (T,): the triples that no other degree of the same pair replaces, in any plan, at no higher cost.
-
-    The other is at most as dear, as fast, and holds as much as all query types together could ask of the pair.
-    """
-    load, flops = (terms.kv * terms.most).sum(0), (terms.work * terms.most).sum(0)
-    speed = terms.nominal_delay + terms.excess_delay
-    order = np.lexsort((terms.deploy, terms.pair))
-    kept = np.ones(len(order), bool)
-    for apart in range(1, np.bincount(terms.pair).max(initial=1)):
-        t, other = order[apart:], order[:-apart]
-        enough = (terms.room[other] >= np.minimum(terms.room[t], load[t])) & (
-            terms.power[other] >= np.minimum(terms.power[t], flops[t])
-        )
-        as_good = (speed[:, other] <= speed[:, t]) & (terms.most[:, other] >= terms.most[:, t])
-        kept[t] &= ~(enough & as_good.all(0) & (terms.pair[other] == terms.pair[t]))
-    return kept

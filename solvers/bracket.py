@@ -21,7 +21,15 @@ from rodiu_jax.check import check_plan
 from rodiu_jax.instance import Array, Fields, Instances, batch_axes
 from rodiu_jax.plan import Deployment, Plan, Route
 from rodiu_jax.verdict import Verdict
-from solvers.dual import Ascent, Multipliers, ascend_and_certify, coefficients, cold_start, feasibility
+from solvers.dual import (
+    Ascent,
+    Multipliers,
+    ascend_and_certify,
+    coefficients,
+    cold_start,
+    feasibility,
+    least_by_pair,
+)
 from solvers.primal import THOROUGH, Search, best_shares, first_deployments, neighbours, route_cost
 from solvers.result import OPTIMAL_GAP, relative_gap
 
@@ -64,6 +72,8 @@ class Bracket:
       nodes: nodes bounded, the root included; ``steps``: ascent steps spent on them.
       leaves: the certificate of ``lower``, where asked for: every plan is in some leaf, and ``lower`` is the least
         of their dual values (see `rodiu_jax.certificate`).
+      promising: of a bracket left open, bool (J,K,N): where False, the root's dual function proves that every plan
+        that deploys that model on that GPU at that degree costs more than ``upper``.
     """
 
     instance: int
@@ -75,6 +85,7 @@ class Bracket:
     nodes: int
     steps: int
     leaves: tuple[Leaf, ...] = ()
+    promising: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def gap(self) -> float:
@@ -100,6 +111,7 @@ class _Bounded(NamedTuple):
     weights: Array
     starts: Any  # deployments read off the weights, (R,D) a row
     least: Any  # what they cost at least, (R,) a row
+    floor: Any  # what every plan that deploys a triple costs at least, (P,N) a row
 
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched"))
@@ -129,7 +141,8 @@ def _bound_nodes(
         c = coefficients(fields, uncertainty)._replace(decided=decided)
         found = ascend_and_certify(c, start, pairs, controls)
         starts, least = first_deployments(c, found, slots)
-        return _Bounded(found.bound, found.multipliers, found.weights, starts, least)
+        floor = found.bound - least_by_pair(c, found.value)[:, None] + found.value
+        return _Bounded(found.bound, found.multipliers, found.weights, starts, least, floor)
 
     return jax.vmap(one, in_axes=(batch_axes(batched), 0, 0))(fields, decided, start)
 
@@ -409,6 +422,10 @@ def brackets(
     tree.settle(np.ones(len(tree.scenario), bool))
     upper = np.array([math.inf if v is None else v.costs["total_cost"] for v in verdicts])
     lower = np.where(infeasible, math.inf, np.minimum(lower, upper))
+    # The margin covers the rounding of the floors, which only bound the triples of the minimum carefully.
+    promising = ~(root.floor > (upper + 1e-6 * np.abs(upper))[:, None, None]).reshape(
+        batch.size, *batch.shape[1:]
+    )
     result = []
     for b in range(batch.size):
         verdict = verdicts[b]
@@ -437,6 +454,7 @@ def brackets(
                 int(tree.nodes[b]),
                 int(tree.steps[b]),
                 () if tree.leaves is None else tuple(tree.leaves[b]),
+                promising[b] if status == "bracket" else None,
             )
         )
     return result

@@ -20,7 +20,8 @@ import numpy as np
 from rodiu_jax.errors import AuditFailed
 from rodiu_jax.instance import Instances
 from solvers.bracket import Bracket, Effort, brackets
-from solvers.pool import Hints, Pool, Task, Ticket
+from solvers.hints import NOTHING, Hints
+from solvers.pool import Pool, Task, Ticket
 from solvers.result import OPTIMAL_GAP, Result, Status, relative_gap
 
 CASCADE_GAP = 0.01
@@ -93,7 +94,8 @@ def cascade(
         for block, found, seconds in _blocks(instances, gap, effort, certificates):
             for bracket in found:
                 ours = _as_result(bracket, block, seconds)
-                task = _task(instances, ours, gap, time_limit, exact, audited=bool(audit[ours.instance]))
+                known = _hints(bracket)
+                task = _task(instances, ours, known, gap, time_limit, exact, bool(audit[ours.instance]))
                 queue.append(_Waiting(ours, None if task is None else pool.submit(task)))
             while queue and (len(queue) > _BLOCKS_AHEAD * _BLOCK or _ready(pool, queue[0])):
                 yield _answered(pool, queue.popleft(), gap)
@@ -128,7 +130,10 @@ def exactly(
     queue: deque[list[_Waiting]] = deque()
     try:
         for instances, found in groups:
-            tasks = [_task(instances, bracket, gap, time_limit, "all", audited=False) for bracket in found]
+            tasks = [
+                _task(instances, bracket, Hints(bracket.plan, bracket.bound), gap, time_limit, "all", False)
+                for bracket in found
+            ]
             queue.append(
                 [
                     _Waiting(bracket, None if task is None else pool.submit(task))
@@ -147,17 +152,29 @@ def exactly(
             pool.close()
 
 
+def _hints(bracket: Bracket) -> Hints:
+    """What HiGHS need not find out again: plan and cutoff, lower bound, and what cannot be in the optimum."""
+    if bracket.promising is None:
+        return Hints(bracket.plan, bracket.lower)
+    return Hints(bracket.plan, bracket.lower, bracket.promising, bracket.upper)
+
+
 def _task(
-    instances: Instances, bracket: Result, gap: float, time_limit: float, exact: Policy, *, audited: bool
+    instances: Instances,
+    bracket: Result,
+    known: Hints,
+    gap: float,
+    time_limit: float,
+    exact: Policy,
+    audited: bool,
 ) -> Task | None:
     """What HiGHS is asked about a scenario; an audit starts from nothing."""
     closed = bracket.status in ("optimal", "gap_limit", "infeasible")
     if not audited and (exact == "none" or (exact == "gap" and closed)):
         return None
     target = gap if exact == "gap" and not audited else min(gap, OPTIMAL_GAP)
-    hints = Hints() if audited else Hints(plan=bracket.plan)
     b = bracket.instance
-    return Task(instances.take([b]), b, target, time_limit, hints)
+    return Task(instances.take([b]), b, target, time_limit, NOTHING if audited else known)
 
 
 def _ready(pool: Pool, waiting: _Waiting) -> bool:

@@ -113,6 +113,20 @@ def test_plans_are_near_the_optimum(hard):
     assert np.mean(excess) < 0.05
 
 
+def test_what_is_not_promising_is_in_no_optimum(hard):
+    instances, _, _, root, _ = hard
+    degrees = instances.axis_names("N")
+    left = [f for f in root if f.promising is not None]
+    assert [f.status == "bracket" for f in root] == [f.promising is not None for f in root]
+    for f in left:
+        best = solve_instance(instances, f.instance)
+        if best.plan is not None and f.upper > best.objective * (1 + 1e-6):
+            for d in best.plan.deployments:
+                place = instances.model_names.index(d.model), instances.gpu_names.index(d.gpu)
+                assert f.promising[(*place, degrees.index(str(d.tp)))]
+    assert any(not f.promising.all() for f in left)
+
+
 @pytest.mark.parametrize("mode", ["diu"])
 def test_tight_caps_and_route_limits(mode):
     # Whatever is answered is right: a plan within the limits, or no claim.

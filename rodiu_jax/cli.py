@@ -845,8 +845,9 @@ def diagnose(
 ) -> None:
     """Say what costs most in one scenario and what to change, each answer solved again.
 
-    Shadow prices of the limits that bind, with the range in which they predict the optimum (within 1 % of the change);
-    the four adjustments of the seed document; what serving everyone takes; how much cheaper idle GPUs must be.
+    Shadow prices of the limits that bind, with the range in which they predict the optimum within 1 % of the change
+    (solved again at both ends and half-way; in between another deployment may now and then be better); the four
+    adjustments of the seed document; what serving everyone takes; how much cheaper idle GPUs must be.
 
     \b
     --json: instance, status, objective, lower_bound, plan; binding [{constraint, name, shadow_price, unit, value,

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from solvers.result import Result
 
 
+_MOST_SOLVES = 300
+"""What progress is told to expect: more than it takes, as ranges and entry prices rarely need all their rounds."""
+
+
 @dataclass(frozen=True)
 class Adjustment:
     """A change, re-solved.
@@ -145,7 +149,7 @@ def diagnose(
     if not time_limit > 0:
         raise InputError("diagnose", "time_limit", "seconds > 0", time_limit)
     fields = instances.one(b)
-    with progress("diagnose", 60, quiet=quiet) as bar, Pool(workers) as pool:
+    with progress("diagnose", _MOST_SOLVES, quiet=quiet) as bar, Pool(workers) as pool:
         resolver = Resolver(instances, b, partial(solve_iter, workers=pool, time_limit=time_limit), bar)
         (base,) = resolver([{}])
         if base.plan is None and base.status != "infeasible":

@@ -3,6 +3,7 @@
 The price is that of the routing (`rodiu_jax.decisions.prices`): with the optimal deployment kept, one unit more of the
 limit saves it. It says what the optimum does as long as no other deployment becomes better, so the range is found by
 the routing program first and then cut until the re-solved optimum at both ends, and half-way to them, is as predicted.
+Between these points a third deployment may be better: that is not excluded, only rare (`bench/shadow_prices.py`).
 """
 
 from __future__ import annotations

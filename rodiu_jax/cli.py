@@ -411,7 +411,7 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="local: this machine, all its devices; ray: a Ray cluster, --workers with a GPU or a share of the cores each.",
+    help="local: this machine; ray: a Ray cluster, --workers with a GPU or a share of the cores each.",
 )
 @click.option(
     "--address",

@@ -65,7 +65,7 @@ def sweep(
       quiet: no progress on standard error; damaged parts are named all the same.
       log: file for events (``start``, ``progress``, ``part``, ``fault``, ``end``), one JSON object a line, added to
         what is there; ``-`` for standard output.
-      engine: ``local``: this machine with all its devices; ``ray``: a Ray cluster (`rodiu_jax.sweeps.cluster`). It
+      engine: ``local``: this machine; ``ray``: a Ray cluster (`rodiu_jax.sweeps.cluster`). It
         changes no row.
       address: of a running cluster, for ``ray``; by default one is started on this machine.
       chunk: scenarios made at a time; it changes memory, not rows.

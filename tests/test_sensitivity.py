@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from SALib.analyze import sobol as salib_sobol
 from SALib.sample import morris as morris_design
@@ -519,7 +520,8 @@ def test_command_takes_the_factors_from_the_sweep_in_a_folder(rodiu, tmp_path: P
     cost = 100 * rows["gpu_price"] + rows["sample"]
     rows = rows.assign(total_cost=cost, lower_bound=cost - 1, upper_bound=cost, status="optimal")
     rows.loc[0, "total_cost"] = rows.loc[0, "upper_bound"] = None
-    store.write(0, [{k: None if v != v else v for k, v in row.items()} for row in rows.to_dict("records")])
+    entries = [{k: None if v != v else v for k, v in row.items()} for row in rows.to_dict("records")]
+    store.write(0, pa.Table.from_pylist(entries, schema=store.schema))
     code, out, err = rodiu(tmp_path, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)

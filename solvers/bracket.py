@@ -2,7 +2,7 @@
 
 Root: dual ascent (`solvers.dual`), then a plan by local search (`solvers.primal`). Where the bracket is wider than
 the target, a best-first branch and bound goes on over all open scenarios at once: in each round every open scenario
-splits its weakest node on the triple whose estimated w is nearest to one half, and all children are bounded in one
+splits its weakest nodes on the triple whose estimated w is nearest to one half, and all children are bounded in one
 batch, starting from their parent's multipliers. The rows never depend on which scenarios share a batch: a scenario's
 rounds are its own.
 """
@@ -45,7 +45,8 @@ class Effort:
       search: how plans are looked for, in at most ``rounds`` rounds that route the ``routed`` most promising
         deployments of a scenario.
       tree_rounds: most rounds of branching; each splits a node of every open scenario, and twice as many after every
-        ``doubling`` rounds, so that the few scenarios still open fill a block.
+        ``doubling`` rounds, so that the few scenarios still open fill a block; after the first ``doubling`` rounds
+        a node's ascent takes twice its steps.
       chunk: scenarios (or nodes) in a compiled block; another value is another program, last bits may differ.
     """
 
@@ -264,12 +265,18 @@ class _Deployments:
         self.slot[found[better]], self.cost[found[better]] = slot[row[better]], cost[row[better]]
         self.fresh[found[better]] = True
 
-    def improve(self, lower: np.ndarray, gap: float) -> None:
-        """Local search where the bracket is open, until no neighbour is cheaper or the rounds are over."""
+    def improve(self, lower: np.ndarray, gap: float, among: np.ndarray) -> None:
+        """Local search where the bracket is open, until no neighbour is cheaper or the rounds are over.
+
+        Args:
+          among: the scenarios to look at; no others, so that a scenario's rounds are its own.
+        """
+        looked = np.zeros(len(self.cost), bool)
+        looked[among] = True
         for _ in range(self._effort.rounds):
             known = np.isfinite(self.cost)
             wide = ~known | (self.cost - lower > gap * np.abs(np.where(known, self.cost, 0.0)))
-            at = np.flatnonzero(self.fresh & wide)
+            at = np.flatnonzero(self.fresh & wide & looked)
             if not len(at):
                 return
             self.fresh[at] = False
@@ -278,7 +285,7 @@ class _Deployments:
                 self._batch,
                 at,
                 (self.slot[at],),
-                self._effort.chunk // 4,
+                max(1, self._effort.chunk // 4),
                 how=self._effort.search,
             )
             self.offer(at, near, least)
@@ -411,7 +418,7 @@ def brackets(
         effort = replace(effort, search=effort.search._replace(limited=limited))
         best = _Deployments(batch, effort)
         best.offer(np.arange(batch.size), root.starts, root.least)
-        best.improve(tree.bound, gap)
+        best.improve(tree.bound, gap, np.arange(batch.size))
         infeasible = _infeasible(batch, best, effort)
         tree.settle(infeasible[tree.scenario])
         _branch(batch, tree, best, gap, effort)
@@ -605,4 +612,4 @@ def _branch(batch: Instances, tree: _Tree, best: _Deployments, gap: float, effor
         ]
         tree.replace(chosen, scenario, bound, decided, kept, np.asarray(found.weights), path)
         best.offer(scenario, found.starts, found.least)
-        best.improve(tree.lower(), gap)
+        best.improve(tree.lower(), gap, scenario)

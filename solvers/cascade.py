@@ -169,8 +169,8 @@ def _task(
     audited: bool,
 ) -> Task | None:
     """What HiGHS is asked about a scenario; an audit starts from nothing."""
-    closed = bracket.status in ("optimal", "gap_limit", "infeasible")
-    if not audited and (exact == "none" or (exact == "gap" and closed)):
+    closed = bracket.status in ("optimal", "gap_limit")
+    if not audited and (bracket.status == "infeasible" or exact == "none" or (exact == "gap" and closed)):
         return None
     target = gap if exact == "gap" and not audited else min(gap, OPTIMAL_GAP)
     b = bracket.instance
@@ -250,8 +250,10 @@ def _together(bracket: Result, exact: Result, gap: float) -> Result:
         nodes=bracket.nodes,
         steps=bracket.steps,
         seconds=exact.seconds + bracket.seconds,
-        certified=bracket.certified,
+        bound=min(exact.bound, exact.objective) if exact.plan else exact.bound,
+        certified=min(bracket.certified, exact.objective) if exact.plan else bracket.certified,
         leaves=bracket.leaves,
+        method="bracket+exact",
     )
     if exact.status == "infeasible" or not math.isfinite(bracket.bound):
         return whole
@@ -268,6 +270,5 @@ def _together(bracket: Result, exact: Result, gap: float) -> Result:
         bound=lower,
         costs=better.costs,
         plan=better.plan,
-        method="bracket+exact",
         certified=min(bracket.certified, lower),
     )

@@ -232,7 +232,11 @@ class _Best:
         self.bound = -math.inf
 
     def offer(self, plan: Plan | None) -> str:
-        """Take a plan over where it is feasible and cheaper; returns what it breaks, empty if nothing."""
+        """Take a plan over where it is feasible and cheaper; returns what it breaks, empty if nothing.
+
+        Raises:
+          _Contradiction: it costs less than what is proven.
+        """
         if plan is None:
             return "no routing"
         verdict = check_plan(plan, self.instances, self.b)
@@ -241,6 +245,8 @@ class _Best:
         if verdict.costs["total_cost"] < self.objective:
             self.plan, self.costs = plan, verdict.costs
             self.objective = verdict.costs["total_cost"]
+            proven, self.bound = self.bound, -math.inf
+            self.prove(proven, "the")
         return ""
 
     def prove(self, bound: float, whose: str) -> None:

@@ -70,6 +70,15 @@ def _require(status: Any, what: str) -> None:
         raise SolverFailed(f"HiGHS answered {status} to {what}")
 
 
+def _unit_of_money(cost: np.ndarray) -> float:
+    """What HiGHS counts costs in: its tolerances are absolute, so the largest cost is always 2^16 to 2^17 of these.
+
+    A power of two changes no digit of a cost.
+    """
+    largest = float(np.abs(cost).max(initial=0.0))
+    return math.ldexp(1.0, math.frexp(largest)[1] - 17) if largest > 0 else 1.0
+
+
 def run_highs(
     formulation: Formulation,
     *,
@@ -95,11 +104,11 @@ def run_highs(
     fixed = {"threads": 1, "presolve": "off" if mip else "choose"}
     for name, value in {**fixed, **options}.items():
         _require(solver.setOptionValue(name, value), f"option {name}={value}")
-    model = formulation
+    model, money = formulation, _unit_of_money(formulation.cost)
     kinds = (formulation.integer & mip).astype(np.int32)
     status = solver.passModel(
         len(model.cost), len(model.row_lower), len(model.value), int(highspy.MatrixFormat.kRowwise),
-        int(highspy.ObjSense.kMinimize), 0.0, model.cost, model.lower, model.upper, model.row_lower,
+        int(highspy.ObjSense.kMinimize), 0.0, model.cost / money, model.lower, model.upper, model.row_lower,
         model.row_upper, model.start, model.index, model.value, kinds,
     )  # fmt: skip
     _require(status, "the model")
@@ -110,15 +119,15 @@ def run_highs(
     info = solver.getInfo()
     feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
     status = solver.getModelStatus()
-    objective = float(info.objective_function_value) if feasible else math.inf
+    objective = float(info.objective_function_value) * money if feasible else math.inf
     if mip:
-        bound = float(info.mip_dual_bound)
+        bound = float(info.mip_dual_bound) * money
     else:
         bound = objective if status == highspy.HighsModelStatus.kOptimal else -math.inf
     columns = np.array(solver.getSolution().col_value) * model.unit if feasible else None
     dual = None
     if not mip and status == highspy.HighsModelStatus.kOptimal:
-        dual = np.array(solver.getSolution().row_dual)
+        dual = np.array(solver.getSolution().row_dual) * money
     return Answer(status, columns, bound, objective, dual)
 
 
@@ -175,11 +184,17 @@ def _proven_infeasible(instances: Instances, b: int, time_limit: float) -> bool:
 
     Where HiGHS alone says "infeasible" its dual bound is infinite and proves nothing, so we minimise the excess
     instead, a problem that always has a solution and whose finite bound can be read.
+
+    Raises:
+      _OutOfTime: before it is proven.
     """
     answer = run_highs(
         build(instances, b, measure_excess=True), mip_rel_gap=0.5, time_limit=time_limit, mip_abs_gap=1e-9
     )
-    return math.isfinite(answer.bound) and answer.bound > 1e-7
+    proven = math.isfinite(answer.bound) and answer.bound > 1e-7
+    if not proven and answer.status == highspy.HighsModelStatus.kTimeLimit:
+        raise _OutOfTime
+    return proven
 
 
 def solve_instance(
@@ -390,15 +405,19 @@ class _Search:
         if self.use.core and searched.sum() > _CORE:
             searched = self._mine()
             searched[np.argsort(priced.reduced, kind="stable")[:_CORE]] = True
-        try:
-            bound = min(self._explore(searched, few), outside(searched))
-        except _Infeasible:
-            few, searched = None, everything
-            bound = self._explore(searched)
+
+        def explored(searched: np.ndarray, few: int | None) -> tuple[float, np.ndarray, int | None]:
+            """The bound; what was searched for it; everything, of any number of pairs, where a part has no plan."""
+            try:
+                return min(self._explore(searched, few), outside(searched)), searched, few
+            except _Infeasible:
+                return self._explore(everything), everything, None
+
+        bound, searched, few = explored(searched, few)
         if not self.timed and relative_gap(bound, self.best.objective) > self.gap:
             more = promising()
             if (more & ~searched).any():
-                bound = min(self._explore(more, few), outside(more))
+                bound, searched, few = explored(more, few)
         if few is not None:
             bound = min(bound, self._beyond(priced, few))
         self.best.prove(min(bound, self.elsewhere), "HiGHS's")

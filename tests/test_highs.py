@@ -88,6 +88,17 @@ def test_gap_limit(default):
     assert_honest(result, instances)
 
 
+@pytest.mark.parametrize("scale", [1e-11, 1e-6, 1e9])
+def test_scaling_money_scales_cost(default, scale):
+    instances, best = default
+    money = ("gpu_price", "storage_price", "delay_penalty", "unmet_penalty", "budget")
+    scaled = {n: scale * np.asarray(getattr(instances.fields, n)) for n in money}
+    result = solve_instance(instances.with_fields(**scaled), 0)
+    assert result.status == "optimal"
+    assert result.objective == pytest.approx(scale * best.objective, rel=2e-6, abs=0.0)
+    assert result.bound == pytest.approx(scale * best.objective, rel=2e-6, abs=0.0)
+
+
 @pytest.mark.parametrize("seconds", [0.001, 0.02])
 def test_time_limit(default, seconds):
     instances, best = default

@@ -309,6 +309,9 @@ class _Deployments:
         return _in_blocks(program, self._batch, scenario, (slot,), self._effort.chunk, how=how, **data)
 
 
+_EVERY = 10**6
+"""Deployments routed a round where all that are looked at shall be."""
+
 _FEW = 4
 """Slots of the smaller of the two routing programs."""
 
@@ -416,6 +419,8 @@ def brackets(
         tree, root = _root(batch, effort, certificates)
         limited = bool((np.asarray(batch.fields.max_routes) > 0).any())
         effort = replace(effort, search=effort.search._replace(limited=limited))
+        if limited:  # the floors know no limit of routes, so they say little about what is promising
+            effort = replace(effort, routed=_EVERY)
         best = _Deployments(batch, effort)
         best.offer(np.arange(batch.size), root.starts, root.least)
         best.improve(tree.bound, gap, np.arange(batch.size))

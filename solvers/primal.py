@@ -188,10 +188,14 @@ def route_cost(c: Coefficients, slot: Array, iterations: int | Array, limited: b
     Args:
       iterations: of the interior point; data, if an array.
       limited: whether ``max_routes`` holds: the routing is solved once freely and again on the routes with the
-        largest shares.
+        largest shares. A single route must keep both promises alone, so that others are not open even at first.
     """
     types, slots = len(c.base), len(slot)
     program = routing(c, slot, jnp.ones((types, slots), bool))
+    if limited:
+        promises = program.rows[2 * types + 2 * slots : 4 * types + 2 * slots].reshape(2, types, types, slots)
+        alone = (promises.sum(1) <= 1e-9).all(0)
+        program = routing(c, slot, alone | (c.max_routes != 1))
     point, error = interior_point(program, iterations)
     if limited:
         share = point.x.reshape(types, slots)

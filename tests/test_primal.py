@@ -298,6 +298,27 @@ def test_deployments_read_off_a_bound_cost_no_less_than_said():
     assert (costs < least + 0.2 * np.abs(least)).any(1).mean() > 0.5, "the floor says something"
 
 
+def test_a_single_route_keeps_both_promises_alone():
+    # Of two pairs the cheap one breaks the error promise alone; mixed freely it would get the larger share.
+    instances = default_instances(16, seed=7).with_fields(max_routes=np.array(1))
+    slots = np.tile(np.array([35, 75, -1, -1], np.int32), (16, 1))
+    shares = mapped(instances, lambda c, s: best_shares(c, s, True), slots)
+    free = mapped(instances, lambda c, s: best_shares(c, s, False), slots)
+    assert ((shares > 1e-6).sum(2) <= 1).all()
+
+    def alone(c, s):
+        pair = jnp.maximum(s, 0) // c.deploy.shape[1]
+        late = (c.nominal + c.excess)[:, pair] > c.delay_limit[:, None]
+        return late | ((c.error + c.error_excess)[:, pair] > c.error_limit[:, None])
+
+    broken = mapped(instances, alone, slots)
+    assert not (shares > 1e-6)[broken].any()
+    mixed = (free > 1e-6).sum(2) > 1
+    lost = broken & (free == free.max(2, keepdims=True)) & mixed[:, :, None]
+    saved = lost.any(2) & (shares.sum(2) > 0.5)
+    assert saved.any(), "some type would have lost its service"
+
+
 def test_a_routing_says_when_it_is_not_settled():
     instances = default_instances(16, seed=7)
     slots = np.tile(np.array([3, 43, 83, 123], np.int32), (16, 1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ import click
 from rodiu_jax.errors import InputError, WorkFailed
 
 if TYPE_CHECKING:
+    from rodiu_jax.plan import Plan
     from rodiu_jax.report.digest import Digest
+    from rodiu_jax.report.section import Section
 
 
 class _FloatRange(click.FloatRange):
@@ -511,6 +514,11 @@ def report(folder: Path, page: Path | None) -> None:
 
     The page is one file that opens offline and asks nothing of anyone. Its pictures are also in DIR/figures (PNG and
     SVG), the tables behind them in DIR/tables and DIR/summary.csv. An unfinished sweep is shown as far as it is.
+
+    \b
+    Decisions written into DIR/decisions are sections of the page too:
+      rodiu choose DIR -o DIR/decisions/rent && rodiu report DIR
+    (also rodiu stress, robustness and diagnose with -o DIR/decisions/NAME).
     """
     _report(folder, page=page)
 
@@ -771,6 +779,77 @@ class _Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers with commas.", param, ctx)
 
 
+def _decision_options(command: Any) -> Any:
+    """Where an answer goes; `_tell` reads these options."""
+    for option in (
+        click.option("--quiet", is_flag=True, help="No progress on standard error."),
+        click.option(
+            "-o",
+            "--folder",
+            type=_PATH,
+            metavar="FOLDER",
+            help="Write JSON, tables, pictures and plans there; of DIR/decisions/NAME, `rodiu report DIR` makes a "
+            "section of the page of the sweep in DIR.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    ):
+        command = option(command)
+    return command
+
+
+def _asked() -> str:
+    """The running command as it was typed, but for where its answer goes."""
+    import shlex
+
+    context = click.get_current_context()
+    words = ["rodiu", str(context.info_name)]
+    for parameter in context.command.params:
+        name, value = str(parameter.name), context.params.get(str(parameter.name))
+        typed = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+        if not typed or name in ("folder", "as_json", "quiet"):
+            continue
+        if isinstance(parameter, click.Option) and parameter.is_flag:
+            words.append((parameter.opts if value else parameter.secondary_opts)[0])
+            continue
+        words += parameter.opts[:1] if isinstance(parameter, click.Option) else []
+        words.append(",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value))
+    return shlex.join(words)
+
+
+def _prepare(folder: Path | None) -> None:
+    """A place that cannot be written is refused before the work."""
+    from rodiu_jax.files import make_folder
+
+    if folder is not None:
+        make_folder(folder)
+
+
+def _tell(
+    section: Section,
+    values: dict[str, Any],
+    folder: Path | None,
+    as_json: bool,
+    plans: Sequence[Plan | None] = (),
+) -> None:
+    """Keep an answer where asked, and print it."""
+    import json
+
+    from rodiu_jax.report.section import terminal
+    from rodiu_jax.report.tables import show
+
+    parts = terminal(section)
+    if folder is not None:
+        from rodiu_jax.report.decisions import write_decision
+
+        found = [plan for plan in plans if plan is not None]
+        files = write_decision(section, values, folder, made=_asked(), plans=found)
+        parts.append(f"{len(files)} files written to {folder}.")
+    if as_json:
+        click.echo(json.dumps(values, indent=1, allow_nan=False))
+    else:
+        show(parts)
+
+
 @cli.command()
 @click.argument("instances", type=_PATH, metavar="FILE.npz")
 @click.argument("plans", type=_PATH, metavar="PLANS.json")
@@ -799,10 +878,15 @@ class _Numbers(click.ParamType):
     help="Also solve and stress the plans for Gamma = 0 and for diu of every scenario that a plan names.",
 )
 @click.option("--workers", type=_COUNT, help="Processes for --peers (default: the cores of this machine).")
-@click.option("--json", "as_json", is_flag=True, help="Print settings and every row as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+@_decision_options
 def stress(
-    instances: Path, plans: Path, scales: tuple[float, ...], as_json: bool, beta: Any, **options: Any
+    instances: Path,
+    plans: Path,
+    scales: tuple[float, ...],
+    beta: Any,
+    as_json: bool,
+    folder: Path | None,
+    **options: Any,
 ) -> None:
     """Draw delays and errors out of sample: how often promises break, what it costs, what breaks first.
 
@@ -814,23 +898,18 @@ def stress(
     exact interval lower to upper, breaks_at, first, first_share, costs with quantiles and their resolution); promises,
     the same counts per promise. kind: given, or solved for comparison: deterministic (Gamma = 0), diu.
     """
-    import json
-
     from rodiu_jax.decisions.stress import stress as run
     from rodiu_jax.instance import load_instances
     from rodiu_jax.plan import load_plans
-    from rodiu_jax.report.stress import render, to_json
-    from rodiu_jax.report.tables import show
+    from rodiu_jax.report.stress import section, to_json
 
     batch = load_instances(instances)
     read = load_plans(plans, batch)
     if not read:
         raise InputError(plans, "", "at least one plan")
+    _prepare(folder)
     found = run(read, batch, scales=scales, beta=beta, **options)
-    if as_json:
-        click.echo(json.dumps(to_json(found), indent=1, allow_nan=False))
-    else:
-        show(render(found))
+    _tell(section(found), to_json(found), folder, as_json)
 
 
 @cli.command()
@@ -838,10 +917,15 @@ def stress(
 @click.option("--index", type=click.IntRange(min=0), required=True, metavar="B", help="Scenario to diagnose.")
 @click.option("--time-limit", type=_SECONDS, help="Seconds for each of the solves, some dozens.")
 @click.option("--workers", type=_COUNT, help="Processes (default: the cores of this machine).")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+@_decision_options
 def diagnose(
-    instances: Path, index: int, time_limit: float | None, workers: int | None, as_json: bool, quiet: bool
+    instances: Path,
+    index: int,
+    time_limit: float | None,
+    workers: int | None,
+    as_json: bool,
+    folder: Path | None,
+    quiet: bool,
 ) -> None:
     """Say what costs most in one scenario and what to change, each answer solved again.
 
@@ -855,20 +939,15 @@ def diagnose(
     saving_lower, saving_upper, unmet_share}]; everyone {unmet, extra_lower, extra_upper, levers}; idle [{gpu, price,
     certified, cheaper_from, cheaper_to, deployments, reason}]. Prices in $ per period and unit; null: unknown or none.
     """
-    import json
-
     from rodiu_jax.decisions.diagnose import diagnose as run
     from rodiu_jax.instance import load_instances
-    from rodiu_jax.report.diagnosis import render
-    from rodiu_jax.report.tables import show
+    from rodiu_jax.report.diagnosis import section
 
     batch = load_instances(instances)
     batch.check_index(index, "--index")
+    _prepare(folder)
     found = run(batch, index, time_limit=time_limit or math.inf, workers=workers, quiet=quiet)
-    if as_json:
-        click.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
-    else:
-        show(render(found))
+    _tell(section(found), found.to_json(), folder, as_json, [found.result.plan])
 
 
 @cli.command()
@@ -901,11 +980,7 @@ def diagnose(
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of what is held out."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option(
-    "-o", "--folder", type=_PATH, metavar="FOLDER", help="Write JSON, table and picture (PNG, SVG) there."
-)
-@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+@_decision_options
 def choose(
     source: str,
     criterion: str,
@@ -934,13 +1009,11 @@ def choose(
     without any plan); value_of_stochastic_solution [from, to] over the mean scenario's plan; without_recourse or
     with_recourse {value, feasible_share}: the same deployment routed the other way; hold_out; frontier.
     """
-    import json
-
     from rodiu_jax.decisions.choose import choose as pick
     from rodiu_jax.decisions.scenarios import read_scenarios
-    from rodiu_jax.report.choose import frontier_table, sentences, write_choice
-    from rodiu_jax.report.tables import show
+    from rodiu_jax.report.choose import section
 
+    _prepare(folder)
     read = read_scenarios(source, gap=gap, seed=seed, quiet=quiet)
     choice = pick(
         read.training,
@@ -952,13 +1025,7 @@ def choose(
         seed=seed,
         quiet=quiet,
     )
-    files = write_choice(choice, folder) if folder else []
-    if as_json:
-        click.echo(json.dumps(choice.to_json(), indent=1, allow_nan=False))
-        return
-    parts: list[Any] = [sentences(choice), frontier_table(choice)]
-    parts += [f"{len(files)} files written to {folder}."] if files else []
-    show(parts)
+    _tell(section(choice), choice.to_json(), folder, as_json, [choice.plan])
 
 
 @cli.command()
@@ -992,10 +1059,14 @@ def choose(
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draws.")
 @click.option("--time-limit", type=_SECONDS, help="Seconds for each of the solves.")
 @click.option("--workers", type=_COUNT, help="Processes (default: the cores of this machine).")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+@_decision_options
 def robustness(
-    source: str, scenarios: int | None, time_limit: float | None, as_json: bool, **options: Any
+    source: str,
+    scenarios: int | None,
+    time_limit: float | None,
+    as_json: bool,
+    folder: Path | None,
+    **options: Any,
 ) -> None:
     """Say what robustness costs and what it buys: cost and broken promises over Gamma, and what pairing is worth.
 
@@ -1007,18 +1078,13 @@ def robustness(
     --json: settings, recommended and guaranteed Gamma, curve (a row per mode and gamma), value (a row per gamma: what
     plans cost that ignore that pairing shrinks deviations) and scenarios_by_gamma.
     """
-    import json
-
     from rodiu_jax.decisions.robustness import read_instances
     from rodiu_jax.decisions.robustness import robustness as run
-    from rodiu_jax.report.robustness import render, to_json
-    from rodiu_jax.report.tables import show
+    from rodiu_jax.report.robustness import section, to_json
 
     batch = read_instances(source)
     if scenarios is not None:
         batch = batch.take(range(min(scenarios, batch.size)))
+    _prepare(folder)
     found = run(batch, time_limit=time_limit or math.inf, **options)
-    if as_json:
-        click.echo(json.dumps(to_json(found), indent=1, allow_nan=False))
-    else:
-        show(render(found))
+    _tell(section(found), to_json(found), folder, as_json)

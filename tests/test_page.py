@@ -3,6 +3,7 @@
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,10 @@ import pytest
 
 import rodiu_jax.catalog
 from rodiu_jax.files import toml_value
-from rodiu_jax.report import write_report
+from rodiu_jax.report import style, write_report
+from rodiu_jax.report.decisions import FOLDER as DECISIONS
+from rodiu_jax.report.decisions import write_decision
+from rodiu_jax.report.section import PageTable, Picture, Section
 from rodiu_jax.sweeps import sweep
 from rodiu_jax.sweeps.spec import make_spec
 from tests.browser import PROGRAM, Browser, browser
@@ -52,6 +56,18 @@ tp = [1, 2]
     return path
 
 
+def decide(folder: Path) -> None:
+    """A decision whose words, table and picture hold hostile names."""
+    figure, axes = style.canvas(4, 4)
+    style.heading(axes, TITLE)
+    rows = pd.DataFrame({"plan": HOSTILE.values(), "cost": [1.0, 2.0, 3.0]})
+    tables = [PageTable("plans", TITLE, ["plan", "cost"], [[n, "1"] for n in HOSTILE.values()], (1,))]
+    section = Section(
+        "choose", TITLE, "", list(HOSTILE.values()), [Picture("costs", TITLE, rows, figure)], tables
+    )
+    write_decision(section, {"title": TITLE}, folder, made="rodiu choose '<b>'")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small sweep of the hostile catalogue, reported."""
@@ -66,6 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "factors": FACTORS,
     }
     sweep(make_spec(values), folder / "out", quiet=True)
+    decide(folder / "out" / DECISIONS / "rent #1 & <b>")
     write_report(folder / "out", page=folder / "alone.html")
     return folder / "out"
 
@@ -95,7 +112,7 @@ def test_a_page_holds_no_script_and_no_address(folder: Path):
     for tag, name, value in page.attributes:
         if name in ("href", "src", "xlink:href") and not value.startswith(("#", "data:")):
             assert tag == "a", (tag, name, value)
-            assert (folder / value).is_file(), value
+            assert (folder / unquote(value)).is_file(), value
     for name in (*HOSTILE.values(), TITLE, "What if <b>H100</b> prices halve?"):
         assert name in page.text, name
 
@@ -127,6 +144,7 @@ def test_ids_are_distinct_and_sections_are_found(folder: Path):
         "sensitivity",
         "trends",
         "proofs",
+        "decision-1",
     } <= jumps
 
 
@@ -139,6 +157,16 @@ def test_files_have_harmless_names_and_tables_the_true_ones(folder: Path):
     chosen = pd.read_csv(folder / "tables" / "commonest.csv")
     assert chosen["deployment"].str.contains(HOSTILE["Llama-3.2-1B"], regex=False).any()
     np.testing.assert_allclose(chosen["share"].sum(), 1.0)
+
+
+def test_a_decision_is_a_section_with_its_picture_and_table(folder: Path):
+    text = (folder / "report.html").read_text()
+    part = Structure(text[text.index('<section id="decision-1">') : text.index('<section id="method">')])
+    assert part.tags.count("svg") == 1
+    assert part.tags.count("tr") == 1 + len(HOSTILE)
+    assert "Found by rodiu choose '<b>'." in part.text
+    links = [unquote(v) for _, name, v in part.attributes if name == "href" and v[0] != "#"]
+    assert {Path(v).name for v in links} == {"costs.png", "costs.svg", "costs.csv", "plans.csv"}
 
 
 def test_a_second_report_is_the_same_page(folder: Path):

@@ -13,7 +13,8 @@ def write_report(
     folder: str | Path, *, page: str | Path | None = None, digest: Digest | None = None
 ) -> list[Path]:
     """Write ``report.html``, one page that needs nothing else, and what it shows: ``summary.csv`` (a row per point),
-    ``figures/*.png``, ``*.svg`` and ``tables/*.csv``, beside the rows of a sweep.
+    ``figures/*.png``, ``*.svg`` and ``tables/*.csv``, beside the rows of a sweep. Decisions kept in ``decisions/*``
+    (`rodiu_jax.report.decisions.write_decision`) are on the page too.
 
     Works on an unfinished sweep too: the page says how many rows it shows.
 
@@ -26,31 +27,37 @@ def write_report(
       The files written, ``report.html`` first and ``page`` last.
 
     Raises:
-      InputError: no sweep in the folder, a damaged part, or the folder cannot be written.
+      InputError: no sweep in the folder, a damaged part or decision, or the folder cannot be written.
       WorkFailed: the sweep has no rows yet.
     """
-    from rodiu_jax.files import make_folder, write_csv, write_text
+    from rodiu_jax.files import make_folder, read_text, write_csv, write_text
     from rodiu_jax.report import style
+    from rodiu_jax.report.decisions import read_decisions
     from rodiu_jax.report.digest import read_digest
     from rodiu_jax.report.page import render
+    from rodiu_jax.report.section import Picture
     from rodiu_jax.report.sections import sections
     from rodiu_jax.report.summary import by_point
 
     folder = Path(folder)
     found = read_digest(folder) if digest is None else digest
-    parts = sections(folder, found)
+    parts = [*sections(folder, found), *read_decisions(folder)]
     pictures, tables = make_folder(folder / "figures"), make_folder(folder / "tables")
     report, summary = folder / "report.html", folder / "summary.csv"
     written = [report, summary]
     write_csv(summary, by_point(found))
-    drawings = {}
+    drawings: dict[str, dict[str, str]] = {}
     for section in parts:
+        drawn = drawings[section.name] = {}
         for picture in section.pictures:
-            written += style.save(picture.figure, pictures, picture.name)
-            text = written[-1].read_text(encoding="utf-8")
-            drawings[picture.name] = style.inline(text, picture.name, picture.description)
-            written.append(tables / f"{picture.name}.csv")
-            write_csv(written[-1], picture.table)
+            file = folder / section.place / f"{picture.name}.svg"
+            if isinstance(picture, Picture):
+                written += style.save(picture.figure, pictures, picture.name)
+                file = written[-1]
+                written.append(tables / f"{picture.name}.csv")
+                write_csv(written[-1], picture.table)
+            name = f"{section.name}-{picture.name}"
+            drawn[picture.name] = style.inline(read_text(file), name, picture.description, source=file)
         for table in section.tables:
             if table.data is not None:
                 written.append(tables / f"{table.name}.csv")

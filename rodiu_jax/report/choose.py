@@ -1,27 +1,20 @@
-"""A choice for people: sentences first, then the table and the picture of the trade-off, files in a folder."""
+"""A choice for people: sentences first, then the table and the picture of the trade-off."""
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rodiu_jax.errors import InputError
-from rodiu_jax.files import write_text, write_whole
-from rodiu_jax.plan import save_plans
+from rodiu_jax.report.section import PageTable, Picture, Section
 from rodiu_jax.report.tables import number
-from rodiu_jax.report.tables import table as text_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
 
     from rodiu_jax.decisions.choose import Choice
 
-_OTHERS, _FRONTIER, _CHOSEN = "#999999", "#0072B2", "#D55E00"  # Okabe and Ito's
 _ROWS = 12
 
 
@@ -36,7 +29,7 @@ def _name(choice: Choice) -> str:
     return names[choice.criterion]
 
 
-def sentences(choice: Choice) -> str:
+def sentences(choice: Choice) -> list[str]:
     """What to rent, what it costs, how near the best possible that is and how sure, in plain words."""
     pairs = [f"{d.model} on {d.tp} x {d.gpu}" for d in choice.deployment]
     rent = ", ".join(pairs) or "nothing"
@@ -51,7 +44,7 @@ def sentences(choice: Choice) -> str:
         ]
         if choice.hopeless:
             lines.append(f"In {choice.hopeless:,} scenarios no plan exists at all, whatever is rented.")
-        return "\n".join(lines)
+        return lines
     lines = [
         f"Rent {rent}.",
         f"Least {_name(choice)} of {choice.candidates:,} candidates over {seen}: "
@@ -89,7 +82,7 @@ def sentences(choice: Choice) -> str:
             f"held in {held.feasible_share:.2%} (95 %: {low:.2%} to {high:.2%}); at most "
             f"{held.exceeded_interval[1]:.2%} are worse than the worst one chosen with."
         )
-    return "\n".join(lines)
+    return lines
 
 
 def _between(low: float, high: float) -> str:
@@ -98,7 +91,7 @@ def _between(low: float, high: float) -> str:
     return f"exact to {number(max(high - low, 0.005))}" if told[0] == told[1] else f"{told[0]} to {told[1]}"
 
 
-def frontier_table(choice: Choice) -> Table:
+def frontier_table(choice: Choice) -> PageTable:
     """The chosen plan and those that no other beats in both expected cost and CVaR."""
     shown: Any = choice.table[choice.table["frontier"] | choice.table["chosen"]]
     shown = shown.sort_values(["expected", "cvar"]).head(_ROWS)
@@ -112,26 +105,36 @@ def frontier_table(choice: Choice) -> Table:
         for r in shown.to_dict(orient="records")
     ]
     heads = ["", "deployment", "expected", f"CVaR {choice.level:g}", "worst", "regret from", "to", "kept in"]
-    return text_table(
-        "Trade-off, $ per rental period (* chosen)", heads, rows, numbers=tuple(range(2, len(heads)))
+    return PageTable(
+        "candidates",
+        "Trade-off, $ per rental period (* chosen)",
+        heads,
+        rows,
+        tuple(range(2, len(heads))),
+        choice.table,
     )
 
 
 def frontier_figure(choice: Choice) -> Figure:
     """Expected cost against CVaR: every candidate that keeps all promises, the frontier and the choice."""
-    from matplotlib.figure import Figure
+    from rodiu_jax.report import style
 
     expected, tail, front, mine = (
         choice.table[n].to_numpy() for n in ("expected", "cvar", "frontier", "chosen")
     )
-    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = style.panels(1, high=4.5)
     drawn = np.isfinite(expected) & np.isfinite(tail)
-    axes.scatter(expected[drawn], tail[drawn], s=14, color=_OTHERS, label="candidates")
+    axes.scatter(expected[drawn], tail[drawn], s=14, color=style.OTHER, label="candidates")
     order = np.flatnonzero(front)[np.argsort(expected[front])]
-    axes.plot(expected[order], tail[order], "o-", color=_FRONTIER, markersize=5, label="frontier")
+    axes.plot(expected[order], tail[order], "o-", color=style.BLUE, markersize=5, label="frontier")
     axes.scatter(
-        expected[mine & drawn], tail[mine & drawn], s=110, marker="*", color=_CHOSEN, zorder=3, label="chosen"
+        expected[mine & drawn],
+        tail[mine & drawn],
+        s=110,
+        marker="*",
+        color=style.ORANGE,
+        zorder=3,
+        label="chosen",
     )
     if len(order):  # far candidates would squeeze the trade-off into a corner
         for values, limit in ((expected[order], axes.set_xlim), (tail[order], axes.set_ylim)):
@@ -141,37 +144,20 @@ def frontier_figure(choice: Choice) -> Figure:
     axes.set_xlabel("Expected cost, $ per period")
     axes.set_ylabel(f"CVaR at {choice.level:g}, $ per period")
     axes.ticklabel_format(useOffset=False)
-    axes.set_title(
-        f"{len(choice.table):,} candidates over {choice.scenarios:,} scenarios", loc="left", fontsize=11
-    )
+    style.heading(axes, f"{len(choice.table):,} candidates over {choice.scenarios:,} scenarios")
     axes.legend(frameon=False)
     return figure
 
 
-def write_choice(choice: Choice, folder: str | Path) -> list[Path]:
-    """Write ``choice.json``, ``candidates.csv``, ``frontier.png`` and ``.svg``, and a fixed routing as ``plan.json``.
-
-    Returns:
-      The files written.
-
-    Raises:
-      InputError: the folder cannot be written.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(folder, "", f"a folder that can be written ({error.strerror})") from None
-    written = [folder / "choice.json", folder / "candidates.csv"]
-    write_text(written[0], json.dumps(choice.to_json(), indent=1, allow_nan=False) + "\n")
-    write_text(written[1], choice.table.to_csv(index=False))
-    if choice.plan is not None:
-        written.append(folder / "plan.json")
-        save_plans([choice.plan], written[-1])
-    figure = frontier_figure(choice)
-    for kind in ("png", "svg"):
-        written.append(folder / f"frontier.{kind}")
-        metadata: dict[str, Any] | None = {"Date": None} if kind == "svg" else None
-        with write_whole(written[-1]) as temporary:
-            figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
-    return written
+def section(choice: Choice) -> Section:
+    """The choice as a section of a page."""
+    text = "Expected cost against CVaR: candidates that keep every promise, those that none beats, the chosen one"
+    picture = Picture("candidates", text, choice.table, frontier_figure(choice))
+    return Section(
+        "choose",
+        "What to rent for many scenarios",
+        "",
+        sentences(choice),
+        [picture],
+        [frontier_table(choice)],
+    )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
-from rich.text import Text
-
-from rodiu_jax.report.tables import number, table
+from rodiu_jax.report.section import PageTable, Section
+from rodiu_jax.report.tables import number
 
 if TYPE_CHECKING:
     from rodiu_jax.decisions.diagnose import Adjustment, Diagnosis
@@ -20,15 +18,15 @@ _NOTHING = 1e-6
 """Savings below this share of the cost are told as none."""
 
 
-def render(found: Diagnosis) -> list[RenderableType]:
+def section(found: Diagnosis) -> Section:
     """Sentences first, then a table each of prices, adjustments and idle GPUs."""
-    parts: list[RenderableType] = [Text(said) for said in sentences(found)]
+    tables = [_adjustments(found.adjustments)]
     if found.binding:
-        parts.append(_prices(found.binding))
-    parts.append(_adjustments(found.adjustments))
+        tables.insert(0, _prices(found.binding))
     if found.idle:
-        parts.append(_idle(found.idle))
-    return parts
+        tables.append(_idle(found.idle))
+    title = f"What costs most in scenario {found.instance}, and what would help"
+    return Section("diagnose", title, "", sentences(found), [], tables)
 
 
 def sentences(found: Diagnosis) -> list[str]:
@@ -105,7 +103,7 @@ def _value(value: float) -> str:
     return f"{value:,.5g}" if abs(value) < 1e5 else f"{value:,.0f}"
 
 
-def _prices(binding: list[Shadow]) -> RenderableType:
+def _prices(binding: list[Shadow]) -> PageTable:
     rows = [
         [
             s.limit.label,
@@ -120,10 +118,10 @@ def _prices(binding: list[Shadow]) -> RenderableType:
     ]
     columns = ["limit", "now", "shadow price", "unit", "holds", "$ per 1 %", "fractional $ per 1 %"]
     title = "What limits cost: saved per unit more, with this deployment; last, where deployments may be fractional"
-    return table(title, columns, rows, numbers=(1, 2, 5, 6))
+    return PageTable("prices", title, columns, rows, (1, 2, 5, 6))
 
 
-def _adjustments(adjustments: list[Adjustment]) -> RenderableType:
+def _adjustments(adjustments: list[Adjustment]) -> PageTable:
     rows = [
         [
             a.name,
@@ -136,10 +134,10 @@ def _adjustments(adjustments: list[Adjustment]) -> RenderableType:
         for a in adjustments
     ]
     columns = ["adjustment", "lower bound", "upper bound", "saves at least", "at most", "unserved"]
-    return table("Adjustments, $ per period", columns, rows, numbers=(1, 2, 3, 4, 5))
+    return PageTable("adjustments", "Adjustments, $ per period", columns, rows, (1, 2, 3, 4, 5))
 
 
-def _idle(idle: list[Entry]) -> RenderableType:
+def _idle(idle: list[Entry]) -> PageTable:
     rows = [
         [
             e.gpu,
@@ -151,4 +149,4 @@ def _idle(idle: list[Entry]) -> RenderableType:
         for e in idle
     ]
     columns = ["GPU", "$/h", "not before (dual)", "must be cheaper by", "then deployed"]
-    return table("GPUs that are not rented, $ per GPU and hour", columns, rows, numbers=(1, 2))
+    return PageTable("idle", "GPUs that are not rented, $ per GPU and hour", columns, rows, (1, 2))

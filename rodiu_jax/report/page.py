@@ -14,18 +14,23 @@ from rodiu_jax.files import read_json
 from rodiu_jax.report import style
 from rodiu_jax.report.digest import Digest
 from rodiu_jax.report.outputs import SETTLED
-from rodiu_jax.report.sections import Section
+from rodiu_jax.report.section import Section
 from rodiu_jax.report.summary import answer, percent, proofs
 from rodiu_jax.report.tables import number
 
 
 def render(
-    folder: Path, found: Digest, parts: Sequence[Section], drawings: Mapping[str, str], *, alone: bool = False
+    folder: Path,
+    found: Digest,
+    parts: Sequence[Section],
+    drawings: Mapping[str, Mapping[str, str]],
+    *,
+    alone: bool = False,
 ) -> str:
     """The HTML text. Every name that a catalogue or a spec holds is escaped.
 
     Args:
-      drawings: the pictures of the sections by name, as `rodiu_jax.report.style.inline` gives them.
+      drawings: per section the pictures by name, as `rodiu_jax.report.style.inline` gives them.
       alone: without links to the files in the sweep's folder.
     """
     templates = Environment(
@@ -42,7 +47,7 @@ def render(
         proofs=proofs(found),
         key_figures=_key_figures(found),
         sections=parts,
-        drawings={name: Markup(svg) for name, svg in drawings.items()},
+        drawings={of: {name: Markup(svg) for name, svg in drawn.items()} for of, drawn in drawings.items()},
         factors=_factors(found),
         method=_method(folder, found),
         spec_text=style.plain(found.spec.to_toml()),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from rodiu_jax.errors import InputError, WorkFailed, nearest
 from rodiu_jax.observations import ranked
@@ -21,20 +19,11 @@ from rodiu_jax.report.digest import Digest, Levels, cells, read_digest
 from rodiu_jax.report.effects import FIGURES as EFFECTS
 from rodiu_jax.report.maps import heat_map, regime_map, regime_shares
 from rodiu_jax.report.outputs import FIGURES, output_of
+from rodiu_jax.report.section import Picture
 
 _OF_OUTPUT = ("map", "tornado", "effects", "indices")
 _OF_PAIRS = ("map", "regimes")
 _MAIN_PAIR = 3
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure, the table it is drawn from, a name for its files that no other of the sweep has, a description."""
-
-    name: str
-    description: str
-    table: pd.DataFrame
-    figure: Figure
 
 
 def plot(

@@ -1,16 +1,19 @@
-"""The price of robustness as sentences, tables and JSON."""
+"""The price of robustness as sentences, a picture, tables and JSON."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import RenderableType
+import numpy as np
 
+from rodiu_jax.report.section import PageTable, Picture, Section
 from rodiu_jax.report.sensitivity import records
 from rodiu_jax.report.stress import percent
-from rodiu_jax.report.tables import number, table
+from rodiu_jax.report.tables import number
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from rodiu_jax.decisions.robustness import Robustness
 
 
@@ -25,7 +28,7 @@ def to_json(found: Robustness) -> dict[str, Any]:
     }
 
 
-def render(found: Robustness) -> list[RenderableType]:
+def section(found: Robustness) -> Section:
     """Sentences first, then the curve and the value of modelling decision dependence."""
     mode = found.settings["mode"]
     curve = [r for r in records(found.curve) if r["mode"] == mode]
@@ -54,21 +57,63 @@ def render(found: Robustness) -> list[RenderableType]:
         ]
         for r in records(found.value)
     ]
-    return [
-        *_sentences(found, curve),
-        table(
-            f"Mean over {found.settings['scenarios']} scenario(s), {mode}, $ per period; how often some promise breaks",
-            [*names, "symmetric", "Bertsimas-Sim"],
-            rows,
-            numbers=range(10),
-        ),
-        table(
-            "Plans made as if pairing did not matter, in the worst case where it does",
-            ["Gamma", "cost", "more than the optimum", "feasible"],
-            value,
-            numbers=range(4),
-        ),
-    ]
+    scope = f"Mean over {found.settings['scenarios']} scenario(s), {mode}, $ per period; how often some promise breaks"
+    drawn = (
+        "Left: lower and upper bound of the least cost by Gamma; right: how often some promise breaks at each Gamma, "
+        "measured and proven"
+    )
+    return Section(
+        "robustness",
+        "What robustness costs and buys",
+        "",
+        _sentences(found, curve),
+        [Picture("curve", drawn, found.curve, _figure(curve))],
+        [
+            PageTable(
+                "curve", scope, [*names, "symmetric", "Bertsimas-Sim"], rows, tuple(range(1, 10)), found.curve
+            ),
+            PageTable(
+                "value",
+                "Plans made as if pairing did not matter, in the worst case where it does",
+                ["Gamma", "cost", "more than the optimum", "feasible"],
+                value,
+                tuple(range(1, 4)),
+                found.value,
+            ),
+        ],
+    )
+
+
+def _figure(curve: list[dict[str, Any]]) -> Figure:
+    """Cost and broken promises over Gamma, whose values stand at equal distances."""
+    from rodiu_jax.report import style
+
+    figure, (cost, breaks) = style.panels(2, high=3.4)
+    at = np.arange(len(curve))
+
+    def column(name: str) -> np.ndarray:
+        return np.array([r[name] for r in curve], np.float64)
+
+    lower, upper = column("lower_bound"), column("upper_bound")
+    cost.fill_between(at, lower, upper, **style.BAND)
+    cost.plot(at, upper, "o-", color=style.BLUE, markersize=4)
+    style.heading(cost, "Least cost, $ per period", "the band is what the brackets leave")
+    cost.ticklabel_format(axis="y", useOffset=False)
+    for name, label, line in (
+        ("uniform", "measured, uniform", "o-"),
+        ("beta", "measured, beta", "s-"),
+        ("bound", "proven", "^--"),
+    ):
+        breaks.plot(
+            at, 100 * column(name), line, color=style.COLOURS[len(breaks.lines)], label=label, markersize=4
+        )
+    breaks.fill_between(at, 100 * column("uniform_lower"), 100 * column("uniform_upper"), **style.BAND)
+    breaks.legend(frameon=False, fontsize=8)
+    style.heading(breaks, "Periods in which some promise breaks, %")
+    for axes in (cost, breaks):
+        axes.set_xticks(at, [f"{r['gamma']:g}" for r in curve])
+        axes.set_xlabel("Gamma")
+    return figure
 
 
 def _sentences(found: Robustness, curve: list[dict[str, Any]]) -> list[str]:

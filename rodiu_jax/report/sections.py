@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from rodiu_jax.report import pictures
 from rodiu_jax.report.constraints import TIGHT, Margins, binding, read_margins, tightest
 from rodiu_jax.report.digest import MOST_ROWS, Digest, commonest
 from rodiu_jax.report.outputs import SETTLED
-from rodiu_jax.report.pictures import Picture
+from rodiu_jax.report.section import PageTable, Section
 from rodiu_jax.report.summary import little, movements, percent, proofs
 from rodiu_jax.report.tables import number
 from rodiu_jax.verdict import TOLERANCE
@@ -34,30 +33,6 @@ _MOST_DEPLOYMENTS = 10
 _ROUNDING = 1e-6
 _FEW = 1e-3
 """Shares of unserved queries of which no picture is drawn."""
-
-
-@dataclass(frozen=True)
-class PageTable:
-    """A table as the page shows it; ``data`` is the whole of it, kept as ``tables/<name>.csv``."""
-
-    name: str
-    caption: str
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numbers: Sequence[int] = ()
-    data: pd.DataFrame | None = None
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the page; ``points`` are short sentences listed below the ``text``."""
-
-    name: str
-    title: str
-    text: str
-    points: Sequence[str] = ()
-    pictures: Sequence[Picture] = ()
-    tables: Sequence[PageTable] = ()
 
 
 def sections(folder: Path, found: Digest) -> list[Section]:

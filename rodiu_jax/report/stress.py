@@ -1,15 +1,13 @@
-"""What a stress test found, as sentences, a table and JSON."""
+"""What a stress test found, as sentences, a picture, a table and JSON."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from rich.console import RenderableType
-from rich.text import Text
-
+from rodiu_jax.report.section import PageTable, Section
 from rodiu_jax.report.sensitivity import records
-from rodiu_jax.report.tables import number, table
+from rodiu_jax.report.tables import number
 
 if TYPE_CHECKING:
     from rodiu_jax.decisions.stress import Stress
@@ -28,10 +26,9 @@ def percent(value: float) -> str:
     return "0 %" if value == 0 else f"{100 * value:.3g} %"
 
 
-def render(found: Stress) -> list[RenderableType]:
+def section(found: Stress) -> Section:
     """Sentences first, one per plan and scenario, then the table."""
     groups = [rows.to_dict("records") for _, rows in found.results.groupby(["plan", "instance"], sort=False)]
-    parts: list[RenderableType] = [Text(_sentence(rows)) for rows in groups[:_MOST_SENTENCES]]
     lines = [
         [r for r in rows if r["distribution"] == kind]
         for rows in groups
@@ -54,27 +51,31 @@ def render(found: Stress) -> list[RenderableType]:
                 number(one["cost_q95"]),
             ]
         )
-    parts.append(
-        table(
-            f"How often some promise breaks ({100 * settings['confidence']:g} % interval), by scale of the deviations; "
-            f"$ per period at x{usual:g}; {settings['draws']:,} draws, reality {settings['reality']}",
-            [
-                "plan",
-                "scenario",
-                "deviations",
-                *(f"x{s:g}" for s in scales),
-                "first to break",
-                "from",
-                "mean",
-                "95 %",
-            ],
-            rows,
-            numbers=(1, *range(3, 3 + len(scales)), *range(4 + len(scales), 7 + len(scales))),
-        )
+    heads = [
+        "plan",
+        "scenario",
+        "deviations",
+        *(f"x{s:g}" for s in scales),
+        "first to break",
+        "from",
+        "mean",
+        "95 %",
+    ]
+    caption = (
+        f"How often some promise breaks ({100 * settings['confidence']:g} % interval), by scale of the deviations; "
+        f"$ per period at x{usual:g}; {settings['draws']:,} draws, reality {settings['reality']}"
     )
     if len(lines) > _MOST_ROWS:
-        parts.append(f"{len(lines) - _MOST_ROWS} more lines: --json prints all.")
-    return parts
+        caption += f"; {len(lines) - _MOST_ROWS} more lines with --json"
+    numbers = (1, *range(3, 3 + len(scales)), *range(4 + len(scales), 7 + len(scales)))
+    return Section(
+        "stress",
+        "Do plans keep their promises when things turn out worse?",
+        "",
+        [_sentence(rows) for rows in groups[:_MOST_SENTENCES]],
+        [],
+        [PageTable("results", caption, heads, rows, numbers, found.results)],
+    )
 
 
 def _broken(row: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from rodiu_jax.errors import InputError
 from rodiu_jax.files import write_text, write_whole
 
 INK, BLUE, ORANGE = "#222222", "#0072B2", "#E69F00"
@@ -54,6 +55,9 @@ _CONTROL = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127], "\ufffd")
 _REFERENCE = re.compile(r'(?:url\(|href=")#([^)"]+)')
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
+_DRAWN = ("svg", "defs", "style", "g", "path", "use", "text", "tspan", "clipPath", "rect", "image", "pattern")
+_PARTS = {f"{{{_SVG}}}{name}" for name in _DRAWN}
+"""What pictures consist of: nothing that acts or leads elsewhere."""
 
 
 def canvas(across: int, up: int, keys: Sequence[Any] = ()) -> tuple[Figure, Axes]:
@@ -209,11 +213,18 @@ def save_as(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format=kind, dpi=_DPI, metadata=metadata)
 
 
-def inline(svg: str, name: str, description: str) -> str:
-    """An SVG file's text as an element for a page: ids of its own, no header, and words for who cannot see it."""
+def inline(svg: str, name: str, description: str, *, source: str | Path = "") -> str:
+    """An SVG file's text as an element for a page: ids of its own, no header, and words for who cannot see it.
+
+    Raises:
+      InputError: ``source``, the file, is no SVG as `save` writes it.
+    """
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
-    root = ElementTree.fromstring(svg)
+    try:
+        root = ElementTree.fromstring(svg)
+    except ElementTree.ParseError as error:
+        raise InputError(source, "", f"an SVG picture ({error})") from None
     meant = set(
         _REFERENCE.findall(svg)
     )  # most ids are matplotlib's counting of artists: a page has no use for them
@@ -230,12 +241,23 @@ def inline(svg: str, name: str, description: str) -> str:
                 parent.set(attribute, value.replace("#", f"#{name}-", 1))
             else:
                 parent.set(attribute, value.replace("url(#", f"url(#{name}-"))
+    harmless = all(
+        e.tag in _PARTS and not any(_acts(*pair) for pair in e.attrib.items()) for e in root.iter()
+    )
+    if not harmless or "width" not in root.attrib:
+        raise InputError(source, "", "an SVG picture as `rodiu` draws them")
     width = root.attrib.pop("width")
-    root.attrib.pop("height")
+    root.attrib.pop("height", None)
     root.set("style", f"max-width:{width}")
     root.set("role", "img")
     root.set("aria-label", plain(description))
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _acts(attribute: str, value: str) -> bool:
+    """Whether an attribute of an SVG element runs a script or leads out of the picture."""
+    leads = attribute.endswith("href") and not value.startswith(("#", "data:image/"))
+    return leads or attribute.startswith("on")
 
 
 def _svg(figure: Figure, name: str) -> str:

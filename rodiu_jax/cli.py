@@ -930,7 +930,7 @@ def diagnose(
     """Say what costs most in one scenario and what to change, each answer solved again.
 
     Shadow prices of the limits that bind, with the range in which they predict the optimum within 1 % of the change
-    (solved again at both ends and half-way; in between another deployment may now and then be better); the four
+    (solved again at both ends; that no other deployment is better in between is proven with the limit free); the four
     adjustments of the seed document; what serving everyone takes; how much cheaper idle GPUs must be.
 
     \b

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -19,13 +19,16 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from rodiu_jax.errors import InputError
+from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.instance import Instances
 from solvers.highs import solve_instance
 from solvers.hints import Hints
 from solvers.result import OPTIMAL_GAP, Result
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _TRIES = 2
 """A scenario lost with its worker is tried once more, then it says ``error``."""
@@ -111,6 +114,23 @@ class Pool:
         for other in lost:
             other.future = self._send(other.task)
         return result or Result(ticket.task.instance, "error", message=message)
+
+    def map(self, work: Callable[[T], R], tasks: Iterable[T]) -> list[R]:
+        """``work``, a module's function, of every task, in order.
+
+        Raises:
+          WorkFailed: a worker died.
+        """
+        if self._processes is None:
+            self._processes = _start(self.workers)
+        try:
+            return list(self._processes.map(work, tasks))
+        except BrokenProcessPool:
+            self._end()
+            raise WorkFailed("a solver's process died") from None
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the workers now, whatever they are doing, and forget what is queued; a later task starts others."""

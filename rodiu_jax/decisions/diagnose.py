@@ -150,7 +150,8 @@ def diagnose(
         raise InputError("diagnose", "time_limit", "seconds > 0", time_limit)
     fields = instances.one(b)
     with progress("diagnose", _MOST_SOLVES, quiet=quiet) as bar, Pool(workers) as pool:
-        resolver = Resolver(instances, b, partial(solve_iter, workers=pool, time_limit=time_limit), bar)
+        solve = partial(solve_iter, workers=pool, time_limit=time_limit)
+        resolver = Resolver(instances, b, solve, bar, spread=pool.map, time_limit=time_limit)
         (base,) = resolver([{}])
         if base.plan is None and base.status != "infeasible":
             raise WorkFailed(f"instance {b}: {base.message or f'no plan found in {time_limit:g} s'}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from rodiu_jax.sweeps.progress import Bar
 
 if TYPE_CHECKING:
     from solvers.hints import Hints
+    from solvers.ranging import Ranged, Ranging
     from solvers.result import Result
 
 Change = dict[str, np.ndarray]
@@ -29,11 +32,25 @@ class Solve(Protocol):
 
 
 class Resolver:
-    """Solves variants of scenario ``b`` exactly."""
+    """Solves variants of scenario ``b`` exactly.
 
-    def __init__(self, instances: Instances, b: int, solve: Solve, bar: Bar) -> None:
+    Args:
+      spread: applies a function to tasks, such as `solvers.pool.Pool.map`; one after the other by default.
+      time_limit: seconds for each question of `ranged`; ``solve`` has its own.
+    """
+
+    def __init__(
+        self,
+        instances: Instances,
+        b: int,
+        solve: Solve,
+        bar: Bar,
+        *,
+        spread: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]] = map,
+        time_limit: float = math.inf,
+    ) -> None:
         self.instances, self.b = instances, b
-        self._solve, self._bar = solve, bar
+        self._solve, self._bar, self._spread, self._time_limit = solve, bar, spread, time_limit
 
     def __call__(
         self, changes: Sequence[Change], start: Plan | None = None, *, gap: float = 1e-6
@@ -52,4 +69,15 @@ class Resolver:
         for result in self._solve(batch, range(len(changes)), gap=gap, hints=hints):
             found.append(result)
             self._bar.advance(result.status, result.gap)
+        return found
+
+    def ranged(self, questions: Sequence[Ranging]) -> list[Ranged]:
+        """What is proven with a limit free in an interval (`solvers.ranging`)."""
+        from solvers.ranging import ranged
+
+        if not questions:
+            return []
+        limited = [replace(q, time_limit=self._time_limit) for q in questions]
+        found = list(self._spread(ranged, limited))
+        self._bar.advance("ranged", count=len(found))
         return found

@@ -1,0 +1,125 @@
+"""``python -m bench.regret``: do regret intervals contain the exact regret?
+
+Scenarios of each catalogue are chosen for by `rodiu_jax.decisions.choose.choose` with the criterion regret. HiGHS then
+solves every one of them exactly (relative gap 1e-6), and the routing of every candidate that the choice crossed with
+all scenarios, one linear program each. Audited are the interval of each candidate's regret in each scenario and the
+interval of its largest regret that the choice's table states. Exit status 1 where one of them is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import click
+import numpy as np
+
+from bench.peers import routing, workers
+from rodiu_jax.instance import Instances
+from rodiu_jax.plan import Deployment
+
+_EXACT = 2e-6
+"""Relative to the cost: what the exact optima and linear programs are known to."""
+
+
+def _deployment(name: str) -> tuple[Deployment, ...]:
+    """The deployment that a choice's table calls ``name``."""
+    if name == "nothing":
+        return ()
+    found = []
+    for pair in name.split("; "):
+        where, degree = pair.rsplit(" x", 1)
+        model, gpu = where.split("@")
+        found.append(Deployment(model, gpu, int(degree)))
+    return tuple(found)
+
+
+def _positions(instances: Instances, deployment: tuple[Deployment, ...]) -> np.ndarray:
+    """(D,3) positions of model, GPU and degree."""
+    degrees = instances.axis_names("N")
+    found = [
+        (instances.model_names.index(d.model), instances.gpu_names.index(d.gpu), degrees.index(str(d.tp)))
+        for d in deployment
+    ]
+    return np.array(found, np.int64).reshape(-1, 3)
+
+
+def _fits(one: Instances, at: np.ndarray) -> bool:
+    """Whether every model's weights fit at all, which the linear program leaves to its caller."""
+    f = one.one(0)
+    return bool((f.gpu_memory[at[:, 1]] * f.tp_degree[at[:, 2]] >= f.weight_memory[at[:, 0]]).all())
+
+
+def _share(inside: np.ndarray) -> str:
+    return f"{int(inside.sum()):,} of {inside.size:,}"
+
+
+@click.command()
+@click.option(
+    "--scenarios", default=100, show_default=True, type=click.IntRange(min=1), help="Per catalogue."
+)
+@click.option("--seed", default=11, show_default=True)
+@click.option("--gap", default=0.01, show_default=True, help="To which scenarios are bracketed at first.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the table to a file.")
+def main(scenarios: int, seed: int, gap: float, out: Path | None) -> None:
+    """Audit the intervals of regrets."""
+    from bench.measure import machine
+    from rodiu_jax.decisions.choose import choose
+    from rodiu_jax.decisions.scenarios import bracketed
+    from rodiu_jax.files import write_text
+    from rodiu_jax.sampling import sample
+    from solvers.pool import solve
+    from solvers.recourse import recourse
+
+    lines = ["# Regret intervals against exact regrets", "", machine(), ""]
+    lines += [" ".join((__doc__ or "").split("\n\n", 1)[1].split()), ""]
+    heads = ("catalogue", "scenarios", "candidates", "regrets inside", "width, mean", "most")
+    heads += ("largest regrets inside", "width, mean", "most", "chosen: interval", "exact")
+    lines += [
+        "Widths are relative to the scenario's own optimum; $ per period.",
+        "",
+        "| " + " | ".join(heads) + " |",
+        "|---" + "|--:" * (len(heads) - 1) + "|",
+    ]
+    right = True
+    for catalog in ("seed", "corrected"):
+        instances = sample(catalog, n=scenarios, seed=seed)
+        known = bracketed(instances, gap=gap)
+        choice = choose(known, criterion="regret", gap=gap)
+        names = choice.table["deployment"].tolist()
+        deployments = [_deployment(name) for name in names]
+        optimum = np.array([r.objective for r in solve(instances)])
+        singles = [instances.take([b]) for b in range(scenarios)]
+        at = [_positions(instances, d) for d in deployments]
+        tasks = [(one, a) for a in at for one in singles]
+        with workers() as peers:
+            costs = np.array(peers.map(routing, tasks)).reshape(len(at), scenarios)
+        fits = np.array([[_fits(one, a) for one in singles] for a in at])
+        regret = np.where(fits, costs, math.inf) - optimum
+        slack = _EXACT * np.abs(optimum)
+
+        found = recourse(instances, deployments)
+        lower, upper = np.maximum(found.lower - known.upper, 0.0), found.upper - known.lower
+        inside = (lower - slack <= regret) & (regret <= upper + slack)
+        wide = np.subtract(upper, lower, where=np.isfinite(upper), out=np.zeros_like(upper)) / np.abs(optimum)
+
+        largest, where = regret.max(1), regret.argmax(1)
+        low, high = (choice.table[n].to_numpy() for n in ("regret_lower", "regret"))
+        kept = (low - slack[where] <= largest) & (largest <= high + slack[where])
+        finite = np.isfinite(high)
+        span = (high[finite] - low[finite]) / np.abs(optimum[where][finite])
+        mine = int(choice.table["chosen"].to_numpy().argmax())
+        cells = (catalog, scenarios, len(names), _share(inside), f"{wide.mean():.3%}", f"{wide.max():.3%}")
+        cells += (_share(kept), f"{span.mean():.3%}", f"{span.max():.3%}")
+        cells += (f"{low[mine]:,.2f} to {high[mine]:,.2f}", f"{largest[mine]:,.2f}")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        right &= bool(inside.all() and kept.all())
+    click.echo("\n".join(lines))
+    if out is not None:
+        write_text(out, "\n".join(lines) + "\n")
+    if not right:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,7 @@ from rodiu_jax.check import check_plan
 from rodiu_jax.instance import Array, Fields, Instances, batch_axes
 from rodiu_jax.plan import Deployment, Plan, Route
 from rodiu_jax.verdict import Verdict
+from solvers.blocks import in_blocks
 from solvers.dual import (
     Ascent,
     Multipliers,
@@ -201,28 +202,6 @@ def _route_plans(
     return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
 
 
-def _in_blocks(
-    program: Any, batch: Instances, scenario: np.ndarray, arrays: tuple, chunk: int, **static: Any
-) -> Any:
-    """Run a compiled block over rows: row r is ``scenario[r]`` with ``arrays[...][r]``.
-
-    A block always has ``chunk`` rows (the last is filled up with its first), so nothing recompiles.
-    """
-    parts = []
-    for first in range(0, len(scenario), chunk):
-        at = np.arange(first, min(first + chunk, len(scenario)))
-        padded = np.concatenate([at, np.full(chunk - len(at), first)])
-        block = program(
-            batch.take(scenario[padded]).fields,
-            *jax.tree.map(lambda a, padded=padded: a[padded], arrays),
-            uncertainty=batch.uncertainty,
-            batched=batch.batched,
-            **static,
-        )
-        parts.append(jax.tree.map(lambda a, at=at: np.asarray(a)[: len(at)], block))
-    return jax.tree.map(lambda *a: np.concatenate(a), *parts)
-
-
 class _Deployments:
     """The cheapest deployment known of each scenario, and which ones have been routed.
 
@@ -280,7 +259,7 @@ class _Deployments:
             if not len(at):
                 return
             self.fresh[at] = False
-            near, least = _in_blocks(
+            near, least = in_blocks(
                 _neighbours,
                 self._batch,
                 at,
@@ -306,7 +285,7 @@ class _Deployments:
 
     def _run(self, program: Any, scenario: np.ndarray, slot: np.ndarray, **data: Any) -> Any:
         how = self._effort.search
-        return _in_blocks(program, self._batch, scenario, (slot,), self._effort.chunk, how=how, **data)
+        return in_blocks(program, self._batch, scenario, (slot,), self._effort.chunk, how=how, **data)
 
 
 _EVERY = 10**6
@@ -482,7 +461,7 @@ def _bounded(
 ) -> _Bounded:
     arrays = (decided, start)
     how = {"controls": ascent.controls, "pairs": ascent.pairs, "slots": effort.search.slots}
-    return _in_blocks(_bound_nodes, batch, scenario, arrays, effort.chunk, **how)
+    return in_blocks(_bound_nodes, batch, scenario, arrays, effort.chunk, **how)
 
 
 def _root(batch: Instances, effort: Effort, certificates: bool) -> tuple[_Tree, _Bounded]:
@@ -491,7 +470,7 @@ def _root(batch: Instances, effort: Effort, certificates: bool) -> tuple[_Tree, 
     _, models, gpus, degrees = batch.shape
     scenario = np.arange(size)
     decided = np.zeros((size, models * gpus, degrees), np.int8)
-    start = _in_blocks(_cold_starts, batch, scenario, (), effort.chunk)
+    start = in_blocks(_cold_starts, batch, scenario, (), effort.chunk)
     found = _bounded(batch, scenario, decided, start, effort.root, effort)
     tree = _Tree(
         scenario,
@@ -514,7 +493,7 @@ _NEGLIGIBLE = 1e-7
 def _plans(batch: Instances, slot: np.ndarray, effort: Effort) -> tuple[list[Plan], list[Verdict | None]]:
     """A plan per scenario and the checker's verdict, None where it refuses every plan we have."""
     everyone = np.arange(batch.size)
-    share = _in_blocks(_route_plans, batch, everyone, (slot,), effort.chunk, how=effort.search)
+    share = in_blocks(_route_plans, batch, everyone, (slot,), effort.chunk, how=effort.search)
     plans: list[Plan] = []
     verdicts: list[Verdict | None] = []
     for b in range(batch.size):
@@ -567,7 +546,7 @@ def _infeasible(batch: Instances, best: _Deployments, effort: Effort) -> np.ndar
     lost = np.flatnonzero(~np.isfinite(best.cost))
     if len(lost):
         ray = effort.root
-        result[lost] = _in_blocks(
+        result[lost] = in_blocks(
             _prove_infeasible, batch, lost, (), effort.chunk, controls=ray.controls, pairs=ray.pairs
         )
     return result

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from solvers.result import Result
 
 CHUNK = 1024
-"""Scenarios made at a time; about 15 MB of the default catalogue's."""
+"""Scenarios made at a time for each device; about 15 MB of the default catalogue's."""
 
 OPENING = 64
 """Scenarios in the first chunk, which also compiles."""
@@ -37,7 +37,8 @@ def run(work: Work) -> None:
     import jax
 
     work.store.note_devices(sorted({d.device_kind for d in jax.devices()}))
-    for first, stop in work.chunks(CHUNKS.get(work.store.spec.method, CHUNK), OPENING):
+    own = CHUNKS.get(work.store.spec.method, CHUNK * jax.local_device_count())
+    for first, stop in work.chunks(own, OPENING):
         _run_chunk(work, first, stop)
 
 

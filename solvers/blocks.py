@@ -1,0 +1,57 @@
+"""Rows through a compiled program, block by block, on all devices of this machine.
+
+Devices take blocks in turn, and each runs the program that a single one would run, so a row's numbers do not depend
+on how many there are. A device compiles it when its first block comes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import jax
+import numpy as np
+
+from rodiu_jax.instance import Instances
+
+
+def devices() -> list[Any]:
+    """The devices that take blocks: all of this process, or the one that JAX's setting ``jax_default_device`` names."""
+    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    if chosen is None:
+        return jax.local_devices()
+    return [jax.local_devices(backend=chosen)[0] if isinstance(chosen, str) else chosen]
+
+
+def in_blocks(
+    program: Any, batch: Instances, scenario: np.ndarray, arrays: tuple, chunk: int, **options: Any
+) -> Any:
+    """Run a jitted program over rows: row r is ``scenario[r]`` with ``arrays[...][r]``.
+
+    A block always has ``chunk`` rows (the last is filled up with its first), so nothing recompiles.
+
+    Args:
+      program: takes ``(fields, *arrays, uncertainty=, batched=, **options)``; its results have a row each too.
+    """
+    taking = devices()
+    # CPU devices share the cores: side by side they gain nothing, and XLA's wait for each other's threads for ever.
+    ahead = 1 if taking[0].platform == "cpu" else len(taking)
+    running: deque[tuple[int, Any]] = deque()
+    parts = []
+
+    def fetch() -> None:
+        rows, block = running.popleft()
+        parts.append(jax.tree.map(lambda a: np.asarray(a)[:rows], block))
+
+    for number, first in enumerate(range(0, len(scenario), chunk)):
+        at = np.arange(first, min(first + chunk, len(scenario)))
+        padded = np.concatenate([at, np.full(chunk - len(at), first)])
+        given = (batch.take(scenario[padded]).fields, jax.tree.map(lambda a, at=padded: a[at], arrays))
+        if len(running) == ahead:
+            fetch()
+        fields, rows = jax.device_put(given, taking[number % len(taking)])
+        block = program(fields, *rows, uncertainty=batch.uncertainty, batched=batch.batched, **options)
+        running.append((len(at), block))
+    while running:
+        fetch()
+    return jax.tree.map(lambda *a: np.concatenate(a), *parts)

@@ -1,0 +1,63 @@
+"""Blocks of rows on all devices of a machine: each works, and the rows are those of one device, bit for bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+DEVICES = 4
+
+ROWS = """
+import json, sys
+from collections import Counter
+import jax
+import numpy as np
+from rodiu_jax.sampling import sample
+from solvers import blocks, bracket
+from solvers.primal import Search
+
+worked = Counter()
+
+def watched(program):
+    def run(fields, *rest, **options):
+        worked.update(str(d) for d in fields.budget.devices())
+        return program(fields, *rest, **options)
+    return run
+
+def rows(batch, chunk):
+    everyone = np.arange(batch.size)
+    start = blocks.in_blocks(watched(bracket._cold_starts), batch, everyone, (), chunk)
+    slot = np.random.default_rng(1).integers(0, 240, (batch.size, 2)).astype(np.int32)
+    price = blocks.in_blocks(watched(bracket._price_plans), batch, everyone, (slot,), chunk, how=Search(),
+                             iterations=np.int32(12))
+    return [np.asarray(a) for a in jax.tree.leaves((start, price))]
+
+batch = sample("seed", n=35, seed=3)
+with jax.enable_x64(True):
+    here = rows(batch, 8)
+    many = dict(worked)
+    worked.clear()
+    with jax.default_device(jax.devices()[0]):
+        alone = rows(batch, 8)
+print(json.dumps({
+    "many": many, "one": dict(worked), "rows": [len(a) for a in here],
+    "same": [a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in zip(here, alone, strict=True)],
+    "priced": bool(np.isfinite(here[-2]).any()),
+}))
+"""
+
+
+def test_all_devices_work_and_the_rows_are_those_of_one():
+    """35 rows in blocks of 8, so two programs have five blocks each and the last is not full."""
+    root = Path(__file__).parents[1]
+    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    told = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", ROWS], env=told, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert sorted(found["many"].values()) == [2, 2, 2, 4]
+    assert list(found["one"].values()) == [10]
+    assert set(found["rows"]) == {35}
+    assert all(found["same"])
+    assert found["priced"]

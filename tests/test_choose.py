@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,13 +18,14 @@ from rodiu_jax.decisions import choose as module
 from rodiu_jax.decisions import scenarios as sources
 from rodiu_jax.decisions.candidates import found_deployments, neighbours, sorted_pairs, triples_near
 from rodiu_jax.decisions.choose import choose
-from rodiu_jax.decisions.criteria import CRITERIA, cvar, sampling_interval, value_of
+from rodiu_jax.decisions.criteria import CRITERIA, cvar, sampling_interval, value_of, weights_of
 from rodiu_jax.decisions.scenarios import Known, hard_scenarios, mean_scenario, read_scenarios
 from rodiu_jax.errors import InputError
 from rodiu_jax.instance import Instances
 from rodiu_jax.plan import Deployment, Plan
 from rodiu_jax.report.choose import frontier_figure, section, sentences
 from rodiu_jax.report.decisions import write_decision
+from solvers.fixed_routing import fixed_routings
 from solvers.highs import solve_instance
 from solvers.recourse import recourse_plans
 from tests.oracles.enumeration import _cheapest_routing
@@ -180,6 +182,24 @@ def test_fixed_routing(known):
     assert fixed.to_json()["with_recourse"]["value"] == fixed.otherwise[0]
     assert fixed.stochastic is None
     assert fixed.to_json()["plan"]["routes"] == fixed.plan.to_json()["routes"]
+
+
+@pytest.mark.parametrize("criterion", ["cvar", "regret"])
+def test_no_deployment_is_better_with_one_fixed_routing(known, criterion):
+    easy = Known(mild(known.instances), np.zeros(COUNT), np.full(COUNT, math.inf), known.plans)
+    optimum = np.array([r.objective for r in (solve_instance(easy.instances, b) for b in range(COUNT))])
+    easy = replace(easy, lower=optimum, upper=optimum)
+    found = choose(easy, criterion=criterion, level=LEVEL, recourse=False)
+    offset = optimum if criterion == "regret" else 0.0
+    below = partial(weights_of, criterion=criterion, level=LEVEL)
+    values = []
+    for plan in fixed_routings(easy.instances, every_deployment(easy.instances), below, offset):
+        verdicts = [check_plan(plan, easy.instances, b) for b in range(COUNT)] if plan else []
+        if plan and all(v.feasible for v in verdicts):
+            costs = np.array([v.costs["total_cost"] for v in verdicts])
+            values.append(float(value_of(costs - offset, criterion, LEVEL)))
+    assert len(values) > 20
+    assert found.value == pytest.approx(min(values), rel=1e-4)
 
 
 def test_fixed_routing_that_breaks_promises_is_only_the_nearest(known):
@@ -387,7 +407,8 @@ def test_scenarios_of_a_sweep_and_of_its_spec(tmp_path, monkeypatch):
         assert verdict.feasible
         assert verdict.costs["total_cost"] == pytest.approx(rows["upper_bound"][b], rel=1e-12)
     fresh = read.hold_out.fields.arrival_rate
-    assert len(fresh) == 6
+    assert len(np.unique(fresh[:, 0])) == 6, "a sample each"
+    assert read.hold_out.fields.budget.tolist() == [900.0] * 3 + [3000.0] * 3
     assert not np.isin(fresh, read.training.instances.fields.arrival_rate).any()
     seen = []
     monkeypatch.setattr(sources, "bracketed", lambda instances, **_: seen.append(instances))

@@ -90,8 +90,8 @@ class Choice:
       scenarios, hopeless: how many scenarios were chosen with, and in how many of them no plan exists at all.
       stochastic: lower and upper bound of what knowing the spread of scenarios is worth: expected cost of the mean
         scenario's deployment less that of this one; None unless the criterion is expected cost with recourse.
-      otherwise: the criterion with the same deployment and the other kind of routing (fixed, the best of those that
-        `without_recourse` makes, or chosen anew), over the scenarios in which it keeps every promise; and their share.
+      otherwise: the criterion with the same deployment and the other kind of routing (the best fixed one, or chosen
+        anew), over the scenarios in which it keeps every promise; and their share.
       held_out: the plan in unseen scenarios, or None where there are none.
       table: a row per candidate crossed with all scenarios: deployment, expected, cvar, worst, regret, regret_lower,
         feasible_share, frontier (no other has both a smaller expected cost and a smaller CVaR), chosen.
@@ -242,7 +242,14 @@ class _Book:
         """Options of deployments that were not tried before."""
         new = [d for d in deployments if d not in self.tried]
         self.tried.update(new)
-        return with_recourse(new) if self.recourse else without_recourse(new, self.known.instances)
+        return with_recourse(new) if self.recourse else self.fixed(new)
+
+    def fixed(self, deployments: Sequence[Pairs]) -> list[Option]:
+        """Deployments with their best fixed routings."""
+        offset = np.where(np.isfinite(self.least), self.least, 0.0) if self.criterion == "regret" else 0.0
+        return without_recourse(
+            deployments, self.known.instances, criterion=self.criterion, level=self.level, offset=offset
+        )
 
     def add(self, options: list[Option]) -> None:
         """Cross options with all scenarios."""
@@ -425,7 +432,7 @@ def _answer(book: _Book, best: int, average: Pairs, hold_out: Instances | None) 
 def _otherwise(book: _Book, deployment: Pairs) -> tuple[float, float]:
     """The criterion with the other kind of routing, where promises hold, and the share of scenarios where they do."""
     instances = book.known.instances
-    options = without_recourse([deployment], instances) if book.recourse else with_recourse([deployment])
+    options = book.fixed([deployment]) if book.recourse else with_recourse([deployment])
     if not options:
         return math.inf, 0.0
     upper = costs_of(options, instances, gap=RECOURSE_GAP).upper

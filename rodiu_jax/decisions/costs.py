@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from rodiu_jax.decisions.candidates import Pairs
+from rodiu_jax.decisions.criteria import weights_of
 from rodiu_jax.decisions.scenarios import hard_scenarios
 from rodiu_jax.instance import Instances
 from rodiu_jax.plan import Plan, PlanArrays, plan_arrays
 from rodiu_jax.verdict import FAMILIES, TOLERANCE
 
 QUANTILES = (0.5, 0.75, 0.9, 0.99, 1.0)
-"""How hard the scenarios are for which fixed routings are made, beside the mean one."""
+"""How hard the scenarios are for which fixed routings are made, beside the mean one, where none suits all scenarios."""
 
 
 @dataclass(frozen=True)
@@ -109,19 +111,38 @@ def with_recourse(deployments: Sequence[Pairs]) -> list[Option]:
     return [Option(d) for d in deployments]
 
 
-def without_recourse(deployments: Sequence[Pairs], instances: Instances) -> list[Option]:
-    """Options with a fixed routing: per deployment, the best of the mean scenario and of ever harder ones.
+def without_recourse(
+    deployments: Sequence[Pairs],
+    instances: Instances,
+    *,
+    criterion: str,
+    level: float,
+    offset: np.ndarray | float = 0.0,
+) -> list[Option]:
+    """Options with a fixed routing: per deployment the best one that keeps every promise in every scenario.
 
-    The routing of the hardest keeps every promise in every scenario; those of easier ones cost less and break some.
-    A deployment that has a plan in none of them serves nothing.
+    Where there is none, the best routings of the mean scenario and of ever harder ones stand in, which break some; a
+    deployment that has a plan in none of these serves nothing.
+
+    Args:
+      criterion, level: what is best.
+      offset: what each scenario's cost is less, $ per period (for regret, the scenario's own optimum).
     """
+    from solvers.fixed_routing import fixed_routings
     from solvers.recourse import recourse_plans
 
-    routed = recourse_plans(hard_scenarios(instances, QUANTILES), deployments)[1]
-    found: dict[tuple, Option] = {}
-    for deployment, plans in zip(deployments, routed, strict=True):
+    best = fixed_routings(
+        instances, deployments, partial(weights_of, criterion=criterion, level=level), offset
+    )
+    found = [Option(d, plan) for d, plan in zip(deployments, best, strict=True) if plan is not None]
+    others = [d for d, plan in zip(deployments, best, strict=True) if plan is None]
+    if not others:
+        return found
+    tried: dict[tuple, Option] = {}
+    routed = recourse_plans(hard_scenarios(instances, QUANTILES), others)[1]
+    for deployment, plans in zip(others, routed, strict=True):
         nothing = Plan(None, deployment, (), dict.fromkeys(instances.query_names, 1.0))
         for plan in [p for p in plans if p is not None] or [nothing]:
             fixed = replace(plan, instance=None)
-            found.setdefault((deployment, fixed.routes), Option(deployment, fixed))
-    return list(found.values())
+            tried.setdefault((deployment, fixed.routes), Option(deployment, fixed))
+    return [*found, *tried.values()]

@@ -10,6 +10,9 @@ CRITERIA = ("expected", "cvar", "worst", "regret")
 """Names of the criteria; ``regret`` is the worst case of costs less each scenario's own optimum."""
 
 
+_NEXT_WORST = 4
+
+
 def cvar(costs: np.ndarray, level: float) -> np.ndarray:
     """Mean of the dearest share 1 - level of N equally likely scenarios, the last one counted in part.
 
@@ -35,6 +38,25 @@ def value_of(costs: np.ndarray, criterion: str, level: float) -> np.ndarray:
     if criterion == "expected":
         return np.mean(costs, axis=-1)
     return cvar(costs, level) if criterion == "cvar" else np.max(costs, axis=-1)
+
+
+def weights_of(costs: np.ndarray, criterion: str, level: float) -> np.ndarray:
+    """Weights (M,N), the criterion's value as planes: it is ``weights[0] @ costs`` here, and nowhere below any of them.
+
+    The criterion is the largest mean of the costs under weights of a set (a coherent measure of risk): for the
+    expectation that set is the equal ones, for CVaR all up to 1 / ((1 - level) N), else all. Beside the worst
+    scenario stand the next worst.
+    """
+    count = len(costs)
+    if criterion == "expected":
+        return np.full((1, count), 1.0 / count)
+    order = np.argsort(-costs, kind="stable")
+    if criterion != "cvar":
+        return np.eye(count)[order[:_NEXT_WORST]]
+    mass = max((1.0 - level) * count, 1.0)
+    weights = np.zeros((1, count))
+    weights[0, order] = np.clip(mass - np.arange(count), 0.0, 1.0) / mass
+    return weights
 
 
 def sampling_interval(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.files import read_json
 from rodiu_jax.instance import FIELD_SPECS, Instances, load_instances
 from rodiu_jax.plan import Plan, plan_from_json
+
+if TYPE_CHECKING:
+    from rodiu_jax.catalog import Catalog
+    from rodiu_jax.sweeps.spec import SweepSpec
 
 HOLD_OUT_SHARE = 0.2
 """Share of a file's scenarios that is held out where it holds at least `HOLD_OUT_FROM`."""
@@ -69,8 +74,8 @@ def read_scenarios(source: str | Path, *, gap: float, seed: int = 0, quiet: bool
     """Scenarios of an ``.npz``, of the folder of a sweep, or of a sweep's spec (a preset's name or a TOML file).
 
     Every row of a sweep counts as one scenario, all of them equally likely. A spec also says how to draw fresh ones:
-    up to 1,000 are held out, from sample numbers that the sweep does not use. A file of at least 500 scenarios gives up
-    a fifth of them.
+    as many as there are rows, up to 1,000, are held out, each from a sample number of its own that the sweep does not
+    use, at the points of the design in equal shares. A file of at least 500 scenarios gives up a fifth of them.
 
     Args:
       gap: relative gap to which scenarios are bracketed where no sweep has done it.
@@ -97,8 +102,16 @@ def read_scenarios(source: str | Path, *, gap: float, seed: int = 0, quiet: bool
     spec = load_spec(source)
     catalog = load_catalog(spec.catalog)
     known = bracketed(scenarios(spec, catalog, 0, spec.rows), gap=gap, quiet=quiet)
-    fresh = scenarios(spec, catalog, spec.rows, spec.rows + min(spec.rows, _FRESH))
-    return Scenarios(known, fresh)
+    return Scenarios(known, _fresh(spec, catalog))
+
+
+def _fresh(spec: SweepSpec, catalog: Catalog) -> Instances:
+    """Scenarios to hold out: a sample each, as rows that share one would tell less than their number says."""
+    from rodiu_jax.sweeps.run import scenarios_at
+
+    count = min(spec.rows, _FRESH)
+    number = np.arange(count)
+    return scenarios_at(spec, catalog, (spec.samples + number) * spec.points + number * spec.points // count)
 
 
 def _held_out(size: int, seed: int) -> np.ndarray:
@@ -132,8 +145,7 @@ def _of_sweep(folder: Path) -> Scenarios:
         np.where(np.isnan(upper), np.inf, upper),
         tuple(_plans(frame["plan"].tolist(), instances, folder)),
     )
-    fresh = scenarios(spec, catalog, spec.rows, spec.rows + min(spec.rows, _FRESH))
-    return Scenarios(known, fresh)
+    return Scenarios(known, _fresh(spec, catalog))
 
 
 def _plans(texts: Sequence[object], instances: Instances, folder: Path) -> list[Plan | None]:

@@ -61,11 +61,7 @@ def sentences(choice: Choice) -> list[str]:
         worth = worth if math.isfinite(high) else "breaks a promise or a limit in some scenario"
         lines.append(f"What is best for the mean scenario {worth}: that is what knowing the spread is worth.")
     value, share = choice.otherwise
-    how = (
-        "one fixed routing, the best of those tried,"
-        if choice.recourse
-        else "the routing chosen anew in each scenario"
-    )
+    how = "the best fixed routing" if choice.recourse else "the routing chosen anew in each scenario"
     lines.append(
         f"With {how} it keeps every promise in {share:.2%} of them"
         + (f", at ${number(value)} there." if share else ".")
@@ -76,11 +72,12 @@ def sentences(choice: Choice) -> list[str]:
     else:
         low, high = held.interval
         told = f" (95 %: {number(low)} to {number(high)})" if math.isfinite(low) else ""
+        known = f"{_name(choice)} ${number(held.value)}{told}, " if math.isfinite(held.value) else ""
         low, high = held.feasible_interval
         lines.append(
-            f"In {held.scenarios:,} scenarios held out: {_name(choice)} ${number(held.value)}{told}, every promise "
-            f"held in {held.feasible_share:.2%} (95 %: {low:.2%} to {high:.2%}); at most "
-            f"{held.exceeded_interval[1]:.2%} are worse than the worst one chosen with."
+            f"In {held.scenarios:,} scenarios held out: {known}every promise held in {held.feasible_share:.2%} "
+            f"(95 %: {low:.2%} to {high:.2%}); at most {held.exceeded_interval[1]:.2%} are worse than the worst one "
+            "chosen with."
         )
     return lines
 

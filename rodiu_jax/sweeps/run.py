@@ -204,7 +204,12 @@ def _told(log: EventLog | None, store: Store) -> Iterator[None]:
 
 def scenarios(spec: SweepSpec, catalog: Catalog, first: int, stop: int) -> Instances:
     """The scenarios of rows ``first`` to ``stop - 1``: drawn by sample number, factors set by point."""
-    samples, points = np.divmod(np.arange(first, stop), spec.points)
+    return scenarios_at(spec, catalog, np.arange(first, stop))
+
+
+def scenarios_at(spec: SweepSpec, catalog: Catalog, rows: np.ndarray) -> Instances:
+    """The scenarios of ``rows`` in increasing order."""
+    samples, points = np.divmod(rows, spec.points)
     start = int(samples[0])
     return _moved(spec, _drawn(spec, catalog, start, int(samples[-1]) + 1).take(samples - start), points)
 

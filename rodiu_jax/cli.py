@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rodiu_jax.errors import InputError, WorkFailed
+from rodiu_jax.programs import forget_programs, keep_programs
 
 if TYPE_CHECKING:
     from rodiu_jax.plan import Plan
@@ -72,8 +73,13 @@ def _stop(message: str, status: int) -> None:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="rodiu-jax")
+@click.option(
+    "--no-cache",
+    is_flag=True,
+    help="Compile anew, and keep nothing in the user's cache folder (below `rodiu`).",
+)
 @click.pass_context
-def cli(ctx: click.Context) -> None:
+def cli(ctx: click.Context, no_cache: bool) -> None:
     """Which LLMs to deploy on which rented GPUs, and how the answer moves.
 
     \b
@@ -84,8 +90,13 @@ def cli(ctx: click.Context) -> None:
       rodiu sweep cost-budget --samples 4 -o out   how the optimum moves with prices and budget
 
     Money is in $ per rental period, delays in ms, memory in GB. Exit status: 0 done, 1 the work failed,
-    2 bad usage or bad input.
+    2 bad usage or bad input. Compiled programs are kept from run to run in the user's cache folder, or in
+    JAX_COMPILATION_CACHE_DIR.
     """
+    if no_cache:
+        forget_programs()
+    else:
+        keep_programs()
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

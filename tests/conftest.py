@@ -1,8 +1,12 @@
 """Strict settings for every test: JAX's promotions raise, shapes and types are checked at run time."""
 
+import os
+
 import jax
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # commands that tests start keep nothing
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

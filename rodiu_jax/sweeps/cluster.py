@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
+from rodiu_jax.programs import keep_programs
 from rodiu_jax.sweeps.engines import Work
 from rodiu_jax.sweeps.progress import Bar
 from rodiu_jax.sweeps.rows import proofs_of, table_of
@@ -108,7 +109,8 @@ def _run(ray: Any, work: Work, count: int, share: Share) -> None:
         runtime_env={"env_vars": _environment(share)},
     )
     todo = work.chunks(_CHUNKS.get(work.store.spec.method, CHUNK), _OPENING)[::-1]
-    shared = ray.put((work.store.spec, work.catalog, {n: version(n) for n in _VERSIONS}))
+    keep = "JAX_COMPILATION_CACHE_DIR" in os.environ  # here it is so; a worker has a folder of its own
+    shared = ray.put((work.store.spec, work.catalog, {n: version(n) for n in _VERSIONS}, keep))
     tries: dict[tuple[int, int], int] = {}
     running: dict[Any, tuple[int, int]] = {}
     devices: set[str] = set()
@@ -143,13 +145,17 @@ def _run(ray: Any, work: Work, count: int, share: Share) -> None:
             ray.cancel(left, force=True)
 
 
-def _answer(shared: tuple[SweepSpec, Catalog, dict[str, str]], rows: tuple[int, int], cores: int) -> Done:
+def _answer(
+    shared: tuple[SweepSpec, Catalog, dict[str, str], bool], rows: tuple[int, int], cores: int
+) -> Done:
     """In a worker: answer one chunk."""
+    spec, catalog, wanted, keep = shared
+    if keep:
+        keep_programs()
     import jax
 
     from rodiu_jax.sweeps.local import answered
 
-    spec, catalog, wanted = shared
     found = {name: version(name) for name in wanted}
     if other := [name for name in wanted if found[name] != wanted[name]]:
         name = other[0]

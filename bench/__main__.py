@@ -9,7 +9,7 @@ import click
 
 from rodiu_jax.errors import InputError
 
-NAMES = ("sampling", "evaluation", "exact", "bound", "starts", "cascade", "recourse", "sweep")
+NAMES = ("sampling", "evaluation", "exact", "bound", "starts", "cascade", "recourse", "stress", "sweep")
 
 
 @click.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -30,3 +31,15 @@ def worst_case(deviations: Float[Array, "... M"], gamma: Float[Array, ...]) -> F
     )
     rank = before.sum(-1).astype(deviations.dtype)
     return (deviations * jnp.clip(gamma[..., None] - rank, 0.0, 1.0)).sum(-1)
+
+
+def worst_vertex(deviations: np.ndarray, gamma: np.ndarray) -> np.ndarray:
+    """The adversary's best xi in U(gamma), NumPy: ``(deviations * xi).sum(-1)`` is `worst_case`.
+
+    Args:
+      deviations: (..., M), of any sign; gamma: (...), or what broadcasts to it.
+    """
+    order = np.argsort(-deviations, axis=-1, kind="stable")
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.broadcast_to(np.arange(order.shape[-1]), order.shape), axis=-1)
+    return np.clip(gamma[..., None] - rank, 0.0, 1.0)

@@ -24,6 +24,7 @@ import numpy as np
 
 from rodiu_jax.instance import Array, Fields, Instances, batch_axes
 from rodiu_jax.plan import Deployment, Plan, Route
+from rodiu_jax.uncertainty import worst_vertex
 from rodiu_jax.verdict import TOLERANCE
 from solvers.dual import Coefficients, coefficients
 from solvers.highs import SolverFailed, _print_banner_nowhere, _require
@@ -83,7 +84,7 @@ class _Program:
     def costs(self, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Costs (B,) and their slopes (B,I,D)."""
         c = self.c
-        at_worst = c.nominal + _worst(c.excess * share, c.gamma_delay) * c.excess
+        at_worst = c.nominal + worst_vertex(c.excess * share, c.gamma_delay[:, None]) * c.excess
         slope = (c.base - c.unmet_cost)[..., None] + c.delay_weight[..., None] * at_worst
         return self.constant + (slope * share).sum((1, 2)), slope
 
@@ -100,7 +101,7 @@ class _Program:
         for b, _ in _largest((data @ share.sum(1) - self.left)[:, None]):
             yield np.broadcast_to(data[b][:, None], share.shape), float(self.left[b])
         for nominal, excess, gamma, limit, unit in self.promises:
-            at_worst = nominal + _worst(excess * share, gamma) * excess - limit[..., None]
+            at_worst = nominal + worst_vertex(excess * share, gamma[:, None]) * excess - limit[..., None]
             at_worst = at_worst / unit[..., None]
             for b, i in _largest((at_worst * share).sum(-1)):
                 slope = none.copy()
@@ -132,12 +133,6 @@ class _Program:
                 return None
             share = found
         return best
-
-
-def _worst(weights: np.ndarray, gamma: np.ndarray) -> np.ndarray:
-    """The adversary's best xi (B,I,D) against weights, within budgets (B,)."""
-    rank = np.argsort(np.argsort(-weights, axis=-1, kind="stable"), axis=-1)
-    return np.clip(gamma[:, None, None] - rank, 0.0, 1.0)
 
 
 def _largest(violation: np.ndarray) -> Iterator[tuple[int, int]]:

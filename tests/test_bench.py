@@ -34,6 +34,11 @@ def test_registry_is_complete():
         assert spec.repeats >= 3
 
 
+def test_stress_is_that_of_its_peer():
+    run = run_spec(SPECS["stress"], smoke=True)
+    assert [row.ok for row in run] == [True, True], run[0].quality
+
+
 @pytest.mark.parametrize("name", ["sampling", "evaluation"])
 def test_smoke_run_writes_its_table(name: str, tmp_path: Path):
     out = tmp_path / "table.md"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rodiu_jax.instance import worst_case_inputs
-from rodiu_jax.uncertainty import worst_case
+from rodiu_jax.uncertainty import worst_case, worst_vertex
 from tests.oracles.instances import random_instances
 from tests.oracles.worst_case import by_linear_program, by_vertices
 
@@ -66,6 +66,15 @@ _BUDGETS = st.one_of(st.floats(0.0, 8.0), st.integers(0, 8).map(float))
 @given(_weights(5), _BUDGETS)
 def test_agrees_with_enumeration_of_vertices(weights, gamma):
     np.testing.assert_allclose(w(weights, gamma), by_vertices(weights, gamma), rtol=1e-12, atol=1e-12)
+
+
+@given(_weights(5), _BUDGETS)
+def test_the_vertex_attains_it(weights, gamma):
+    xi = worst_vertex(weights, np.asarray(gamma))
+    assert (xi >= 0).all()
+    assert (xi <= 1).all()
+    assert xi.sum() <= gamma + 1e-12
+    np.testing.assert_allclose((weights * xi).sum(), by_vertices(weights, gamma), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])

@@ -19,6 +19,7 @@ from rodiu_jax.evaluation import score_pairs
 from rodiu_jax.instance import Array, Instances
 from rodiu_jax.plan import PlanArrays
 from rodiu_jax.sampling import fold, hash32
+from rodiu_jax.uncertainty import worst_vertex
 from rodiu_jax.verdict import FAMILIES, TOLERANCE
 
 PROMISES = ("delay", "error")
@@ -71,14 +72,6 @@ def rounded(values: np.ndarray) -> np.ndarray:
     """The nearest float64 with `_COEFFICIENT_BITS` significant bits."""
     mantissa, exponent = np.frexp(values)
     return np.ldexp(np.round(np.ldexp(mantissa, _COEFFICIENT_BITS)), exponent - _COEFFICIENT_BITS)
-
-
-def vertex(deviations: np.ndarray, gamma: np.ndarray) -> np.ndarray:
-    """The adversary's best xi over the last axis: the floor(gamma) largest at 1, the next at the fraction."""
-    order = np.argsort(-deviations, axis=-1, kind="stable")
-    rank = np.empty_like(order)
-    np.put_along_axis(rank, order, np.broadcast_to(np.arange(order.shape[-1]), order.shape), axis=-1)
-    return np.clip(gamma[..., None] - rank, 0.0, 1.0)
 
 
 def expose(
@@ -148,12 +141,8 @@ def expose(
     swing = spend.sum((1, 2))
     money = rounded(spend / np.where(swing > 0, swing, 1.0)[:, None, None])
 
-    worst_delay = (vertex(delay, np.broadcast_to(scalar("gamma_delay")[:, None], served.shape)) * delay).sum(
-        -1
-    )
-    worst_error = (vertex(error, np.broadcast_to(scalar("gamma_error")[:, None], served.shape)) * error).sum(
-        -1
-    )
+    worst_delay = (worst_vertex(delay, scalar("gamma_delay")[:, None]) * delay).sum(-1)
+    worst_error = (worst_vertex(error, scalar("gamma_error")[:, None]) * error).sum(-1)
     key0, key1 = _route_keys(instances, model, gpu, b, order, seed)
     scores = score_pairs(instances.with_uncertainty("none"), plans, plan_index, instance_index)
     margins = np.asarray(scores.margins)

@@ -16,12 +16,15 @@ import pandas as pd
 
 from rodiu_jax.catalog import Catalog, Draws, catalog_names, load_catalog
 from rodiu_jax.errors import InputError
-from rodiu_jax.files import toml_value, write_text
+from rodiu_jax.files import read_bytes, toml_value, write_text
 
 Tokens = Literal["request", "mean"]
 _QUANTILES = 101
 _TIME, _INPUT, _OUTPUT = "TIMESTAMP", "ContextTokens", "GeneratedTokens"
 _MICROSECONDS_PER_HOUR = 3_600_000_000
+_MOST_TRACE = 2**32
+"""Bytes: a week of requests to a large service is 2 GB."""
+
 _MOST_WINDOWS = 100_000
 """Each window is a number in the catalogue; more come from a wrong date or a window that is too short."""
 
@@ -125,10 +128,7 @@ def calibrate(
     catalog = load_catalog(base)
     _check_query(catalog, query)
     trace = Path(trace)
-    try:
-        content = trace.read_bytes()
-    except OSError as error:
-        raise InputError(trace, "", f"a readable file ({error.strerror})") from None
+    content = read_bytes(trace, most=_MOST_TRACE)
     requests = _read(content, trace)
     since = requests[_TIME].to_numpy() - requests[_TIME].iloc[0]
     length, count = _windows(since[-1], window, windows, trace)

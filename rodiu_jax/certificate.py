@@ -39,6 +39,7 @@ from rodiu_jax.check import check_plan
 from rodiu_jax.errors import InputError
 from rodiu_jax.files import write_whole
 from rodiu_jax.instance import Instances
+from rodiu_jax.parquet import read_parquet
 from rodiu_jax.plan import Plan, plan_from_json
 from rodiu_jax.verdict import COSTS
 
@@ -228,12 +229,7 @@ def load_certificates(path: str | Path, instances: Instances, *, first: int = 0)
 
 
 def _read(path: str | Path) -> pa.Table:
-    try:
-        with Path(path).open("rb") as stream, pq.ParquetFile(stream, page_checksum_verification=True) as file:
-            table = file.read()
-    except (OSError, pa.ArrowException) as error:
-        said = getattr(error, "strerror", None) or "damaged"
-        raise InputError(path, "", f"a readable, whole Parquet file of certificates ({said})") from None
+    table = read_parquet(path, what="a readable, whole Parquet file of certificates")
     for name, kind in _COLUMNS.items():
         if name not in table.column_names:
             raise InputError(path, name, "this column, which is missing")
@@ -573,7 +569,11 @@ _CHUNK = 64
 
 
 def verify_rows(
-    table: pd.DataFrame, certificates: dict[int, Certificate], instances: Instances
+    table: pd.DataFrame,
+    certificates: dict[int, Certificate],
+    instances: Instances,
+    *,
+    source: str | Path = "table",
 ) -> pd.DataFrame:
     """Recompute every bound that ``table`` claims.
 
@@ -590,6 +590,7 @@ def verify_rows(
     Args:
       table: a row per scenario: ``instance``, ``lower_bound``, ``upper_bound``; other columns may stand beside.
       certificates: by scenario, as `load_certificates` gives them; one without leaves proves no lower bound.
+      source: what errors name as the origin of ``table``.
 
     Returns:
       a row per row of ``table``: ``instance``, ``lower_claimed``, ``lower_recomputed``, ``upper_claimed``,
@@ -601,18 +602,18 @@ def verify_rows(
     """
     import pandas as pd
 
-    scenario = _numbers(table, "instance")
-    lower_claims, upper_claims = _numbers(table, "lower_bound"), _numbers(table, "upper_bound")
+    scenario = _numbers(table, "instance", source)
+    lower_claims, upper_claims = (_numbers(table, n, source) for n in ("lower_bound", "upper_bound"))
     wrong = ~((scenario >= 0) & (scenario < instances.size) & (scenario == np.floor(scenario)))
     if wrong.any():
         expected = f"a whole number from 0 to {instances.size - 1}"
         raise InputError(
-            "table", f"row {int(np.argmax(wrong))}: instance", expected, float(scenario[wrong][0])
+            source, f"row {int(np.argmax(wrong))}: instance", expected, float(scenario[wrong][0])
         )
     lowers = _recomputed(
         sorted(set(scenario.astype(int).tolist()) & certificates.keys()), certificates, instances
     )
-    beside, rows = _Beside(table), []
+    beside, rows = _Beside(table, source), []
     lower_claims = np.where(beside.infeasible & np.isnan(lower_claims), math.inf, lower_claims)
     for row, b in enumerate(scenario.astype(int).tolist()):
         held = certificates.get(b)
@@ -686,14 +687,14 @@ def _proven(claim: float, *, lower: float, highest: float, floor: float) -> bool
     return claim <= lower or not claim > lower + _TOLERANCE * abs(claim) + floor
 
 
-def _numbers(table: pd.DataFrame, name: str) -> np.ndarray:
+def _numbers(table: pd.DataFrame, name: str, source: str | Path) -> np.ndarray:
     """A column as float64, missing values NaN."""
     if name not in table.columns:
-        raise InputError("table", name, "this column, which is missing")
+        raise InputError(source, name, "this column, which is missing")
     try:
         return table[name].to_numpy(np.float64, na_value=math.nan)
     except (TypeError, ValueError):
-        raise InputError("table", name, "a column of numbers", str(table[name].dtype)) from None
+        raise InputError(source, name, "a column of numbers", str(table[name].dtype)) from None
 
 
 def _same(claimed: float, found: float, scale: float, floor: float) -> bool:
@@ -704,16 +705,16 @@ def _same(claimed: float, found: float, scale: float, floor: float) -> bool:
 class _Beside:
     """The columns that stand beside the bounds."""
 
-    def __init__(self, table: pd.DataFrame) -> None:
+    def __init__(self, table: pd.DataFrame, source: str | Path) -> None:
         self._status = table["status"].tolist() if "status" in table.columns else None
-        self._gap = _numbers(table, "gap") if "gap" in table.columns else None
-        self._costs = {n: _numbers(table, n) for n in COSTS if n in table.columns}
+        self._gap = _numbers(table, "gap", source) if "gap" in table.columns else None
+        self._costs = {n: _numbers(table, n, source) for n in COSTS if n in table.columns}
         self.infeasible = np.array([s == "infeasible" for s in self._status or [""] * len(table)], bool)
         methods = table["method"].tolist() if "method" in table.columns else [""] * len(table)
         self.exact = [isinstance(m, str) and "exact" in m for m in methods]
         known = "certified_lower_bound" in table.columns
         self.certified: list[float] = (
-            _numbers(table, "certified_lower_bound").tolist() if known else [math.nan] * len(table)
+            _numbers(table, "certified_lower_bound", source).tolist() if known else [math.nan] * len(table)
         )
 
     def faults(

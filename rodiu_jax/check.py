@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -244,30 +245,40 @@ def _largest_excesses(weights: np.ndarray, budget: np.ndarray) -> np.ndarray:
     return (ordered * np.clip(budget[:, None] - np.arange(weights.shape[1]), 0.0, 1.0)).sum(1)
 
 
-def check_scores(table: pd.DataFrame, plans: Sequence[Plan], instances: Instances) -> pd.DataFrame:
+def check_scores(
+    table: pd.DataFrame, plans: Sequence[Plan], instances: Instances, *, source: str | Path = "table"
+) -> pd.DataFrame:
     """Check a table of `rodiu_jax.evaluation.evaluate` row by row against `check_plan`.
 
     A row holds where its costs and margins are the checker's to 1e-9 (relative to the total cost; margins absolute,
     relative to their own size above 1), and ``feasible`` too, unless a margin is that near to the tolerance.
 
+    Args:
+      source: what errors name as the origin of ``table``.
+
     Returns:
       a row per row of ``table``: ``plan``, ``instance``, ``ok``, ``reason`` (empty where ok).
 
     Raises:
-      InputError: a column is missing, or a plan or scenario does not exist.
+      InputError: a column is missing or not of numbers, or a plan or scenario does not exist.
     """
     import pandas as pd
 
     wanted = ("plan", "instance", "feasible", *COSTS, *(f"margin_{n}" for n in FAMILIES))
     if missing := [n for n in wanted if n not in table.columns]:
-        raise InputError("table", missing[0], "this column, which is missing")
+        raise InputError(source, missing[0], "this column, which is missing")
     found = []
+    for n in wanted:
+        kinds = "b" if n == "feasible" else "iu" if n in ("plan", "instance") else "iuf"
+        if getattr(table[n].dtype, "kind", "") not in kinds:
+            what = {"b": "true or false", "iu": "whole numbers"}.get(kinds, "numbers")
+            raise InputError(source, n, f"a column of {what}", str(table[n].dtype))
     columns = {str(n): table[n].tolist() for n in wanted}
     for values in zip(*columns.values(), strict=True):
         row = dict(zip(columns, values, strict=True))
-        p, b = row["plan"], instances.check_index(row["instance"], "table")
+        p, b = row["plan"], instances.check_index(row["instance"], str(source))
         if not 0 <= p < len(plans):
-            raise InputError("table", "plan", f"a whole number from 0 to {len(plans) - 1}", p)
+            raise InputError(source, "plan", f"a whole number from 0 to {len(plans) - 1}", p)
         verdict = check_plan(plans[p], instances, b)
         near = 1e-9 * (1.0 + abs(verdict.costs["total_cost"]))
         reasons = [

@@ -664,22 +664,17 @@ def verify(table: Path, proofs: Path | None, instances: Path | None) -> None:
     if proofs is None or instances is None:
         missing = "CERTS.parquet or PLANS.json" if proofs is None else "FILE.npz"
         raise InputError("verify", missing, "this argument, as the first is not the folder of a sweep")
-    import pandas as pd
-
     from rodiu_jax.certificate import load_certificates, verify_rows
     from rodiu_jax.check import check_scores
     from rodiu_jax.instance import load_instances
+    from rodiu_jax.observations import read_frame
     from rodiu_jax.plan import load_plans
 
-    batch = load_instances(instances)
-    try:
-        rows = pd.read_parquet(table)
-    except (OSError, ValueError) as error:
-        raise InputError(table, "", f"a readable Parquet table ({str(error).splitlines()[0]})") from None
+    batch, rows = load_instances(instances), read_frame(table)
     if proofs.suffix == ".json":
-        verdicts = check_scores(rows, load_plans(proofs, batch), batch)
+        verdicts = check_scores(rows, load_plans(proofs, batch), batch, source=table)
     else:
-        verdicts = verify_rows(rows, load_certificates(proofs, batch), batch)
+        verdicts = verify_rows(rows, load_certificates(proofs, batch), batch, source=table)
     held = verdicts["ok"].tolist()
     click.echo(f"{sum(held)} of {len(held)} rows hold")
     if not all(held):

@@ -18,6 +18,12 @@ from rodiu_jax.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_BYTES = 2**30
+"""Longest file that is read whole; the user's own files are far smaller, a device or a bomb has no end."""
+
+_MOST_TOML = 2**26
+"""Longest TOML file: its parser needs a minute for this much."""
+
 
 @contextmanager
 def write_whole(path: str | Path) -> Iterator[Path]:
@@ -75,14 +81,37 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def read_text(path: str | Path) -> str:
-    """Read UTF-8 text; a file that is missing, unreadable or not text is an `InputError`."""
+def read_bytes(path: str | Path, *, most: int = MOST_BYTES) -> bytes:
+    """Read a file whole; one that is missing, unreadable or longer than ``most`` is an `InputError`.
+
+    A regular file that is too long is not read at all, a pipe or a device no further than that.
+    """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size <= most:
+                content = stream.read(most + 1)
+                if len(content) <= most:
+                    return content
     except OSError as error:
         raise InputError(path, "", f"a readable file ({error.strerror})") from None
+    except ValueError:  # a name with a NUL
+        raise InputError(path, "", "the name of a file") from None
+    raise InputError(path, "", f"a file of at most {size_text(most)}; this one is longer")
+
+
+def size_text(size: int) -> str:
+    """A number of bytes for people: ``64 MiB``."""
+    unit = min(int(math.log2(max(size, 1))) // 10, 4)
+    return f"{size / 1024**unit:.4g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[unit]}"
+
+
+def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
+    """Read UTF-8 text; a file that is missing, unreadable, too long or not text is an `InputError`."""
+    try:
+        text = read_bytes(path, most=most).decode("utf-8")
     except UnicodeDecodeError:
         raise InputError(path, "", "UTF-8 text") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: str | Path) -> Any:
@@ -123,7 +152,7 @@ def read_json(path: str | Path) -> Any:
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """Parse TOML."""
-    text = read_text(path)
+    text = read_text(path, most=_MOST_TOML)
     try:
         return tomllib.loads(text)
     except ValueError as error:  # of TOML, or of an integer with thousands of digits

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
 from rodiu_jax.errors import InputError, nearest
-from rodiu_jax.files import write_whole
+from rodiu_jax.files import MOST_BYTES, size_text, write_whole
 
 Array: TypeAlias = Any
 """An array of NumPy or of JAX; the mathematics below is written for both."""
@@ -356,6 +356,38 @@ def make_instances(
     return result
 
 
+_MOST_TIMES = 1000
+"""An archive may unpack to this many times its length, or to `MOST_BYTES`, whichever is more."""
+
+
+def _unpacked(stream: BinaryIO, path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an archive: the names are looked at, and how much it is, before anything is unpacked."""
+    known = {f"{n}.npy": n for n in (*FIELD_SPECS, *_NAME_FIELDS, "uncertainty")}
+    most = max(MOST_BYTES, _MOST_TIMES * stream.seek(0, 2))
+    stream.seek(0)
+    if stream.read(6) == b"\x93NUMPY":
+        raise InputError(path, "", "an .npz archive, not a single array")
+    values: dict[str, np.ndarray] = {}
+    with zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+        for m in members:
+            if m.filename not in known:
+                hint = nearest(m.filename.removesuffix(".npy"), known.values())
+                expected = f"only the fields {', '.join(known.values())}{hint}"
+                raise InputError(path, m.filename.removesuffix(".npy"), expected)
+        if sum(m.file_size for m in members) > most:
+            raise InputError(path, "", f"an archive that unpacks to at most {size_text(most)}")
+        for m in members:
+            name = known[m.filename]
+            if name in values:
+                raise InputError(path, name, "each field once")
+            with archive.open(m) as file:
+                values[name] = np.lib.format.read_array(file, allow_pickle=False)
+                if file.read(1):  # the end is also where the checksum is compared
+                    raise InputError(path, name, "an array, and nothing after it")
+    return values
+
+
 def load_instances(path: str | Path) -> Instances:
     """Read and validate an ``.npz`` of instances (MODEL section 8), whoever wrote it.
 
@@ -363,19 +395,15 @@ def load_instances(path: str | Path) -> Instances:
       InputError: as `make_instances`, or the file is missing, damaged or holds pickled objects.
     """
     try:
-        with Path(path).open("rb") as stream:  # ours to close: np.load leaks it on a damaged archive
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(path, "", "an .npz archive, not a single array")
-            values = {n: archive[n] for n in archive.files}
+        with Path(path).open("rb") as stream:
+            values = _unpacked(stream, path)
     except InputError:
         raise
     except OSError as error:
         raise InputError(path, "", f"a readable .npz file ({error.strerror or 'damaged'})") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, SyntaxError) as error:
-        raise InputError(path, "", f"a whole .npz file without pickled objects ({error})") from None
     except Exception as error:  # zlib.error and whatever else a damaged archive raises
-        raise InputError(path, "", f"a whole .npz file ({type(error).__name__}: {error})") from None
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(path, "", f"a whole .npz file without pickled objects ({said})") from None
     texts: dict[str, np.ndarray] = {}
     for n in (*_NAME_FIELDS, "uncertainty"):
         if n not in values:

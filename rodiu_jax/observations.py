@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rodiu_jax.errors import InputError, nearest
+from rodiu_jax.files import read_bytes
 from rodiu_jax.ranges import magnitude_range, rank_range
 
 MOST_LEVELS = 12
@@ -21,6 +23,8 @@ NUMBERS = ["_value", "_low", "_high"]
 """The output of `observations` and its brackets."""
 
 _TOLERANCE = 1e-6
+
+_MOST_CSV = 2**32
 
 INTERVALS = ("ci_low", "ci_high", "bracket_low", "bracket_high")
 
@@ -36,13 +40,29 @@ def read_table(source: str | Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         from rodiu_jax.sweeps.store import read_rows, read_spec
 
         return read_rows(source), read_spec(source).columns
-    readers: dict[str, Callable[..., Any]] = {".parquet": pd.read_parquet, ".csv": pd.read_csv}
-    if source.suffix not in readers:
+    if source.suffix == ".parquet":
+        return read_frame(source), ()
+    if source.suffix != ".csv":
         raise InputError(source, "", "the folder of a sweep, or a file *.parquet or *.csv")
+    content = read_bytes(source, most=_MOST_CSV)
     try:
-        return readers[source.suffix](source), ()
-    except (OSError, ValueError) as error:  # pandas' and Arrow's own errors are ValueErrors
+        return pd.read_csv(io.BytesIO(content)), ()
+    except ValueError as error:  # pandas' own errors are ValueErrors
         raise InputError(source, "", f"a readable table ({str(error).splitlines()[0]})") from None
+
+
+def read_frame(path: str | Path) -> pd.DataFrame:
+    """A Parquet file that anyone may have written, as `rodiu_jax.parquet.read_parquet` reads it."""
+    from rodiu_jax.parquet import read_parquet
+
+    table = read_parquet(path, what="a readable table")
+    if len(set(table.column_names)) < len(table.column_names):
+        names = table.column_names
+        raise InputError(path, next(n for n in names if names.count(n) > 1), "each column once")
+    try:
+        return table.to_pandas()
+    except (ValueError, TypeError, KeyError, OverflowError) as error:  # such as a date out of range
+        raise InputError(path, "", f"a table of numbers and texts ({str(error).splitlines()[0]})") from None
 
 
 def check_factors(frame: pd.DataFrame, factors: Sequence[str], source: str = "table") -> None:

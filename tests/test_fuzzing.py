@@ -3,7 +3,6 @@
 `pytest -m faults --faults 10000` makes so many; the usual run makes few.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pytest

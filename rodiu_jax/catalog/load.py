@@ -38,13 +38,16 @@ def catalog_names() -> tuple[str, ...]:
     return tuple(sorted(p.stem for p in _FOLDER.glob("*.toml")))
 
 
-def load_catalog(name_or_path: str | Path) -> Catalog:
+def load_catalog(name_or_path: str | Path, *, source: str | Path = "catalog", key: str = "") -> Catalog:
     """Load a catalogue by name, or from a TOML file, together with the catalogues it extends.
+
+    Args:
+      source, key: where the name stands, for the error where there is no such catalogue.
 
     Raises:
       InputError: no such catalogue, a wrong key, type, name, bound or reference, a missing value, a cycle.
     """
-    return _resolve(_find(name_or_path, Path(), "catalog", ""), ())[1]
+    return _resolve(_find(name_or_path, Path(), source, key), ())[1]
 
 
 def _find(name: str | Path, folder: Path, source: str | Path, key: str) -> Path:

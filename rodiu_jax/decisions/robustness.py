@@ -73,7 +73,7 @@ def read_instances(source: str | Path) -> Instances:
     from rodiu_jax.sweeps.spec import load_spec
 
     spec = load_spec(source)
-    return scenarios(spec, load_catalog(spec.catalog), 0, spec.rows)
+    return scenarios(spec, load_catalog(spec.catalog, source=source, key="catalog"), 0, spec.rows)
 
 
 def default_gammas(instances: Instances) -> list[float]:

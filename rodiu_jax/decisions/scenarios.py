@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rodiu_jax.errors import InputError, WorkFailed
-from rodiu_jax.files import read_json
 from rodiu_jax.instance import FIELD_SPECS, Instances, load_instances
 from rodiu_jax.plan import Plan, plan_from_json
 
@@ -100,7 +99,7 @@ def read_scenarios(source: str | Path, *, gap: float, seed: int = 0, quiet: bool
     from rodiu_jax.sweeps.spec import load_spec
 
     spec = load_spec(source)
-    catalog = load_catalog(spec.catalog)
+    catalog = load_catalog(spec.catalog, source=source, key="catalog")
     known = bracketed(scenarios(spec, catalog, 0, spec.rows), gap=gap, quiet=quiet)
     return Scenarios(known, _fresh(spec, catalog))
 
@@ -124,14 +123,11 @@ def _held_out(size: int, seed: int) -> np.ndarray:
 
 def _of_sweep(folder: Path) -> Scenarios:
     """The rows that a sweep has so far."""
-    from rodiu_jax.catalog import load_catalog
     from rodiu_jax.sweeps.run import scenarios
-    from rodiu_jax.sweeps.store import read_rows, read_spec
+    from rodiu_jax.sweeps.store import catalog_of, read_rows, read_spec
 
     spec = read_spec(folder)
-    catalog = load_catalog(spec.catalog)
-    if read_json(folder / "manifest.json").get("catalog_sha256") != catalog.digest:
-        raise InputError(folder, "catalog", "the catalogue that the sweep was made from", spec.catalog)
+    catalog = catalog_of(folder, spec)
     frame = read_rows(folder, plans=True)
     if frame.empty:
         raise WorkFailed(f"{folder}: no rows yet; go on with `rodiu sweep --resume`")

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rodiu_jax.errors import InputError
 from rodiu_jax.report import style
 from rodiu_jax.report.digest import Digest, Levels
 from rodiu_jax.verdict import FAMILIES
@@ -47,17 +46,13 @@ def read_margins(folder: str | Path, found: Digest, *, most: int = MOST_ROWS) ->
     Raises:
       InputError: the catalogue cannot be read, or is not that of the sweep any more; a damaged part or plan.
     """
-    from rodiu_jax.catalog import load_catalog
     from rodiu_jax.evaluation import evaluate
-    from rodiu_jax.files import read_json
     from rodiu_jax.plan import plan_from_json
     from rodiu_jax.sweeps.run import scenarios_of
-    from rodiu_jax.sweeps.store import iterate_rows
+    from rodiu_jax.sweeps.store import catalog_of, iterate_rows
 
     folder, spec = Path(folder), found.spec
-    catalog = load_catalog(spec.catalog)
-    if read_json(folder / "manifest.json").get("catalog_sha256") != catalog.digest:
-        raise InputError(folder, "catalog", "the catalogue that the sweep was made from", spec.catalog)
+    catalog = catalog_of(folder, spec)
     numbers = chosen_rows(spec.points, spec.samples, most)
     wanted = np.zeros(0, np.int64)
     plans: dict[int, list[tuple[int, str]]] = {}

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rodiu_jax.errors import InputError
-from rodiu_jax.files import read_json
 from rodiu_jax.report import style
 from rodiu_jax.report.digest import Digest
 from rodiu_jax.report.outputs import SETTLED
 from rodiu_jax.report.section import Section
 from rodiu_jax.report.summary import answer, percent, proofs
 from rodiu_jax.report.tables import number
+from rodiu_jax.sweeps.store import read_manifest
 
 
 def render(
@@ -95,13 +94,13 @@ def _method(folder: Path, found: Digest) -> list[tuple[str, str]]:
         lines.append(("Changed everywhere", ", ".join(spec.changes)))
     lines.append(("Solver time", f"{found.seconds:,.0f} s, summed over scenarios"))
     try:
-        made: dict[str, Any] = read_json(folder / "manifest.json")
+        made = read_manifest(folder)
     except InputError:
         return lines
     lines.append(("Catalogue, SHA-256", str(made.get("catalog_sha256", "-"))))
     for run in made.get("runs", []):
         versions = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
         system = str(run.get("platform")).partition("-")[0]  # the rest is in manifest.json
-        where = f"Python {run.get('python')}, {system}, {', '.join(run.get('devices', []))}"
+        where = f"Python {run.get('python')}, {system}, {', '.join(map(str, run.get('devices', [])))}"
         lines.append((f"Run of {run.get('started')}", f"{versions}; {where}"))
     return lines

@@ -175,12 +175,8 @@ def prepare(
     if isinstance(options.get("plans"), Path):
         options["plans"] = str(options["plans"])
     spec = override(spec, catalog=catalog, set=list(changes), **options)
-    try:
-        loaded = load_catalog(spec.catalog)
-    except InputError as error:
-        if catalog is not None or error.source != "catalog":  # the option's, or inside a catalogue file
-            raise
-        raise InputError(source, "catalog", error.expected, spec.catalog) from None
+    at = ("catalog", "") if catalog is not None else (source, "catalog")
+    loaded = load_catalog(spec.catalog, source=at[0], key=at[1])
     check_spec(spec, _changed(_extremes(loaded), spec), source)
     return spec, loaded
 

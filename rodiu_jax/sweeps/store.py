@@ -16,16 +16,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rodiu_jax.catalog import Catalog
+from rodiu_jax.catalog import Catalog, load_catalog
 from rodiu_jax.certificate import certified_rows, write_certificates
 from rodiu_jax.errors import InputError
 from rodiu_jax.files import read_json, read_toml, write_text, write_whole
+from rodiu_jax.parquet import read_parquet
 from rodiu_jax.sweeps.rows import schema_of
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 
@@ -66,7 +67,7 @@ class Store:
     def note_devices(self, kinds: list[str]) -> None:
         """Say in the manifest which devices this run computes on."""
         path = self.folder / "manifest.json"
-        made = read_json(path)
+        made = read_manifest(self.folder)
         made["runs"][-1]["devices"] = kinds
         write_text(path, json.dumps(made, indent=1) + "\n")
 
@@ -77,8 +78,7 @@ class Store:
 
     def read(self, path: Path) -> pa.Table:
         """The rows of a whole part."""
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read()
+        return read_parquet(path)
 
     def kept(self, *, certified: bool = True) -> Iterator[tuple[Path, int, int, str]]:
         """The parts as (path, first row, end row, fault), in order; the fault of a whole part is empty.
@@ -123,7 +123,7 @@ class Store:
         """Why a part cannot be used; empty where it can. Every page is read, so its checksum is compared."""
         try:
             table = self.read(path)
-        except (OSError, pa.ArrowException):
+        except InputError:
             return "damaged"
         if not table.schema.equals(self.schema) or table.num_rows != count or first + count > self.spec.rows:
             return "not a part of this sweep"
@@ -167,6 +167,41 @@ def read_spec(folder: Path) -> SweepSpec:
     if not path.is_file():
         raise InputError(folder, "", "the folder of a sweep (it holds no spec.toml)")
     return make_spec(read_toml(path), str(path))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """How the sweep in ``folder`` was made: the catalogue and its digest, and a record per run.
+
+    Raises:
+      InputError: no such file, or it is not of this form.
+    """
+    path = folder / "manifest.json"
+    made = read_json(path)
+    if not isinstance(made, dict):
+        raise InputError(path, "", "an object", made)
+    runs = made.get("runs", [])
+    if not isinstance(runs, list):
+        raise InputError(path, "runs", "a list of objects", runs)
+    for m, run in enumerate(runs):
+        if not isinstance(run, dict):
+            raise InputError(path, f"runs[{m}]", "an object", run)
+        for key, kind in (("versions", dict), ("devices", list)):
+            if not isinstance(run.get(key, kind()), kind):
+                what = "an object" if kind is dict else "a list"
+                raise InputError(path, f"runs[{m}].{key}", what, run[key])
+    return made
+
+
+def catalog_of(folder: Path, spec: SweepSpec) -> Catalog:
+    """The catalogue that the sweep in ``folder`` was made from.
+
+    Raises:
+      InputError: it is not there, or is another by now.
+    """
+    catalog = load_catalog(spec.catalog, source=folder / "spec.toml", key="catalog")
+    if read_manifest(folder).get("catalog_sha256") != catalog.digest:
+        raise InputError(folder, "catalog", "the catalogue that the sweep was made from", spec.catalog)
+    return catalog
 
 
 def read_rows(folder: str | Path, *, plans: bool = False) -> pd.DataFrame:
@@ -213,10 +248,10 @@ def _parts(store: Store, columns: list[str], rows: Sequence[int] | None = None) 
             if np.searchsorted(wanted, first) == np.searchsorted(wanted, stop):
                 continue
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                table = file.read(columns=columns)
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(path, "", f"a whole Parquet part; sweep again with --resume ({error})") from None
+            table = read_parquet(path, columns=columns)
+        except InputError as error:
+            expected = f"a whole Parquet part; sweep again with --resume ({error.expected})"
+            raise InputError(path, "", expected) from None
         expected = store.schema.empty_table().select(columns).schema
         if not table.schema.equals(expected):
             absent = [n for n in columns if n not in table.schema.names]
@@ -244,8 +279,7 @@ def _check_same(folder: Path, spec: SweepSpec, digest: str) -> None:
         if old.get(key) != new.get(key):
             expected = f"{old.get(key)!r} as in the sweep to resume, or another folder"
             raise InputError(folder / "spec.toml", key, expected, new.get(key))
-    made = read_json(folder / "manifest.json")
-    if made.get("catalog_sha256") != digest:
+    if read_manifest(folder).get("catalog_sha256") != digest:
         expected = "the catalogue of the sweep to resume, or another folder"
         raise InputError(folder / "manifest.json", "catalog_sha256", expected, digest[:12])
 
@@ -253,7 +287,7 @@ def _check_same(folder: Path, spec: SweepSpec, digest: str) -> None:
 def _write_manifest(folder: Path, spec: SweepSpec, digest: str) -> None:
     """Record how each run of the sweep was made; a resumed sweep has several."""
     path = folder / "manifest.json"
-    runs = read_json(path).get("runs", []) if path.exists() else []
+    runs = read_manifest(folder).get("runs", []) if path.exists() else []
     run = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {n: version(n) for n in _PACKAGES},

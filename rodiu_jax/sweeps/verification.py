@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rodiu_jax.catalog import Catalog, load_catalog
+from rodiu_jax.catalog import Catalog
 from rodiu_jax.certificate import Certificate, load_certificates, verify_rows
 from rodiu_jax.errors import InputError
-from rodiu_jax.files import read_json
 from rodiu_jax.instance import Instances
 from rodiu_jax.plan import Plan, plan_from_json
 from rodiu_jax.sweeps.rows import plan_columns
 from rodiu_jax.sweeps.run import scenarios
 from rodiu_jax.sweeps.spec import SweepSpec
-from rodiu_jax.sweeps.store import Store, read_spec
+from rodiu_jax.sweeps.store import Store, catalog_of, read_spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,10 +72,7 @@ def verify_sweep(folder: str | Path) -> Iterator[pd.DataFrame]:
     """
     folder = Path(folder)
     store = Store(folder, read_spec(folder))
-    catalog = load_catalog(store.spec.catalog)
-    made = read_json(folder / "manifest.json").get("catalog_sha256")
-    if made != catalog.digest:
-        raise InputError(folder, "catalog", "the catalogue that the sweep was made from", store.spec.catalog)
+    catalog = catalog_of(folder, store.spec)
     for path, first, stop, fault in store.kept(certified=False):
         if fault:
             raise InputError(path, "", f"a whole part of this sweep; sweep again with --resume ({fault})")

@@ -10,16 +10,19 @@ from hypothesis import strategies as st
 
 Tree = Any
 
-NUMBERS = st.sampled_from(
-    [math.nan, math.inf, -math.inf, -1, -1.5, 0, -0.0, 0.5, 1e-320, 1e308, -1e308, 2**53 + 1, 2**63, 2**64]
-    + [10**30, 10**400, 1e17, 3, 1000000]
-)
-TEXTS = st.sampled_from(
-    ["", " ", "x", "\x00", "\u202eevil", "<script>alert(1)</script>", "\"'`", "../../etc/passwd", "/dev/zero"]
-    + ["a" * 5000, "a\nb", "é\u0301", "\ufeff", "{{ 7*7 }}", "$x^2$", "%s%n", "NaN", "1e3", "*", "[", "💥"]
-)
+_NAN, _INF = math.nan, math.inf
+_FLOATS = [_NAN, _INF, -_INF, -1.5, -0.0, 0.5, 1e17, 1e-320, 1e308, -1e308]
+_WHOLE = [-1, 0, 3, 1000000, 2**53 + 1, 2**63, 2**64, 10**30, 10**400]
+NUMBERS = st.sampled_from([*_FLOATS, *_WHOLE])
+_SIGNS = ["", " ", "x", "\x00", "\u202eevil", "é\u0301", "\ufeff", "💥", "a\nb", "a" * 5000]
+_WORDS = ["<script>alert(1)</script>", "\"'`", "../../etc/passwd", "/dev/zero", "{{ 7*7 }}", "$x^2$", "%s%n"]
+TEXTS = st.sampled_from([*_SIGNS, *_WORDS, "NaN", "1e3", "*", "["])
 _LEAVES = st.one_of(
-    NUMBERS, TEXTS, st.sampled_from([None, True, False, datetime.date(2026, 1, 1)]), st.integers(), st.floats()
+    NUMBERS,
+    TEXTS,
+    st.sampled_from([None, True, False, datetime.date(2026, 1, 1)]),
+    st.integers(),
+    st.floats(),
 )
 VALUES = st.recursive(
     _LEAVES,
@@ -91,9 +94,30 @@ def mutated(draw: Any, tree: Tree) -> Tree:
     return bad
 
 
-_TOKENS = [b"\x00", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"NaN", b"-", b"1e999", b"\n", b"\r", b",", b'"', b"'"]
+_TOKENS = [
+    b"\x00",
+    b"\xff",
+    b"\xfe\xff",
+    b"\xef\xbb\xbf",
+    b"NaN",
+    b"-",
+    b"1e999",
+    b"\n",
+    b"\r",
+    b",",
+    b'"',
+    b"'",
+]
 _TOKENS += [b"[" * 20_000, b"{" * 20_000, b'{"a":' * 5000, b"[[", b"]]", b"#", b"=", b"9" * 6000, b" " * 3]
-_TOKENS += [b"0x" + b"f" * 5000, "\u202e".encode(), "é".encode("utf-16"), b"null", b"\\ud800", b"1_000", b"PK\x05\x06"]
+_TOKENS += [
+    b"0x" + b"f" * 5000,
+    "\u202e".encode(),
+    "é".encode("utf-16"),
+    b"null",
+    b"\\ud800",
+    b"1_000",
+    b"PK\x05\x06",
+]
 
 
 @st.composite

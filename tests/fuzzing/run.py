@@ -1,4 +1,4 @@
-"""The command line in this process, under an alarm: what it ends with, what it says, and whether that is fit for a user."""
+"""The command line in this process, under an alarm: what it ends with and says, and whether that is fit for a user."""
 
 import contextlib
 import io
@@ -44,10 +44,14 @@ def rodiu(*args: object) -> Ran:
     kept, sys.argv = sys.argv, ["rodiu", *map(str, args)]
     code = 0
     try:
-        with _alarm(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                main()
+        with (
+            _alarm(),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("error")
+            main()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 99
     finally:

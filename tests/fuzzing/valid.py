@@ -104,9 +104,15 @@ def make(folder: Path) -> dict[int, float]:
     done = [
         rodiu("sample", "--catalog", folder / "tiny.toml", "--n", 2, "--seed", 1, "-o", folder / "two.npz"),
         rodiu(
-            "bound", folder / "two.npz", "-o", folder / "bounds.parquet", "--plans", folder / "plans.json",
-            "--certificates", folder / "certificates.parquet",
-        ),  # fmt: skip
+            "bound",
+            folder / "two.npz",
+            "-o",
+            folder / "bounds.parquet",
+            "--plans",
+            folder / "plans.json",
+            "--certificates",
+            folder / "certificates.parquet",
+        ),
         rodiu("evaluate", folder / "two.npz", folder / "plans.json", "-o", folder / "scores.parquet"),
         rodiu("sweep", folder / "sweep.toml", "-o", folder / "out", "--quiet"),
     ]

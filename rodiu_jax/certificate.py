@@ -691,10 +691,11 @@ def _numbers(table: pd.DataFrame, name: str, source: str | Path) -> np.ndarray:
     """A column as float64, missing values NaN."""
     if name not in table.columns:
         raise InputError(source, name, "this column, which is missing")
-    try:
-        return table[name].to_numpy(np.float64, na_value=math.nan)
-    except (TypeError, ValueError):
-        raise InputError(source, name, "a column of numbers", str(table[name].dtype)) from None
+    column = table[name]
+    numbers = getattr(column.dtype, "kind", "") in "iuf" or column.isna().all()
+    if not numbers:  # texts that look like numbers are none
+        raise InputError(source, name, "a column of numbers", str(column.dtype))
+    return column.to_numpy(np.float64, na_value=math.nan)
 
 
 def _same(claimed: float, found: float, scale: float, floor: float) -> bool:

@@ -36,7 +36,7 @@ class _FloatRange(click.FloatRange):
 
 _GAP = _FloatRange(min=0, max=1)
 _SECONDS = _FloatRange(min=0, min_open=True)
-_COUNT = click.IntRange(min=1)
+_COUNT = click.IntRange(min=1, max=10**9)
 _PATH = click.Path(path_type=Path)
 
 

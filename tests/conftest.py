@@ -25,7 +25,7 @@ settings.load_profile("repeatable")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--faults", type=int, default=200, metavar="N", help="Generated bad inputs (tests marked faults)."
+        "--faults", type=int, default=100, metavar="N", help="Generated bad inputs (tests marked faults)."
     )
 
 

@@ -692,7 +692,7 @@ def _numbers(table: pd.DataFrame, name: str, source: str | Path) -> np.ndarray:
     if name not in table.columns:
         raise InputError(source, name, "this column, which is missing")
     column = table[name]
-    numbers = getattr(column.dtype, "kind", "") in "iuf" or column.isna().all()
+    numbers = getattr(column.dtype, "kind", "?") in "iuf" or bool(column.isna().to_numpy().all())
     if not numbers:  # texts that look like numbers are none
         raise InputError(source, name, "a column of numbers", str(column.dtype))
     return column.to_numpy(np.float64, na_value=math.nan)

@@ -270,7 +270,7 @@ def check_scores(
     found = []
     for n in wanted:
         kinds = "b" if n == "feasible" else "iu" if n in ("plan", "instance") else "iuf"
-        if getattr(table[n].dtype, "kind", "") not in kinds:
+        if getattr(table[n].dtype, "kind", "?") not in kinds:
             what = {"b": "true or false", "iu": "whole numbers"}.get(kinds, "numbers")
             raise InputError(source, n, f"a column of {what}", str(table[n].dtype))
     columns = {str(n): table[n].tolist() for n in wanted}

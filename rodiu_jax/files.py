@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import tempfile
 import tomllib
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ MOST_BYTES = 2**30
 
 _MOST_TOML = 2**26
 """Longest TOML file: its parser needs a minute for this much."""
+
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}(\.\w+)?")
+"""Names that `write_whole` gives: a dot, the file's own, eight characters of `tempfile`, the file's suffix."""
 
 
 @contextmanager
@@ -57,6 +61,18 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | Path, names: str = "*") -> None:
+    """Remove what a process that was killed inside `write_whole` left in ``folder``; nobody may be writing there.
+
+    Args:
+      names: pattern of the files that were being written.
+    """
+    for path in Path(folder).glob(f".{names}.*"):
+        written = _TEMPORARY.fullmatch(path.name)
+        if written is not None and Path(written[1]).suffix == (written[2] or ""):
+            path.unlink(missing_ok=True)
 
 
 def make_folder(path: str | Path) -> Path:

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from rodiu_jax.errors import InputError
-from rodiu_jax.files import read_json, read_text, read_toml, toml_value, write_text, write_whole
+from rodiu_jax.files import (
+    read_json,
+    read_text,
+    read_toml,
+    remove_leftovers,
+    toml_value,
+    write_text,
+    write_whole,
+)
 
 
 def test_writes_and_replaces(tmp_path):
@@ -138,3 +146,17 @@ def test_toml_values_read_back(tmp_path, value):
 
 def test_toml_of_half_a_surrogate_pair():
     assert toml_value("a\ud800") == '"a?"'
+
+
+def test_only_what_was_being_written_is_a_leftover(tmp_path):
+    with write_whole(tmp_path / "plans.json") as one, write_whole(tmp_path / "plans") as other:
+        left = {one.name: "half", other.name: "half"}
+        kept = {".plans.json": "", ".plans.json.old": "", ".plans.json.12345678.txt": "", "plans.csv": ""}
+        killed = tmp_path / "killed"
+        killed.mkdir()
+        for name in left | kept:
+            (killed / name).touch()
+        remove_leftovers(killed, "rows*")
+        assert {p.name for p in killed.iterdir()} == set(left | kept)
+        remove_leftovers(killed)
+        assert {p.name for p in killed.iterdir()} == set(kept)

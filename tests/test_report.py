@@ -562,6 +562,25 @@ def test_report_of_failures_and_of_nothing(tmp_path, monkeypatch):
         write_report(tmp_path / "all failed")
 
 
+def test_a_second_report_leaves_nothing_of_the_first_that_it_does_not_write(tmp_path, monkeypatch):
+    swept(tmp_path, samples=1)
+    first = write_report(tmp_path)
+    own = tmp_path / "figures" / "of-the-user.png"
+    killed = tmp_path / "figures" / ".costs.png.abcdef12.png"
+    for path in (own, killed):
+        path.touch()
+    listing = tmp_path / "report-files.json"
+    stale = [tmp_path / "figures" / "old.svg", tmp_path / "tables" / "old.csv", tmp_path / "spec.toml"]
+    for path in stale[:2]:
+        path.touch()
+    names = [p.relative_to(tmp_path).as_posix() for p in stale] + ["figures/../manifest.json"]
+    listing.write_text(json.dumps(json.loads(listing.read_text()) + names))
+    assert write_report(tmp_path) == first
+    assert all(path.exists() for path in [*first, own, tmp_path / "spec.toml", tmp_path / "manifest.json"])
+    assert not any(path.exists() for path in [*stale[:2], killed])
+    assert sorted(tmp_path / name for name in json.loads(listing.read_text())) == sorted(first[2:])
+
+
 @pytest.mark.parametrize("design", ["random", "saltelli", "morris", "points", "one-at-a-time"])
 def test_every_design_has_a_page(tmp_path, monkeypatch, design):
     """With outputs missing in some rows, and all of them in some points."""

@@ -638,10 +638,14 @@ def test_a_damaged_part_is_named_and_done_again(tmp_path, capsys, how):
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     run(tmp_path)
-    leftover = tmp_path / "scenarios" / ".part-000000000000-18.parquet.abc.parquet"
-    leftover.write_bytes(b"half")
+    leftovers = [
+        tmp_path / "scenarios" / ".part-000000000000-18.parquet.abcdef_1.parquet",
+        tmp_path / ".manifest.json.abcdef_1.json",
+    ]
+    for leftover in leftovers:
+        leftover.write_bytes(b"half")
     run(tmp_path, resume=True)
-    assert not leftover.exists()
+    assert not any(leftover.exists() for leftover in leftovers)
 
 
 def test_an_existing_sweep_is_never_overwritten(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,8 @@ def write_report(
 ) -> list[Path]:
     """Write ``report.html``, one page that needs nothing else, and what it shows: ``summary.csv`` (a row per point),
     ``figures/*.png``, ``*.svg`` and ``tables/*.csv``, beside the rows of a sweep. Decisions kept in ``decisions/*``
-    (`rodiu_jax.report.decisions.write_decision`) are on the page too.
+    (`rodiu_jax.report.decisions.write_decision`) are on the page too. Figures and tables that an earlier report wrote
+    (``report-files.json`` lists them) and this one does not are removed.
 
     Works on an unfinished sweep too: the page says how many rows it shows.
 
@@ -30,7 +33,7 @@ def write_report(
       InputError: no sweep in the folder, a damaged part or decision, or the folder cannot be written.
       WorkFailed: the sweep has no rows yet.
     """
-    from rodiu_jax.files import make_folder, read_text, write_csv, write_text
+    from rodiu_jax.files import make_folder, read_text, remove_leftovers, write_csv, write_text
     from rodiu_jax.report import style
     from rodiu_jax.report.decisions import read_decisions
     from rodiu_jax.report.digest import read_digest
@@ -43,7 +46,13 @@ def write_report(
     found = read_digest(folder) if digest is None else digest
     parts = [*sections(folder, found), *read_decisions(folder)]
     pictures, tables = make_folder(folder / "figures"), make_folder(folder / "tables")
-    report, summary = folder / "report.html", folder / "summary.csv"
+    report, summary, listing = (folder / n for n in ("report.html", "summary.csv", "report-files.json"))
+    for place, names in (
+        (pictures, "*"),
+        (tables, "*"),
+        *((folder, p.name) for p in (report, summary, listing)),
+    ):
+        remove_leftovers(place, names)
     written = [report, summary]
     write_csv(summary, by_point(found))
     drawings: dict[str, dict[str, str]] = {}
@@ -63,7 +72,21 @@ def write_report(
                 written.append(tables / f"{table.name}.csv")
                 write_csv(written[-1], table.data)
     write_text(report, render(folder, found, parts, drawings))
+    ours = sorted(p.relative_to(folder).as_posix() for p in written if p.parent in (pictures, tables))
+    _remove_others(folder, listing, ours)
+    write_text(listing, json.dumps(ours, indent=1) + "\n")
     if page is not None:
         written.append(Path(page))
         write_text(page, render(folder, found, parts, drawings, alone=True))
     return written
+
+
+def _remove_others(folder: Path, listing: Path, ours: Sequence[str]) -> None:
+    """Remove the figures and tables that the listing of an earlier report names and that are not ``ours``."""
+    from rodiu_jax.files import read_json
+
+    before = read_json(listing) if listing.exists() else []
+    for name in before if isinstance(before, list) else []:
+        path = folder / str(name)
+        if name not in ours and path.parent in (folder / "figures", folder / "tables"):
+            path.unlink(missing_ok=True)

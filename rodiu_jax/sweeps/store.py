@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from rodiu_jax.catalog import Catalog, load_catalog
 from rodiu_jax.certificate import certified_rows, write_certificates
 from rodiu_jax.errors import InputError
-from rodiu_jax.files import read_json, read_toml, write_text, write_whole
+from rodiu_jax.files import read_json, read_toml, remove_leftovers, write_text, write_whole
 from rodiu_jax.parquet import read_parquet
 from rodiu_jax.sweeps.rows import schema_of
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _PART = re.compile(r"part-(\d{12})-(\d+)\.parquet")
 _OURS = ("spec.toml", "manifest.json", "scenarios", "certificates", "top.json")
-_OURS += ("figures", "tables", "summary.csv", "report.html")
+_OURS += ("figures", "tables", "summary.csv", "report.html", "report-files.json")
 _WORDS = ("name", "title", "question")
 """Keys of a spec that change no number: they may differ on resuming."""
 
@@ -103,9 +103,11 @@ class Store:
 
     def missing(self, say: Callable[[str], None]) -> list[tuple[int, int]]:
         """Remove damaged parts, naming each through ``say``; return the ranges of rows that are not there."""
-        for leftover in self.rows_folder.glob(".part-*"):  # of a run that was killed while writing
-            leftover.unlink()
-        for path in self.certificates_folder.glob("*part-*"):  # written whole, its rows not
+        for folder in (self.rows_folder, self.certificates_folder):
+            remove_leftovers(folder, "part-*")
+        for name in ("spec.toml", "manifest.json", "top.json"):
+            remove_leftovers(self.folder, name)
+        for path in self.certificates_folder.glob("part-*"):  # written whole, its rows not
             if not (self.rows_folder / path.name).exists():
                 path.unlink()
         gaps, end = [], 0

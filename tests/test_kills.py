@@ -1,0 +1,29 @@
+"""A few random kills of a sweep, as `python -m bench.kills` does by the hundred, and what would be found."""
+
+import sys
+
+import pytest
+
+from bench.kills import differences, given, killed_and_resumed
+from rodiu_jax.sweeps import sweep
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills process groups")
+
+
+def test_killed_sweeps_are_resumed_to_the_same_table(tmp_path):
+    tally = killed_and_resumed(given(tmp_path, "evaluate", 30), tmp_path, kills=2, seed=1)
+    assert (tally.kills, tally.wrong) == (2, [])
+
+
+def test_differences_are_found(tmp_path):
+    plans = given(tmp_path, "evaluate", 1)[-1]
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    options = {"method": "evaluate", "catalog": "corrected", "samples": 1, "plans": plans, "quiet": True}
+    sweep("cost-budget", whole, **options)
+    sweep("cost-budget", other, seed=1, **options)
+    assert differences(whole, whole) == []
+    (other / "scenarios" / ".part-1").touch()
+    (other / "more").touch()
+    found = differences(whole, other)
+    assert found[0].startswith("rows: ")
+    assert found[1:] == ["files: {'more'}", "left over: .part-1"]

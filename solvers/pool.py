@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
 from rodiu_jax.errors import InputError, WorkFailed
@@ -141,7 +142,8 @@ class Pool:
         if self._processes is None:
             self._processes = _start(self.workers)
         try:
-            return self._processes.submit(_solve_one, task)
+            with _unknown_main():  # a submission may start a process
+                return self._processes.submit(_solve_one, task)
         except (
             BrokenProcessPool
         ) as error:  # told to whoever waits for it, like those that broke with the pool
@@ -166,8 +168,6 @@ def solve(
     failures: str | Path | None = None,
 ) -> list[Result]:
     """Solve scenarios exactly; results are in the order of ``indices`` and do not depend on ``workers``.
-
-    Workers are spawned processes: a script that calls this needs the usual ``if __name__ == "__main__"``.
 
     Args:
       indices: scenarios to solve; all by default.
@@ -273,6 +273,18 @@ def _solve_one(task: Task) -> Result:
 
 def _start(count: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker)
+
+
+@contextmanager
+def _unknown_main() -> Iterator[None]:
+    """Processes spawned now do not run the caller's script again: they need nothing of it, and one without the usual
+    ``if __name__ == "__main__"`` would start sweeps inside sweeps."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _start_worker() -> None:

@@ -221,9 +221,8 @@ _ENDLESS = """
 import sys
 from solvers.pool import solve_iter
 from tests.oracles.instances import default_instances
-if __name__ == "__main__":
-    for result in solve_iter(default_instances(200), workers=2):
-        print(result.status, flush=True)
+for result in solve_iter(default_instances(200), workers=2):
+    print(result.status, flush=True)
 """
 
 
@@ -285,6 +284,33 @@ def test_workers_do_not_import_jax():
         assert not workers.submit(_solve_then_look_for_jax).result()
     finally:
         pool._end(workers)
+
+
+_UNGUARDED = """
+import sys
+print("run", flush=True)
+from rodiu_jax.sweeps import sweep
+from rodiu_jax.sweeps.spec import make_spec
+factor = {"field": "budget", "scale": [0.5, 1.0]}
+spec = {"name": "s", "title": "S", "samples": 1, "method": "exact", "gap": 0.5, "factors": [factor]}
+rows = sweep(make_spec(spec), sys.argv[1], workers=2, quiet=True)
+print(len(rows), __name__)
+"""
+
+
+def test_a_script_needs_no_guard(tmp_path):
+    """The workers do not run it again."""
+    script = tmp_path / "script.py"
+    script.write_text(_UNGUARDED)
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "out")],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "run\n2 __main__\n", "")
 
 
 def test_module_of_the_workers_is_light():

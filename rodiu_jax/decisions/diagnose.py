@@ -132,8 +132,6 @@ def diagnose(
 ) -> Diagnosis:
     """Solve scenario ``b``, price its limits, and solve it again with every change that is worth telling.
 
-    Workers are spawned processes: a script that calls this needs the usual ``if __name__ == "__main__"``.
-
     Args:
       time_limit: seconds for each of the solves (some dozens of them).
       workers: processes; the number of usable cores by default.

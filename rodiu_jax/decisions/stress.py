@@ -269,8 +269,7 @@ def stress(
         are ``none``.
       confidence: of the exact intervals.
       peers: also solve the scenarios that plans name with Gamma = 0 (kind ``deterministic``) and with deviations that
-        do not depend on the decision (``diu``), and stress these plans beside; needs the usual
-        ``if __name__ == "__main__"`` in a script.
+        do not depend on the decision (``diu``), and stress these plans beside.
       workers: processes for ``peers``.
       quiet: no progress on standard error.
 

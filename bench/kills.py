@@ -68,7 +68,7 @@ def killed_and_resumed(
     Args:
       folder: an empty one, for the uninterrupted sweep and the trials.
     """
-    rng, tally = random.Random(seed), Tally()
+    rng, tally, took = random.Random(seed), Tally(), 0.0
     whole = folder / "whole"
     for _ in range(2):  # the first may compile, which later ones need not
         shutil.rmtree(whole, ignore_errors=True)
@@ -105,9 +105,9 @@ def killed_and_resumed(
 def differences(whole: Path, out: Path) -> list[str]:
     """What the resumed sweep in ``out`` has otherwise than the uninterrupted one in ``whole``."""
     found = []
-    tables = [read_rows(folder, plans=True).drop(columns="seconds") for folder in (whole, out)]
+    expected, resumed = (read_rows(folder, plans=True).drop(columns="seconds") for folder in (whole, out))
     try:
-        pd.testing.assert_frame_equal(*tables, check_exact=True)
+        pd.testing.assert_frame_equal(resumed, expected, check_exact=True)
     except AssertionError as error:
         found.append("rows: " + " ".join(str(error).split()))
     proofs = [_proofs(folder) for folder in (whole, out)]

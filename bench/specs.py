@@ -587,8 +587,8 @@ SPECS = {
             " moments, extremes and histogram of 4,096 bins. Making the forms is not included.",
             item="draw",
             peers="bench/numpy_stress.py: NumPy's generator and the same statistics, plan by plan in blocks of 16,384.",
-            quality="every violation probability and mean cost against the peer's, in standard errors (144 are compared,"
-            " most of them 0; 6 fails).",
+            quality="every violation probability and mean cost against the peer's, in standard errors (144 are "
+            "compared, most of them 0; 6 fails).",
             precision="deviations of 27 bits in float64, sums in whole numbers; peer: float64",
             by_hand="with R = 4 routes of 6 types a draw is 48 deviations from 24 threefry blocks of 120 integer"
             " operations, 12 promises at three scales and some 200 float64 operations: 3,100 operations; nothing is"

@@ -357,16 +357,34 @@ def _problem(instances: Instances, scenario: np.ndarray) -> _Problem:
     def excess(what: str) -> np.ndarray:
         return cells(get(f"{what}_deviation") * (1.0 - impact * get(f"{what}_impact"))[:, None])
 
+    nominal, slowness = cells(get("delay_nominal")) * tokens[:, :, None], 1.0 / get("tp_speedup")
+    error, error_excess = cells(get("error_nominal")), excess("error")
+    slower, faulty = excess("delay") * tokens[:, :, None], np.zeros((1, 1, 1, degrees)) + 1.0
+    for _ in range(3):
+        for usual, most_over, name, factor in (
+            (nominal, slower, "delay", slowness[:, None, None]),
+            (error, error_excess, "error", faulty),
+        ):
+            most = _repaired(
+                most,
+                usual,
+                most_over,
+                get(f"{name}_threshold"),
+                np.minimum(gamma(f"gamma_{name}"), pairs),
+                get("max_routes"),
+                factor,
+            )
+
     return _Problem(
         deploy=deploy,
         fits=fits,
         base=hours * price * get("token_size") * tokens * rate / 1000.0,
         per_ms=hours * get("delay_penalty") * rate,
-        nominal=cells(get("delay_nominal")) * tokens[:, :, None],
-        excess=excess("delay") * tokens[:, :, None],
-        slowness=1.0 / get("tp_speedup"),
-        error=cells(get("error_nominal")),
-        error_excess=excess("error"),
+        nominal=nominal,
+        excess=slower,
+        slowness=slowness,
+        error=error,
+        error_excess=error_excess,
         kv=kv_cells,
         work=work,
         room=room,
@@ -382,6 +400,41 @@ def _problem(instances: Instances, scenario: np.ndarray) -> _Problem:
         gamma_delay=gamma("gamma_delay"),
         gamma_error=gamma("gamma_error"),
     )
+
+
+_BROKEN = 2e-6
+"""How far beyond a promise, relatively, a pair counts as breaking it."""
+
+
+def _repaired(
+    most: np.ndarray,
+    usual: np.ndarray,
+    excess: np.ndarray,
+    threshold: np.ndarray,
+    gamma: np.ndarray,
+    routes: np.ndarray,
+    factor: np.ndarray,
+) -> np.ndarray:
+    """Largest shares (L,I,T) of pairs that break a promise: what shares of the best other pair can repair.
+
+    Args:
+      usual, excess (L,I,P); threshold (L,I); gamma, routes (L,); factor (L,1,1,N) on a promise of a degree.
+    """
+    shape = (*most.shape[:2], usual.shape[2], factor.shape[-1])
+    alone = routes == 1  # nobody repairs
+    one = np.minimum(gamma, 1.0)[:, None, None]
+    # Every pair of a type is slow at once where the budget reaches all that a plan may use; else perhaps none is.
+    reach = np.minimum(np.where(routes > 0, routes, shape[2]), shape[2])
+    every = np.where(reach <= np.maximum(gamma, 1.0), 1.0, 0.0)[:, None, None]
+    worst = ((usual + one * excess)[..., None] * factor).reshape(len(most), shape[1], -1)
+    better = ((usual + every * one * excess)[..., None] * factor).reshape(len(most), shape[1], -1)
+    limit = threshold[:, :, None] * (1.0 + _BROKEN)
+    best = np.where(most > 0, better, np.inf).min(2, keepdims=True)
+    best = np.where(np.isfinite(best), best, 0.0)
+    breaks = worst > limit
+    repaired = _over(np.broadcast_to(np.maximum(limit - best, 0.0), worst.shape), worst - best)
+    repaired = np.where(alone[:, None, None], 0.0, repaired * (1 + 32 * _UNIT))
+    return np.where(breaks, np.minimum(most, repaired), most)
 
 
 def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:

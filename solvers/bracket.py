@@ -125,7 +125,7 @@ def _cold_starts(fields: Fields, *, uncertainty: str, batched: frozenset[str]) -
     return jax.vmap(one, in_axes=(batch_axes(batched),))(fields)
 
 
-@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs", "slots"))
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs", "how"))
 def _bound_nodes(
     fields: Fields,
     decided: Array,
@@ -135,14 +135,14 @@ def _bound_nodes(
     uncertainty: str,
     batched: frozenset[str],
     pairs: int,
-    slots: int,
+    how: Search,
 ) -> _Bounded:
     """Ascend (float32) and certify (float64) a block of nodes."""
 
     def one(fields: Fields, decided: Array, start: Multipliers) -> _Bounded:
         c = coefficients(fields, uncertainty)._replace(decided=decided)
         found = ascend_and_certify(c, start, pairs, controls)
-        starts, least = first_deployments(c, found, slots)
+        starts, least = first_deployments(c, found, how)
         floor = found.bound - least_by_pair(c, found.value)[:, None] + found.value
         return _Bounded(found.bound, found.multipliers, found.weights, starts, least, floor)
 
@@ -395,9 +395,9 @@ def brackets(
     """
     batch = instances if instances.batched else instances.take([0])
     with jax.enable_x64(True):
-        tree, root = _root(batch, effort, certificates)
         limited = bool((np.asarray(batch.fields.max_routes) > 0).any())
         effort = replace(effort, search=effort.search._replace(limited=limited))
+        tree, root = _root(batch, effort, certificates)
         if limited:  # the floors know no limit of routes, so they say little about what is promising
             effort = replace(effort, routed=_EVERY)
         best = _Deployments(batch, effort)
@@ -460,8 +460,8 @@ def _bounded(
     effort: Effort,
 ) -> _Bounded:
     arrays = (decided, start)
-    how = {"controls": ascent.controls, "pairs": ascent.pairs, "slots": effort.search.slots}
-    return in_blocks(_bound_nodes, batch, scenario, arrays, effort.chunk, **how)
+    static = {"controls": ascent.controls, "pairs": ascent.pairs, "how": effort.search}
+    return in_blocks(_bound_nodes, batch, scenario, arrays, effort.chunk, **static)
 
 
 def _root(batch: Instances, effort: Effort, certificates: bool) -> tuple[_Tree, _Bounded]:

@@ -27,7 +27,8 @@ closed form, so a pair wrongly left out can only cost tightness. The adversary a
 price of its budget (the ceil(Gamma)-th largest gradient, exact at the optimum) and is projected. The gradient of
 psi is taken as if zeta had a floor: at zeta = 0 psi would otherwise never learn, and then zeta neither.
 
-``max_routes`` is relaxed, except that Gamma >= max_routes makes the worst case a plain sum (exact for plans).
+``max_routes`` is relaxed, but for what follows from it for every plan: Gamma >= max_routes makes the worst case a
+plain sum, and a pair that breaks a promise alone serves nobody whose one route it would be (`_within_promises`).
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Coefficients(NamedTuple):
     compute: Array  # I  TFLOPs at share 1
     room: Array  # P,N  GB left by the weights over all GPUs of the triple
     power: Array  # P,N  TFLOPs
-    most: Array  # I,P,N  largest share of the type that the triple can carry
+    most: Array  # I,P,N  largest share of the type that the triple can carry without breaking a promise
     delay_weight: Array  # I  omega, $/ms
     unmet_cost: Array  # I  Phi
     delay_limit: Array  # I  Delta, ms
@@ -74,7 +75,7 @@ class Coefficients(NamedTuple):
     unmet_cap: Array
     gamma_delay: Array
     gamma_error: Array
-    max_routes: Array  # 0: no limit; only `solvers.primal` looks at it
+    max_routes: Array  # 0: no limit
     cost_weight: Array  # 1, or almost 0 where only feasibility is asked (`feasibility`)
     decided: Array  # P,N  int8: 1 deployed, -1 not deployed, 0 open (a node of a search tree)
 
@@ -163,7 +164,7 @@ def coefficients(fields: Fields, uncertainty: str) -> Coefficients:
         gamma = jnp.zeros_like(gamma) if uncertainty == "none" else gamma
         return jnp.where((routes > 0) & (gamma >= routes), jnp.maximum(gamma, pairs), gamma)
 
-    return Coefficients(
+    c = Coefficients(
         deploy=deploy,
         fits=fits,
         base=hours * fields.storage_price * stored_data_of(fields),
@@ -193,6 +194,44 @@ def coefficients(fields: Fields, uncertainty: str) -> Coefficients:
         cost_weight=jnp.ones_like(fields.budget),
         decided=jnp.zeros(fits.shape, jnp.int8),
     )
+    return c._replace(most=_within_promises(c))
+
+
+_IN_BAND = 2e-6
+"""Relative slack of a promise before it closes a route: twice what the checker lets pass."""
+
+
+def _within_promises(c: Coefficients) -> Array:
+    """The largest shares (I,P,N) when those of other pairs have to make good what a slow or faulty one breaks.
+
+    Of a pair whose worst case a is above the limit L while every other pair's is at least m < L, the promise
+    a x + m y <= L (x + y) and x + y <= 1 leave x <= (L - m) / (a - m). With one route there is no other pair. Taken
+    three times, as pairs that carry nothing make nothing good.
+    """
+    pairs = float(c.nominal.shape[1])
+    spread = jnp.where(c.max_routes > 0, jnp.minimum(c.max_routes, pairs), pairs)
+    promises = []
+    for nominal, excess, gamma, limit in (
+        (
+            c.nominal[:, :, None] * c.slowness[None, None],
+            c.excess[:, :, None] * c.slowness[None, None],
+            c.gamma_delay,
+            c.delay_limit,
+        ),
+        (c.error[:, :, None], c.error_excess[:, :, None], c.gamma_error, c.error_limit),
+    ):
+        own = nominal + jnp.minimum(gamma, 1.0) * excess
+        sure = nominal + jnp.where(spread <= jnp.maximum(gamma, 1.0), jnp.minimum(gamma, 1.0), 0.0) * excess
+        promises.append((own, sure, limit[:, None, None] * (1.0 + _IN_BAND)))
+    most = c.most
+    for _ in range(3):
+        for own, sure, limit in promises:
+            least = jnp.where(most > 0, sure, jnp.inf).min((1, 2), keepdims=True)
+            least = jnp.where(jnp.isfinite(least), least, 0.0)
+            short = jnp.where(own > limit, own - least, 1.0)
+            share = jnp.where((spread > 1) & (limit > least), (limit - least) / short, 0.0)
+            most = jnp.where(own > limit, jnp.minimum(most, share), most)
+    return most
 
 
 FEASIBILITY_WEIGHT = 1e-6

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rodiu_jax.instance import Array
 from solvers.dual import Ascended, Coefficients, Multipliers, certify, least_by_pair, promise
@@ -187,15 +188,11 @@ def route_cost(c: Coefficients, slot: Array, iterations: int | Array, limited: b
 
     Args:
       iterations: of the interior point; data, if an array.
-      limited: whether ``max_routes`` holds: the routing is solved once freely and again on the routes with the
-        largest shares. A single route must keep both promises alone, so that others are not open even at first.
+      limited: whether ``max_routes`` holds: the routing is solved once freely and again on some of its routes: those
+        with the largest shares or, of up to `_GROUPED` types with a single route each, those of the best grouping.
     """
     types, slots = len(c.base), len(slot)
     program = routing(c, slot, jnp.ones((types, slots), bool))
-    if limited:
-        promises = program.rows[2 * types + 2 * slots : 4 * types + 2 * slots].reshape(2, types, types, slots)
-        alone = (promises.sum(1) <= 1e-9).all(0)
-        program = routing(c, slot, alone | (c.max_routes != 1))
     point, error = interior_point(program, iterations)
     if limited:
         share = point.x.reshape(types, slots)
@@ -203,7 +200,12 @@ def route_cost(c: Coefficients, slot: Array, iterations: int | Array, limited: b
         before = (share[:, None, :] > share[:, :, None]) | (
             (share[:, None, :] == share[:, :, None]) & first[None]
         )
-        kept = before.sum(-1).astype(c.base.dtype) < jnp.where(c.max_routes > 0, c.max_routes, slots)
+        rank = before.sum(-1).astype(c.base.dtype)
+        kept = rank < jnp.where(c.max_routes > 0, c.max_routes, slots)
+        if types <= _GROUPED:
+            one = _single_routes(c, slot, program, point)
+            one = jnp.where(one.any(1, keepdims=True), one, rank == 0)
+            kept = jnp.where(c.max_routes == 1, one, kept)
         program = routing(c, slot, kept)
         point, error = interior_point(program, iterations)
     cost = program.fixed + program.money * (program.cost @ point.x)
@@ -211,6 +213,106 @@ def route_cost(c: Coefficients, slot: Array, iterations: int | Array, limited: b
     sure = program.money * error <= _SURE * jnp.abs(cost)
     cost = jnp.where(sure & (weights <= c.storage), cost, jnp.inf)
     return Routed(cost, sure | (weights > c.storage), point, program)
+
+
+_GROUPED = 8
+"""Most query types whose groupings are enumerated; single routes of more types follow the largest shares."""
+
+
+def _groups(types: int) -> np.ndarray:
+    """bool (2^I, I): every set of types, by its bits."""
+    return (np.arange(2**types)[:, None] >> np.arange(types)) & 1 > 0
+
+
+def _best_grouping(cost: Array) -> Array:
+    """Which set of types goes to each place (D,), all of them to some place, at the least sum of ``cost`` (D,2^I).
+
+    Dynamic programming over the sets that the first d places hold: 4^I additions a place.
+    """
+    places, sets = cost.shape
+    order = np.arange(sets)
+    inside = jnp.asarray((order[:, None] & order[None, :]) == order[None, :])
+    rest = jnp.asarray(order[:, None] ^ order[None, :])  # of set s without its subset t
+    least = jnp.where(jnp.asarray(order) == 0, 0.0, jnp.inf).astype(cost.dtype)
+    choice = []
+    for place in range(places):
+        total = jnp.where(inside, least[rest] + cost[place][None, :], jnp.inf)
+        choice.append(jnp.argmin(total, axis=1))
+        least = total.min(1)
+    taken, held = [], jnp.asarray(sets - 1)
+    for best in reversed(choice):
+        taken.append(best[held])
+        held = held ^ best[held]
+    return jnp.stack(taken[::-1])
+
+
+def _grouped_cost(c: Coefficients, share_cost: Array, most: Array, kv: Array, work: Array) -> Array:
+    """What each place (D) costs with each set of types, against leaving them unserved; (D,2^I), $ per period.
+
+    A set that does not fit is served in part, all its types alike. inf where a type has no open route there.
+
+    Args:
+      share_cost, most, kv, work: (I,D) $ saved by a share (negative), its largest value, and what it takes of the
+        memory and compute of the place, both relative.
+    """
+    types = len(share_cost)
+    member = jnp.asarray(_groups(types).astype(np.float64), share_cost.dtype)  # S,I
+    load = jnp.maximum(member @ kv, member @ work)
+    part = 1.0 / jnp.maximum(load, 1.0)
+    short = jnp.where(1.0 - part > c.unmet_cap + 1e-9, c.unmet_cost.sum() * member.sum(1, keepdims=True), 0.0)
+    closed = member @ (most <= 0).astype(share_cost.dtype) > 0
+    return jnp.where(closed, jnp.inf, part * (member @ share_cost) + short).T
+
+
+def _single_routes(c: Coefficients, slot: Array, program: Routing, point: Point) -> Array:
+    """The one route of each type (I,D) in the grouping that costs least at the budget's price; none if unserved."""
+    types, slots, degrees = len(c.base), len(slot), c.deploy.shape[1]
+    pair, degree = jnp.maximum(slot, 0) // degrees, jnp.maximum(slot, 0) % degrees
+    shape = types, slots
+    open_cell = program.rows[:types].sum(0).reshape(shape)  # 1 where a share is real
+    memory = program.rows[2 * types : 2 * types + slots].sum(0).reshape(shape)
+    work = program.rows[2 * types + slots : 2 * types + 2 * slots].sum(0).reshape(shape)
+    price = (program.cost + program.rows[-1] * point.price[-1]).reshape(shape) * program.money
+    most = c.most[:, pair, degree] * open_cell
+    unserved = c.unmet_cost.sum() * jnp.asarray(_groups(types).sum(1).astype(np.float64), price.dtype)
+    nobody = jnp.where(c.unmet_cap >= 1.0, 0.0, unserved)
+    places = _grouped_cost(c, price, most, memory * open_cell, work * open_cell)
+    taken = _best_grouping(jnp.concatenate([places, nobody[None]]))[:slots]
+    return jnp.asarray(_groups(types))[taken].T
+
+
+def _grouped_deployment(c: Coefficients, found: Ascended, slots: int) -> Array:
+    """The deployment (D,) of the best grouping of the types over all triples, rent included; single routes."""
+    types, _, degrees = c.most.shape
+    y = found.multipliers
+    budget = jnp.maximum(y.budget, 0.0).astype(c.base.dtype)
+    storage = jnp.maximum(y.storage, 0.0).astype(c.base.dtype)
+    ms = (c.nominal + jnp.minimum(c.gamma_delay, 1.0) * c.excess)[:, :, None] * c.slowness[None, None]
+    price = (c.base * (1.0 + budget) - c.unmet_cost)[:, None, None] + c.delay_weight[:, None, None] * ms
+
+    def over(demand: Array, supply: Array) -> Array:
+        relative = jnp.where(supply > 0, demand / jnp.where(supply > 0, supply, 1.0), jnp.inf)
+        return jnp.where(c.most > 0, relative, 0.0).reshape(types, -1)
+
+    saved = _grouped_cost(
+        c,
+        price.reshape(types, -1),
+        c.most.reshape(types, -1),
+        over(c.kv[:, :, None], c.room[None]),
+        over(c.compute[:, None, None], c.power[None]),
+    )
+    rent = (c.deploy * (1.0 + budget) + (storage * c.weights)[:, None]).reshape(-1)
+    empty = jnp.asarray(np.arange(2**types) == 0)
+    total = jnp.where(c.fits.reshape(-1)[:, None], saved + rent[:, None], jnp.inf)
+    least = jnp.where(empty, 0.0, total.min(0))
+    triple = jnp.where(empty, -1, jnp.argmin(total, axis=0))
+    left = jnp.where(c.unmet_cap >= 1.0, 0.0, c.unmet_cost.sum())
+    nobody = left * jnp.asarray(_groups(types).sum(1).astype(np.float64), least.dtype)
+    places = jnp.concatenate([jnp.broadcast_to(least, (slots, len(least))), nobody[None]])
+    slot = triple[_best_grouping(places)[:slots]].astype(jnp.int32)
+    pair = jnp.where(slot >= 0, slot // degrees, -1 - jnp.arange(slots, dtype=jnp.int32))
+    again = (pair[:, None] == pair[None, :]) & (np.tri(slots, k=-1) > 0)
+    return jnp.where(again.any(1), -1, slot)
 
 
 _SURE = 1e-5
@@ -253,14 +355,15 @@ def prices(c: Coefficients, slot: Array, point: Point, program: Routing) -> Mult
 _THRESHOLDS = (0.5, 0.2, 0.06)
 
 
-def first_deployments(c: Coefficients, found: Ascended, slots: int) -> tuple[Array, Array]:
+def first_deployments(c: Coefficients, found: Ascended, how: Search) -> tuple[Array, Array]:
     """Deployments to start from, read off the dual's estimate of w: a row of slots per start, and its least cost.
 
     A pair whose weights sum above a threshold is deployed, at its likeliest degree or at the smallest degree that
-    holds its fractional number of GPUs; the last start deploys nothing. The dual function of the problem with a
+    holds its fractional number of GPUs; a further start deploys nothing; where routes are limited, the last one is of
+    the best grouping of types with a single route. The dual function of the problem with a
     deployment fixed, at the multipliers found, says what it costs at least.
     """
-    weights = found.weights.astype(c.base.dtype)
+    weights, slots = found.weights.astype(c.base.dtype), how.slots
     degrees = weights.shape[1]
     one_gpu = jnp.where(c.power[:, :1] > 0, c.power[:, :1], 1.0)
     size = jnp.where(c.power > 0, c.power / one_gpu, 1.0)
@@ -278,6 +381,8 @@ def first_deployments(c: Coefficients, found: Ascended, slots: int) -> tuple[Arr
             for degree in (likeliest, holding)
         ][:-1]
     )
+    if how.limited and len(c.base) <= _GROUPED:
+        starts = jnp.concatenate([starts, _grouped_deployment(c, found, slots)[None].astype(starts.dtype)])
     flat = found.value.reshape(-1)
     own = jnp.where(starts < 0, 0.0, flat[jnp.maximum(starts, 0)]).sum(1)
     return starts, found.bound - least_by_pair(c, found.value).sum() + own

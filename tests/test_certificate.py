@@ -99,7 +99,7 @@ def test_round_trip(small: tuple[Instances, list[Bracket]], tmp_path: Path) -> N
             start = np.concatenate([y.demand, y.delay, y.error, [y.budget], [y.storage]])
             np.testing.assert_array_equal(values[:head], start)
             dense = np.zeros((models * gpus, 2 * (types + degrees)), np.float32)
-            dense[pairs] = values[head:].reshape(len(pairs), -1)
+            dense[pairs] = values[head:].reshape(len(pairs), dense.shape[1])
             ends = (degrees, 2 * degrees, 2 * degrees + types)
             for part, array in zip(
                 np.split(dense, ends, axis=1),

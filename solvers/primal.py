@@ -229,21 +229,22 @@ def _best_grouping(cost: Array) -> Array:
 
     Dynamic programming over the sets that the first d places hold: 4^I additions a place.
     """
-    places, sets = cost.shape
-    order = np.arange(sets)
+    sets = cost.shape[1]
+    order = np.arange(sets, dtype=np.int32)
     inside = jnp.asarray((order[:, None] & order[None, :]) == order[None, :])
     rest = jnp.asarray(order[:, None] ^ order[None, :])  # of set s without its subset t
-    least = jnp.where(jnp.asarray(order) == 0, 0.0, jnp.inf).astype(cost.dtype)
-    choice = []
-    for place in range(places):
-        total = jnp.where(inside, least[rest] + cost[place][None, :], jnp.inf)
-        choice.append(jnp.argmin(total, axis=1))
-        least = total.min(1)
-    taken, held = [], jnp.asarray(sets - 1)
-    for best in reversed(choice):
-        taken.append(best[held])
-        held = held ^ best[held]
-    return jnp.stack(taken[::-1])
+
+    def place(least: Array, here: Array) -> tuple[Array, Array]:
+        total = jnp.where(inside, least[rest] + here[None, :], jnp.inf)
+        return total.min(1), jnp.argmin(total, axis=1).astype(jnp.int32)
+
+    none = jnp.where(jnp.asarray(order) == 0, 0.0, jnp.inf).astype(cost.dtype)
+    _, choice = jax.lax.scan(place, none, cost)
+
+    def back(held: Array, best: Array) -> tuple[Array, Array]:
+        return held ^ best[held], best[held]
+
+    return jax.lax.scan(back, jnp.asarray(order[-1]), choice, reverse=True)[1]
 
 
 def _grouped_cost(c: Coefficients, share_cost: Array, most: Array, kv: Array, work: Array) -> Array:
@@ -302,17 +303,17 @@ def _grouped_deployment(c: Coefficients, found: Ascended, slots: int) -> Array:
         over(c.compute[:, None, None], c.power[None]),
     )
     rent = (c.deploy * (1.0 + budget) + (storage * c.weights)[:, None]).reshape(-1)
-    empty = jnp.asarray(np.arange(2**types) == 0)
     total = jnp.where(c.fits.reshape(-1)[:, None], saved + rent[:, None], jnp.inf)
-    least = jnp.where(empty, 0.0, total.min(0))
-    triple = jnp.where(empty, -1, jnp.argmin(total, axis=0))
+    total = total.reshape(-1, degrees, 2**types)
+    least = jnp.where(jnp.asarray(np.arange(2**types) == 0)[None], 0.0, total.min(1))
     left = jnp.where(c.unmet_cap >= 1.0, 0.0, c.unmet_cost.sum())
     nobody = left * jnp.asarray(_groups(types).sum(1).astype(np.float64), least.dtype)
-    places = jnp.concatenate([jnp.broadcast_to(least, (slots, len(least))), nobody[None]])
-    slot = triple[_best_grouping(places)[:slots]].astype(jnp.int32)
-    pair = jnp.where(slot >= 0, slot // degrees, -1 - jnp.arange(slots, dtype=jnp.int32))
-    again = (pair[:, None] == pair[None, :]) & (np.tri(slots, k=-1) > 0)
-    return jnp.where(again.any(1), -1, slot)
+    taken = _best_grouping(jnp.concatenate([least, nobody[None]]))[:-1]
+    cost = jnp.take_along_axis(least, taken[:, None], axis=1)[:, 0]
+    degree = jnp.take_along_axis(jnp.argmin(total, axis=1), taken[:, None], axis=1)[:, 0]
+    triple = jnp.where(taken > 0, jnp.arange(len(least)) * degrees + degree, -1)
+    cost, triple = jnp.pad(cost, (0, slots)), jnp.pad(triple, (0, slots), constant_values=-1)
+    return triple[jax.lax.top_k(-cost, slots)[1]]
 
 
 _SURE = 1e-5

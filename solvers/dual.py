@@ -28,7 +28,7 @@ price of its budget (the ceil(Gamma)-th largest gradient, exact at the optimum) 
 psi is taken as if zeta had a floor: at zeta = 0 psi would otherwise never learn, and then zeta neither.
 
 ``max_routes`` is relaxed, but for what follows from it for every plan: Gamma >= max_routes makes the worst case a
-plain sum, and a pair that breaks a promise alone serves nobody whose one route it would be (`_within_promises`).
+plain sum, and a pair that breaks a promise alone serves nobody whose one route it would be (`within_promises`).
 """
 
 from __future__ import annotations
@@ -194,14 +194,14 @@ def coefficients(fields: Fields, uncertainty: str) -> Coefficients:
         cost_weight=jnp.ones_like(fields.budget),
         decided=jnp.zeros(fits.shape, jnp.int8),
     )
-    return c._replace(most=_within_promises(c))
+    return c._replace(most=within_promises(c))
 
 
 _IN_BAND = 2e-6
 """Relative slack of a promise before it closes a route: twice what the checker lets pass."""
 
 
-def _within_promises(c: Coefficients) -> Array:
+def within_promises(c: Coefficients) -> Array:
     """The largest shares (I,P,N) when those of other pairs have to make good what a slow or faulty one breaks.
 
     Of a pair whose worst case a is above the limit L while every other pair's is at least m < L, the promise

@@ -390,10 +390,18 @@ def _shares(formulation: Formulation, columns: np.ndarray) -> np.ndarray:
 
 
 def read_plan(formulation: Formulation, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Triples deployed and routes used in a solution: (D,3) positions and bool (I,D); idle pairs are left out."""
-    share = _shares(formulation, columns)
-    on = (columns[: formulation.first_share] > 0.5) & (share > NEGLIGIBLE).any(0)
-    return formulation.triple[on], share[:, on] > NEGLIGIBLE
+    """Triples deployed and routes used in a solution: (D,3) positions and bool (I,D); idle pairs are left out.
+
+    Where routes have binaries, these count: HiGHS lets a share of its tolerance pass on a route that is closed.
+    """
+    used = _shares(formulation, columns) > NEGLIGIBLE
+    if len(formulation.route):
+        first = formulation.first_route
+        open_route = np.zeros((len(used), *formulation.triple[:, :2].max(0) + 1), bool)
+        open_route[tuple(formulation.route[columns[first : first + len(formulation.route)] > 0.5].T)] = True
+        used &= open_route[:, formulation.triple[:, 0], formulation.triple[:, 1]]
+    on = (columns[: formulation.first_share] > 0.5) & used.any(0)
+    return formulation.triple[on], used[:, on]
 
 
 def to_plan(instances: Instances, b: int, formulation: Formulation, columns: np.ndarray) -> Plan:

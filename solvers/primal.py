@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rodiu_jax.instance import Array
-from solvers.dual import Ascended, Coefficients, Multipliers, certify, least_by_pair, promise
+from solvers.dual import Ascended, Coefficients, Multipliers, certify, least_by_pair, promise, within_promises
 
 
 class Routing(NamedTuple):
@@ -174,7 +174,7 @@ def interior_point(program: Routing, iterations: int | Array) -> tuple[Point, Ar
 class Routed(NamedTuple):
     """Cost of the cheapest routing found, $ per period, inf where there is none; the point and its program.
 
-    ``sure``: whether the cost is known to `_SURE` (relative); more iterations would tell otherwise.
+    ``sure``: whether all that was tried is known to `_SURE` (relative); more iterations would tell otherwise.
     """
 
     cost: Array
@@ -188,35 +188,47 @@ def route_cost(c: Coefficients, slot: Array, iterations: int | Array, limited: b
 
     Args:
       iterations: of the interior point; data, if an array.
-      limited: whether ``max_routes`` holds: the routing is solved once freely and again on some of its routes: those
-        with the largest shares or, of up to `_GROUPED` types with a single route each, those of the best grouping.
+      limited: whether ``max_routes`` holds: the routing is solved once freely, then on the routes with the largest
+        shares and, of up to `_GROUPED` types, on one route each by the best grouping with the largest shares beside
+        it; the cheaper counts.
     """
     types, slots = len(c.base), len(slot)
     program = routing(c, slot, jnp.ones((types, slots), bool))
     point, error = interior_point(program, iterations)
     if limited:
         share = point.x.reshape(types, slots)
-        first = jnp.arange(slots)[None, :] < jnp.arange(slots)[:, None]
-        before = (share[:, None, :] > share[:, :, None]) | (
-            (share[:, None, :] == share[:, :, None]) & first[None]
-        )
-        rank = before.sum(-1).astype(c.base.dtype)
-        kept = rank < jnp.where(c.max_routes > 0, c.max_routes, slots)
+        most = jnp.where(c.max_routes > 0, c.max_routes, slots)
+        choices = [_largest(share, most)]
         if types <= _GROUPED:
             one = _single_routes(c, slot, program, point)
-            one = jnp.where(one.any(1, keepdims=True), one, rank == 0)
-            kept = jnp.where(c.max_routes == 1, one, kept)
-        program = routing(c, slot, kept)
-        point, error = interior_point(program, iterations)
-    cost = program.fixed + program.money * (program.cost @ point.x)
-    weights = jnp.where(slot >= 0, c.weights[jnp.maximum(slot, 0) // c.deploy.shape[1]], 0.0).sum()
-    sure = program.money * error <= _SURE * jnp.abs(cost)
-    cost = jnp.where(sure & (weights <= c.storage), cost, jnp.inf)
-    return Routed(cost, sure | (weights > c.storage), point, program)
+            choices.append(one | _largest(jnp.where(one, -1.0, share), most - one.sum(1, keepdims=True)))
+        tried = []
+        for routes in choices:
+            program = routing(c, slot, routes)
+            tried.append((program, *interior_point(program, iterations)))
+    else:
+        tried = [(program, point, error)]
+    costs = jnp.stack([p.fixed + p.money * (p.cost @ at.x) for p, at, _ in tried])
+    settled = jnp.stack([p.money * off for p, _, off in tried]) <= _SURE * jnp.abs(costs)
+    heavy = jnp.where(slot >= 0, c.weights[jnp.maximum(slot, 0) // c.deploy.shape[1]], 0.0).sum() > c.storage
+    costs = jnp.where(settled & ~heavy, costs, jnp.inf)
+    best = jnp.argmin(costs)
+    program, point, _ = jax.tree.map(lambda *a: jnp.stack(a)[best], *tried)
+    return Routed(costs[best], settled.all() | heavy, point, program)
+
+
+def _largest(share: Array, count: Array) -> Array:
+    """Mask of the ``count`` largest shares (I,D) of each type, the first of equals."""
+    order = jnp.arange(share.shape[1])
+    first = order[None, :] < order[:, None]
+    before = (share[:, None, :] > share[:, :, None]) | (
+        (share[:, None, :] == share[:, :, None]) & first[None]
+    )
+    return before.sum(-1).astype(share.dtype) < count
 
 
 _GROUPED = 8
-"""Most query types whose groupings are enumerated; single routes of more types follow the largest shares."""
+"""Most query types whose groupings are enumerated."""
 
 
 def _groups(types: int) -> np.ndarray:
@@ -274,7 +286,9 @@ def _single_routes(c: Coefficients, slot: Array, program: Routing, point: Point)
     memory = program.rows[2 * types : 2 * types + slots].sum(0).reshape(shape)
     work = program.rows[2 * types + slots : 2 * types + 2 * slots].sum(0).reshape(shape)
     price = (program.cost + program.rows[-1] * point.price[-1]).reshape(shape) * program.money
-    most = c.most[:, pair, degree] * open_cell
+    promises = program.rows[2 * types + 2 * slots : 4 * types + 2 * slots].reshape(2, types, *shape)
+    alone = (promises.sum(1) <= 1e-9).all(0)
+    most = c.most[:, pair, degree] * open_cell * alone
     unserved = c.unmet_cost.sum() * jnp.asarray(_groups(types).sum(1).astype(np.float64), price.dtype)
     nobody = jnp.where(c.unmet_cap >= 1.0, 0.0, unserved)
     places = _grouped_cost(c, price, most, memory * open_cell, work * open_cell)
@@ -285,7 +299,7 @@ def _single_routes(c: Coefficients, slot: Array, program: Routing, point: Point)
 def _grouped_deployment(c: Coefficients, found: Ascended, slots: int) -> Array:
     """The deployment (D,) of the best grouping of the types over all triples, rent included; single routes."""
     types, _, degrees = c.most.shape
-    y = found.multipliers
+    y, most = found.multipliers, within_promises(c._replace(max_routes=jnp.ones_like(c.max_routes)))
     budget = jnp.maximum(y.budget, 0.0).astype(c.base.dtype)
     storage = jnp.maximum(y.storage, 0.0).astype(c.base.dtype)
     ms = (c.nominal + jnp.minimum(c.gamma_delay, 1.0) * c.excess)[:, :, None] * c.slowness[None, None]
@@ -293,12 +307,12 @@ def _grouped_deployment(c: Coefficients, found: Ascended, slots: int) -> Array:
 
     def over(demand: Array, supply: Array) -> Array:
         relative = jnp.where(supply > 0, demand / jnp.where(supply > 0, supply, 1.0), jnp.inf)
-        return jnp.where(c.most > 0, relative, 0.0).reshape(types, -1)
+        return jnp.where(most > 0, relative, 0.0).reshape(types, -1)
 
     saved = _grouped_cost(
         c,
         price.reshape(types, -1),
-        c.most.reshape(types, -1),
+        most.reshape(types, -1),
         over(c.kv[:, :, None], c.room[None]),
         over(c.compute[:, None, None], c.power[None]),
     )

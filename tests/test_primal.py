@@ -303,9 +303,7 @@ def test_a_single_route_keeps_both_promises_alone():
     instances = default_instances(16, seed=7).with_fields(max_routes=np.array(1))
     slots = np.tile(np.array([35, 75, -1, -1], np.int32), (16, 1))
     shares = mapped(instances, lambda c, s: best_shares(c, s, True), slots)
-    free = mapped(
-        instances.with_fields(max_routes=np.array(0)), lambda c, s: best_shares(c, s, False), slots
-    )
+    free = mapped(instances.with_fields(max_routes=np.array(0)), lambda c, s: best_shares(c, s, False), slots)
     assert ((shares > 1e-6).sum(2) <= 1).all()
 
     def alone(c, s):

@@ -197,11 +197,14 @@ def route_cost(c: Coefficients, slot: Array, iterations: int | Array, limited: b
     point, error = interior_point(program, iterations)
     if limited:
         share = point.x.reshape(types, slots)
-        most = jnp.where(c.max_routes > 0, c.max_routes, slots)
+        most = jnp.where(c.max_routes > 0, c.max_routes, float(slots))
         choices = [_largest(share, most)]
         if types <= _GROUPED:
             one = _single_routes(c, slot, program, point)
-            choices.append(one | _largest(jnp.where(one, -1.0, share), most - one.sum(1, keepdims=True)))
+            choices.append(
+                one
+                | _largest(jnp.where(one, -1.0, share), most - one.sum(1, keepdims=True).astype(most.dtype))
+            )
         tried = []
         for routes in choices:
             program = routing(c, slot, routes)
@@ -287,7 +290,7 @@ def _single_routes(c: Coefficients, slot: Array, program: Routing, point: Point)
     work = program.rows[2 * types + slots : 2 * types + 2 * slots].sum(0).reshape(shape)
     price = (program.cost + program.rows[-1] * point.price[-1]).reshape(shape) * program.money
     promises = program.rows[2 * types + 2 * slots : 4 * types + 2 * slots].reshape(2, types, *shape)
-    alone = (promises.sum(1) <= 1e-9).all(0)
+    alone = (promises.sum(1) <= 1e-9).all(0).astype(open_cell.dtype)
     most = c.most[:, pair, degree] * open_cell * alone
     unserved = c.unmet_cost.sum() * jnp.asarray(_groups(types).sum(1).astype(np.float64), price.dtype)
     nobody = jnp.where(c.unmet_cap >= 1.0, 0.0, unserved)

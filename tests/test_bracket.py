@@ -13,7 +13,7 @@ from solvers import bracket as module
 from solvers.bracket import Bracket, Effort, brackets
 from solvers.highs import solve_instance
 from solvers.result import OPTIMAL_GAP
-from tests.oracles.instances import random_instances
+from tests.oracles.instances import default_instances, random_instances
 from tests.test_dual import above, hard_instances
 
 SMALL = (2, 2, 3, 2)
@@ -140,6 +140,20 @@ def test_tight_caps_and_route_limits(mode):
     assert all(
         f.plan is not None for f, cap in zip(found, instances.fields.unmet_cap, strict=True) if cap == 1.0
     )
+
+
+@pytest.mark.parametrize("routes", [1, 2])
+def test_plans_with_few_routes_are_near_the_optimum(routes):
+    instances = default_instances(12, seed=24).with_fields(max_routes=np.array(routes))
+    found = brackets(instances, gap=0.01, effort=replace(Effort(), tree_rounds=0))
+    best = [solve_instance(instances, b) for b in range(12)]
+    assert all(r.status == "optimal" for r in best)
+    above = np.array([b.upper / r.objective - 1.0 for b, r in zip(found, best, strict=True)])
+    below = np.array([1.0 - b.lower / r.objective for b, r in zip(found, best, strict=True)])
+    assert (above > -1e-6).all()
+    assert (below > -1e-9).all()
+    assert above.mean() < 0.015
+    assert below.mean() < 0.04, "promises close routes"
 
 
 def test_nothing_can_be_served_but_all_must(hard):

@@ -15,6 +15,7 @@ from rodiu_jax.check import check_plan
 from rodiu_jax.errors import InputError
 from rodiu_jax.instance import FIELD_SPECS, UNCERTAINTY_MODES, make_instances
 from rodiu_jax.plan import Plan
+from rodiu_jax.sampling import sample
 from solvers import highs
 from solvers.accelerators import Accelerators
 from solvers.formulation import build
@@ -442,3 +443,11 @@ def test_result_as_json():
     assert some.to_json()["seconds"] is None
     assert math.isnan(Result(0, "infeasible", bound=math.inf).gap)
     assert Result(0, "infeasible", bound=math.inf).to_json()["bound"] is None
+
+
+def test_a_share_within_tolerance_is_no_route():
+    # HiGHS gave a type a third route with a share of 1e-7 although two were allowed, and the plan failed its check.
+    instances = sample("seed", n=64, seed=5).take([24]).with_fields(max_routes=2)
+    result = solve_instance(instances, 0, gap=1e-4)
+    assert result.status in ("optimal", "gap_limit")
+    assert result.objective == pytest.approx(1668.1126816613669, rel=1e-6)

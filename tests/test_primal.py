@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from solvers.primal import (
     Routing,
     Search,
     Tried,
+    _best_grouping,
     _neighbours,
     best_shares,
     first_deployments,
@@ -202,6 +204,45 @@ def test_route_limit(most):
         assert verdict.costs["total_cost"] == pytest.approx(found[b], rel=1e-5)
 
 
+def test_best_grouping_is_the_least_of_all():
+    rng = np.random.default_rng(2)
+    for places, types in ((1, 1), (3, 2), (2, 4), (5, 3)):
+        cost = rng.normal(size=(places, 2**types))
+        cost[rng.random(cost.shape) < 0.2] = np.inf
+        cost[-1] = rng.random(2**types)
+        with jax.enable_x64(True):
+            taken = np.asarray(_best_grouping(jnp.asarray(cost)))
+        assert taken.sum() == np.bitwise_or.reduce(taken) == 2**types - 1, "every type has one place"
+        all_ways = (
+            sum(cost[d, sum(1 << i for i in range(types) if way[i] == d)] for d in range(places))
+            for way in product(range(places), repeat=types)
+        )
+        assert cost[np.arange(places), taken].sum() == pytest.approx(min(all_ways))
+
+
+def test_single_routes_cost_what_the_best_of_all_choices_does():
+    """Against HiGHS's routing of every choice of one route a type."""
+    instances = random_instances(8, (3, 2, 3, 2), batch=BATCH, max_routes=[1] * BATCH)
+    slots = random_slots(np.random.default_rng(5), instances)
+    found, shares = mapped(instances, limited, slots)
+    equal, routable = 0, 0
+    for b in range(BATCH):
+        deployed = positions(instances, slots[b])
+        least = math.inf
+        for way in product(range(len(deployed)), repeat=3):
+            routed = np.arange(len(deployed))[None, :] == np.array(way)[:, None]
+            answer = run_highs(build(instances, b, deployed=deployed, routed=routed))
+            least = min(least, answer.objective if math.isfinite(answer.bound) else math.inf)
+        if not len(deployed) or math.isinf(least):
+            assert math.isinf(found[b]) or not len(deployed)
+            continue
+        assert found[b] >= least - 1e-6 * abs(least)
+        routable += 1
+        equal += found[b] <= least + 1e-5 * abs(least)
+    assert ((shares > 1e-6).sum(2) <= 1).all()
+    assert equal > 0.9 * routable > 15, (equal, routable)
+
+
 def test_interior_point_on_a_program_solved_by_hand():
     # min -x - 2y, x + y <= 1, y <= 0.25: x = 0.75, y = 0.25 at prices 1 and 1.
     with jax.enable_x64(True):
@@ -257,7 +298,7 @@ def test_moves_are_deployments():
         y = prices(c, slot, point, program)
         bound, value = certify(c, y)
         pool = jnp.ones(6, bool)
-        first, _ = first_deployments(c, Ascended(bound, y, value, weights), SLOTS)
+        first, _ = first_deployments(c, Ascended(bound, y, value, weights), Search(slots=SLOTS))
         return first, _neighbours(c, slot, value, pool, Tried())[0], c.fits
 
     first, near, fits = mapped(instances, moves, slots, weights)
@@ -290,7 +331,9 @@ def test_deployments_read_off_a_bound_cost_no_less_than_said():
     instances = random_instances(13, SMALL, batch=BATCH, **EXACT_GAMMA)
 
     def starts(c):
-        slot, least = first_deployments(c, ascend_and_certify(c, None, 6, Ascent().controls), SLOTS)
+        slot, least = first_deployments(
+            c, ascend_and_certify(c, None, 6, Ascent().controls), Search(slots=SLOTS)
+        )
         return least, jax.vmap(lambda s: cost(c, s))(slot)
 
     least, costs = mapped(instances, starts)

@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 
-def worst_case(deviations: Float[Array, "... M"], gamma: Float[Array, ...]) -> Float[Array, ...]:
+def worst_case(deviations: Float[Array, "... M"], gamma: Float[Array, "..."]) -> Float[Array, "..."]:  # noqa: UP037 (pdoc reads no bare ellipsis)
     """The largest total deviation an adversary can cause with budget ``gamma``.
 
     max over xi in U(gamma) of sum_m a[m] xi[m], where U(gamma) = {0 <= xi <= 1, sum xi <= gamma}: the

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from rodiu_jax.cli import main
 
-LONGEST = 60.0
+LONGEST = 120.0
 """Seconds after which a command counts as hanging; a shared machine is slow, a hang is for ever."""
 
 

@@ -1,0 +1,63 @@
+"""The pages are true: their files are written, their commands run, and what these print is what is shown."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.fuzzing.run import rodiu
+
+DOCS = Path(__file__).parent.parent / "docs"
+_BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<kind>\w*)\n(?P<body>.*?)```", re.S)
+
+
+def steps(text: str) -> list[tuple[str, str]]:
+    """Files as (name, content) and commands as ("$ ...", what is shown below), in order."""
+    found = []
+    for block in _BLOCK.finditer(text):
+        if block["file"]:
+            found.append((block["file"], block["body"]))
+        elif block["kind"] == "console":
+            for part in re.split(r"^(?=\$ )", block["body"], flags=re.M):
+                if part:
+                    command, _, shown = part.partition("\n")
+                    found.append((command, shown))
+    return found
+
+
+def matches(shown: str, said: str) -> bool:
+    """Whether ``said`` is what is ``shown``, however it is spaced; ``...`` stands for anything."""
+    tight = ["".join(part.split()) for part in shown.split("...")]
+    return re.fullmatch(".*?".join(map(re.escape, tight)), "".join(said.split()), re.S) is not None
+
+
+def test_what_counts_as_the_same():
+    assert matches("a  b\nc", "a b c\n")
+    assert matches("a ... c", "a\nxyz c")
+    assert not matches("a ... c", "a b d")
+    assert not matches("1,830", "1,831")
+
+
+@pytest.mark.parametrize(("page", "commands"), [("tutorial.md", 10), ("own-data.md", 3)])
+def test_pages_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, commands: int):
+    monkeypatch.chdir(tmp_path)
+    todo = steps((DOCS / page).read_text(encoding="utf-8"))
+    assert len([name for name, _ in todo if name.startswith("$ ")]) == commands
+    for name, body in todo:
+        if not name.startswith("$ "):
+            Path(name).write_text(body, encoding="utf-8")
+            continue
+        words = shlex.split(name.removeprefix("$ "))
+        assert words[0] == "rodiu"
+        ran = rodiu(*words[1:])
+        assert ran.code == (2 if body.startswith("rodiu: ") else 0), (name, ran)
+        said = ran.err if ran.code else ran.out
+        assert matches(body, said), f"{name}\nshown:\n{body}\nsaid:\n{said}"
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rodiu_jax.errors import InputError, WorkFailed
+from rodiu_jax.errors import InputError, WorkFailed, one_line
 from rodiu_jax.programs import forget_programs, keep_programs
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _stop(message: str, status: int) -> None:
-    click.echo(f"rodiu: {message}", err=True)
+    click.echo(f"rodiu: {one_line(message)}", err=True)
     sys.exit(status)
 
 

@@ -7,6 +7,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _LONGEST_VALUE = 80
+_LONGEST_PART = 600
+"""Of a place or of what was expected, such as all names of a catalogue."""
+
+
+def one_line(text: str) -> str:
+    """``text`` without line breaks, and with signs that do not print (such as a terminal's commands) written out."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text.replace("\n", " "))
+
+
+def _short(text: str, most: int) -> str:
+    """``text`` or both of its ends: a path is told apart by its last part."""
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
 
 
 class InputError(ValueError):
@@ -25,16 +38,19 @@ class InputError(ValueError):
         self.source, self.field, self.expected = str(source), field, expected
         parts = [str(source)] + ([field] if field else [])
         if value is not self._NO_VALUE:
-            shown = repr(value)
-            if len(shown) > _LONGEST_VALUE:
-                half = (_LONGEST_VALUE - 3) // 2
-                shown = (
-                    f"{shown[:half]}...{shown[-half:]}"  # both ends: a path is told apart by its last part
-                )
-            expected = f"got {shown}, expected {expected}"
+            expected = (
+                f"got {_short(_repr(value), _LONGEST_VALUE)}, expected {_short(expected, _LONGEST_PART)}"
+            )
         else:
-            expected = f"expected {expected}"
-        super().__init__(": ".join([*parts, expected]).replace("\n", " "))
+            expected = f"expected {_short(expected, _LONGEST_PART)}"
+        super().__init__(one_line(": ".join([*(_short(p, _LONGEST_PART) for p in parts), expected])))
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists in lists
+        return f"a {type(value).__name__} too large to show"
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import stat
 import tempfile
 import tomllib
 from collections.abc import Iterator
@@ -100,16 +101,21 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
 def read_bytes(path: str | Path, *, most: int = MOST_BYTES) -> bytes:
     """Read a file whole; one that is missing, unreadable or longer than ``most`` is an `InputError`.
 
-    A regular file that is too long is not read at all, a pipe or a device no further than that.
+    A regular file that is too long is not read at all, a pipe no further than that, a device never.
     """
     try:
         with Path(path).open("rb") as stream:
-            if os.fstat(stream.fileno()).st_size <= most:
+            about = os.fstat(stream.fileno())
+            if stat.S_ISCHR(about.st_mode) or stat.S_ISBLK(about.st_mode):  # zeros without an end
+                raise InputError(path, "", "a file or a pipe, not a device")
+            if about.st_size <= most:
                 content = stream.read(most + 1)
                 if len(content) <= most:
                     return content
     except OSError as error:
         raise InputError(path, "", f"a readable file ({error.strerror})") from None
+    except InputError:
+        raise
     except ValueError:  # a name with a NUL
         raise InputError(path, "", "the name of a file") from None
     raise InputError(path, "", f"a file of at most {size_text(most)}; this one is longer")

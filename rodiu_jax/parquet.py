@@ -53,9 +53,11 @@ def read_parquet(
             if held > most:
                 raise InputError(path, "", f"a file that unpacks to at most {size_text(most)}")
             schema = file.schema_arrow
+            if columns is not None:
+                schema = pa.schema([schema.field(n) for n in columns if n in schema.names], schema.metadata)
+            table = pa.Table.from_batches(batches, schema)
+            table.validate(full=True)  # such as texts that are not UTF-8
+            return table
     except (OSError, pa.ArrowException) as error:
         said = getattr(error, "strerror", None) or str(error).splitlines()[0] or "damaged"
         raise InputError(path, "", f"{what} ({said})") from None
-    if columns is not None:
-        schema = pa.schema([schema.field(n) for n in columns if n in schema.names], schema.metadata)
-    return pa.Table.from_batches(batches, schema)

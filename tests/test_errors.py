@@ -36,3 +36,24 @@ def test_long_values_are_cut():
 def test_kinds():
     assert issubclass(InputError, ValueError)
     assert not issubclass(WorkFailed, InputError)
+
+
+def test_signs_that_do_not_print_are_written_out():
+    text = str(InputError("f", "a\x0cb", "one\r\x1b[2J\u2028two \u202e", "x"))
+    assert text == "f: a\\x0cb: got 'x', expected one\\x0d\\x1b[2J\\x2028two \\x202e"
+    assert len(text.splitlines()) == 1
+
+
+def test_a_long_place_and_long_expectations_are_cut():
+    text = str(InputError("f", "y" * 5000, "one of " + "z" * 5000, "x"))
+    assert len(text) < 1500
+    assert text.startswith("f: yyy")
+
+
+@pytest.mark.parametrize("value", [int("9" * 4000) ** 2, "deep"], ids=["number", "lists"])
+def test_values_that_cannot_be_shown(value):
+    if value == "deep":
+        value = []
+        for _ in range(100_000):
+            value = [value]
+    assert "too large to show, expected less" in str(InputError("f", "x", "less", value))

@@ -55,10 +55,19 @@ def test_ten_gigabytes_are_refused_without_reading(tmp_path: Path, name: str, ca
     _refused(_sparse(tmp_path / name, 10**10), call, f"at most {most}")
 
 
-def test_a_device_without_an_end_is_read_no_further_than_the_limit():
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_devices_are_not_read(device: str):
+    with pytest.raises(InputError, match="not a device"):
+        read_bytes(device)
+
+
+def test_a_pipe_is_read_no_further_than_the_limit():
+    reading, writing = os.pipe()
+    os.write(writing, b"x" * 5000)
     with pytest.raises(InputError, match="at most 4 KiB"):
-        read_bytes("/dev/zero", most=4096)
-    assert read_bytes("/dev/null") == b""
+        read_bytes(f"/dev/fd/{reading}", most=4096)
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_pipe_is_read():
@@ -213,3 +222,14 @@ def test_the_limit_of_a_text_is_what_is_allowed(tmp_path: Path, monkeypatch: pyt
     assert read_toml(path) == {"a": 1}
     monkeypatch.setattr(files, "_MOST_TOML", 4)
     _refused(path, read_toml, "at most 4 B")
+
+
+def test_texts_that_are_not_utf8_are_refused(tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.table({"a": ["optimal"]}), path, use_dictionary=False, compression="none", write_statistics=False
+    )
+    content = path.read_bytes()
+    assert content.count(b"optimal") == 1
+    path.write_bytes(content.replace(b"optimal", b"\xfeptimal"))
+    _refused(path, read_frame, "readable table")

@@ -358,7 +358,9 @@ def _table(draw: Draw, path: Path) -> tuple[bytes, pa.Table | None]:
                 values[row][spot] = draw(st.sampled_from([-values[row][spot], 99, 0, 1, -1]))
             elif number:
                 small = st.sampled_from([old[row] * (1 + 1e-4), old[row] * (1 - 1e-4), -old[row]])
-                values[row] = draw(small | NUMBERS.filter(lambda x: abs(x) < 2**63 or x != x or x > 1e307))
+                values[row] = draw(
+                    small | NUMBERS.filter(lambda x: abs(x) < 2**63 or x != x or isinstance(x, float))
+                )
             else:
                 values[row] = draw(TEXTS | st.sampled_from([None, values[row]]))
             frame[column] = pd.Series(values, dtype=object if not number else None)

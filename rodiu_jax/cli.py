@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rodiu_jax.errors import InputError, WorkFailed, one_line
+from rodiu_jax.errors import InputError, WorkFailed, one_line, shortened
 from rodiu_jax.programs import forget_programs, keep_programs
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _GAP = _FloatRange(min=0, max=1)
 _SECONDS = _FloatRange(min=0, min_open=True)
 _COUNT = click.IntRange(min=1, max=10**9)
 _PATH = click.Path(path_type=Path)
+_LONGEST = 1500  # signs of the line that says why a command stops
 
 
 def main() -> None:
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def _stop(message: str, status: int) -> None:
-    click.echo(f"rodiu: {one_line(message)}", err=True)
+    click.echo(f"rodiu: {shortened(one_line(message), _LONGEST)}", err=True)
     sys.exit(status)
 
 

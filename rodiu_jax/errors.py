@@ -16,7 +16,7 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text.replace("\n", " "))
 
 
-def _short(text: str, most: int) -> str:
+def shortened(text: str, most: int) -> str:
     """``text`` or both of its ends: a path is told apart by its last part."""
     half = (most - 3) // 2
     return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
@@ -38,12 +38,10 @@ class InputError(ValueError):
         self.source, self.field, self.expected = str(source), field, expected
         parts = [str(source)] + ([field] if field else [])
         if value is not self._NO_VALUE:
-            expected = (
-                f"got {_short(_repr(value), _LONGEST_VALUE)}, expected {_short(expected, _LONGEST_PART)}"
-            )
+            expected = f"got {shortened(_repr(value), _LONGEST_VALUE)}, expected {shortened(expected, _LONGEST_PART)}"
         else:
-            expected = f"expected {_short(expected, _LONGEST_PART)}"
-        super().__init__(one_line(": ".join([*(_short(p, _LONGEST_PART) for p in parts), expected])))
+            expected = f"expected {shortened(expected, _LONGEST_PART)}"
+        super().__init__(one_line(": ".join([*(shortened(p, _LONGEST_PART) for p in parts), expected])))
 
 
 def _repr(value: object) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from rodiu_jax.errors import InputError
 from rodiu_jax.sampling import sample
-from rodiu_jax.sweeps import sweep
+from rodiu_jax.sweeps import read_rows, sweep
 from rodiu_jax.sweeps.cluster import Share, shares
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 
@@ -128,3 +129,49 @@ def test_no_cluster_at_the_address(tmp_path):
         InputError, match=r"--address: got '127\.0\.0\.1:1', expected a running Ray cluster \("
     ):
         sweep(given(), tmp_path / "out", engine="ray", address="127.0.0.1:1", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+INTERRUPTED = """
+import signal
+from rodiu_jax.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals process groups")
+def test_ctrl_c_keeps_the_rows_and_ends_in_one_line(tmp_path):
+    """It reaches the whole process group, Ray's processes too."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'rodiu-jax[cluster]'")
+    out, plans = tmp_path / "out", tmp_path / "plans.json"
+    plans.write_text(f"[{given().plan_texts[0]}]")
+    asked = ["--catalog", "corrected", "--samples", "700", "--method", "evaluate", "--plans", str(plans)]
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            INTERRUPTED,
+            "sweep",
+            "cost-budget",
+            "-o",
+            str(out),
+            "--engine",
+            "ray",
+            *asked,
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    while child.poll() is None and not list(out.glob("scenarios/part-*")):
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGINT)
+    _, told = child.communicate(timeout=60)
+    kept = len(read_rows(out))
+    assert (child.returncode, told) == (
+        1,
+        f"rodiu: interrupted: {kept} of 21000 rows are kept in {out}/scenarios; go on with --resume\n",
+    )
+    assert 0 < kept < 21_000

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -24,7 +25,7 @@ import pyarrow as pa
 from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
 from rodiu_jax.programs import keep_programs
-from rodiu_jax.sweeps.engines import Work
+from rodiu_jax.sweeps.engines import Run, Work
 from rodiu_jax.sweeps.progress import Bar
 from rodiu_jax.sweeps.rows import proofs_of, table_of
 from rodiu_jax.sweeps.run import keep_evidence, scenarios
@@ -58,22 +59,21 @@ class Done:
     devices: tuple[str, ...]
 
 
-def run(work: Work) -> None:
-    """Answer all gaps on a Ray cluster; see `rodiu_jax.sweeps.engines.Engine`.
+@contextmanager
+def connected(workers: int | None, address: str | None) -> Iterator[Run]:
+    """What does a sweep's work on a Ray cluster; see `rodiu_jax.sweeps.engines.Engine`.
 
-    ``work.address`` is that of a cluster that runs, as `ray.init` takes it; without it one is started on this machine.
-    ``work.workers`` are workers in all; by default one for each GPU of the cluster, or each node where it has none.
+    Args:
+      workers: in all; by default one for each GPU of the cluster, or each node where it has none.
+      address: of a cluster that runs, as `ray.init` takes it; without it one is started on this machine.
 
     Raises:
       InputError: Ray is not installed, no cluster at the address, or too few cores for the workers.
-      WorkFailed: a chunk lost its worker several times, or a worker has other versions of the packages.
     """
-    if not work.gaps:
-        return
-    with _connected(work.address, work.workers) as ray:
+    with _connected(address, workers) as ray:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        count, share = shares([(int(n.get("CPU", 0)), int(n.get("GPU", 0))) for n in nodes], work.workers)
-        _run(ray, work, count, share)
+        count, share = shares([(int(n.get("CPU", 0)), int(n.get("GPU", 0))) for n in nodes], workers)
+        yield partial(_run, ray, count, share)
 
 
 def shares(nodes: Sequence[tuple[int, int]], workers: int | None) -> tuple[int, Share]:
@@ -100,7 +100,12 @@ def shares(nodes: Sequence[tuple[int, int]], workers: int | None) -> tuple[int, 
     return count, Share(cores, 0)
 
 
-def _run(ray: Any, work: Work, count: int, share: Share) -> None:
+def _run(ray: Any, count: int, share: Share, work: Work) -> None:
+    """Answer all gaps.
+
+    Raises:
+      WorkFailed: a chunk lost its worker several times, or a worker has other versions of the packages.
+    """
     # Without max_calls a GPU's worker would start anew, and compile anew, for every chunk.
     task = ray.remote(max_calls=0)(_answer).options(
         num_cpus=share.cores,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,7 +23,6 @@ class Work:
       gaps: ranges of rows, (first, end), that are not on disk.
       pool: processes of an exact solver on this machine; they start when they are first used.
       chunk: scenarios made at a time; the engine's own choice by default.
-      workers, address: of a cluster.
     """
 
     store: Store
@@ -31,8 +31,6 @@ class Work:
     pool: Pool
     bar: Bar
     chunk: int | None = None
-    workers: int | None = None
-    address: str | None = None
 
     def chunks(self, own: int, opening: int) -> list[tuple[int, int]]:
         """The gaps cut into ranges of ``chunk`` rows, or of ``own`` where nothing else was asked for.
@@ -49,8 +47,8 @@ class Work:
         return ranges
 
 
-class Engine(Protocol):
-    """Runs a sweep's work to its end; rows that are finished when something ends it early are on disk.
+class Run(Protocol):
+    """Does a sweep's work to its end; rows that are finished when something ends it early are on disk.
 
     Raises:
       WorkFailed: an audit found a contradiction, or the work cannot go on.
@@ -60,16 +58,29 @@ class Engine(Protocol):
     def __call__(self, work: Work) -> None: ...
 
 
-def _local(work: Work) -> None:
+class Engine(Protocol):
+    """Makes ready what runs a sweep, before anything is written, and puts it away in the end.
+
+    Args:
+      workers, address: of a cluster.
+
+    Raises:
+      InputError: there is no such cluster.
+    """
+
+    def __call__(self, workers: int | None, address: str | None) -> AbstractContextManager[Run]: ...
+
+
+def _local(workers: int | None, address: str | None) -> AbstractContextManager[Run]:
     from rodiu_jax.sweeps.local import run
 
-    run(work)
+    return nullcontext(run)
 
 
-def _ray(work: Work) -> None:
-    from rodiu_jax.sweeps.cluster import run
+def _ray(workers: int | None, address: str | None) -> AbstractContextManager[Run]:
+    from rodiu_jax.sweeps.cluster import connected
 
-    run(work)
+    return connected(workers, address)
 
 
 ENGINES: dict[str, Engine] = {"local": _local, "ray": _ray}

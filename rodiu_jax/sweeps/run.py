@@ -137,6 +137,7 @@ def run_sweep(
 
     with (
         event_log(log) as events,
+        ENGINES[engine](workers, address) as run,
         open_store(out, spec, loaded, resume=resume) as store,
         Pool(workers if engine == "local" else None) as pool,
         _told(events, store),
@@ -149,7 +150,7 @@ def run_sweep(
             with progress(spec.name, spec.rows, done=done, where=where, quiet=quiet, log=events) as bar:
                 for fault in faults:
                     bar.fault(fault)
-                ENGINES[engine](Work(store, loaded, gaps, pool, bar, chunk, workers, address))
+                run(Work(store, loaded, gaps, pool, bar, chunk))
             if spec.exact == "top":
                 from rodiu_jax.sweeps.top import solve_top  # it writes rows as this module does
 

@@ -903,7 +903,8 @@ def stress(
     \b
     --json: the settings; results, a row per plan, instance, distribution and scale (violations, probability with its
     exact interval lower to upper, breaks_at, first, first_share, costs with quantiles and their resolution); promises,
-    the same counts per promise. kind: given, or solved for comparison: deterministic (Gamma = 0), diu.
+    the same counts per promise. kind: given, or solved for comparison: deterministic (Gamma = 0), diu; no_plan names
+    those that cannot be, as the scenario is infeasible.
     """
     from rodiu_jax.decisions.stress import stress as run
     from rodiu_jax.instance import load_instances

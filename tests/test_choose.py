@@ -263,15 +263,32 @@ def test_no_candidate_meets_it(tiny, known):
 
 
 @pytest.mark.parametrize("criterion", ["expected", "regret"])
-def test_nothing_is_possible_in_any_scenario(tiny, criterion):
+def test_nothing_is_possible_in_any_scenario(tiny, known, criterion, monkeypatch):
+    monkeypatch.setattr(module, "bracketed", lambda instances, **_: replace(known, instances=instances))
     caps, memory = np.zeros(COUNT), np.zeros_like(tiny.fields.gpu_memory)
     none = tiny.with_fields(unmet_cap=caps, gpu_memory=memory)
     nowhere = Known(none, np.full(COUNT, math.inf), np.full(COUNT, math.inf), (None,) * COUNT)
     for recourse in (True, False):
         found = choose(nowhere, criterion=criterion, recourse=recourse)
         assert (found.meets, found.feasible_share, found.hopeless) == (False, 0.0, COUNT)
-        assert "no plan exists at all" in " ".join(sentences(found))
+        assert "it is proven that no plan exists" in " ".join(sentences(found))
         assert json.loads(json.dumps(found.to_json(), allow_nan=False))["value"] is None
+
+
+def test_where_nothing_holds_anywhere_the_nearest_serves_what_can_be_served(tiny, known, monkeypatch):
+    f = tiny.fields
+    strict = tiny.with_fields(
+        unmet_cap=np.zeros(COUNT), error_threshold=f.error_threshold * np.array([0.0, 1.0])
+    )
+    bounds = {"lower": np.full(COUNT, -math.inf), "upper": np.full(COUNT, math.inf)}
+    monkeypatch.setattr(module, "bracketed", lambda instances, **_: replace(known, instances=instances))
+    found = choose(Known(strict, **bounds, plans=(None,) * COUNT))
+    assert (found.meets, found.feasible_share) == (False, 0.0)
+    assert found.deployment
+    assert found.broken == {"unmet": COUNT}
+    assert found.deployment == choose(strict.with_fields(unmet_cap=np.ones(COUNT))).deployment
+    assert "Nearest, were any share" in " ".join(sentences(found))
+    assert found.to_json()["deployments"]
 
 
 def test_bad_criteria_and_levels(known):

@@ -20,6 +20,7 @@ from rodiu_jax.decisions.stress import BINS, draw_tally, quantile_table, stress,
 from rodiu_jax.errors import InputError
 from rodiu_jax.instance import Instances
 from rodiu_jax.plan import Deployment, Plan, Route, plan_arrays, save_plans
+from rodiu_jax.report.stress import section
 from rodiu_jax.sampling import hash32
 from rodiu_jax.verdict import TOLERANCE
 from solvers import pool
@@ -269,7 +270,15 @@ def test_peers_are_the_optima_of_their_modes():
         best = solve_instance(there, 1).plan
         assert best is not None
         assert found[found["kind"] == kind]["deployments"].iloc[0] == best.summary()
-    assert peers_of([replace(plan, instance=None)], instances) == []
+    assert peers_of([replace(plan, instance=None)], instances) == ([], [])
+
+
+def test_a_scenario_without_a_plan_has_no_peers_and_says_so():
+    instances, plan = two_routes(unmet_cap=0.0, delay_threshold=[1.0])
+    found = stress([plan], instances, draws=100, workers=1)
+    assert found.results["kind"].unique().tolist() == ["given"]
+    assert found.settings["no_plan"] == [{"kind": "deterministic", "instance": 0}]
+    assert "Scenario 0 has no deterministic plan to compare with." in section(found).points
 
 
 def test_a_mode_is_no_peer_of_itself(monkeypatch: pytest.MonkeyPatch):
@@ -278,7 +287,7 @@ def test_a_mode_is_no_peer_of_itself(monkeypatch: pytest.MonkeyPatch):
         pool, "solve_iter", lambda batch, todo, **_: solved.append((batch.uncertainty, todo)) or []
     )
     instances, plan = two_routes()  # diu
-    assert peers_of([plan, plan], instances) == []
+    assert peers_of([plan, plan], instances) == ([], [])
     assert solved == [("none", [0])]
 
 

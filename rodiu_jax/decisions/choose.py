@@ -81,7 +81,8 @@ class Choice:
     Attributes:
       criterion, level, recourse: as asked.
       deployment: what to rent; ``plan`` is its fixed routing, without recourse.
-      meets: whether every promise holds in every scenario; otherwise this is the nearest candidate.
+      meets: whether every promise holds in every scenario; otherwise this is the nearest candidate: the one that keeps
+        them most often, or where none ever does, the one to choose if any share of the queries might stay unserved.
       value: the criterion at the costs of plans that the independent checker accepts; nan where not ``meets``.
       lower, upper: the chosen plan's own criterion, as far as its brackets tell; ``upper`` is ``value``.
       best_possible: no deployment whatever has a smaller value (0 for regret).
@@ -212,8 +213,25 @@ def choose(
     _search(book)
     if criterion == "regret":
         book.settle()
-    best = book.best()
+    best = book.best() if book.share().max() > 0 else _nearest(book)
     return _answer(book, best, average, hold_out)
+
+
+def _nearest(book: _Book) -> int:
+    """Where no candidate keeps its promises in any scenario: what to rent if any share might stay unserved."""
+    instances = book.known.instances
+    lifted = instances.with_fields(unmet_cap=np.ones(instances.size))
+    found = choose(
+        lifted,
+        criterion=book.criterion,
+        level=book.level,
+        recourse=book.recourse,
+        gap=book.gap,
+        seed=book.seed,
+        quiet=book.quiet,
+    )
+    book.add(book.options([found.deployment]))
+    return next(q for q, o in enumerate(book.found) if o.deployment == found.deployment)
 
 
 def _average(instances: Instances) -> Pairs:

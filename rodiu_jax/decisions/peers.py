@@ -15,25 +15,32 @@ PEERS = {"deterministic": "none", "diu": "diu"}
 
 def peers_of(
     plans: Sequence[Plan], instances: Instances, *, workers: int | None = None, quiet: bool = True
-) -> list[tuple[str, Plan]]:
+) -> tuple[list[tuple[str, Plan]], list[tuple[str, int]]]:
     """The optimal plans of every scenario that a plan names, under each mode of `PEERS` but the instances' own.
 
+    Returns:
+      kinds and plans; and kinds and scenarios of which it is proven that there is no plan.
+
     Raises:
-      WorkFailed: HiGHS found no plan.
+      WorkFailed: HiGHS ended without an answer.
     """
     from solvers.pool import Pool, solve_iter
 
     named = sorted({plan.instance for plan in plans if plan.instance is not None})
     kinds = {kind: mode for kind, mode in PEERS.items() if mode != instances.uncertainty}
     found: list[tuple[str, Plan]] = []
+    none: list[tuple[str, int]] = []
     if not named:
-        return found
+        return found, none
     with progress("peers", len(named) * len(kinds), quiet=quiet) as bar, Pool(workers) as pool:
         for kind, mode in kinds.items():
             for result in solve_iter(instances.with_uncertainty(mode), named, workers=pool):
+                bar.advance(result.status, result.gap)
+                if result.status == "infeasible":
+                    none.append((kind, result.instance))
+                    continue
                 if result.plan is None:
                     why = result.message or result.status
                     raise WorkFailed(f"the {kind} plan of instance {result.instance}: {why}")
                 found.append((kind, result.plan))
-                bar.advance(result.status, result.gap)
-    return found
+    return found, none

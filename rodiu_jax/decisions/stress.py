@@ -81,7 +81,8 @@ class Stress:
         ``cost_q05`` ... ``cost_q99``, each quantile within ``resolution``.
       promises: a row per plan, scenario, distribution, scale and promise: ``violations``, ``probability``, ``lower``,
         ``upper``, ``first_share``.
-      settings: draws, seed, confidence, reality, beta.
+      settings: draws, seed, confidence, reality, beta, scales, and ``no_plan``: kind and instance of the plans to
+        compare with of which it is proven that there is none.
     """
 
     results: pd.DataFrame
@@ -280,13 +281,15 @@ def stress(
     chosen = reality or ("ddu" if instances.uncertainty == "none" else instances.uncertainty)
     _check(plans, draws, scales, beta, chosen, confidence, seed)
     stressed = [("given", plan) for plan in plans]
+    none: list[tuple[str, int]] = []
     for p, plan in enumerate(plans):
         if plan.instance is not None:
             instances.check_index(plan.instance, source=f"plan {p}")
     if peers:
         from rodiu_jax.decisions.peers import peers_of
 
-        stressed += peers_of(plans, instances, workers=workers, quiet=quiet)
+        compared, none = peers_of(plans, instances, workers=workers, quiet=quiet)
+        stressed += compared
     arrays = plan_arrays([plan for _, plan in stressed], instances)
     pairs = [
         (p, b)
@@ -335,6 +338,7 @@ def stress(
         "reality": chosen,
         "beta": list(beta),
         "scales": [float(s) for s in scales],
+        "no_plan": [{"kind": kind, "instance": b} for kind, b in none],
     }
     return Stress(pd.DataFrame(rows), pd.DataFrame(per_promise), settings)
 

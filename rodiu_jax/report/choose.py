@@ -37,13 +37,21 @@ def sentences(choice: Choice) -> list[str]:
     seen = f"{choice.scenarios:,} scenarios ({routing})"
     if not choice.meets:
         broken = ", ".join(f"{name} in {count:,}" for name, count in choice.broken.items())
-        lines = [
-            f"No candidate keeps every promise in all of {seen}.",
-            f"Nearest: rent {rent}; it keeps them in {choice.feasible_share:.2%} of them"
-            + (f" (what breaks: {broken})." if broken else "."),
-        ]
+        breaks = f" (what breaks: {broken})." if broken else "."
+        if choice.feasible_share:
+            lines = [
+                f"No candidate keeps every promise in all of {seen}.",
+                f"Nearest: rent {rent}; it keeps them in {choice.feasible_share:.2%} of them{breaks}",
+            ]
+        else:
+            lines = [
+                f"No candidate keeps every promise in any of {seen}.",
+                f"Nearest, were any share of the queries allowed to stay unserved: rent {rent}{breaks}",
+            ]
         if choice.hopeless:
-            lines.append(f"In {choice.hopeless:,} scenarios no plan exists at all, whatever is rented.")
+            lines.append(
+                f"In {choice.hopeless:,} of them it is proven that no plan exists, whatever is rented."
+            )
         return lines
     lines = [
         f"Rent {rent}.",

@@ -72,7 +72,8 @@ def section(found: Stress) -> Section:
         "stress",
         "Do plans keep their promises when things turn out worse?",
         "",
-        [_sentence(rows) for rows in groups[:_MOST_SENTENCES]],
+        [_sentence(rows) for rows in groups[:_MOST_SENTENCES]]
+        + [f"Scenario {n['instance']} has no {n['kind']} plan to compare with." for n in settings["no_plan"]],
         [],
         [PageTable("results", caption, heads, rows, numbers, found.results)],
     )

@@ -24,7 +24,7 @@ HOSTILE = {
     "H100_INT8": '"><img src=http://h.invalid/x onerror=alert(1)>',
     "Code_Gen": "../../etc/passwd & ]]> --> &lt;b&gt;",
 }
-TITLE = "</title><script>alert('title')</script> \"quoted\" & 'single' {{ 7 * 7 }} ü 模型"
+TITLE = "</title><script>alert('title')</script> \"quoted\" & 'single' {{ 7 * 7 }} ü 模型 שלום \u202egnp.exe"
 FACTORS = [
     {"field": "gpu_price", "names": "*", "scale": [0.5, 1.0]},
     {"field": "error_threshold", "scale": [0.4, 1.0]},

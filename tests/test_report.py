@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from functools import partial
 from xml.etree import ElementTree
 
@@ -579,6 +580,30 @@ def test_a_second_report_leaves_nothing_of_the_first_that_it_does_not_write(tmp_
     assert all(path.exists() for path in [*first, own, tmp_path / "spec.toml", tmp_path / "manifest.json"])
     assert not any(path.exists() for path in [*stale[:2], killed])
     assert sorted(tmp_path / name for name in json.loads(listing.read_text())) == sorted(first[2:])
+
+
+def test_boxes_are_on_the_page_or_a_word_why_not(tmp_path, monkeypatch):
+    """Scenarios at half of the price have no plan."""
+    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'rodiu-jax[discovery]'")
+
+    def cheap(instances, **_):
+        for b in range(instances.size):
+            plan = Plan(b, (), (), dict.fromkeys(instances.query_names, 1.0))
+            poor = b % 6 < 2
+            yield Result(b, "infeasible") if poor else Result(b, "optimal", 16.0, 16.0, costs, plan)
+
+    costs = dict(zip(COSTS, [16.0, 10.0, 1.0, 5.0, 0.0], strict=True))
+    monkeypatch.setitem(METHODS, "fake", cheap)
+    sweep(small(samples=5, method="fake"), tmp_path, quiet=True)
+    page = write_report(tmp_path)[0].read_text()
+    table = pd.read_csv(tmp_path / "tables" / "boxes.csv")
+    (box,) = table[table["outcome"].str.contains("infeasible")].to_dict("records")
+    assert (box["text"], box["rows"], box["coverage"], box["density"]) == ("gpu_price < 0.8", 10, 1.0, 1.0)
+    assert "gpu_price &lt; 0.8" in page
+    monkeypatch.setitem(sys.modules, "sklearn.tree", None)
+    page = write_report(tmp_path)[0].read_text()
+    assert "Not looked for: scenario discovery needs scikit-learn" in page
+    assert not (tmp_path / "tables" / "boxes.csv").exists()
 
 
 @pytest.mark.parametrize("design", ["random", "saltelli", "morris", "points", "one-at-a-time"])

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rodiu_jax.errors import InputError
+from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.report import pictures
 from rodiu_jax.report.constraints import TIGHT, Margins, binding, read_margins, tightest
 from rodiu_jax.report.digest import MOST_ROWS, Digest, commonest
 from rodiu_jax.report.outputs import SETTLED
 from rodiu_jax.report.section import PageTable, Section
+from rodiu_jax.report.sensitivity import BOX_HEADS, BOX_NUMBERS, box_rows
 from rodiu_jax.report.summary import little, movements, percent, proofs
 from rodiu_jax.report.tables import number
+from rodiu_jax.sweeps.store import iterate_rows
 from rodiu_jax.verdict import TOLERANCE
 
 _STATUSES = {
@@ -31,6 +33,9 @@ _STATUSES = {
 }
 _MOST_DEPLOYMENTS = 10
 _ROUNDING = 1e-6
+_MOST_BOXED = 10_000
+"""Rows in which boxes are looked for, whole samples."""
+
 _FEW = 1e-3
 """Shares of unserved queries of which no picture is drawn."""
 
@@ -46,6 +51,7 @@ def sections(folder: Path, found: Digest) -> list[Section]:
         _unmet(found, margins),
         _constraints(found, margins, lack),
         *_sensitivity(found, tables),
+        _boxes(folder, found),
         *_trends(found),
         _proofs(found),
     ]
@@ -236,6 +242,33 @@ def _interactions(table: pd.DataFrame) -> PageTable:
     caption = "Where two factors together differ most from the sum of their own effects"
     heads = ["Factor", "Factor", "Level", "Level", "Difference, $ per period", "Sign"]
     return PageTable("two_way", caption, heads, rows, (2, 3, 4), table)
+
+
+def _boxes(folder: Path, found: Digest) -> Section:
+    from rodiu_jax.discovery import discover_all
+
+    name, title = "boxes", "Where it cannot be served, is dear, or takes other GPUs"
+    spec = found.spec
+    used = min(found.rows, max(1, _MOST_BOXED // spec.points) * spec.points)
+    columns = ["sample", *spec.columns, "status", "total_cost", "lower_bound", "upper_bound", "unmet_share"]
+    parts = iterate_rows(folder, columns=[*columns, "deployments"], rows=range(used))
+    rows = pd.concat(parts, ignore_index=True).head(used)
+    try:
+        boxes = discover_all(rows, list(spec.columns), source=str(folder))
+    except (WorkFailed, InputError) as lack:  # no scikit-learn, or a factor that some points leave as it is
+        return Section(name, title, f"Not looked for: {lack}.")
+    text = (
+        "Boxes of inputs in which an outcome is commoner than elsewhere, found by trees. Coverage is the share of the "
+        "cases that lie in the box, density the share of the box that are cases, to compare with their share over all "
+        "rows; in parentheses what the brackets leave of them. Held out: all boxes of an outcome together, at points "
+        "that the tree did not see."
+    )
+    if used < found.rows:
+        text += f" From the first {used:,} rows."
+    if boxes.empty:
+        return Section(name, title, f"{text} No box gathers any outcome.")
+    table = PageTable(name, "Boxes in which outcomes gather", BOX_HEADS, box_rows(boxes), BOX_NUMBERS, boxes)
+    return Section(name, title, text, (), (), [table])
 
 
 def _trends(found: Digest) -> list[Section]:

@@ -53,8 +53,16 @@ def sensitivity_tables(tables: Mapping[str, pd.DataFrame], output: str = "total_
 
 def boxes_table(boxes: pd.DataFrame) -> Table:
     """The boxes of `rodiu_jax.discovery.discover` for the terminal."""
-    heads = ["outcome", "box", "rows", "coverage", "density", "over all", "held out: coverage", "density"]
-    rows = [
+    return text_table("Where outcomes gather", BOX_HEADS, box_rows(boxes), numbers=BOX_NUMBERS)
+
+
+BOX_HEADS = ("outcome", "box", "rows", "coverage", "density", "over all", "held out: coverage", "density")
+BOX_NUMBERS = tuple(range(2, 8))
+
+
+def box_rows(boxes: pd.DataFrame) -> list[list[str]]:
+    """Boxes as text, a cell for each of `BOX_HEADS`."""
+    return [
         [
             *(str(b[n]) for n in ("outcome", "text", "rows")),
             *(_share(b, n) for n in ("coverage", "density")),
@@ -62,7 +70,6 @@ def boxes_table(boxes: pd.DataFrame) -> Table:
         ]
         for b in boxes.to_dict("records")
     ]
-    return text_table("Where outcomes gather", heads, rows, numbers=range(2, 8))
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -14,13 +14,14 @@ then proven by the same dual function as every other bound.
 The program is solved by the interior-point method of `solvers.primal`. Its prices are multipliers of the dual of
 `solvers.dual` restricted to the slots, whose value in float64 is the lower bound; its shares are a plan, whose cost and
 margins `rodiu_jax.evaluation.score` gives in float64, the upper bound. What does not close at first is solved again,
-longer and with the exact adversary.
+longer and with the exact adversary. Where routes are limited, the bound is that of any number of them (but for
+`solvers.dual.within_promises`), and the plan keeps, type by type, those that carry most.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ from rodiu_jax.evaluation import score
 from rodiu_jax.instance import Array, Fields, Instances, batch_axes
 from rodiu_jax.plan import Deployment, Plan, PlanArrays, Route, validate_plan
 from rodiu_jax.verdict import TOLERANCE, Verdict
-from solvers.dual import Coefficients, Multipliers, certify, coefficients
+from solvers.dual import Coefficients, Multipliers, certify, coefficients, within_promises
 from solvers.primal import Point, Routing, interior_point, prices, routing
 
 REASONS = ("", "memory", "storage", "budget", "unmet", "unknown", "error")
@@ -278,6 +279,30 @@ def _tidy(share: Array, allowed: Array) -> Array:
     return share * jnp.where(kept > 0, total / jnp.where(kept > 0, kept, 1.0), 0.0)
 
 
+def _largest(c: Coefficients, share: Array) -> Array:
+    """bool (I,D): the routes of each type that carry most, as many as it may have."""
+    slots = share.shape[1]
+    first = jnp.arange(slots)[None, :] < jnp.arange(slots)[:, None]
+    other, mine = share[:, None, :], share[:, :, None]
+    rank = ((other > mine) | ((other == mine) & first[None])).sum(-1).astype(share.dtype)
+    return rank < jnp.where(c.max_routes > 0, c.max_routes, float(slots))
+
+
+def _dived(c: Coefficients, shares: Callable[[Array], Array], allowed: Array) -> Array:
+    """bool (I,D): routes within the limit, chosen type by type, those first whose routes within it carry most."""
+    types = allowed.shape[0]
+
+    def choose(_: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        allowed, chosen = found
+        share = shares(allowed)
+        largest = allowed & _largest(c, jnp.where(allowed, share, -1.0))
+        kept = jnp.where(largest, share, 0.0).sum(1)
+        mine = jnp.arange(types) == jnp.argmax(jnp.where(chosen, -jnp.inf, kept))
+        return jnp.where(mine[:, None], largest, allowed), chosen | mine
+
+    return jax.lax.fori_loop(0, types, choose, (allowed, jnp.zeros(types, bool)))[0]
+
+
 def _solved(
     fields: Fields,
     everything: Coefficients,
@@ -292,20 +317,21 @@ def _solved(
 ) -> _Routed:
     """Bracket one deployment (D,) in one scenario."""
     c = held(everything, slot)
+    c = c._replace(most=within_promises(c))  # among these pairs alone
     types, slots = c.nominal.shape
     here = jnp.where(slot >= 0, jnp.arange(slots, dtype=slot.dtype), -1)
     allowed = jnp.ones((types, slots), bool)
-    program = _program(c, here, allowed, ray, sharp=sharp, capped=capped)
-    point, _ = interior_point(program, iterations)
+
+    def solved(allowed: Array) -> tuple[Routing, Point, Array]:
+        program = _program(c, here, allowed, ray, sharp=sharp, capped=capped)
+        point, _ = interior_point(program, iterations)
+        return program, point, point.x[: types * slots].reshape(types, slots)
+
+    program, point, share = solved(allowed)
     lower, _ = certify(c, _multipliers(_priced(c, ray), here, point, program, sharp=sharp))
-    share = point.x[: types * slots].reshape(types, slots)
     if limited:
-        first = jnp.arange(slots)[None, :] < jnp.arange(slots)[:, None]
-        other, mine = share[:, None, :], share[:, :, None]
-        rank = ((other > mine) | ((other == mine) & first[None])).sum(-1).astype(share.dtype)
-        allowed = rank < jnp.where(c.max_routes > 0, c.max_routes, float(slots))
-        point, _ = interior_point(_program(c, here, allowed, ray, sharp=sharp, capped=capped), iterations)
-        share = point.x[: types * slots].reshape(types, slots)
+        allowed = _dived(c, lambda allowed: solved(allowed)[2], allowed)
+        share = solved(allowed)[2]
     share = _tidy(share, allowed & (c.most[:, :, 0] > 0))
     both = jnp.stack([share, jnp.zeros_like(share)])  # serving nobody is a plan too
     costs = jax.vmap(lambda share: _checked_cost(fields, slot, share, uncertainty))(both)

@@ -168,6 +168,9 @@ def test_route_limits_hold_and_bounds_stay_valid():
     assert (found.lower <= best * (1 + 1e-6)).all()
     assert (found.upper >= best * (1 - 1e-6)).all()
     assert not (found.reason == FEASIBLE)[~known].any()
+    limited = known & (instances.fields.max_routes > 0)
+    assert limited.sum() > 40
+    assert (found.upper[limited] <= best[limited] * 1.001).mean() > 0.9
     assert (found.reason[:, instances.fields.max_routes == 0] != UNKNOWN).all()
     for plans in recourse_plans(instances, deployments[:2], how=QUICK)[1]:
         for b, plan in enumerate(plans):

@@ -426,13 +426,13 @@ def _repaired(
     # Every pair of a type is slow at once where the budget reaches all that a plan may use; else perhaps none is.
     reach = np.minimum(np.where(routes > 0, routes, shape[2]), shape[2])
     every = np.where(reach <= np.maximum(gamma, 1.0), 1.0, 0.0)[:, None, None]
-    worst = ((usual + one * excess)[..., None] * factor).reshape(len(most), shape[1], -1)
-    better = ((usual + every * one * excess)[..., None] * factor).reshape(len(most), shape[1], -1)
+    worst = ((usual + one * excess)[..., None] * factor).reshape(-1, shape[1], most.shape[2])
+    better = ((usual + every * one * excess)[..., None] * factor).reshape(-1, shape[1], most.shape[2])
     limit = threshold[:, :, None] * (1.0 + _BROKEN)
     best = np.where(most > 0, better, np.inf).min(2, keepdims=True)
     best = np.where(np.isfinite(best), best, 0.0)
     breaks = worst > limit
-    repaired = _over(np.broadcast_to(np.maximum(limit - best, 0.0), worst.shape), worst - best)
+    repaired = _over(np.maximum(limit - best, 0.0), worst - best)
     repaired = np.where(alone[:, None, None], 0.0, repaired * (1 + 32 * _UNIT))
     return np.where(breaks, np.minimum(most, repaired), most)
 

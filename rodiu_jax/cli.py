@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rodiu_jax.errors import InputError, WorkFailed, one_line, shortened
+from rodiu_jax.errors import InputError, WorkFailed, device_failure, one_line, shortened
 from rodiu_jax.programs import forget_programs, keep_programs
 
 if TYPE_CHECKING:
@@ -62,6 +62,10 @@ def main() -> None:
         _stop(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
     except MemoryError:
         _stop("out of memory: use fewer scenarios at a time", 1)
+    except RuntimeError as error:
+        if (said := device_failure(error)) is None:
+            raise
+        _stop(said, 1)
 
 
 def _stop(message: str, status: int) -> None:

@@ -61,6 +61,21 @@ class WorkFailed(RuntimeError):
     """The input was right but the work could not be done (exit status 1)."""
 
 
+def device_failure(error: RuntimeError) -> str | None:
+    """What an error of the device that JAX computes on comes to, in words; None where it is another error.
+
+    Told by its class's name, so that JAX need not be imported.
+    """
+    if type(error).__name__ not in ("JaxRuntimeError", "XlaRuntimeError"):
+        return None
+    said = str(error).split("\n")[0]
+    if "RESOURCE_EXHAUSTED" in said:
+        return (
+            f"the device has not enough memory: another program may hold it, or use fewer scenarios ({said})"
+        )
+    return f"the device failed ({said})"
+
+
 class AuditFailed(WorkFailed):
     """Two proofs about one scenario contradict each other: one of them is wrong, so the work stops.
 

@@ -23,16 +23,39 @@ def devices() -> list[Any]:
     return [jax.local_devices(backend=chosen)[0] if isinstance(chosen, str) else chosen]
 
 
+_halvings: dict[Any, int] = {}
+"""How often each program's blocks were halved because a device had too little memory for them."""
+
+
 def in_blocks(
     program: Any, batch: Instances, scenario: np.ndarray, arrays: tuple, chunk: int, **options: Any
 ) -> Any:
     """Run a jitted program over rows: row r is ``scenario[r]`` with ``arrays[...][r]``.
 
-    A block always has ``chunk`` rows (the last is filled up with its first), so nothing recompiles.
+    A block always has ``chunk`` rows (the last is filled up with its first), so nothing recompiles. Where a device has
+    too little memory for so many, blocks are halved, from then on: another program, so last bits may differ.
 
     Args:
       program: takes ``(fields, *arrays, uncertainty=, batched=, **options)``; its results have a row each too.
     """
+    while True:
+        size = max(1, chunk >> _halvings.get(program, 0))
+        try:
+            return _blocks(program, batch, scenario, arrays, size, options)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or size == 1:
+                raise
+            _halvings[program] = _halvings.get(program, 0) + 1
+
+
+def _blocks(
+    program: Any,
+    batch: Instances,
+    scenario: np.ndarray,
+    arrays: tuple,
+    chunk: int,
+    options: dict[str, Any],
+) -> Any:
     taking = devices()
     # CPU devices share the cores: side by side they gain nothing, and XLA's wait for each other's threads for ever.
     ahead = 1 if taking[0].platform == "cpu" else len(taking)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rodiu_jax.certificate import Certificate, load_certificates, save_certificates, verify_rows
+from rodiu_jax.certificate import Certificate, dual_values, load_certificates, save_certificates, verify_rows
 from rodiu_jax.errors import InputError
 from rodiu_jax.instance import Instances
 from rodiu_jax.sampling import sample
@@ -361,3 +361,22 @@ def test_tables_that_name_no_scenario_are_refused(small: tuple[Instances, list[B
         verify_rows(table.assign(instance=6), {}, instances)
     with pytest.raises(InputError, match="lower_bound"):
         verify_rows(table.assign(lower_bound="low"), {}, instances)
+
+
+@pytest.mark.parametrize("kept", ["gpu_price", "delay_threshold", "delay_nominal", "max_routes"])
+def test_a_field_that_scenarios_share_counts_as_in_each_of_them(kept: str) -> None:
+    """Four scenarios of which only one field has a row each: as if every field had."""
+    one = random_instances(3, (2, 2, 2, 2), max_routes=2)
+    shared = {n: v[0] if n in one.batched else v for n, v in one.fields._asdict().items()}
+    rows = {n: np.stack([np.asarray(v)] * 4) for n, v in shared.items()}
+    rows["delay_threshold"] = rows["delay_threshold"] * 0.02  # some pairs break the promise alone
+    shared["delay_threshold"] = rows["delay_threshold"][0]
+    few, all_ = one.with_fields(**shared | {kept: rows[kept]}), one.with_fields(**rows)
+    assert (few.batched, all_.size) == ({kept}, 4)
+    rng = np.random.default_rng(0)
+    leaves = [
+        (np.zeros(0, np.int32), np.arange(4, dtype=np.int32), rng.uniform(0, 1, 8 + 4 * 8).astype(np.float32))
+        for _ in range(4)
+    ]
+    at = np.arange(4)
+    np.testing.assert_allclose(dual_values(few, at, leaves), dual_values(all_, at, leaves), rtol=1e-12)

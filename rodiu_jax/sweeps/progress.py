@@ -117,7 +117,7 @@ class Bar:
 
     def ending(self) -> str:
         """One line about what was done."""
-        seconds = time.perf_counter() - self._started
+        seconds = max(time.perf_counter() - self._started, 1e-6)
         counts = ", ".join(f"{n} {status}" for status, n in self.statuses.most_common())
         before = f", {self._done} from before" if self._done else ""
         done = f" in {seconds:.1f} s ({self.new / seconds:.3g}/s): {counts}" if self.new else ""

@@ -13,7 +13,7 @@ import numpy as np
 
 from rodiu_jax.catalog import Catalog, load_catalog
 from rodiu_jax.changes import apply_changes, chosen_cells, moved, parse_change
-from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
+from rodiu_jax.errors import AuditFailed, InputError, WorkFailed, device_failure
 from rodiu_jax.files import write_text
 from rodiu_jax.instance import FIELD_SPECS, Instances, make_instances
 from rodiu_jax.sweeps.log import EventLog, event_log
@@ -161,6 +161,10 @@ def run_sweep(
             raise WorkFailed(
                 f"{error.filename or store.rows_folder}: {error.strerror or error}; {_kept(store)}"
             ) from None
+        except RuntimeError as error:
+            if (said := device_failure(error)) is None:
+                raise
+            raise WorkFailed(f"{said}; {_kept(store)}") from None
 
 
 def prepare(

@@ -70,7 +70,8 @@ class Bracket:
       plan: the plan whose checked cost is ``upper``, or None.
       costs: that plan's costs.
       status: ``optimal``, ``gap_limit`` (closed to the target), ``bracket`` (valid, but wider), ``infeasible``,
-        ``unknown`` (no plan found, infeasibility not proven) or ``error``.
+        ``unknown`` (no plan found, infeasibility not proven) or ``error`` (numbers that are none, or a checked plan
+        that costs less than is proven).
       nodes: nodes bounded, the root included; ``steps``: ascent steps spent on them.
       leaves: the certificate of ``lower``, where asked for: every plan is in some leaf, and ``lower`` is the least
         of their dual values (see `rodiu_jax.certificate`).
@@ -407,25 +408,25 @@ def brackets(
         tree.settle(infeasible[tree.scenario])
         _branch(batch, tree, best, gap, effort)
         plans, verdicts = _plans(batch, best.slot, effort)
-    lower = tree.lower()
-    broken = ~np.isfinite(lower) & ~infeasible
-    verdicts = [None if broken[b] else verdict for b, verdict in enumerate(verdicts)]
+    lower = np.where(infeasible, math.inf, tree.lower())
     tree.settle(np.ones(len(tree.scenario), bool))
     upper = np.array([math.inf if v is None else v.costs["total_cost"] for v in verdicts])
-    lower = np.where(infeasible, math.inf, np.minimum(lower, upper))
+    broken = ~np.isfinite(lower) & ~infeasible | (lower > upper + _CROSSED * np.maximum(np.abs(upper), 1.0))
+    upper[broken] = math.inf
+    lower = np.where(broken, -math.inf, np.minimum(lower, upper))
     # The margin covers the rounding of the floors, which only bound the triples of the minimum carefully.
     promising = ~(root.floor > (upper + 1e-6 * np.abs(upper))[:, None, None]).reshape(
         batch.size, *batch.shape[1:]
     )
     result = []
     for b in range(batch.size):
-        verdict = verdicts[b]
+        verdict = None if broken[b] else verdicts[b]
         reached = relative_gap(float(lower[b]), float(upper[b]))
         status: BracketStatus
-        if infeasible[b]:
-            status = "infeasible"
-        elif not math.isfinite(lower[b]):
+        if broken[b]:
             status = "error"
+        elif infeasible[b]:
+            status = "infeasible"
         elif verdict is None:
             status = "unknown"
         elif reached <= OPTIMAL_GAP:
@@ -488,6 +489,9 @@ def _root(batch: Instances, effort: Effort, certificates: bool) -> tuple[_Tree, 
 
 
 _NEGLIGIBLE = 1e-7
+
+_CROSSED = 1e-5
+"""A plan within the checker's tolerances may cost this much (relative) less than is proven; more is an error."""
 
 
 def _plans(batch: Instances, slot: np.ndarray, effort: Effort) -> tuple[list[Plan], list[Verdict | None]]:

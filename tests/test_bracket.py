@@ -241,6 +241,23 @@ def test_bad_scenario_is_an_error_and_its_neighbours_are_unchanged(hard, name, v
         assert found[b] == clean[b]
 
 
+def test_a_plan_cheaper_than_what_is_proven_is_an_error(hard, monkeypatch):
+    instances, _, _, clean, _ = hard
+    row = next(b.instance for b in clean if b.status in ("gap_limit", "bracket", "optimal"))
+    plans = module._plans
+
+    def cheaper(*args):
+        named, verdicts = plans(*args)
+        costs = {n: 0.5 * v for n, v in verdicts[row].costs.items()}
+        verdicts[row] = replace(verdicts[row], costs=costs)
+        return named, verdicts
+
+    monkeypatch.setattr(module, "_plans", cheaper)
+    found = brackets(instances, gap=1e-3, effort=ROOT)
+    assert (found[row].status, found[row].lower, found[row].plan) == ("error", -math.inf, None)
+    assert [f for f in found if f.instance != row] == [c for c in clean if c.instance != row]
+
+
 def test_effort_is_spent_only_where_needed(hard):
     instances, *_ = hard
     easy = brackets(instances.take(np.arange(16)), gap=0.9, effort=TREE)

@@ -9,7 +9,18 @@ import click
 
 from rodiu_jax.errors import InputError
 
-NAMES = ("sampling", "evaluation", "exact", "bound", "starts", "cascade", "recourse", "stress", "sweep")
+NAMES = (
+    "sampling",
+    "evaluation",
+    "exact",
+    "bound",
+    "plans",
+    "starts",
+    "cascade",
+    "recourse",
+    "stress",
+    "sweep",
+)
 
 
 @click.command()

@@ -392,11 +392,30 @@ def brackets(
 ) -> list[Bracket]:
     """Bracket every scenario's optimum, to a relative gap where branching gets there.
 
-    Raises nothing for a bad scenario: its bracket says ``error`` and its neighbours are untouched.
+    Raises nothing for a bad scenario: its bracket says ``error`` and its neighbours are untouched. Scenarios with and
+    without a limit of routes are searched apart, as other programs route them.
     """
     batch = instances if instances.batched else instances.take([0])
+    limited = np.broadcast_to(np.asarray(batch.fields.max_routes) > 0, (batch.size,))
+    if limited.all() or not limited.any():
+        return _brackets(batch, bool(limited.any()), gap, effort, certificates)
+    result: dict[int, Bracket] = {}
+    for kind in (False, True):
+        at = np.flatnonzero(limited == kind).tolist()
+        part = _brackets(batch.take(np.array(at)), kind, gap, effort, certificates)
+        result |= {b: _moved(found, b) for b, found in zip(at, part, strict=True)}
+    return [result[b] for b in range(batch.size)]
+
+
+def _moved(found: Bracket, b: int) -> Bracket:
+    """The bracket as that of scenario ``b``."""
+    return replace(found, instance=b, plan=None if found.plan is None else replace(found.plan, instance=b))
+
+
+def _brackets(
+    batch: Instances, limited: bool, gap: float, effort: Effort, certificates: bool
+) -> list[Bracket]:
     with jax.enable_x64(True):
-        limited = bool((np.asarray(batch.fields.max_routes) > 0).any())
         effort = replace(effort, search=effort.search._replace(limited=limited))
         tree, root = _root(batch, effort, certificates)
         if limited:  # the floors know no limit of routes, so they say little about what is promising

@@ -156,6 +156,14 @@ def test_plans_with_few_routes_are_near_the_optimum(routes):
     assert below.mean() < 0.04, "promises close routes"
 
 
+def test_limits_of_routes_do_not_touch_the_others():
+    mixed = random_instances(14, SMALL, batch=6, max_routes=[0, 1, 0, 2, 1, 0])
+    together = brackets(mixed, gap=1e-3, effort=TREE)
+    for b in range(6):
+        (alone,) = brackets(mixed.take([b]), gap=1e-3, effort=TREE)
+        assert module._moved(alone, b) == together[b]
+
+
 def test_nothing_can_be_served_but_all_must(hard):
     instances = hard[0]
     rows = np.arange(16)

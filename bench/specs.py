@@ -547,7 +547,7 @@ SPECS = {
             by_hand="as cascade, the root alone",
             sizes=(8, 200),
             cases=_plans,
-            repeats=2,
+            repeats=3,
         ),
         Spec(
             name="starts",

@@ -40,7 +40,7 @@ def write_whole(path: str | Path) -> Iterator[Path]:
       InputError: the folder does not exist or cannot be written, or ``path`` is a pipe or a device.
       OSError: the disk is full.
     """
-    path = Path(path)
+    path = _named(path)
     if path.is_dir():
         raise InputError(path, "", "the name of a file, not of a folder")
     if path.exists() and not path.is_file():
@@ -76,9 +76,18 @@ def remove_leftovers(folder: str | Path, names: str = "*") -> None:
             path.unlink(missing_ok=True)
 
 
+def _named(path: str | Path) -> Path:
+    """The path, where every library can be given it: Arrow takes UTF-8 names only."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(path, "", "a name in UTF-8") from None
+    return Path(path)
+
+
 def make_folder(path: str | Path) -> Path:
     """Make a folder where there is none; one that cannot be made is an `InputError`."""
-    folder = Path(path)
+    folder = _named(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

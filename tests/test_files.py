@@ -160,3 +160,10 @@ def test_only_what_was_being_written_is_a_leftover(tmp_path):
         assert {p.name for p in killed.iterdir()} == set(left | kept)
         remove_leftovers(killed)
         assert {p.name for p in killed.iterdir()} == set(kept)
+
+
+@pytest.mark.parametrize("call", [lambda p: write_text(p, "x"), make_folder])
+def test_names_that_are_not_utf8_are_refused(tmp_path, call):
+    with pytest.raises(InputError, match=r"xdcff: expected a name in UTF-8"):
+        call(tmp_path / "\udcff")
+    assert os.listdir(tmp_path) == []

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from rodiu_jax.catalog import Catalog, load_catalog
 from rodiu_jax.certificate import certified_rows, write_certificates
 from rodiu_jax.errors import InputError
-from rodiu_jax.files import read_json, read_toml, remove_leftovers, write_text, write_whole
+from rodiu_jax.files import make_folder, read_json, read_toml, remove_leftovers, write_text, write_whole
 from rodiu_jax.parquet import read_parquet
 from rodiu_jax.sweeps.rows import schema_of
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
@@ -144,10 +144,7 @@ def open_store(folder: Path, spec: SweepSpec, catalog: Catalog, *, resume: bool)
         (another spec, seed or catalogue; the key that differs is named), or is being written now.
     """
     store = Store(folder, spec)
-    try:
-        store.rows_folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(folder, "", f"a folder that can be written ({error.strerror})") from None
+    make_folder(folder)
     if not resume and (held := [n for n in _OURS if (folder / n).exists()]):
         raise InputError(folder, held[0], "a folder without a sweep, or --resume to go on with the one in it")
     with _held(folder):

@@ -8,6 +8,7 @@ import pytest
 
 from rodiu_jax.errors import InputError
 from rodiu_jax.files import (
+    make_folder,
     read_json,
     read_text,
     read_toml,

@@ -29,7 +29,13 @@ NAMES = (
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables to a file too."
 )
-def main(names: tuple[str, ...], smoke: bool, out: Path | None) -> None:
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="OLD",
+    help="A table of an earlier run: which ratios to peers have fallen or risen beyond the spread of both runs.",
+)
+def main(names: tuple[str, ...], smoke: bool, out: Path | None, compare: Path | None) -> None:
     """Time our code beside its peers: sampling, evaluation, exact, bound and so on (all by default).
 
     Exit status 1 where a result is wrong; a ratio below what is wanted changes no status, as times depend on
@@ -38,6 +44,7 @@ def main(names: tuple[str, ...], smoke: bool, out: Path | None) -> None:
     # Imported here: the processes that the peers spawn import this module, and need none of it.
     from bench.measure import load, machine, run_spec, section
     from bench.specs import SPECS
+    from bench.tables import compared, read
     from rodiu_jax.files import write_text
 
     parts = [
@@ -51,6 +58,16 @@ def main(names: tuple[str, ...], smoke: bool, out: Path | None) -> None:
         parts.append(section(SPECS[name], rows))
         click.echo("\n" + parts[-1])
         wrong += [f"{name}, {row.case.size}: {row.quality}" for row in rows if not row.ok]
+    if compare is not None:
+        try:
+            old = read(compare.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise click.UsageError(f"{compare} is no table of benchmarks: {error}") from None
+        moved = compared(old, read("\n".join(parts)))
+        parts.append("\n".join([f"## Beside {compare.name}", "", *(f"- {line}" for line in moved)]))
+        click.echo("\n" + parts[-1])
+        if not moved:
+            click.echo("nothing in common", err=True)
     parts.append(f"Load average at the end, our own work included: {load()}")
     if out is not None:
         try:

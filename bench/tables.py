@@ -1,0 +1,90 @@
+"""Committed tables read again: `bench.measure.section` backwards, and what changed between two of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: which benchmark, size and side; items timed; items/s, and ours over this one's.
+
+    ``ratio`` is None for our own side; ``low`` and ``high`` are the least and the largest of the repeats.
+    """
+
+    spec: str
+    item: str
+    size: str
+    side: str
+    items: int
+    rate: float
+    ratio: float | None
+    low: float
+    high: float
+    quality: str
+
+
+_RATIO = re.compile(r"(\S+) \((\S+) to (\S+)\)")
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+def read(text: str) -> list[Row]:
+    """The rows of the benchmark tables in a Markdown text; other tables are passed over.
+
+    Raises:
+      ValueError: a line of such a table that is none.
+    """
+    rows: list[Row] = []
+    spec, item = "", ""
+    for line in text.splitlines():
+        cells = [c.strip() for c in line.strip().strip("|").split("|")]
+        if line.startswith("## "):
+            spec, item = line[3:].strip(), ""
+        elif line.startswith("| size | side |"):
+            item = cells[2].removesuffix(" timed")
+        elif item and line.startswith("|---"):
+            continue
+        elif item and line.startswith("|"):
+            size, side, items, _, rate, ratio, _, _, quality = cells
+            found = _RATIO.fullmatch(ratio)
+            middle, low, high = (_number(x) for x in found.groups()) if found else (None, 0.0, 0.0)
+            rows.append(
+                Row(spec, item, size, side, int(_number(items)), _number(rate), middle, low, high, quality)
+            )
+        else:
+            item = ""
+    return rows
+
+
+def compared(old: Sequence[Row], new: Sequence[Row]) -> list[str]:
+    """A line for every ratio that both hold: how it moved, and whether beyond what the repeats of both spread over.
+
+    Ratios, as times depend on the machine and on what else it does.
+    """
+    before = {(r.spec, r.size, r.side): r for r in old if r.ratio is not None}
+    lines = []
+    for row in new:
+        past = before.get((row.spec, row.size, row.side))
+        if past is None or row.ratio is None or past.ratio is None:
+            continue
+        verdict = "slower" if row.high < past.low else "faster" if row.low > past.high else "as before"
+        lines.append(
+            f"{row.spec}, {row.size}, beside {row.side}: {past.ratio:.3g}x -> {row.ratio:.3g}x, {verdict}"
+        )
+    return lines
+
+
+def newest(folder: Path) -> dict[str, tuple[Path, list[Row]]]:
+    """The rows of each benchmark from the last file, by name, of a folder that holds it."""
+    found: dict[str, tuple[Path, list[Row]]] = {}
+    for path in sorted(folder.glob("*.md")):
+        rows = read(path.read_text(encoding="utf-8"))
+        for spec in dict.fromkeys(r.spec for r in rows):
+            found[spec] = path, [r for r in rows if r.spec == spec]
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -21,12 +22,15 @@ _WORDS = {
 
 
 def _largest(rows: list[Row]) -> list[Row]:
-    """The rows of the largest size of each kind of case: cases differ in the words around their numbers."""
-    kinds: dict[tuple[str, str], Row] = {}
+    """The rows of the largest size of each kind of case: kinds differ in the words around their numbers."""
+
+    def kind(row: Row) -> tuple[str, str]:
+        return re.sub(r"[\d.,]+", "", row.size), row.side
+
+    most: dict[tuple[str, str], int] = {}
     for row in rows:
-        kind = "".join(c for c in row.size if not c.isdigit() and c not in ",.")
-        kinds[kind, row.side] = row
-    return list(kinds.values())
+        most[kind(row)] = max(row.items, most.get(kind(row), 0))
+    return [row for row in rows if row.items == most[kind(row)]]
 
 
 def _picture(axes: Axes, rows: list[Row]) -> None:

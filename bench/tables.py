@@ -81,9 +81,14 @@ def compared(old: Sequence[Row], new: Sequence[Row]) -> list[str]:
 
 
 def newest(folder: Path) -> dict[str, tuple[Path, list[Row]]]:
-    """The rows of each benchmark from the last file, by name, of a folder that holds it."""
+    """The rows of each benchmark from the file of a folder that was made last, by the date it tells, then by name."""
+
+    def made(path: Path) -> tuple[str, str]:
+        dated = re.search(r"^- Date: (.*) UTC$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        return dated[1] if dated else "", path.name
+
     found: dict[str, tuple[Path, list[Row]]] = {}
-    for path in sorted(folder.glob("*.md")):
+    for path in sorted(folder.glob("*.md"), key=made):
         rows = read(path.read_text(encoding="utf-8"))
         for spec in dict.fromkeys(r.spec for r in rows):
             found[spec] = path, [r for r in rows if r.spec == spec]

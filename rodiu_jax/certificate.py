@@ -428,11 +428,11 @@ def _repaired(
     every = np.where(reach <= np.maximum(gamma, 1.0), 1.0, 0.0)[:, None, None]
     worst = ((usual + one * excess)[..., None] * factor).reshape(-1, shape[1], most.shape[2])
     better = ((usual + every * one * excess)[..., None] * factor).reshape(-1, shape[1], most.shape[2])
-    limit = threshold[:, :, None] * (1.0 + _BROKEN)
+    limit = (threshold + _BROKEN * np.where(threshold > 0, threshold, 1.0))[:, :, None]
     best = np.where(most > 0, better, np.inf).min(2, keepdims=True)
     best = np.where(np.isfinite(best), best, 0.0)
     breaks = worst > limit
-    repaired = _over(np.maximum(limit - best, 0.0), worst - best)
+    repaired = np.where(limit > best, _over(np.maximum(limit - best, 0.0), worst - best), 0.0)
     repaired = np.where(alone[:, None, None], 0.0, repaired * (1 + 32 * _UNIT))
     return np.where(breaks, np.minimum(most, repaired), most)
 

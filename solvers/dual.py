@@ -198,7 +198,7 @@ def coefficients(fields: Fields, uncertainty: str) -> Coefficients:
 
 
 _IN_BAND = 2e-6
-"""Relative slack of a promise before it closes a route: twice what the checker lets pass."""
+"""Slack of a promise before it closes a route, relative to its limit or to 1 of its unit: twice the checker's."""
 
 
 def within_promises(c: Coefficients) -> Array:
@@ -222,7 +222,8 @@ def within_promises(c: Coefficients) -> Array:
     ):
         own = nominal + jnp.minimum(gamma, 1.0) * excess
         sure = nominal + jnp.where(spread <= jnp.maximum(gamma, 1.0), jnp.minimum(gamma, 1.0), 0.0) * excess
-        promises.append((own, sure, limit[:, None, None] * (1.0 + _IN_BAND)))
+        slack = _IN_BAND * jnp.where(limit > 0, limit, 1.0)
+        promises.append((own, sure, (limit + slack)[:, None, None]))
     most = c.most
     for _ in range(3):
         for own, sure, limit in promises:

@@ -310,7 +310,7 @@ def _grouped_deployment(c: Coefficients, found: Ascended, slots: int) -> Array:
 
     def over(demand: Array, supply: Array) -> Array:
         relative = jnp.where(supply > 0, demand / jnp.where(supply > 0, supply, 1.0), jnp.inf)
-        return jnp.where(most > 0, relative, 0.0).reshape(types, -1)
+        return jnp.where((most > 0) & (demand > 0), relative, 0.0).reshape(types, -1)
 
     saved = _grouped_cost(
         c,

@@ -84,6 +84,26 @@ def test_what_the_solver_proves_is_verified(case: tuple[Instances, list[Bracket]
     np.testing.assert_allclose(result["upper_recomputed"], table["upper_bound"], rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("mode", "change"),
+    [
+        ("none", {"delay_threshold": 0.01}),
+        ("ddu", {"delay_threshold": 0.01, "max_routes": 2, "gamma_delay": 2.0}),
+        ("ddu", {"error_threshold": 0.2, "max_routes": 1}),
+        ("diu", {"error_threshold": 0.0}),
+    ],
+)
+def test_promises_that_no_pair_keeps_are_verified_too(mode: str, change: dict, tmp_path: Path) -> None:
+    instances = sample("seed", n=3, seed=3, uncertainty=mode)
+    scaled = {n: v * np.asarray(getattr(instances.fields, n)) for n, v in change.items() if "thres" in n}
+    instances = instances.with_fields(**{**change, **scaled})
+    proven = brackets(instances, gap=0.01, effort=Effort(tree_rounds=0), certificates=True)
+    assert all(math.isfinite(b.lower) and b.lower > 0 for b in proven)
+    save_certificates(tmp_path / "c.parquet", proven, instances)
+    result = verify_rows(claims(proven), load_certificates(tmp_path / "c.parquet", instances), instances)
+    assert result["ok"].all(), result.to_string()
+
+
 def test_round_trip(small: tuple[Instances, list[Bracket]], tmp_path: Path) -> None:
     instances, proven = small
     save_certificates(tmp_path / "c.parquet", proven, instances)

@@ -83,7 +83,8 @@ def test_plans_of_many_pairs_cost_what_is_claimed(count):
 def test_dual_function_is_that_of_the_device(mode, routes):
     # Any multipliers: drawn at random, some of the wrong sign, adversaries outside their sets.
     instances = random_instances(5, (3, 2, 3, 2), mode=mode, max_routes=routes, budget=1e6, storage_capacity=1e6,
-                                 weight_memory=[1.0, 2.0], gamma_delay=1.3, gamma_error=1.7)  # fmt: skip
+                                 weight_memory=[1.0, 2.0], gamma_delay=1.3, gamma_error=1.7,
+                                 delay_threshold=[1e5] * 3, error_threshold=[2.0] * 3)  # fmt: skip
     terms = collect(instances, 0)
     assert len(terms.pair) == 12
     rng = np.random.default_rng(0)

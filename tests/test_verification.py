@@ -266,7 +266,7 @@ def test_a_resumed_sweep_has_the_certificates_of_all_its_rows(
     elif lost == "rows of a killed run":  # between the two files of a part
         (out / "scenarios" / PARTS[1]).unlink()
         (out / "certificates" / PARTS[1]).rename(out / "certificates" / "part-000000000004-3.parquet")
-        (out / "certificates" / ".part-000000000004-3.parquet.x.parquet").write_bytes(b"half")
+        (out / "certificates" / ".part-000000000004-3.parquet.ab12cd_9.parquet").write_bytes(b"half")
     else:
         (out / lost / PARTS[1]).unlink()
     sweep(made, out, chunk=4, workers=1, resume=True, quiet=True)  # it stays a sweep with certificates

@@ -19,19 +19,10 @@ from rodiu_jax.cli import cli, main
 from rodiu_jax.instance import FIELD_SPECS, load_instances
 from rodiu_jax.verdict import COSTS, FAMILIES
 from solvers.result import Result
+from tests.oracles.tiny import TINY
 
 TRACE = Path(__file__).parent / "data" / "azure_code_excerpt.csv"
 
-TINY = """
-[catalog]
-name = "tiny"
-extends = "corrected"
-[sets]
-query = ["Code_Gen", "Translation"]
-model = ["Llama-3.1-8B", "Llama-3.2-1B"]
-gpu = ["A6000_FP16", "H100_FP16"]
-tp = [1, 2]
-"""
 SWEEP = """
 name = "two budgets"
 title = "Cost by budget"

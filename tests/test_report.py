@@ -31,6 +31,7 @@ from rodiu_jax.sweeps.spec import make_spec
 from rodiu_jax.sweeps.store import iterate_rows
 from rodiu_jax.verdict import COSTS
 from solvers.result import Result
+from tests.oracles.tiny import TINY
 
 PRICE, LIMIT = Axis("gpu_price", "Price, multiplier", True), Axis("error_threshold", "Limit, fraction")
 COST, SHARE = OUTPUTS[0], next(o for o in OUTPUTS if o.column == "unmet_share")
@@ -455,18 +456,6 @@ def test_axes_say_field_names_and_unit():
     price, budget = axes_of(small(factors=factors))
     assert price == Axis("gpu_price", "Rental price of one GPU (gpu_price of H100_*), multiplier", True)
     assert budget == Axis("budget", "Most that rental and storage may cost (budget), $/period", False)
-
-
-TINY = """
-[catalog]
-name = "tiny"
-extends = "corrected"
-[sets]
-query = ["Code_Gen", "Translation"]
-model = ["Llama-3.1-8B", "Llama-3.2-1B"]
-gpu = ["A6000_FP16", "H100_FP16"]
-tp = [1, 2]
-"""
 
 
 def swept(folder, **changes):

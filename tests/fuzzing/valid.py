@@ -10,22 +10,17 @@ import numpy as np
 from rodiu_jax.catalog import load_catalog
 from solvers.highs import solve_instance
 from tests.fuzzing.run import rodiu
+from tests.oracles.tiny import TINY
 
-TINY = """
-[catalog]
-name = "tiny"
-extends = "corrected"
-[sets]
-query = ["Code_Gen", "Translation"]
-model = ["Llama-3.1-8B", "Llama-3.2-1B"]
-gpu = ["A6000_FP16", "H100_FP16"]
-tp = [1, 2]
-[quantity.budget]
+UNCERTAIN = (
+    TINY
+    + """[quantity.budget]
 each = { uniform = [4000, 6000], source = "here", reliability = 3 }
 [quantity.gpu_price.values]
 A6000_FP16 = { log_uniform = [0.5, 0.8] }
 H100_FP16 = { normal = { mean = 2.5, sd = 0.1, low = 2.0, high = 3.0 } }
 """
+)
 SWEEP = """
 name = "two budgets"
 title = "Cost by budget"
@@ -96,7 +91,7 @@ TRACE = """TIMESTAMP,ContextTokens,GeneratedTokens
 def make(folder: Path) -> dict[int, float]:
     """Write the files; the exact optimum of each scenario of ``two.npz``, by HiGHS."""
     for name, text in {
-        "tiny.toml": TINY, "sweep.toml": SWEEP, "drawn.toml": DRAWN, "points.toml": POINTS, "trace.csv": TRACE,
+        "tiny.toml": UNCERTAIN, "sweep.toml": SWEEP, "drawn.toml": DRAWN, "points.toml": POINTS, "trace.csv": TRACE,
         "points.csv": "b,p\n0.5,2\n1,2.5\n1.5,3\n",
     }.items():  # fmt: skip
         (folder / name).write_text(text)

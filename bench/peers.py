@@ -13,7 +13,7 @@ import numpy as np
 from bench.published import Outcome, solve_published
 from rodiu_jax.instance import Instances
 from solvers.formulation import assemble, build
-from solvers.highs import _print_banner_nowhere, run_highs, solve_instance
+from solvers.highs import print_banner_nowhere, run_highs, solve_instance
 from solvers.pool import usable_cores
 from solvers.terms import collect, tightened
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 def published(one: Instances) -> Outcome:
     """The published formulation of a single scenario."""
-    _print_banner_nowhere()
+    print_banner_nowhere()
     return solve_published(one, 0)
 
 

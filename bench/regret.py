@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.peers import routing, workers
 from rodiu_jax.instance import Instances
-from rodiu_jax.plan import Deployment
+from rodiu_jax.plan import Deployment, deployed_triples
 
 _EXACT = 2e-6
 """Relative to the cost: what the exact optima and linear programs are known to."""
@@ -32,16 +32,6 @@ def _deployment(name: str) -> tuple[Deployment, ...]:
         model, gpu = where.split("@")
         found.append(Deployment(model, gpu, int(degree)))
     return tuple(found)
-
-
-def _positions(instances: Instances, deployment: tuple[Deployment, ...]) -> np.ndarray:
-    """(D,3) positions of model, GPU and degree."""
-    degrees = instances.axis_names("N")
-    found = [
-        (instances.model_names.index(d.model), instances.gpu_names.index(d.gpu), degrees.index(str(d.tp)))
-        for d in deployment
-    ]
-    return np.array(found, np.int64).reshape(-1, 3)
 
 
 def _fits(one: Instances, at: np.ndarray) -> bool:
@@ -90,7 +80,7 @@ def main(scenarios: int, seed: int, gap: float, out: Path | None) -> None:
         deployments = [_deployment(name) for name in names]
         optimum = np.array([r.objective for r in solve(instances)])
         singles = [instances.take([b]) for b in range(scenarios)]
-        at = [_positions(instances, d) for d in deployments]
+        at = [deployed_triples(instances, d) for d in deployments]
         tasks = [(one, a) for a in at for one in singles]
         with workers() as peers:
             costs = np.array(peers.map(routing, tasks)).reshape(len(at), scenarios)

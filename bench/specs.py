@@ -29,7 +29,7 @@ from rodiu_jax.decisions.exposure import expose
 from rodiu_jax.decisions.stress import BINS, draw_tally, mean_share
 from rodiu_jax.evaluation import _chunk_size, _score_block, evaluate, score_crossed, score_pairs
 from rodiu_jax.instance import FIELD_SPECS, Instances
-from rodiu_jax.plan import Deployment, Plan, PlanArrays, Route, plan_arrays
+from rodiu_jax.plan import Deployment, Plan, PlanArrays, Route, deployed_triples, plan_arrays
 from rodiu_jax.sweeps import load_spec, preset_names, read_rows
 from rodiu_jax.sweeps.fixed import evaluated
 from rodiu_jax.sweeps.methods import CHUNKS
@@ -348,20 +348,7 @@ def _recourse(n: int) -> Iterator[Iterator[Case]]:
     rng = np.random.default_rng(9)
     count = max(len(deployments) * n // 100, 32)
     which, where = rng.integers(0, len(deployments), count), rng.integers(0, n, count)
-    degrees = instances.axis_names("N")
-    positions = [
-        np.array(
-            [
-                (
-                    instances.model_names.index(d.model),
-                    instances.gpu_names.index(d.gpu),
-                    degrees.index(str(d.tp)),
-                )
-                for d in deployment
-            ]
-        )
-        for deployment in deployments
-    ]
+    positions = [deployed_triples(instances, deployment) for deployment in deployments]
     tasks = [(instances.take([b]), positions[q]) for q, b in zip(which, where, strict=True)]
 
     def quality(results: Sequence[Any]) -> tuple[bool, str]:

@@ -359,7 +359,7 @@ def _problem(instances: Instances, scenario: np.ndarray) -> _Problem:
 
     nominal, slowness = cells(get("delay_nominal")) * tokens[:, :, None], 1.0 / get("tp_speedup")
     error, error_excess = cells(get("error_nominal")), excess("error")
-    slower, faulty = excess("delay") * tokens[:, :, None], np.zeros((1, 1, 1, degrees)) + 1.0
+    slower, faulty = excess("delay") * tokens[:, :, None], np.ones((1, 1, 1, degrees))
     for _ in range(3):
         for usual, most_over, name, factor in (
             (nominal, slower, "delay", slowness[:, None, None]),

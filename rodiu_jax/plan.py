@@ -233,6 +233,16 @@ def save_plans(plans: Iterable[Plan], path: str | Path) -> None:
     write_text(path, json.dumps([p.to_json() for p in plans], indent=1, allow_nan=False) + "\n")
 
 
+def deployed_triples(instances: Instances, deployments: Sequence[Deployment]) -> np.ndarray:
+    """(D,3) positions (model, GPU, degree) of deployments whose names ``instances`` have."""
+    degrees = instances.axis_names("N")
+    rows = [
+        (instances.model_names.index(d.model), instances.gpu_names.index(d.gpu), degrees.index(str(d.tp)))
+        for d in deployments
+    ]
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+
 def plan_arrays(plans: Sequence[Plan], instances: Instances, *, slots: int | None = None) -> PlanArrays:
     """Plans as arrays over D deployment slots.
 

@@ -417,9 +417,9 @@ def _brackets(
 ) -> list[Bracket]:
     with jax.enable_x64(True):
         effort = replace(effort, search=effort.search._replace(limited=limited))
-        tree, root = _root(batch, effort, certificates)
         if limited:  # the floors know no limit of routes, so they say little about what is promising
             effort = replace(effort, routed=_EVERY)
+        tree, root = _root(batch, effort, certificates)
         best = _Deployments(batch, effort)
         best.offer(np.arange(batch.size), root.starts, root.least)
         best.improve(tree.bound, gap, np.arange(batch.size))

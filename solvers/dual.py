@@ -45,6 +45,7 @@ import optax
 from rodiu_jax.instance import Array, Fields, Instances, batch_axes, tokens_per_query
 from rodiu_jax.instance import compute_demand as compute_demand_of
 from rodiu_jax.instance import stored_data as stored_data_of
+from solvers.blocks import in_blocks
 
 _HUGE = 1e30
 
@@ -741,8 +742,8 @@ class Bounds(NamedTuple):
 def _bound_block(
     fields: Fields,
     start: Multipliers | None,
-    controls: Array,
     *,
+    controls: Array,
     uncertainty: str,
     batched: frozenset[str],
     pairs: int,
@@ -768,20 +769,15 @@ def lower_bounds(
       chunk: scenarios per compiled block: another value is another program and may change last bits.
     """
     batch = instances if instances.batched else instances.take([0])
-    parts = []
     with jax.enable_x64(True):
-        for first in range(0, batch.size, chunk):
-            index = np.minimum(np.arange(first, first + chunk), batch.size - 1)
-            bound, y = _bound_block(
-                batch.take(index).fields,
-                None if start is None else Multipliers(*(np.asarray(a)[index] for a in start)),
-                ascent.controls,
-                uncertainty=batch.uncertainty,
-                batched=batch.batched,
-                pairs=ascent.pairs,
-            )
-            kept = min(chunk, batch.size - first)
-            parts.append((np.asarray(bound)[:kept], [np.asarray(a)[:kept] for a in y]))
-    lower = np.concatenate([b for b, _ in parts])
+        lower, multipliers = in_blocks(
+            _bound_block,
+            batch,
+            np.arange(batch.size),
+            (jax.tree.map(np.asarray, start),),
+            chunk,
+            controls=ascent.controls,
+            pairs=ascent.pairs,
+        )
     assert lower.dtype == np.float64, "certificates are float64"
-    return Bounds(lower, Multipliers(*(np.concatenate(a) for a in zip(*(y for _, y in parts), strict=True))))
+    return Bounds(lower, multipliers)

@@ -26,8 +26,9 @@ from rodiu_jax.instance import Array, Fields, Instances, batch_axes
 from rodiu_jax.plan import Deployment, Plan, Route
 from rodiu_jax.uncertainty import worst_vertex
 from rodiu_jax.verdict import TOLERANCE
+from solvers.blocks import in_blocks
 from solvers.dual import Coefficients, coefficients
-from solvers.highs import SolverFailed, _print_banner_nowhere, _require
+from solvers.highs import SolverFailed, print_banner_nowhere, require
 from solvers.recourse import deployment_of, held, slots_of
 from solvers.terms import NEGLIGIBLE
 
@@ -149,7 +150,7 @@ class _Floor:
     """The linear program over shares and the floor of F that holds the planes so far."""
 
     def __init__(self, allowed: np.ndarray, least_served: float) -> None:
-        _print_banner_nowhere()
+        print_banner_nowhere()
         self.shape = allowed.shape
         self.height = -np.inf
         self._money = 0.0
@@ -161,11 +162,11 @@ class _Floor:
             "primal_feasibility_tolerance": 1e-10,
             "dual_feasibility_tolerance": 1e-10,
         }.items():
-            _require(solver.setOptionValue(name, value), f"option {name}={value}")
+            require(solver.setOptionValue(name, value), f"option {name}={value}")
         for most in allowed.ravel().astype(np.float64).tolist():
-            _require(solver.addCol(0.0, 0.0, most, 0, np.zeros(0, np.int32), np.zeros(0)), "a share")
+            require(solver.addCol(0.0, 0.0, most, 0, np.zeros(0, np.int32), np.zeros(0)), "a share")
         none = np.zeros(0, np.int32)
-        _require(solver.addCol(1.0, -highspy.kHighsInf, highspy.kHighsInf, 0, none, np.zeros(0)), "the floor")
+        require(solver.addCol(1.0, -highspy.kHighsInf, highspy.kHighsInf, 0, none, np.zeros(0)), "the floor")
         for i in range(self.shape[0]):
             one = np.zeros(self.shape)
             one[i] = 1.0
@@ -200,11 +201,11 @@ class _Floor:
     def _row(self, slope: np.ndarray, least: float, most: float, *, floor: float = 0.0) -> None:
         values = np.append(slope.ravel(), floor)
         at = np.flatnonzero(np.abs(values) > NEGLIGIBLE).astype(np.int32)
-        _require(self._solver.addRow(least, most, len(at), at, values[at]), "a plane")
+        require(self._solver.addRow(least, most, len(at), at, values[at]), "a plane")
 
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched"))
-def _coefficients(fields: Fields, slots: Array, *, uncertainty: str, batched: frozenset[str]) -> Coefficients:
+def _coefficients(fields: Fields, *, slots: Array, uncertainty: str, batched: frozenset[str]) -> Coefficients:
     """Held coefficients of every scenario (C) and deployment (Q,D)."""
 
     def one(fields: Fields) -> Coefficients:
@@ -218,18 +219,8 @@ def _programs(instances: Instances, slots: np.ndarray) -> Iterator[_Program]:
     batch = instances if instances.batched else instances.take([0])
     for first in range(0, len(slots), _DEPLOYMENTS):
         group = np.minimum(np.arange(first, first + _DEPLOYMENTS), len(slots) - 1)
-        parts = []
-        for start in range(0, batch.size, _BLOCK):
-            rows = np.minimum(np.arange(start, start + _BLOCK), batch.size - 1)
-            with jax.enable_x64(True):
-                made = _coefficients(
-                    batch.take(rows).fields,
-                    slots[group],
-                    uncertainty=batch.uncertainty,
-                    batched=batch.batched,
-                )
-                parts.append(jax.tree.map(np.asarray, made))
-        whole = [np.concatenate(a)[: batch.size] for a in zip(*parts, strict=True)]
+        with jax.enable_x64(True):
+            whole = in_blocks(_coefficients, batch, np.arange(batch.size), (), _BLOCK, slots=slots[group])
         for q in range(min(_DEPLOYMENTS, len(slots) - first)):
             yield _Program(Coefficients(*(a[:, q] for a in whole)), slots[first + q] >= 0)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from rodiu_jax.check import check_plan
 from rodiu_jax.instance import Instances
-from rodiu_jax.plan import Plan
+from rodiu_jax.plan import Plan, deployed_triples
 from solvers.accelerators import ALL, Accelerators
 from solvers.formulation import Beyond, Formulation, assemble, build, read_plan, to_plan
 from solvers.hints import NOTHING, Hints
@@ -52,7 +52,7 @@ class Answer:
 
 
 @functools.cache
-def _print_banner_nowhere() -> None:
+def print_banner_nowhere() -> None:
     """HiGHS prints a banner on standard output at its first object in a process; let it go to the null device."""
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
@@ -65,7 +65,7 @@ def _print_banner_nowhere() -> None:
         os.close(nowhere)
 
 
-def _require(status: Any, what: str) -> None:
+def require(status: Any, what: str) -> None:
     if status != highspy.HighsStatus.kOk:
         raise SolverFailed(f"HiGHS answered {status} to {what}")
 
@@ -96,14 +96,14 @@ def run_highs(
     Raises:
       SolverFailed: HiGHS refused the model, the start or an option.
     """
-    _print_banner_nowhere()
+    print_banner_nowhere()
     solver = highspy.Highs()
     solver.silent()
     mip = not relax and bool(formulation.integer.any())
     # HiGHS 1.16's MIP presolve called 1 of 900 random scenarios infeasible, wrongly; it saves no time here.
     fixed = {"threads": 1, "presolve": "off" if mip else "choose"}
     for name, value in {**fixed, **options}.items():
-        _require(solver.setOptionValue(name, value), f"option {name}={value}")
+        require(solver.setOptionValue(name, value), f"option {name}={value}")
     model, money = formulation, _unit_of_money(formulation.cost)
     kinds = (formulation.integer & mip).astype(np.int32)
     status = solver.passModel(
@@ -111,10 +111,10 @@ def run_highs(
         int(highspy.ObjSense.kMinimize), 0.0, model.cost / money, model.lower, model.upper, model.row_lower,
         model.row_upper, model.start, model.index, model.value, kinds,
     )  # fmt: skip
-    _require(status, "the model")
+    require(status, "the model")
     if start is not None and mip:
         positions, values = start[0].astype(np.int32), start[1] / model.unit[start[0]]
-        _require(solver.setSolution(len(positions), positions, values), "the starting point")
+        require(solver.setSolution(len(positions), positions, values), "the starting point")
     solver.run()
     info = solver.getInfo()
     feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
@@ -150,14 +150,11 @@ def route(
 def _deployed(instances: Instances, plan: Plan) -> np.ndarray:
     """bool (J,K,N): what a plan deploys."""
     deployed = np.zeros(instances.shape[1:], bool)
-    degrees = instances.axis_names("N")
-    for d in plan.deployments:
-        j, k = instances.model_names.index(d.model), instances.gpu_names.index(d.gpu)
-        deployed[j, k, degrees.index(str(d.tp))] = True
+    deployed[tuple(deployed_triples(instances, plan.deployments).T)] = True
     return deployed
 
 
-def _starting_point(
+def starting_point(
     instances: Instances, formulation: Formulation, plan: Plan
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions and values of a plan's binaries, from which HiGHS finds the rest; all where it serves nothing."""
@@ -292,7 +289,7 @@ class _Best:
         return self.result("gap_limit") if self.gap <= gap else None
 
 
-_HEURISTICS_OFF: dict[str, Any] = {
+HEURISTICS_OFF: dict[str, Any] = {
     "mip_heuristic_effort": 0.0,
     "mip_heuristic_run_rins": False,
     "mip_heuristic_run_rens": False,
@@ -466,7 +463,7 @@ class _Search:
         start = self.best.plan
         if start is not None and few is not None and len(start.deployments) > few:
             start = None
-        begin = None if start is None else _starting_point(self.best.instances, formulation, start)
+        begin = None if start is None else starting_point(self.best.instances, formulation, start)
         return self._milp(formulation, begin).bound
 
     def _beyond(self, priced: Priced, few: int) -> float:
@@ -501,7 +498,7 @@ class _Search:
             mip_rel_gap=self.gap / 2,  # the rest is for HiGHS's objective and the checked cost to differ
             mip_abs_gap=0.0,
             time_limit=self.left(),
-            **(_HEURISTICS_OFF if self.use.options else {}),
+            **(HEURISTICS_OFF if self.use.options else {}),
         )
         if answer.status == kind.kInfeasible:
             if start is None:

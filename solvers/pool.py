@@ -125,7 +125,9 @@ class Pool:
         if self._processes is None:
             self._processes = _start(self.workers)
         try:
-            return list(self._processes.map(work, tasks))
+            with _unknown_main():
+                answers = self._processes.map(work, tasks)
+            return list(answers)
         except BrokenProcessPool:
             self._end()
             raise WorkFailed("a solver's process died") from None

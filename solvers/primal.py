@@ -197,13 +197,15 @@ def route_cost(c: Coefficients, slot: Array, iterations: int | Array, limited: b
     point, error = interior_point(program, iterations)
     if limited:
         share = point.x.reshape(types, slots)
-        most = jnp.where(c.max_routes > 0, c.max_routes, float(slots))
-        choices = [_largest(share, most)]
+        most = most_routes(c, slots)
+        choices = [largest_shares(share, most)]
         if types <= _GROUPED:
             one = _single_routes(c, slot, program, point)
             choices.append(
                 one
-                | _largest(jnp.where(one, -1.0, share), most - one.sum(1, keepdims=True).astype(most.dtype))
+                | largest_shares(
+                    jnp.where(one, -1.0, share), most - one.sum(1, keepdims=True).astype(most.dtype)
+                )
             )
         tried = []
         for routes in choices:
@@ -216,11 +218,17 @@ def route_cost(c: Coefficients, slot: Array, iterations: int | Array, limited: b
     heavy = jnp.where(slot >= 0, c.weights[jnp.maximum(slot, 0) // c.deploy.shape[1]], 0.0).sum() > c.storage
     costs = jnp.where(settled & ~heavy, costs, jnp.inf)
     best = jnp.argmin(costs)
-    program, point, _ = jax.tree.map(lambda *a: jnp.stack(a)[best], *tried)
+    if limited:
+        program, point, _ = jax.tree.map(lambda *a: jnp.stack(a)[best], *tried)
     return Routed(costs[best], settled.all() | heavy, point, program)
 
 
-def _largest(share: Array, count: Array) -> Array:
+def most_routes(c: Coefficients, slots: int) -> Array:
+    """Most routes of a type over D slots."""
+    return jnp.where(c.max_routes > 0, c.max_routes, float(slots))
+
+
+def largest_shares(share: Array, count: Array) -> Array:
     """Mask of the ``count`` largest shares (I,D) of each type, the first of equals."""
     order = jnp.arange(share.shape[1])
     first = order[None, :] < order[:, None]
@@ -280,6 +288,12 @@ def _grouped_cost(c: Coefficients, share_cost: Array, most: Array, kv: Array, wo
     return jnp.where(closed, jnp.inf, part * (member @ share_cost) + short).T
 
 
+def _unserved(c: Coefficients) -> Array:
+    """What each set of types (2^I,) that nobody serves costs beside its penalty: nothing where that is allowed."""
+    count = jnp.asarray(_groups(len(c.base)).sum(1).astype(np.float64), c.base.dtype)
+    return jnp.where(c.unmet_cap >= 1.0, 0.0, c.unmet_cost.sum() * count)
+
+
 def _single_routes(c: Coefficients, slot: Array, program: Routing, point: Point) -> Array:
     """The one route of each type (I,D) in the grouping that costs least at the budget's price; none if unserved."""
     types, slots, degrees = len(c.base), len(slot), c.deploy.shape[1]
@@ -292,10 +306,8 @@ def _single_routes(c: Coefficients, slot: Array, program: Routing, point: Point)
     promises = program.rows[2 * types + 2 * slots : 4 * types + 2 * slots].reshape(2, types, *shape)
     alone = (promises.sum(1) <= 1e-9).all(0).astype(open_cell.dtype)
     most = c.most[:, pair, degree] * open_cell * alone
-    unserved = c.unmet_cost.sum() * jnp.asarray(_groups(types).sum(1).astype(np.float64), price.dtype)
-    nobody = jnp.where(c.unmet_cap >= 1.0, 0.0, unserved)
     places = _grouped_cost(c, price, most, memory * open_cell, work * open_cell)
-    taken = _best_grouping(jnp.concatenate([places, nobody[None]]))[:slots]
+    taken = _best_grouping(jnp.concatenate([places, _unserved(c)[None]]))[:-1]
     return jnp.asarray(_groups(types))[taken].T
 
 
@@ -323,9 +335,7 @@ def _grouped_deployment(c: Coefficients, found: Ascended, slots: int) -> Array:
     total = jnp.where(c.fits.reshape(-1)[:, None], saved + rent[:, None], jnp.inf)
     total = total.reshape(-1, degrees, 2**types)
     least = jnp.where(jnp.asarray(np.arange(2**types) == 0)[None], 0.0, total.min(1))
-    left = jnp.where(c.unmet_cap >= 1.0, 0.0, c.unmet_cost.sum())
-    nobody = left * jnp.asarray(_groups(types).sum(1).astype(np.float64), least.dtype)
-    taken = _best_grouping(jnp.concatenate([least, nobody[None]]))[:-1]
+    taken = _best_grouping(jnp.concatenate([least, _unserved(c)[None]]))[:-1]
     cost = jnp.take_along_axis(least, taken[:, None], axis=1)[:, 0]
     degree = jnp.take_along_axis(jnp.argmin(total, axis=1), taken[:, None], axis=1)[:, 0]
     triple = jnp.where(taken > 0, jnp.arange(len(least)) * degrees + degree, -1)

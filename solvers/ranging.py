@@ -24,7 +24,7 @@ import numpy as np
 from rodiu_jax.instance import Instances
 from rodiu_jax.plan import Plan
 from solvers.formulation import Formulation, assemble, to_plan
-from solvers.highs import _HEURISTICS_OFF, SolverFailed, _starting_point, run_highs
+from solvers.highs import HEURISTICS_OFF, SolverFailed, run_highs, starting_point
 from solvers.result import OPTIMAL_GAP
 from solvers.terms import Terms, collect
 
@@ -63,7 +63,7 @@ def ranged(question: Ranging) -> Ranged:
     terms = collect(question.one, 0)
     base = assemble(terms, len(question.one.gpu_names))
     formulation = _with_free_limit(base, terms, question)
-    start = None if question.start is None else _starting_point(question.one, base, question.start)
+    start = None if question.start is None else starting_point(question.one, base, question.start)
     try:
         answer = run_highs(
             formulation,
@@ -71,7 +71,7 @@ def ranged(question: Ranging) -> Ranged:
             mip_rel_gap=OPTIMAL_GAP / 2,
             mip_abs_gap=0.0,
             time_limit=question.time_limit,
-            **_HEURISTICS_OFF,
+            **HEURISTICS_OFF,
         )
     except SolverFailed:
         return Ranged(-math.inf, None, 0.0)

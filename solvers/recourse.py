@@ -33,10 +33,10 @@ import numpy as np
 from rodiu_jax.check import check_plan
 from rodiu_jax.evaluation import score
 from rodiu_jax.instance import Array, Fields, Instances, batch_axes
-from rodiu_jax.plan import Deployment, Plan, PlanArrays, Route, validate_plan
+from rodiu_jax.plan import Deployment, Plan, PlanArrays, Route, deployed_triples, validate_plan
 from rodiu_jax.verdict import TOLERANCE, Verdict
 from solvers.dual import Coefficients, Multipliers, certify, coefficients, within_promises
-from solvers.primal import Point, Routing, interior_point, prices, routing
+from solvers.primal import Point, Routing, interior_point, largest_shares, most_routes, prices, routing
 
 REASONS = ("", "memory", "storage", "budget", "unmet", "unknown", "error")
 """Why a deployment has no plan in a scenario: nothing (it has one); the weights alone break memory, storage or budget;
@@ -89,17 +89,11 @@ def slots_of(instances: Instances, deployments: Sequence[tuple[Deployment, ...]]
     Raises:
       InputError: a deployment names a model, GPU or degree that ``instances`` lack, or a pair twice.
     """
-    gpus, degrees = instances.gpu_names, instances.axis_names("N")
-    rows = []
+    rows: list[list[int]] = []
     for q, deployment in enumerate(deployments):
         validate_plan(Plan(None, deployment, (), {}), instances, source=f"deployment {q}")
-        rows.append(
-            sorted(
-                (instances.model_names.index(d.model) * len(gpus) + gpus.index(d.gpu)) * len(degrees)
-                + degrees.index(str(d.tp))
-                for d in deployment
-            )
-        )
+        triples = deployed_triples(instances, deployment)
+        rows.append(np.sort(np.ravel_multi_index(tuple(triples.T), instances.shape[1:])).tolist())
     width = max(4, 1 << max(max(map(len, rows), default=0) - 1, 0).bit_length())
     return np.array([row + [-1] * (width - len(row)) for row in rows], np.int32).reshape(-1, width)
 
@@ -279,23 +273,15 @@ def _tidy(share: Array, allowed: Array) -> Array:
     return share * jnp.where(kept > 0, total / jnp.where(kept > 0, kept, 1.0), 0.0)
 
 
-def _largest(c: Coefficients, share: Array) -> Array:
-    """bool (I,D): the routes of each type that carry most, as many as it may have."""
-    slots = share.shape[1]
-    first = jnp.arange(slots)[None, :] < jnp.arange(slots)[:, None]
-    other, mine = share[:, None, :], share[:, :, None]
-    rank = ((other > mine) | ((other == mine) & first[None])).sum(-1).astype(share.dtype)
-    return rank < jnp.where(c.max_routes > 0, c.max_routes, float(slots))
-
-
 def _dived(c: Coefficients, shares: Callable[[Array], Array], allowed: Array) -> Array:
     """bool (I,D): routes within the limit, chosen type by type, those first whose routes within it carry most."""
-    types = allowed.shape[0]
+    types, slots = allowed.shape
+    most = most_routes(c, slots)
 
     def choose(_: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
         allowed, chosen = found
         share = shares(allowed)
-        largest = allowed & _largest(c, jnp.where(allowed, share, -1.0))
+        largest = allowed & largest_shares(jnp.where(allowed, share, -1.0), most)
         kept = jnp.where(largest, share, 0.0).sum(1)
         mine = jnp.arange(types) == jnp.argmax(jnp.where(chosen, -jnp.inf, kept))
         return jnp.where(mine[:, None], largest, allowed), chosen | mine

@@ -15,12 +15,12 @@ from rodiu_jax.decisions.diagnose import adjustments_of, diagnose
 from rodiu_jax.decisions.entry import entries
 from rodiu_jax.decisions.everyone import everyone
 from rodiu_jax.decisions.limits import limits, variants
-from rodiu_jax.decisions.prices import certified, deployed_triples, price, routes_allowed
+from rodiu_jax.decisions.prices import certified, price, routes_allowed
 from rodiu_jax.decisions.resolve import Resolver
 from rodiu_jax.decisions.shadow import shadows, tolerance
 from rodiu_jax.errors import InputError
 from rodiu_jax.instance import Instances
-from rodiu_jax.plan import Plan
+from rodiu_jax.plan import Plan, deployed_triples
 from rodiu_jax.report.diagnosis import sentences
 from rodiu_jax.sweeps.progress import progress
 from solvers.formulation import build
@@ -78,7 +78,7 @@ def test_linear_programs_are_those_of_the_formulation_and_certified(case: str):
         routing = price(
             instances,
             b,
-            deployed=deployed_triples(instances, plan),
+            deployed=deployed_triples(instances, plan.deployments),
             routed=routes_allowed(instances, b, plan),
         )
         assert routing.value == pytest.approx(cost, rel=1e-7)
@@ -95,7 +95,7 @@ def test_prices_are_the_slopes_of_the_optimum(case: str, relaxed: bool):
     compared = 0
     for b in range(instances.size):
         plan, cost = optimum(instances, b)
-        deployed = None if relaxed else deployed_triples(instances, plan)
+        deployed = None if relaxed else deployed_triples(instances, plan.deployments)
         here = price(instances, b, deployed=deployed)
         fields = instances.one(b)
         for limit in limits(instances):

@@ -83,16 +83,6 @@ class Priced:
         return float(getattr(y, limit.constraint))
 
 
-def deployed_triples(instances: Instances, plan: Plan) -> np.ndarray:
-    """(D,3) positions (model, GPU, degree) of what a plan deploys."""
-    degrees = instances.axis_names("N")
-    rows = [
-        (instances.model_names.index(d.model), instances.gpu_names.index(d.gpu), degrees.index(str(d.tp)))
-        for d in plan.deployments
-    ]
-    return np.array(rows, np.int64).reshape(-1, 3)
-
-
 def routes_allowed(instances: Instances, b: int, plan: Plan) -> np.ndarray | None:
     """bool (I,D), the routes of the plan, where the scenario limits their number; None where it does not."""
     if int(instances.one(b).max_routes) == 0:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rodiu_jax.decisions.limits import Limit, limits, variants
-from rodiu_jax.decisions.prices import Priced, deployed_triples, price, routes_allowed
+from rodiu_jax.decisions.prices import Priced, price, routes_allowed
 from rodiu_jax.decisions.resolve import Resolver
-from rodiu_jax.plan import Plan
+from rodiu_jax.plan import Plan, deployed_triples
 
 _FURTHEST = 0.5
 """Ranges end at half and at one and a half times the limit."""
@@ -88,7 +88,7 @@ def shadows(resolver: Resolver, plan: Plan, cost: float, relaxed: Priced) -> lis
     """
     instances, b = resolver.instances, resolver.b
     fields = instances.one(b)
-    deployed, routed = deployed_triples(instances, plan), routes_allowed(instances, b, plan)
+    deployed, routed = deployed_triples(instances, plan.deployments), routes_allowed(instances, b, plan)
     routing = price(instances, b, deployed=deployed, routed=routed)
     found: list[Shadow] = []
     for limit in limits(instances):
@@ -151,7 +151,8 @@ def _proven(
             other, away = answer.plan, side * (ahead + answer.offset)
             cut = _SHRINK * step
             if other is not None:
-                deployed, routed = deployed_triples(instances, other), routes_allowed(instances, b, other)
+                deployed = deployed_triples(instances, other.deployments)
+                routed = routes_allowed(instances, b, other)
 
                 def better(by: float) -> bool:
                     there = variants(instances, b, [s.limit.at(fields, s.value + side * by)])  # noqa: B023

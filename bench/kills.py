@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from rodiu_jax.sampling import sample
 from rodiu_jax.sweeps import read_rows
 
-_COMMAND = (sys.executable, "-c", "from rodiu_jax.cli import main; main()", "sweep")
+COMMAND = (sys.executable, "-c", "from rodiu_jax.cli import main; main()", "sweep")
 _GRACE = 10.0
 """Seconds in which what a killed run started must be gone."""
 
@@ -41,12 +41,12 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
 
 
-def given(folder: Path, method: str, samples: int) -> list[str]:
+def given(folder: Path, method: str, samples: int, *, certificates: bool = True) -> list[str]:
     """The arguments of a sweep by ``method``; what it reads is written to ``folder``."""
     arguments = ["cost-budget", "--samples", str(samples), "--method", method, "--quiet"]
     arguments += ["--catalog", "corrected"]  # where the plan given fits
     if method != "evaluate":
-        return [*arguments, "--certificates"]
+        return [*arguments, *(["--certificates"] if certificates else [])]
     names = sample("seed", n=1).query_names
     pair = {"model": "Llama-3.2-3B", "gpu": "H100_FP16"}
     plan = {
@@ -128,7 +128,7 @@ def _proofs(folder: Path) -> pd.DataFrame:
 
 def _start(arguments: list[str], out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*_COMMAND, *arguments, "-o", str(out)],
+        [*COMMAND, *arguments, "-o", str(out)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

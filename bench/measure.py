@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from solvers.pool import usable_cores
 
 
@@ -52,6 +54,7 @@ class Spec:
       sizes: argument of ``cases``, smallest first; a smoke run takes the first alone.
       cases: a context that yields the cases of one size, one after the other, and holds what they share.
       by_hand: bytes and operations per item, from the formulas.
+      repeats: after a warm-up; 0 where the first call is what counts.
     """
 
     name: str
@@ -166,8 +169,28 @@ def load() -> str:
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
+def rent(kind: str, count: int) -> str:
+    """What ``count`` devices of a kind cost per hour by the seed catalogue's base prices; empty where it has none.
+
+    A GPU is listed once per precision; the dearest counts.
+    """
+    from rodiu_jax.catalog import load_catalog
+
+    catalog = load_catalog("seed")
+    least, most = (np.broadcast_to(bound, len(catalog.sets["gpu"])) for bound in catalog.ranges["gpu_price"])
+    listed = {name: float(a + b) / 2 for name, a, b in zip(catalog.sets["gpu"], least, most, strict=True)}
+    words = kind.upper().replace("-", " ").split()
+    prices = {name: price for name, price in listed.items() if all(w in words for w in name.split("_")[:-1])}
+    if not prices:
+        return ""
+    name = max(prices, key=lambda name: prices[name])
+    return (
+        f"- Rent: ${count * prices[name]:.2f} per hour ({count} x {name} at the seed catalogue's mean price)"
+    )
+
+
 def machine() -> str:
-    """Processor, cores, versions, date and load, as a Markdown list."""
+    """Processor, cores, devices and their rent, versions, date and load, as a Markdown list."""
     import jax
 
     info = Path("/proc/cpuinfo")
@@ -177,11 +200,14 @@ def machine() -> str:
         if line.startswith("model name")
     ]
     model = found[0] if found else platform.processor() or platform.machine()
+    kinds = [device.device_kind for device in jax.local_devices()]
+    rented = rent(kinds[0], len(kinds))
     packages = ", ".join(f"{name} {version(name)}" for name in ("jax", "jaxlib", "numpy", "highspy"))
     return "\n".join(
         [
             f"- Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            f"- Machine: {model}, {usable_cores()} cores used; JAX runs on {jax.default_backend()}",
+            f"- Machine: {model}, {usable_cores()} cores used; JAX runs on {len(kinds)} x {kinds[0]}",
+            *([rented] if rented else []),
             f"- Versions: Python {platform.python_version()}, {packages}",
             f"- Load average of the machine at the start: {load()} (idle: below 0.3)",
         ]

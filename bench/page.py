@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from matplotlib.axes import Axes
 
-from bench.tables import Row, newest
+from bench.tables import Row, newest, rent
 from rodiu_jax.report import style
 
 FOLDER = Path(__file__).parent / "results"
@@ -56,12 +56,16 @@ def page(folder: Path, pictures: Path) -> str:
         " `python -m bench` on one says the same there.",
     ]
     for spec, (path, rows) in found.items():
+        hourly = rent(path.read_text(encoding="utf-8"))
         lines = [f"## {spec}", "", f"From [{path.name}](results/{path.name}).", ""]
-        lines += ["| case | side | per second | ours / this | quality |", "|---|---|--:|--:|---|"]
+        money = "" if hourly is None else f" $ per million {rows[0].item}s |"
+        lines += [f"| case | side | per second | ours / this |{money} quality |"]
+        lines += ["|---|---|--:|--:|" + ("--:|" if money else "") + "---|"]
         for row in _largest(rows):
             rate = f"{row.rate:,.0f}" if row.rate >= 100 else f"{row.rate:.3g}"
             ratio = "-" if row.ratio is None else f"{row.ratio:.3g} ({row.low:.3g} to {row.high:.3g})"
-            lines.append(f"| {row.size} | {row.side} | {rate} {row.item} | {ratio} | {row.quality} |")
+            cost = "" if hourly is None else f" {hourly / 3600 * 1e6 / row.rate:.3g} |"
+            lines.append(f"| {row.size} | {row.side} | {rate} {row.item} | {ratio} |{cost} {row.quality} |")
         if len({r.items for r in rows}) > 1:
             figure, axes = style.canvas(1, 1)
             _picture(axes, rows)

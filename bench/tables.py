@@ -62,6 +62,12 @@ def read(text: str) -> list[Row]:
     return rows
 
 
+def rent(text: str) -> float | None:
+    """What the machine of a table costs, $ per hour, where it says so."""
+    found = re.search(r"^- Rent: \$([\d.]+) per hour", text, re.MULTILINE)
+    return float(found[1]) if found else None
+
+
 def compared(old: Sequence[Row], new: Sequence[Row]) -> list[str]:
     """A line for every ratio that both hold: how it moved, and whether beyond what the repeats of both spread over.
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rodiu_jax.devices import by_device
 from rodiu_jax.instance import Array, Fields, Instances, batch_axes, stored_data, tokens_per_query
 from rodiu_jax.plan import Plan, PlanArrays, plan_arrays
 from rodiu_jax.uncertainty import worst_case
@@ -23,7 +24,7 @@ from rodiu_jax.verdict import COSTS, FAMILIES, TOLERANCE
 if TYPE_CHECKING:
     import pandas as pd
 
-_BYTES_PER_CHUNK = 32 * 2**20
+_BYTES_PER_CHUNK = 32 * 2**20  # on CPU, as the next
 _PAIRS_PER_BLOCK = 8192
 
 
@@ -128,7 +129,9 @@ def _bytes_per_instance(instances: Instances) -> int:
 
 def _chunk_size(instances: Instances, plans: int) -> int:
     """Instances per chunk: a power of two within the byte budget and the pairs of a block."""
-    most = min(_PAIRS_PER_BLOCK // plans, _BYTES_PER_CHUNK // max(_bytes_per_instance(instances), 1))
+    larger = by_device(cpu=1, accelerator=32)
+    pairs, bytes_ = larger * _PAIRS_PER_BLOCK, larger * _BYTES_PER_CHUNK
+    most = min(pairs // plans, bytes_ // max(_bytes_per_instance(instances), 1))
     return 1 << max(most, 1).bit_length() - 1
 
 

@@ -36,10 +36,10 @@ from rodiu_jax.catalog import (
     load_catalog,
 )
 from rodiu_jax.catalog.quantities import operands
+from rodiu_jax.devices import by_device
 from rodiu_jax.errors import InputError
 from rodiu_jax.instance import FIELD_SPECS, Fields, Instances, check_uncertainty
 
-_BYTES_PER_CHUNK = {"cpu": 8 * 2**20, "accelerator": 64 * 2**20}  # on CPU what the caches hold
 _KINDS = {
     "affine": (),
     "log_uniform": ("least", "most"),
@@ -300,7 +300,7 @@ def _round_down(width: float, bits: int = 24) -> float:
 
 def _chunk_size(catalog: Catalog, names: Sequence[str]) -> int:
     """Scenarios per chunk: the largest power of two whose results fit the byte budget."""
-    budget = _BYTES_PER_CHUNK["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+    budget = by_device(cpu=8 * 2**20, accelerator=64 * 2**20)
     scenario = 8 * sum(int(np.prod(catalog.shape(name))) for name in names)
     return 1 << max(budget // scenario, 1).bit_length() - 1
 

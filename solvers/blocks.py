@@ -12,16 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from rodiu_jax.devices import devices
 from rodiu_jax.instance import Instances
-
-
-def devices() -> list[Any]:
-    """The devices that take blocks: all of this process, or the one that JAX's setting ``jax_default_device`` names."""
-    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    if chosen is None:
-        return jax.local_devices()
-    return [jax.local_devices(backend=chosen)[0] if isinstance(chosen, str) else chosen]
-
 
 _halvings: dict[Any, int] = {}
 """How often each program's blocks were halved because a device had too little memory for them."""

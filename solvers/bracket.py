@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from rodiu_jax.check import check_plan
+from rodiu_jax.devices import by_device
 from rodiu_jax.instance import Array, Fields, Instances, batch_axes
 from rodiu_jax.plan import Deployment, Plan, Route
 from rodiu_jax.verdict import Verdict
@@ -48,17 +49,18 @@ class Effort:
       tree_rounds: most rounds of branching; each splits a node of every open scenario, and twice as many after every
         ``doubling`` rounds, so that the few scenarios still open fill a block; after the first ``doubling`` rounds
         a node's ascent takes twice its steps.
-      chunk: scenarios (or nodes) in a compiled block; another value is another program, last bits may differ.
+      chunk: scenarios (or nodes) in a compiled block, 0 for what suits the device; another value is another program,
+        last bits may differ.
     """
 
     root: Ascent = field(default_factory=Ascent)
     node: Ascent = field(default_factory=lambda: Ascent(steps=60, rate=0.05, warm=0.002))
     search: Search = field(default_factory=Search)
     rounds: int = 6
-    routed: int = 9
+    routed: int = 18
     tree_rounds: int = 24
     doubling: int = 8
-    chunk: int = 32
+    chunk: int = 0
 
 
 @dataclass(frozen=True)
@@ -396,6 +398,7 @@ def brackets(
     without a limit of routes are searched apart, as other programs route them.
     """
     batch = instances if instances.batched else instances.take([0])
+    effort = replace(effort, chunk=effort.chunk or by_device(cpu=32, accelerator=4096))
     limited = np.broadcast_to(np.asarray(batch.fields.max_routes) > 0, (batch.size,))
     if limited.all() or not limited.any():
         return _brackets(batch, bool(limited.any()), gap, effort, certificates)

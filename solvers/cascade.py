@@ -17,9 +17,9 @@ from typing import Literal
 
 import numpy as np
 
+from rodiu_jax.devices import by_device, devices
 from rodiu_jax.errors import AuditFailed
 from rodiu_jax.instance import Instances
-from solvers.blocks import devices
 from solvers.bracket import Bracket, Effort, brackets
 from solvers.hints import NOTHING, Hints
 from solvers.pool import Pool, Task, Ticket
@@ -36,7 +36,7 @@ _CROSSED = 1e-6
 
 
 _BLOCK = 256
-"""Scenarios bracketed for each device before the first is yielded: enough to fill its blocks while branching."""
+"""Scenarios bracketed for each CPU before the first is yielded: enough to fill its blocks while branching."""
 
 _BLOCKS_AHEAD = 3
 """Blocks that may wait for HiGHS while the device goes on: enough to keep it busy, few enough to bound memory."""
@@ -208,7 +208,7 @@ def _blocks(
     instances: Instances, gap: float, effort: Effort | None, certificates: bool = False
 ) -> Iterator[tuple[int, list[Bracket], float]]:
     """Blocks of brackets: the first scenario's position, its brackets (numbered from 0), seconds per scenario."""
-    size = _BLOCK * len(devices())
+    size = by_device(cpu=_BLOCK, accelerator=4096) * len(devices())
     for first in range(0, instances.size, size):
         began = time.perf_counter()
         block = instances.take(range(first, min(first + size, instances.size)))

@@ -42,6 +42,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from rodiu_jax.devices import by_device
 from rodiu_jax.instance import Array, Fields, Instances, batch_axes, tokens_per_query
 from rodiu_jax.instance import compute_demand as compute_demand_of
 from rodiu_jax.instance import stored_data as stored_data_of
@@ -662,6 +663,37 @@ def _climb_together(v: _Iterate, part: Coefficients, unit: _Scale, controls: Arr
     return v, weights
 
 
+class _Opened(NamedTuple):
+    """An ascent about to begin: the pairs iterated (P',), the unit of money, and what `_climb` takes."""
+
+    index: Array
+    money: Array
+    iterate: _Iterate
+    part: Coefficients
+    unit: _Scale
+
+
+def _opened(c: Coefficients, start: Multipliers | None, pairs_kept: int) -> _Opened:
+    """The ascent of one instance from ``start`` (cold without it) over its most promising pairs."""
+    start = cold_start(c) if start is None else start
+    scaled, money, opening = _in_scale(c)
+    _, index = jax.lax.top_k(-promise(c), min(pairs_kept, c.nominal.shape[1]))
+    part = _subset(scaled, index)
+    unit = _scale(part, opening)
+    iterate = _Iterate(
+        start.demand / (money * unit.demand),
+        start.delay / (money * unit.delay),
+        start.error / (money * unit.error),
+        start.budget,
+        start.storage / (money * unit.storage),
+        start.memory[index] / (money * unit.memory),
+        start.compute[index] / (money * unit.compute),
+        start.delay_adversary[:, index],
+        start.error_adversary[:, index],
+    )
+    return _Opened(index, money, iterate, part, unit)
+
+
 def ascend(
     c: Coefficients, start: Multipliers | None, pairs_kept: int, controls: Array
 ) -> tuple[Multipliers, Array]:
@@ -674,28 +706,11 @@ def ascend(
     Returns:
       multipliers over all pairs, those of the pairs not iterated 0; and an estimate of w (P,N).
     """
-    types, pairs = c.nominal.shape
-    start = cold_start(c) if start is None else start
-    scaled, money, opening = _in_scale(c)
-    price = opening.price
-    _, index = jax.lax.top_k(-promise(c), min(pairs_kept, pairs))
-    part = _subset(scaled, index)
-    unit = _scale(part, opening)
-    v = _Iterate(
-        start.demand / (money * unit.demand),
-        start.delay / (money * unit.delay),
-        start.error / (money * unit.error),
-        start.budget,
-        start.storage / (money * unit.storage),
-        start.memory[index] / (money * unit.memory),
-        start.compute[index] / (money * unit.compute),
-        start.delay_adversary[:, index],
-        start.error_adversary[:, index],
-    )
+    index, money, v, part, unit = _opened(c, start, pairs_kept)
     v, weights = _climb(v, part, unit, controls)
     y = _multipliers(v, unit)
-    by_type = jnp.zeros((types, pairs), price.dtype)
-    by_triple = jnp.zeros(c.deploy.shape, price.dtype)
+    by_type = jnp.zeros(c.nominal.shape, v.demand.dtype)
+    by_triple = jnp.zeros(c.deploy.shape, v.demand.dtype)
     everywhere = Multipliers(
         y.demand * money,
         y.delay * money,
@@ -760,14 +775,16 @@ def lower_bounds(
     *,
     ascent: Ascent = Ascent(),
     start: Multipliers | None = None,
-    chunk: int = 256,
+    chunk: int | None = None,
 ) -> Bounds:
     """Certified lower bounds of every scenario: float32 ascent, float64 certificate.
 
     Args:
       start: multipliers to start from, with leading axis B; cold without it.
-      chunk: scenarios per compiled block: another value is another program and may change last bits.
+      chunk: scenarios per compiled block, by default what suits the device: another value is another program and may
+        change last bits.
     """
+    chunk = by_device(cpu=256, accelerator=16_384) if chunk is None else chunk
     batch = instances if instances.batched else instances.take([0])
     with jax.enable_x64(True):
         lower, multipliers = in_blocks(

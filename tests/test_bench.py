@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bench import specs
+from bench import specs, tables
 from bench.__main__ import NAMES, main
-from bench.measure import Case, Side, Spec, machine, run_spec, section, time_case
+from bench.measure import Case, Side, Spec, machine, rent, run_spec, section, time_case
 from bench.numpy_batch_sampler import sample_batch
 from bench.numpy_sampler import sample_one
 from bench.published import Outcome
@@ -31,7 +31,7 @@ def test_registry_is_complete():
         for text in (spec.measures, spec.peers, spec.quality, spec.precision, spec.by_hand):
             assert text
         assert list(spec.sizes) == sorted(spec.sizes)
-        assert spec.repeats >= 3
+        assert spec.repeats >= 3 or not spec.repeats
 
 
 def test_stress_is_that_of_its_peer():
@@ -146,6 +146,19 @@ def test_sizes_and_repeats(monkeypatch: pytest.MonkeyPatch):
     assert seen == [1]
     assert [len(row.seconds) for row in run_spec(spec)] == [3] * 4
     assert seen == [1, 1, 7]
+
+
+def test_a_gpu_has_the_rent_of_the_catalogue():
+    low, high = load_catalog("seed").ranges["gpu_price"]
+    gpus = load_catalog("seed").sets["gpu"]
+    dearest = {name: (low[k] + high[k]) / 2 for k, name in enumerate(gpus)}["H100_INT8"]
+    line = rent("NVIDIA H100 80GB HBM3", 4)
+    assert f"${4 * dearest:.2f} per hour (4 x H100_INT8 " in line
+    assert tables.rent(f"# x\n{line}\n") == pytest.approx(4 * dearest)
+    assert "RTX_4090" in rent("NVIDIA GeForce RTX 4090", 1)
+    for kind in ("cpu", "NVIDIA H200", "NVIDIA RTX 4000"):
+        assert rent(kind, 1) == ""
+    assert tables.rent("# x\n") is None
 
 
 def test_machine_is_described():

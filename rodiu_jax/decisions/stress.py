@@ -20,6 +20,7 @@ from jax import lax
 
 from rodiu_jax.decisions.exposure import PROMISES, Exposure, Forms, expose
 from rodiu_jax.decisions.intervals import clopper_pearson
+from rodiu_jax.devices import by_device
 from rodiu_jax.errors import InputError
 from rodiu_jax.instance import Array, Instances
 from rodiu_jax.plan import Plan, plan_arrays
@@ -46,8 +47,6 @@ _FIXED_BITS = 31
 _SQUARE_BITS = 20
 PAIRS_PER_BLOCK = 16
 """(plan, scenario) pairs drawn for at a time."""
-_DRAWS_PER_BLOCK = {"cpu": 2**15, "accelerator": 2**22}
-"""(pair, draw) combinations per step on the device: on CPU what the caches hold."""
 _DRAWS_PER_CALL = 2**22
 _MOST_DRAWS = 2**32
 
@@ -210,7 +209,7 @@ def draw_tally(
       size: draws per step on the device; changes time and memory only.
     """
     pairs, promises = forms.room.shape
-    room = _DRAWS_PER_BLOCK["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+    room = by_device(cpu=2**15, accelerator=2**22)  # (pair, draw) combinations per step
     size = size or max(room // max(pairs, 1), 1)
     with jax.enable_x64(True):
         on_device = jax.device_put(forms)

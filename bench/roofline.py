@@ -1,0 +1,258 @@
+"""``python -m bench.roofline``: how near each stage comes to the machine's peaks, and what share of the time it takes.
+
+Peaks are measured in the same run by small kernels: memory bandwidth by a + s b over arrays far larger than any cache,
+arithmetic by chains of multiply-adds in registers, in float32 and in float64. Bytes and operations of a stage are those
+that XLA counts in its compiled program; XLA counts the body of a loop once, so a stage that is a loop is compiled as
+such and its count multiplied by its steps. Bytes are those between fused kernels: what the caches hold is counted too,
+so a share above 100 % of the bandwidth says that the state stays in the caches.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench.inputs import RENTED, random_plans
+from bench.measure import machine
+from rodiu_jax import sampling
+from rodiu_jax.catalog import load_catalog
+from rodiu_jax.devices import by_device
+from rodiu_jax.evaluation import _score_block
+from rodiu_jax.files import write_text
+from rodiu_jax.instance import FIELD_SPECS, batch_axes
+from rodiu_jax.plan import plan_arrays
+from solvers import dual, primal
+from solvers.bracket import brackets
+from solvers.recourse import slots_of
+
+_REPEATS = 7
+_CHAIN = 64
+"""Multiply-adds of an entry in a step of the arithmetic's kernel."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Bytes per second of memory; operations per second by precision."""
+
+    bandwidth: float
+    arithmetic: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage took: seconds for ``scenarios``, XLA's bytes and operations, and the precision of its operations."""
+
+    name: str
+    precision: str
+    scenarios: int
+    seconds: float
+    bytes_accessed: float
+    operations: float
+
+    @property
+    def intensity(self) -> float:
+        """Operations per byte."""
+        return self.operations / self.bytes_accessed
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    """Seconds of the median of some calls after a warm-up; waits for the device."""
+    jax.block_until_ready(run())
+    seconds = []
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def measure_peaks(entries: int, *, width: int) -> Peaks:
+    """Peaks of the default device.
+
+    Args:
+      entries: of each array of the bandwidth's kernel, float32.
+      width: entries of each chain of the arithmetic's kernel.
+    """
+
+    @jax.jit
+    def triad(a: jax.Array, b: jax.Array) -> jax.Array:
+        return a + 3.0 * b
+
+    @jax.jit
+    def chain(x: jax.Array, steps: jax.Array) -> jax.Array:
+        def step(_: Any, x: jax.Array) -> jax.Array:
+            for _ in range(_CHAIN):
+                x = x * 0.999 + 0.001
+            return x
+
+        return jax.lax.fori_loop(0, steps, step, x)
+
+    with jax.enable_x64(True):
+        a = jnp.ones(entries, jnp.float32)
+        b = a + 1
+        bandwidth = 3 * a.nbytes / _seconds(lambda: triad(a, b))
+        arithmetic = {}
+        for kind in ("float32", "float64"):
+            x = jnp.ones(width, kind)
+            few, many = jnp.int32(50), jnp.int32(250)
+            more = _seconds(partial(chain, x, many)) - _seconds(partial(chain, x, few))
+            arithmetic[kind] = 200 * _CHAIN * 2 * x.size / more
+    return Peaks(bandwidth, arithmetic)
+
+
+def _stage(
+    name: str,
+    precision: str,
+    stage: Any,
+    args: tuple,
+    scenarios: int,
+    *,
+    loop: int = 1,
+    **options: Any,
+) -> Stage:
+    """Compile, count and time a jitted program; ``loop`` is how often its loop, counted once, runs."""
+    args = jax.tree.map(jnp.asarray, args)
+    lowered = stage.lower(*args, **options)
+    counts = lowered.compile().cost_analysis() or {}
+    seconds = _seconds(lambda: stage(*args, **options))
+    bytes_, operations = (loop * float(counts.get(key, math.nan)) for key in ("bytes accessed", "flops"))
+    return Stage(name, precision, scenarios, seconds, bytes_, operations)
+
+
+def stages(scenarios: int, plans: int = 64) -> list[Stage]:
+    """Time the stages of drawing, bounding, routing and evaluating a block of default scenarios, data on the device."""
+    catalog = load_catalog("seed")
+    instances = sampling.sample(catalog, n=scenarios, seed=11)
+    ascent = dual.Ascent()
+    axes = (batch_axes(instances.batched),)
+    fields = instances.fields
+
+    drawn = [name for name in FIELD_SPECS if name in catalog.varying]
+    program, params = sampling._compiled(catalog, drawn)
+    first = (params, np.zeros(2, np.uint32), np.uint32(0))
+    found = [_stage("draw", "float64", sampling._draw, first, scenarios, program=program, size=scenarios)]
+
+    def opened(fields: Any) -> tuple[dual.Coefficients, Any]:
+        c = dual.coefficients(fields, instances.uncertainty)
+        single = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, c)
+        return c, dual._opened(single, None, ascent.pairs)
+
+    prepare = jax.jit(jax.vmap(opened, in_axes=axes))
+    found.append(_stage("open the ascent", "float32", prepare, (fields,), scenarios))
+    c, opened_all = prepare(fields)
+    last = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), opened_all)
+    climb = jax.jit(dual._climb_together)
+    given = (last.iterate, last.part, last.unit, ascent.controls)
+    name = f"ascent, {ascent.steps} steps"
+    found.append(_stage(name, "float32", climb, given, scenarios, loop=ascent.steps))
+
+    bounds = dual.lower_bounds(instances)
+    y = jax.tree.map(lambda a: np.asarray(a, np.float64), bounds.multipliers)
+    found.append(_stage("certificate", "float64", jax.jit(jax.vmap(dual.certify)), (c, y), scenarios))
+
+    how = primal.Search()
+    slots = np.full((scenarios, how.slots), -1, np.int32)
+    slots[:, : len(RENTED)] = slots_of(instances, [RENTED])[:, : len(RENTED)]
+
+    def routed(c: dual.Coefficients, slot: jax.Array) -> jax.Array:
+        return primal.route_cost(c, slot, np.int32(how.iterations), False).cost
+
+    name = f"route a deployment, {how.iterations} iterations"
+    route = jax.jit(jax.vmap(routed))
+    found.append(_stage(name, "float64", route, (c, slots), scenarios, loop=how.iterations))
+
+    arrays = plan_arrays(random_plans(instances, plans, everywhere=True), instances)
+    static = {"uncertainty": instances.uncertainty, "batched": instances.batched}
+    everyone = jax.tree.map(lambda a: np.broadcast_to(a[:1], (scenarios, 1, *a.shape[1:])), arrays)
+    for name, given, crossed in (
+        ("evaluate a plan", everyone, False),
+        (f"evaluate {plans} plans", arrays, True),
+    ):
+        found.append(
+            _stage(name, "float64", _score_block, (fields, given), scenarios, crossed=crossed, **static)
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Seconds per scenario of whole calls, from host arrays to host arrays."""
+
+    draw: float
+    bound: float
+    bracket: float
+
+
+def shares(scenarios: int) -> Shares:
+    """Time drawing, bounding and bracketing (to 1 %) whole batches."""
+    instances = sampling.sample("seed", n=scenarios, seed=12)
+    return Shares(
+        _seconds(lambda: sampling.sample("seed", n=scenarios, seed=12).fields.budget) / scenarios,
+        _seconds(lambda: dual.lower_bounds(instances).lower) / scenarios,
+        _seconds(lambda: [found.lower for found in brackets(instances)]) / scenarios,
+    )
+
+
+def table(peaks: Peaks, found: list[Stage], whole: Shares) -> str:
+    """The figures as Markdown."""
+    lines = [
+        "## roofline",
+        "",
+        f"- Peaks: {peaks.bandwidth / 1e9:.4g} GB/s of memory; "
+        + ", ".join(f"{peak / 1e9:.4g} G operations/s in {kind}" for kind, peak in peaks.arithmetic.items()),
+        f"- Whole calls, host to host, us per scenario: draw {1e6 * whole.draw:.4g}, bound {1e6 * whole.bound:.4g},"
+        f" bracket to 1 % {1e6 * whole.bracket:.4g}",
+        "",
+        "| stage | precision | scenarios | us per scenario | KB | thousand operations | operations per byte |"
+        " of memory's peak | of arithmetic's peak |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for stage in found:
+        memory = stage.bytes_accessed / stage.seconds / peaks.bandwidth
+        arithmetic = stage.operations / stage.seconds / peaks.arithmetic[stage.precision]
+        cells = [
+            stage.name,
+            stage.precision,
+            f"{stage.scenarios:,}",
+            f"{1e6 * stage.seconds / stage.scenarios:.4g}",
+            f"{stage.bytes_accessed / stage.scenarios / 1e3:.4g}",
+            f"{stage.operations / stage.scenarios / 1e3:.4g}",
+            f"{stage.intensity:.3g}",
+            f"{100 * memory:.3g} %",
+            f"{100 * arithmetic:.3g} %",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--scenarios", type=click.IntRange(min=1), help="In a block (default: what suits the device).")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the table to a file too.")
+def main(scenarios: int | None, out: Path | None) -> None:
+    """Print each stage's share of the machine's peaks."""
+    about = machine()
+    peaks = measure_peaks(
+        by_device(cpu=2**26, accelerator=2**28), width=by_device(cpu=2**14, accelerator=2**20)
+    )
+    with jax.enable_x64(True):
+        found = stages(scenarios or by_device(cpu=256, accelerator=16_384))
+    whole = shares(scenarios or by_device(cpu=1024, accelerator=65_536))
+    text = f"# Roofline\n\n{about}\n\n{table(peaks, found, whole)}\n"
+    click.echo(text)
+    if out is not None:
+        write_text(out, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import click
+import numpy as np
 from matplotlib.axes import Axes
 
-from bench.tables import Row, newest, rent
+from bench.tables import Roofline, Row, newest, read_roofline, rent
 from rodiu_jax.report import style
 
 FOLDER = Path(__file__).parent / "results"
@@ -33,16 +35,73 @@ def _largest(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row.items == most[kind(row)]]
 
 
-def _picture(axes: Axes, rows: list[Row]) -> None:
-    """Items per second over items timed, a line per side."""
-    sides = dict.fromkeys(r.side for r in rows)
-    for colour, side in zip(style.COLOURS, sides, strict=False):
-        mine = sorted((r.items, r.rate) for r in rows if r.side == side)
-        axes.plot(*zip(*mine, strict=True), "o", color=colour, label=side, markersize=5)
+_GAP = re.compile(r"to (\S+) %, ")
+_MEMORY = re.compile(r"peak memory ([\d,]+) MB")
+
+
+class _Panel(NamedTuple):
+    """Points (x, y, colour's name) and what the axes say."""
+
+    points: list[tuple[float, float, str]]
+    x: str
+    y: str
+
+
+def _panels(rows: list[Row]) -> list[_Panel]:
+    """What a benchmark's rows are about: rates over gaps or over the size of the work, and memory where it is told."""
+    item = rows[0].item
+    gaps = [(float(m[1]), r.rate, r.side) for r in _largest(rows) if (m := _GAP.match(r.size))]
+    if gaps:
+        return [_Panel(gaps, "gap to close, %", f"{item} per second")]
+    found = []
+    if len({r.items for r in rows}) > 1:
+        rates = [(float(r.items), r.rate, r.side) for r in rows]
+        found.append(_Panel(rates, f"{item} at a time", f"{item} per second"))
+    memory = [
+        (float(r.items), float(m[1].replace(",", "")), r.side)
+        for r in rows
+        if (m := _MEMORY.search(r.quality))
+    ]
+    if memory:
+        found.append(_Panel(memory, f"{item} at a time", "peak memory, MB"))
+    return found
+
+
+def _draw(axes: Axes, panel: _Panel) -> None:
+    for colour, name in zip(style.COLOURS, dict.fromkeys(p[2] for p in panel.points), strict=False):
+        mine = sorted((x, y) for x, y, whose in panel.points if whose == name)
+        axes.plot(*zip(*mine, strict=True), "o", color=colour, label=name, markersize=5)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    style.labels(axes, x=f"{rows[0].item} at a time", y=f"{rows[0].item} per second")
+    style.labels(axes, x=panel.x, y=panel.y)
     axes.legend(frameon=False, fontsize=8)
+
+
+def _roofs(axes: Axes, found: Roofline) -> None:
+    """Operations per second over operations per byte, below the machine's roofs."""
+    for colour, stage in zip(style.COLOURS * 2, found.stages, strict=False):
+        filled = colour if stage.precision == "float32" else "none"
+        axes.plot(stage.intensity, stage.rate / 1e9, "o", color=colour, mfc=filled, label=stage.name)
+    across = np.geomspace(0.05, 100.0, 50)
+    for kind, peak in found.arithmetic.items():
+        roof = np.minimum(across * found.bandwidth, peak)
+        axes.plot(across, roof / 1e9, "-" if kind == "float32" else "--", color="0.4", label=f"roof, {kind}")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    style.labels(axes, x="operations per byte", y="G operations per second")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _roofline(path: Path, pictures: Path) -> str:
+    """The section of a table of `bench.roofline`, with its picture."""
+    text = path.read_text(encoding="utf-8")
+    figure, (axes,) = style.panels(1, high=4.6)
+    _roofs(axes, read_roofline(text))
+    style.heading(axes, "roofline: filled float32, open float64; above the slope the caches hold the state")
+    style.save_as(figure, pictures / "roofline.png")
+    table = text[text.index("## roofline") :].removeprefix("## roofline").strip()
+    shown = "![operations per second over operations per byte](results/roofline.png)"
+    return f"## roofline\n\nFrom [{path.name}](results/{path.name}).\n\n{table}\n\n{shown}"
 
 
 def page(folder: Path, pictures: Path) -> str:
@@ -58,7 +117,7 @@ def page(folder: Path, pictures: Path) -> str:
     for spec, (path, rows) in found.items():
         hourly = rent(path.read_text(encoding="utf-8"))
         lines = [f"## {spec}", "", f"From [{path.name}](results/{path.name}).", ""]
-        money = "" if hourly is None else f" $ per million {rows[0].item}s |"
+        money = "" if hourly is None else f" $ per million {rows[0].item} |"
         lines += [f"| case | side | per second | ours / this |{money} quality |"]
         lines += ["|---|---|--:|--:|" + ("--:|" if money else "") + "---|"]
         for row in _largest(rows):
@@ -66,16 +125,17 @@ def page(folder: Path, pictures: Path) -> str:
             ratio = "-" if row.ratio is None else f"{row.ratio:.3g} ({row.low:.3g} to {row.high:.3g})"
             cost = "" if hourly is None else f" {hourly / 3600 * 1e6 / row.rate:.3g} |"
             lines.append(f"| {row.size} | {row.side} | {rate} {row.item} | {ratio} |{cost} {row.quality} |")
-        if len({r.items for r in rows}) > 1:
-            figure, axes = style.canvas(1, 1)
-            _picture(axes, rows)
-            style.heading(axes, f"{spec}: {rows[0].item} per second")
+        if panels := _panels(rows):
+            figure, grid = style.panels(len(panels), high=3.4)
+            for axes, panel in zip(grid, panels, strict=True):
+                _draw(axes, panel)
+            style.over_all(figure, spec)
             style.save_as(figure, pictures / f"{spec}.png")
-            lines += [
-                "",
-                f"![{spec}: {rows[0].item} per second over {rows[0].item} at a time](results/{spec}.png)",
-            ]
+            shown = "; ".join(f"{panel.y} over {panel.x}" for panel in panels)
+            lines += ["", f"![{spec}: {shown}](results/{spec}.png)"]
         parts.append("\n".join(lines))
+    if (rooflines := sorted(folder.glob("*roofline.md"))) != []:
+        parts.append(_roofline(rooflines[-1], pictures))
     others = [
         f"- [{name}](results/{name}): {words}" for name, words in _WORDS.items() if (folder / name).exists()
     ]

@@ -68,6 +68,45 @@ def rent(text: str) -> float | None:
     return float(found[1]) if found else None
 
 
+@dataclass(frozen=True)
+class Point:
+    """A stage of `bench.roofline`: operations per byte, operations per second."""
+
+    name: str
+    precision: str
+    intensity: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Peaks, bytes per second and operations per second by precision; and the stages below them."""
+
+    bandwidth: float
+    arithmetic: dict[str, float]
+    stages: tuple[Point, ...]
+
+
+def read_roofline(text: str) -> Roofline:
+    """A table of `bench.roofline` read again.
+
+    Raises:
+      ValueError: it is none.
+    """
+    peaks = re.search(r"^- Peaks: (\S+) GB/s of memory; (.*)$", text, re.MULTILINE)
+    if peaks is None:
+        raise ValueError("no peaks")
+    told = re.findall(r"(\S+) G operations/s in (\w+)", peaks[2])
+    arithmetic = {kind: 1e9 * float(peak) for peak, kind in told}
+    stages = []
+    for line in text.splitlines():
+        cells = [c.strip() for c in line.strip("|").split("|")]
+        if line.startswith("|") and cells[1] in arithmetic:
+            share = float(cells[8].removesuffix("%")) / 100
+            stages.append(Point(cells[0], cells[1], _number(cells[6]), share * arithmetic[cells[1]]))
+    return Roofline(1e9 * float(peaks[1]), arithmetic, tuple(stages))
+
+
 def compared(old: Sequence[Row], new: Sequence[Row]) -> list[str]:
     """A line for every ratio that both hold: how it moved, and whether beyond what the repeats of both spread over.
 

@@ -22,6 +22,9 @@ BINS = 5
 NUMBERS = ["_value", "_low", "_high"]
 """The output of `observations` and its brackets."""
 
+_LARGEST = 1e140
+"""Of a number in a table: sums of squares of a billion such are still numbers."""
+
 _TOLERANCE = 1e-6
 
 _MOST_CSV = 2**32
@@ -89,7 +92,7 @@ def numeric(frame: pd.DataFrame, column: str, source: str = "table") -> np.ndarr
     """A column as float64, NaN where it is missing.
 
     Raises:
-      InputError: no such column, two of that name, or it does not hold numbers.
+      InputError: no such column, two of that name, or it holds texts or numbers whose squares no float64 holds.
     """
     names = [str(n) for n in frame.columns]
     if names.count(column) != 1:
@@ -100,7 +103,13 @@ def numeric(frame: pd.DataFrame, column: str, source: str = "table") -> np.ndarr
     series: Any = frame[column]
     if not (pd.api.types.is_numeric_dtype(series) or series.isna().all()):
         raise InputError(source, column, "a column of numbers", str(series.dtype))
-    return series.to_numpy(dtype=float, na_value=np.nan)
+    values = series.to_numpy(dtype=float, na_value=np.nan)
+    huge = np.flatnonzero(np.isfinite(values) & (np.abs(values) > _LARGEST))
+    if len(huge):
+        raise InputError(
+            source, f"{column}[{huge[0]}]", f"a size of at most {_LARGEST:g}", float(values[huge[0]])
+        )
+    return values
 
 
 def observations(frame: pd.DataFrame, factors: Sequence[str], output: str, source: str) -> pd.DataFrame:

@@ -424,6 +424,10 @@ def test_designs_are_told_from_the_levels():
         (lambda t: main_effects(t, ["price"], "status"), ("status", "column of numbers")),
         (lambda t: main_effects(t.assign(price=[1, np.nan, 2, 2]), ["price"]), ("price[1]", "finite level")),
         (
+            lambda t: main_effects(t.assign(price=[1, 2, 2, 1e200]), ["price"]),
+            ("price[3]", "size of at most"),
+        ),
+        (
             lambda t: main_effects(t.assign(total_cost=np.nan), ["price"]),
             ("total_cost", "all of 4 are missing"),
         ),

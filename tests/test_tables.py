@@ -7,7 +7,9 @@ from click.testing import CliRunner
 
 from bench.measure import Case, Side, Spec, Timed, section
 from bench.page import page
-from bench.tables import compared, newest, read
+from bench.roofline import Peaks, Shares, Stage
+from bench.roofline import table as roofline
+from bench.tables import compared, newest, read, read_roofline
 
 
 def table(ratio: float) -> str:
@@ -42,6 +44,37 @@ def test_the_page_shows_the_newest_tables(tmp_path):
     text = page(tmp_path, tmp_path)
     assert "| 1,000 rows | peer | 1,000 rows | 4 (3.6 to 4.4) |  |" in text
     assert (tmp_path / "toy.png").stat().st_size > 1_000
+
+
+def test_a_roofline_is_read_as_it_was_written(tmp_path):
+    peaks = Peaks(2e10, {"float32": 1e11, "float64": 5e10})
+    stages = [
+        Stage("draw", "float64", 100, seconds=0.01, bytes_accessed=1e8, operations=2e8),
+        Stage("ascent, 150 steps", "float32", 100, seconds=0.02, bytes_accessed=8e8, operations=4e8),
+    ]
+    text = roofline(peaks, stages, Shares(1e-5, 1e-3, 1e-2))
+    assert "| draw | float64 | 100 | 100 | 1000 | 2000 | 2 | 50 % | 40 % |" in text
+    assert "bracket to 1 % 1e+04" in text
+    found = read_roofline(text)
+    assert (found.bandwidth, found.arithmetic) == (peaks.bandwidth, peaks.arithmetic)
+    for stage, point in zip(stages, found.stages, strict=True):
+        assert (point.name, point.precision) == (stage.name, stage.precision)
+        assert point.intensity == pytest.approx(stage.intensity, rel=5e-3)
+        assert point.rate == pytest.approx(stage.operations / stage.seconds, rel=5e-3)
+    with pytest.raises(ValueError, match="no peaks"):
+        read_roofline(table(3.0))
+    (tmp_path / "2026-01-01-roofline.md").write_text(f"# Roofline\n\n{text}\n")
+    shown = page(tmp_path, tmp_path)
+    assert "| draw | float64 |" in shown
+    assert "results/roofline.png" in shown
+    assert (tmp_path / "roofline.png").stat().st_size > 1_000
+
+
+def test_rented_machines_have_costs(tmp_path):
+    (tmp_path / "2026-01-01.md").write_text(f"- Rent: $3.60 per hour (1 x A at ...)\n\n{table(4.0)}")
+    text = page(tmp_path, tmp_path)
+    assert "| case | side | per second | ours / this | $ per million rows | quality |" in text
+    assert "| 1,000 rows | ours | 2,000 rows | - | 0.5 | right |" in text
 
 
 def test_the_committed_page_is_that_of_the_committed_tables(tmp_path):

@@ -82,11 +82,16 @@ def cascade(
       exact: who is solved exactly; ``none`` and nobody audited starts no process.
       audited: bool (B,), the scenarios to audit; none by default.
       time_limit, workers: for HiGHS, as `solvers.pool.solve`.
+      effort: of the brackets. By default a CPU branches only where a certificate is asked for or the gap is at least
+        `CASCADE_GAP`: HiGHS closes smaller ones sooner.
       certificates: results hold the leaves that prove `Result.certified`.
 
     Raises:
       AuditFailed: an exact result contradicts its bracket.
     """
+    if effort is None:
+        branch = certificates or exact == "none" or gap >= CASCADE_GAP
+        effort = Effort() if branch or by_device(cpu=False, accelerator=True) else Effort(tree_rounds=0)
     audit = np.zeros(instances.size, bool) if audited is None else np.asarray(audited, bool)
     pool = workers if isinstance(workers, Pool) else Pool(workers)
     keep = pool is workers

@@ -43,6 +43,24 @@ def test_every_scenario_is_proven_to_the_gap_and_holds_the_optimum(batch, optima
         assert verdict.costs["total_cost"] == pytest.approx(result.objective, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("options", "branches"),
+    [({}, False), ({"certificates": True}, True), ({"exact": "none"}, True), ({"effort": Effort()}, True)],
+)
+def test_a_cpu_branches_for_small_gaps_only_where_it_must(batch, options, branches):
+    """What HiGHS closes sooner goes there from the root; a GPU branches in any case."""
+    pool = Watched(echo)
+    found = list(cascade(batch, gap=1e-4, workers=pool, **options))
+    assert (max(r.nodes for r in found) > 1) is branches
+    assert bool(pool.tasks) is (options.get("exact") != "none")
+
+
+def test_a_gpu_branches_for_small_gaps(batch, monkeypatch):
+    monkeypatch.setattr(module, "by_device", lambda *, cpu, accelerator: accelerator)
+    found = list(cascade(batch.take([0]), gap=1e-4, workers=Watched(echo)))
+    assert found[0].nodes > 1
+
+
 def test_brackets_alone_need_no_exact_solver(batch, optima, monkeypatch):
     monkeypatch.setattr("solvers.pool._start", lambda *_: pytest.fail("HiGHS was called"))
     results = list(cascade(batch, gap=0.01, exact="none"))

@@ -273,7 +273,7 @@ class _Best:
             raise _Contradiction(
                 f"{whose} bound {bound} is above the cost {self.objective} of a checked plan"
             )
-        self.bound = max(self.bound, min(bound, self.objective))
+        self.bound = max(self.bound, min(float(bound), self.objective))
 
     @property
     def gap(self) -> float:

@@ -1,0 +1,329 @@
+"""Commands that turn scenarios and plans into advice: choose, stress, diagnose, robustness."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS, FloatRange, Numbers
+from rodiu_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from rodiu_jax.plan import Plan
+    from rodiu_jax.report.section import Section
+
+
+def _decision_options(command: Any) -> Any:
+    """Where an answer goes; `_tell` reads these options."""
+    for option in (
+        click.option("--quiet", is_flag=True, help="No progress on standard error."),
+        click.option(
+            "-o",
+            "--folder",
+            type=PATH,
+            metavar="FOLDER",
+            help="Write JSON, tables, pictures and plans there; of DIR/decisions/NAME, `rodiu report DIR` makes a "
+            "section of the page of the sweep in DIR.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    ):
+        command = option(command)
+    return command
+
+
+def _asked() -> str:
+    """The running command as it was typed, but for where its answer goes."""
+    import shlex
+
+    context = click.get_current_context()
+    words = ["rodiu", str(context.info_name)]
+    for parameter in context.command.params:
+        name, value = str(parameter.name), context.params.get(str(parameter.name))
+        typed = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+        if not typed or name in ("folder", "as_json", "quiet"):
+            continue
+        if isinstance(parameter, click.Option) and parameter.is_flag:
+            words.append((parameter.opts if value else parameter.secondary_opts)[0])
+            continue
+        words += parameter.opts[:1] if isinstance(parameter, click.Option) else []
+        words.append(",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value))
+    return shlex.join(words)
+
+
+def _prepare(folder: Path | None) -> None:
+    """A place that cannot be written is refused before the work."""
+    from rodiu_jax.files import make_folder
+
+    if folder is not None:
+        make_folder(folder)
+
+
+def _tell(
+    section: Section,
+    values: dict[str, Any],
+    folder: Path | None,
+    as_json: bool,
+    plans: Sequence[Plan | None] = (),
+) -> None:
+    """Keep an answer where asked, and print it."""
+    import json
+
+    from rodiu_jax.report.section import terminal
+    from rodiu_jax.report.tables import show
+
+    parts = terminal(section)
+    if folder is not None:
+        from rodiu_jax.report.decisions import write_decision
+
+        found = [plan for plan in plans if plan is not None]
+        files = write_decision(section, values, folder, made=_asked(), plans=found)
+        parts.append(f"{len(files)} files written to {folder}.")
+    if as_json:
+        click.echo(json.dumps(values, indent=1, allow_nan=False))
+    else:
+        show(parts)
+
+
+@click.command()
+@click.argument("source", metavar="FILE.npz|SWEEP_DIR|SPEC.toml")
+@click.option(
+    "--criterion",
+    type=click.Choice(["expected", "cvar", "worst", "regret"]),
+    default="expected",
+    show_default=True,
+    help="expected cost; cvar: mean of the dearest share 1 - level; worst: dearest scenario; regret: largest excess "
+    "over a scenario's own optimum.",
+)
+@click.option(
+    "--level",
+    type=FloatRange(min=0, max=1, min_open=True, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="Level of CVaR.",
+)
+@click.option(
+    "--no-recourse", is_flag=True, help="Fix the routing too, instead of routing anew in every scenario."
+)
+@click.option(
+    "--gap",
+    type=GAP,
+    default=0.01,
+    show_default=True,
+    help="Relative gap to which scenarios are bracketed; rows of a sweep are taken as they are.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of what is held out."
+)
+@_decision_options
+def choose(
+    source: str,
+    criterion: str,
+    level: float,
+    no_recourse: bool,
+    gap: float,
+    seed: int,
+    as_json: bool,
+    folder: Path | None,
+    quiet: bool,
+) -> None:
+    """Choose one deployment for many scenarios: what to rent before prices, demand and delays are known.
+
+    \b
+    Candidates are the deployments best for some scenario, for the mean one, and their neighbours (local search). A
+    candidate must keep every promise in every scenario; where none does, the nearest is named. Rows of a sweep count as
+    equally likely scenarios. Held out, never chosen with: fresh samples (a sweep, a spec or a preset), or a fifth of a
+    file of at least 500 scenarios.
+
+    \b
+    --json: criterion, level, recourse; meets (false: no candidate keeps every promise everywhere, value is null);
+    value ($ per period, of checked plans); lower_bound, upper_bound: between them lies the least value of any
+    deployment (two-stage lower bound), for regret the chosen plan's own regret; interval: the chosen plan's value by
+    its brackets; gap: how much better any deployment could be; feasible_share, broken (what breaks, in how many
+    scenarios); deployments [{model, gpu, tp}]; plan (without recourse); candidates, scenarios; hopeless (scenarios
+    without any plan); value_of_stochastic_solution [from, to] over the mean scenario's plan; without_recourse or
+    with_recourse {value, feasible_share}: the same deployment routed the other way; hold_out; frontier.
+    """
+    from rodiu_jax.decisions.choose import choose as pick
+    from rodiu_jax.decisions.scenarios import read_scenarios
+    from rodiu_jax.report.choose import section
+
+    _prepare(folder)
+    read = read_scenarios(source, gap=gap, seed=seed, quiet=quiet)
+    choice = pick(
+        read.training,
+        criterion=criterion,
+        level=level,
+        recourse=not no_recourse,
+        hold_out=read.hold_out,
+        gap=gap,
+        seed=seed,
+        quiet=quiet,
+    )
+    _tell(section(choice), choice.to_json(), folder, as_json, [choice.plan])
+
+
+@click.command()
+@click.argument("instances", type=PATH, metavar="FILE.npz")
+@click.argument("plans", type=PATH, metavar="PLANS.json")
+@click.option("--draws", type=COUNT, default=1_000_000, show_default=True, help="Per plan and scenario.")
+@click.option(
+    "--scales",
+    type=Numbers(),
+    default="0.5,1,1.5",
+    show_default=True,
+    help="What deviations are multiplied by.",
+)
+@click.option(
+    "--beta", type=Numbers(), default="2,5", show_default=True, help="Parameters of the beta distribution."
+)
+@click.option(
+    "--reality",
+    type=click.Choice(["diu", "ddu"]),
+    help="ddu: pairing shrinks deviations; diu: as drawn (default: as FILE.npz says, ddu where it says none).",
+)
+@click.option("--confidence", type=float, default=0.95, show_default=True, help="Of the exact intervals.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draws.")
+@click.option(
+    "--peers/--no-peers",
+    default=True,
+    show_default=True,
+    help="Also solve and stress the plans for Gamma = 0 and for diu of every scenario that a plan names.",
+)
+@click.option("--workers", type=COUNT, help="Processes for --peers (default: the cores of this machine).")
+@_decision_options
+def stress(
+    instances: Path,
+    plans: Path,
+    scales: tuple[float, ...],
+    beta: Any,
+    as_json: bool,
+    folder: Path | None,
+    **options: Any,
+) -> None:
+    """Draw delays and errors out of sample: how often promises break, what it costs, what breaks first.
+
+    Every (query, model, GPU) turns out as nominal + scale x deviation x xi, for its delay and for its error, with xi
+    uniform on [0, 1], or Beta, or all at the worst the adversary of MODEL section 3 can do (worst).
+
+    \b
+    --json: the settings; results, a row per plan, instance, distribution and scale (violations, probability with its
+    exact interval lower to upper, breaks_at, first, first_share, costs with quantiles and their resolution); promises,
+    the same counts per promise. kind: given, or solved for comparison: deterministic (Gamma = 0), diu; no_plan names
+    those that cannot be, as the scenario is infeasible.
+    """
+    from rodiu_jax.decisions.stress import stress as run
+    from rodiu_jax.instance import load_instances
+    from rodiu_jax.plan import load_plans
+    from rodiu_jax.report.stress import section, to_json
+
+    batch = load_instances(instances)
+    read = load_plans(plans, batch)
+    if not read:
+        raise InputError(plans, "", "at least one plan")
+    _prepare(folder)
+    found = run(read, batch, scales=scales, beta=beta, **options)
+    _tell(section(found), to_json(found), folder, as_json)
+
+
+@click.command()
+@click.argument("instances", type=PATH, metavar="FILE.npz")
+@click.option("--index", type=click.IntRange(min=0), required=True, metavar="B", help="Scenario to diagnose.")
+@click.option("--time-limit", type=SECONDS, help="Seconds for each of the solves, some dozens.")
+@click.option("--workers", type=COUNT, help="Processes (default: the cores of this machine).")
+@_decision_options
+def diagnose(
+    instances: Path,
+    index: int,
+    time_limit: float | None,
+    workers: int | None,
+    as_json: bool,
+    folder: Path | None,
+    quiet: bool,
+) -> None:
+    """Say what costs most in one scenario and what to change, each answer solved again.
+
+    Shadow prices of the limits that bind, with the range in which they predict the optimum within 1 % of the change
+    (solved again at both ends; that no other deployment is better in between is proven with the limit free); the four
+    adjustments of the seed document; what serving everyone takes; how much cheaper idle GPUs must be.
+
+    \b
+    --json: instance, status, objective, lower_bound, plan; binding [{constraint, name, shadow_price, unit, value,
+    holds_from, holds_to, per_percent, relaxed_price, resolved}]; adjustments [{name, lower_bound, upper_bound,
+    saving_lower, saving_upper, unmet_share}]; everyone {unmet, extra_lower, extra_upper, levers}; idle [{gpu, price,
+    certified, cheaper_from, cheaper_to, deployments, reason}]. Prices in $ per period and unit; null: unknown or none.
+    """
+    from rodiu_jax.decisions.diagnose import diagnose as run
+    from rodiu_jax.instance import load_instances
+    from rodiu_jax.report.diagnosis import section
+
+    batch = load_instances(instances)
+    batch.check_index(index, "--index")
+    _prepare(folder)
+    found = run(batch, index, time_limit=time_limit or math.inf, workers=workers, quiet=quiet)
+    _tell(section(found), found.to_json(), folder, as_json, [found.result.plan])
+
+
+@click.command()
+@click.argument("source", metavar="FILE.npz|PRESET|SPEC.toml")
+@click.option(
+    "--gammas",
+    type=Numbers(),
+    metavar="A,B,...",
+    help="From 0 to models x GPUs; by default closest below 4.",
+)
+@click.option(
+    "--probability",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Promised share of periods with a breach.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["exact", "bracket"]),
+    default="exact",
+    show_default=True,
+    help="exact: HiGHS; bracket: on the device, for many scenarios.",
+)
+@click.option("--gap", type=GAP, help="Relative gap of each optimum (default 1e-6; bracket: 0.01).")
+@click.option(
+    "--scenarios", type=COUNT, help="Use the first so many (default: all; of a spec, all its rows)."
+)
+@click.option("--draws", type=COUNT, default=100_000, show_default=True, help="Per plan and distribution.")
+@click.option("--confidence", type=float, default=0.95, show_default=True, help="Of the exact intervals.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draws.")
+@click.option("--time-limit", type=SECONDS, help="Seconds for each of the solves.")
+@click.option("--workers", type=COUNT, help="Processes (default: the cores of this machine).")
+@_decision_options
+def robustness(
+    source: str,
+    scenarios: int | None,
+    time_limit: float | None,
+    as_json: bool,
+    folder: Path | None,
+    **options: Any,
+) -> None:
+    """Say what robustness costs and what it buys: cost and broken promises over Gamma, and what pairing is worth.
+
+    Every scenario is solved at every Gamma (of delays and errors), and its plan meets draws of deviations. Beside the
+    measured share of periods with a broken promise stand two proven bounds of Bertsimas and Sim's kind: for deviations
+    on [0, 1], and theirs, for deviations symmetric about the nominal.
+
+    \b
+    --json: settings, recommended and guaranteed Gamma, curve (a row per mode and gamma), value (a row per gamma: what
+    plans cost that ignore that pairing shrinks deviations) and scenarios_by_gamma.
+    """
+    from rodiu_jax.decisions.robustness import read_instances
+    from rodiu_jax.decisions.robustness import robustness as run
+    from rodiu_jax.report.robustness import section, to_json
+
+    batch = read_instances(source)
+    if scenarios is not None:
+        batch = batch.take(range(min(scenarios, batch.size)))
+    _prepare(folder)
+    found = run(batch, time_limit=time_limit or math.inf, **options)
+    _tell(section(found), to_json(found), folder, as_json)

@@ -1,0 +1,274 @@
+"""Commands about scenarios in a file: solve, bound, evaluate, verify."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+
+from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS
+from rodiu_jax.errors import InputError, WorkFailed
+
+
+class _ManyIndices(click.Command):
+    """Lets ``--index`` take several numbers: ``--index 0 3 5``, ``--index=0 3 5``, ``--index 0 --index 3``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        inside = False
+        for argument in args:
+            if inside and argument.isdigit() and spread[-1] != "--index":
+                spread.append("--index")
+            opens = argument == "--index" or argument.startswith("--index=")
+            inside = opens or (inside and argument.isdigit())
+            spread.append(argument)
+        return super().parse_args(ctx, spread)
+
+
+@click.command(cls=_ManyIndices)
+@click.argument("instances", type=PATH, metavar="FILE.npz")
+@click.option(
+    "--index",
+    "indices",
+    type=click.IntRange(min=0),
+    multiple=True,
+    metavar="B ...",
+    help="Scenarios, such as --index 0 3 5, after FILE.npz; all by default.",
+)
+@click.option("--time-limit", type=SECONDS, help="Seconds per scenario.")
+@click.option("--gap", type=GAP, help="Relative gap to stop at (default 1e-6, which counts as optimal).")
+@click.option("--workers", type=COUNT, help="Processes (default: the cores of this machine).")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, plans included.")
+@click.option(
+    "--plans", type=PATH, metavar="FILE.json", help="Write the plans found, for `rodiu evaluate` to read."
+)
+@click.option(
+    "--failures", type=PATH, metavar="DIR", help="Save scenarios that end in error here, each an .npz."
+)
+def solve(
+    instances: Path,
+    indices: tuple[int, ...],
+    time_limit: float | None,
+    gap: float | None,
+    workers: int | None,
+    as_json: bool,
+    plans: Path | None,
+    failures: Path | None,
+) -> None:
+    """Solve scenarios exactly: cheapest robust plan, its checked cost and a proven lower bound.
+
+    \b
+    Status: optimal (gap <= 1e-6), gap_limit (stopped at --gap), time_limit (best plan so far), infeasible
+    (proven), error (with a message; exit status 1).
+
+    \b
+    --json: one object per scenario with instance, status, objective (the plan's cost, $ per period), bound (proven:
+    no plan costs less), gap ((objective - bound) / objective), costs (total_cost, rental_cost, storage_cost,
+    delay_cost, unmet_cost), plan (as in `rodiu evaluate --help`) and seconds; null where there is none.
+    """
+    import json
+
+    from rodiu_jax.files import write_whole
+    from rodiu_jax.instance import load_instances
+    from rodiu_jax.plan import save_plans
+    from rodiu_jax.report.tables import results_table, show
+    from rodiu_jax.sweeps.progress import progress
+    from solvers.pool import solve_iter
+    from solvers.result import OPTIMAL_GAP
+
+    batch = load_instances(instances)
+    for b in indices:
+        batch.check_index(b, "--index")
+    todo = list(indices) or list(range(batch.size))
+    found = []
+    # A place that cannot be written is refused before the work.
+    with write_whole(plans) if plans else nullcontext() as file, progress("solve", len(todo)) as bar:
+        for result in solve_iter(
+            batch,
+            todo,
+            gap=OPTIMAL_GAP if gap is None else gap,
+            time_limit=time_limit or math.inf,
+            workers=workers,
+            failures=failures,
+        ):
+            found.append(result)
+            bar.advance(result.status, result.gap, result.method)
+        if file is not None:
+            save_plans([r.plan for r in found if r.plan is not None], file)
+    if as_json:
+        click.echo(json.dumps([r.to_json() for r in found], indent=1, allow_nan=False))
+    else:
+        show([results_table(found)])
+    failed = [r for r in found if r.status == "error"]
+    if failed:
+        raise WorkFailed(
+            f"{len(failed)} of {len(found)} scenarios: first, {failed[0].instance}: {failed[0].message}"
+        )
+
+
+@click.command()
+@click.argument("instances", type=PATH, metavar="FILE.npz")
+@click.option("-o", "--output", type=PATH, required=True, metavar="FILE.parquet", help="Table to write.")
+@click.option(
+    "--plans", type=PATH, metavar="PLANS.json", help="Write the plans that attain the upper bounds."
+)
+@click.option(
+    "--certificates",
+    type=PATH,
+    metavar="CERTS.parquet",
+    help="Write multipliers and plans, from which `rodiu verify` recomputes every bound.",
+)
+@click.option("--gap", type=GAP, default=0.01, show_default=True, help="Relative gap to close by branching.")
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+def bound(
+    instances: Path, output: Path, plans: Path | None, certificates: Path | None, gap: float, quiet: bool
+) -> None:
+    """Bracket scenarios in batch: a certified lower bound and a checked plan each, without an exact solver.
+
+    \b
+    Columns: instance, lower_bound, upper_bound ($ per period), gap (relative to the upper bound), status, the
+    costs of the plan, deployments, nodes and steps (work done). Status: optimal (gap <= 1e-6), gap_limit (closed to
+    --gap), bracket (valid, but wider), infeasible (proven), unknown (no plan found), error.
+    """
+    import pandas as pd
+
+    from rodiu_jax.certificate import save_certificates
+    from rodiu_jax.files import write_whole
+    from rodiu_jax.instance import load_instances
+    from rodiu_jax.plan import save_plans
+    from rodiu_jax.sweeps.progress import progress
+    from rodiu_jax.verdict import COSTS
+    from solvers.cascade import bracketed
+
+    batch = load_instances(instances)
+    found = []
+    with progress("bound", batch.size, quiet=quiet) as bar:
+        for bracket in bracketed(batch, gap=gap, certificates=certificates is not None):
+            found.append(bracket)
+            bar.advance(bracket.status, bracket.gap, "bracket")
+    table = pd.DataFrame(
+        {
+            "instance": [b.instance for b in found],
+            "lower_bound": [b.lower for b in found],
+            "upper_bound": [b.upper for b in found],
+            "gap": [b.gap for b in found],
+            "status": [b.status for b in found],
+            **{name: [(b.costs or {}).get(name, math.nan) for b in found] for name in COSTS},
+            "deployments": [b.plan.summary() if b.plan else None for b in found],
+            "nodes": [b.nodes for b in found],
+            "steps": [b.steps for b in found],
+        }
+    )
+    with write_whole(output) as temporary:
+        table.to_parquet(temporary, index=False)
+    if plans is not None:
+        save_plans([b.plan for b in found if b.plan is not None], plans)
+    if certificates is not None:
+        save_certificates(certificates, found, batch)
+    counts = ", ".join(f"{n} {status}" for status, n in table["status"].value_counts().items())
+    click.echo(f"{len(table)} rows in {output}: {counts}")
+    failed = [b.instance for b in found if b.status == "error"]
+    if failed:
+        raise WorkFailed(
+            f"{len(failed)} of {len(found)} scenarios met a number out of range; the first: {failed[0]}"
+        )
+
+
+@click.command()
+@click.argument("instances", type=PATH, metavar="FILE.npz")
+@click.argument("plans", type=PATH, metavar="PLANS.json")
+@click.option("-o", "--output", type=PATH, required=True, metavar="FILE.parquet", help="Table to write.")
+def evaluate(instances: Path, plans: Path, output: Path) -> None:
+    """Cost and feasibility of plans: each on its instance, or on all where its instance is null.
+
+    \b
+    Columns: plan, instance, feasible, total_cost, rental_cost, storage_cost, delay_cost, unmet_cost ($ per
+    period), margin_<constraint> (the family's smallest (limit - value) / limit, negative when broken; inf where
+    the plan meets no such constraint) and binding (the tightest constraint).
+
+    \b
+    PLANS.json, as `rodiu solve --plans` writes it:
+      [{"instance": 0,
+        "deployments": [{"model": "Llama-3.1-8B", "gpu": "H100_FP16", "tp": 2}],
+        "routes": [{"query": "Code_Gen", "model": "Llama-3.1-8B", "gpu": "H100_FP16", "share": 0.9}],
+        "unmet": {"Code_Gen": 0.1}}]
+    tp is the number of GPUs; shares are of the query type's traffic; unmet holds what is not served (0 where
+    a type is not named); "instance": null means every scenario.
+    """
+    from rodiu_jax.evaluation import evaluate as score
+    from rodiu_jax.files import write_whole
+    from rodiu_jax.instance import load_instances
+    from rodiu_jax.plan import load_plans
+
+    batch = load_instances(instances)
+    table = score(load_plans(plans, batch), batch)
+    with write_whole(output) as temporary:
+        table.to_parquet(temporary, index=False)
+    kept = int(table["feasible"].to_numpy().sum())
+    click.echo(f"{len(table)} rows in {output}: {kept} feasible, {len(table) - kept} not")
+
+
+@click.command()
+@click.argument("table", type=PATH, metavar="DIR|TABLE.parquet")
+@click.argument("proofs", type=PATH, required=False, metavar="[CERTS.parquet|PLANS.json]")
+@click.argument("instances", type=PATH, required=False, metavar="[FILE.npz]")
+def verify(table: Path, proofs: Path | None, instances: Path | None) -> None:
+    """Recompute what a table claims, in NumPy float64, sharing no code with the solvers.
+
+    \b
+    rodiu verify DIR                                  a sweep, best made with --certificates
+    rodiu verify TABLE.parquet CERTS.parquet FILE.npz what `rodiu bound --certificates` wrote
+    rodiu verify TABLE.parquet PLANS.json FILE.npz    what `rodiu evaluate` wrote
+
+    A lower bound holds when the dual function at the stored multipliers, over leaves that cover every plan, is not
+    below it; an upper bound when the independent checker accepts the stored plan at that cost. A lower bound of a
+    sweep that only HiGHS proves cannot be recomputed, and is counted apart. Exit status 1 names the first row whose
+    claim does not hold.
+    """
+    if table.is_dir():
+        if proofs is not None:
+            raise InputError("verify", str(proofs), "nothing after the folder of a sweep")
+        _verify_sweep(table)
+        return
+    if proofs is None or instances is None:
+        missing = "CERTS.parquet or PLANS.json" if proofs is None else "FILE.npz"
+        raise InputError("verify", missing, "this argument, as the first is not the folder of a sweep")
+    from rodiu_jax.certificate import load_certificates, verify_rows
+    from rodiu_jax.check import check_scores
+    from rodiu_jax.instance import load_instances
+    from rodiu_jax.observations import read_frame
+    from rodiu_jax.plan import load_plans
+
+    batch, rows = load_instances(instances), read_frame(table)
+    if proofs.suffix == ".json":
+        verdicts = check_scores(rows, load_plans(proofs, batch), batch, source=table)
+    else:
+        verdicts = verify_rows(rows, load_certificates(proofs, batch), batch, source=table)
+    held = verdicts["ok"].tolist()
+    click.echo(f"{sum(held)} of {len(held)} rows hold")
+    if not all(held):
+        first = held.index(False)
+        instance, reason = verdicts["instance"].tolist()[first], verdicts["reason"].tolist()[first]
+        raise WorkFailed(
+            f"{table}: {len(held) - sum(held)} rows do not hold; the first, instance {instance}: {reason}"
+        )
+
+
+def _verify_sweep(folder: Path) -> None:
+    from rodiu_jax.sweeps.verification import Tally, verify_sweep
+
+    found = Tally()
+    for verdicts in verify_sweep(folder):
+        found.add(verdicts)
+    click.echo(
+        f"{found.held} of {found.rows} rows hold. Lower bounds: {found.certified} hold by certificate, "
+        f"{found.by_highs} rest on HiGHS (not recomputed). Upper bounds: {found.plans} hold by plan."
+    )
+    if found.first is not None:
+        sample, point, reason = found.first
+        raise WorkFailed(
+            f"{folder}: {found.rows - found.held} rows do not hold; the first, sample {sample} point {point}: "
+            f"{reason}"
+        )

@@ -246,11 +246,7 @@ def _parts(store: Store, columns: list[str], rows: Sequence[int] | None = None) 
             first, stop = int(named[1]), int(named[1]) + int(named[2])
             if np.searchsorted(wanted, first) == np.searchsorted(wanted, stop):
                 continue
-        try:
-            table = read_parquet(path, columns=columns)
-        except InputError as error:
-            expected = f"a whole Parquet part; sweep again with --resume ({error.expected})"
-            raise InputError(path, "", expected) from None
+        table = read_parquet(path, columns=columns, what="a whole Parquet part; sweep again with --resume")
         expected = store.schema.empty_table().select(columns).schema
         if not table.schema.equals(expected):
             absent = [n for n in columns if n not in table.schema.names]

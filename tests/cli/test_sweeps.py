@@ -118,6 +118,18 @@ def test_a_sweep_and_its_verification(rodiu: Run, here: Path):
     refused(rodiu, "verify", "b.parquet", "c.parquet", needles=("FILE.npz",))
 
 
+def test_the_report_of_a_damaged_sweep_says_once_what_is_wrong(rodiu: Run, here: Path):
+    Path("two.toml").write_text(SWEEP)
+    answered(rodiu("sweep", "two.toml", "-o", "out", "--method", "bracket", "--quiet"))
+    part = min(Path("out/scenarios").iterdir())
+    part.write_bytes(part.read_bytes()[:-5])
+    ran = rodiu("report", "out")
+    assert ran.code == 2
+    expected = "a whole Parquet part; sweep again with --resume (Parquet magic bytes not found in footer"
+    assert ran.err.startswith(f"rodiu: {part}: expected {expected}")
+    assert ran.err.count(part.name) == ran.err.count("whole") == 1
+
+
 def test_sweep_lists_its_presets(rodiu: Run):
     lines = answered(rodiu("sweep", "--list")).out.splitlines()
     assert [line.split()[0] for line in lines] == [

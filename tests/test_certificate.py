@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -400,3 +402,12 @@ def test_a_field_that_scenarios_share_counts_as_in_each_of_them(kept: str) -> No
     ]
     at = np.arange(4)
     np.testing.assert_allclose(dual_values(few, at, leaves), dual_values(all_, at, leaves), rtol=1e-12)
+
+
+def test_the_proof_is_checked_without_the_code_that_made_it():
+    code = (
+        "import sys, rodiu_jax.certificate;"
+        "print([m for m in sys.modules if m.split('.')[0] in ('solvers', 'jax') or m == 'rodiu_jax.evaluation'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,11 @@
+"""The method `fake` in every test of sweeps."""
+
+import pytest
+
+from rodiu_jax.sweeps import METHODS
+from tests.sweeps.small import fake
+
+
+@pytest.fixture(autouse=True)
+def _fake_method(monkeypatch):
+    monkeypatch.setitem(METHODS, "fake", fake)

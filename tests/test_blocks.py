@@ -14,7 +14,7 @@ from collections import Counter
 import jax
 import numpy as np
 from rodiu_jax.sampling import sample
-from solvers import blocks, bracket
+from solvers import blocks, bracket, deployments
 from solvers.primal import Search
 
 worked = Counter()
@@ -29,7 +29,7 @@ def rows(batch, chunk):
     everyone = np.arange(batch.size)
     start = blocks.in_blocks(watched(bracket._cold_starts), batch, everyone, (), chunk)
     slot = np.random.default_rng(1).integers(0, 240, (batch.size, 2)).astype(np.int32)
-    price = blocks.in_blocks(watched(bracket._price_plans), batch, everyone, (slot,), chunk, how=Search(),
+    price = blocks.in_blocks(watched(deployments._price_plans), batch, everyone, (slot,), chunk, how=Search(),
                              iterations=np.int32(12))
     return [np.asarray(a) for a in jax.tree.leaves((start, price))]
 

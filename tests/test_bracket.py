@@ -10,6 +10,7 @@ from rodiu_jax.check import check_plan
 from rodiu_jax.instance import Instances
 from rodiu_jax.sampling import sample
 from solvers import bracket as module
+from solvers import deployments
 from solvers.bracket import Bracket, Effort, brackets
 from solvers.highs import solve_instance
 from solvers.result import OPTIMAL_GAP
@@ -19,7 +20,7 @@ from tests.test_dual import above, hard_instances
 SMALL = (2, 2, 3, 2)
 ROOT = Effort(tree_rounds=0, chunk=16)
 TREE = replace(ROOT, tree_rounds=25)
-PROGRAMS = ("_bound_nodes", "_price_plans", "_neighbours", "_route_plans")
+PROGRAMS = [module._bound_nodes, deployments._price_plans, deployments._neighbours, deployments._route_plans]
 
 
 def optima_of(instances: Instances) -> tuple[np.ndarray, np.ndarray]:
@@ -211,7 +212,7 @@ def test_certificates_cover_every_plan(default):
 
 def test_nothing_recompiles_and_rows_are_their_own(hard):
     instances, _, _, _, tree = hard
-    sizes = [getattr(module, p)._cache_size() for p in PROGRAMS]
+    sizes = [p._cache_size() for p in PROGRAMS]
     rows = [
         20,
         3,
@@ -227,7 +228,7 @@ def test_nothing_recompiles_and_rows_are_their_own(hard):
             expected = tree[b]
             assert (f.lower, f.upper, f.status) == (expected.lower, expected.upper, expected.status)
             assert (f.nodes, f.steps) == (expected.nodes, expected.steps)
-    assert [getattr(module, p)._cache_size() for p in PROGRAMS] == sizes
+    assert [p._cache_size() for p in PROGRAMS] == sizes
 
 
 @pytest.mark.parametrize(("name", "value"), [("gpu_price", math.nan), ("delay_nominal", math.nan)])
@@ -253,7 +254,7 @@ def test_a_plan_cheaper_than_what_is_proven_is_an_error(monkeypatch):
     instances = random_instances(14, SMALL, batch=6)
     clean = brackets(instances, gap=1e-3, effort=ROOT)
     row = next(b.instance for b in clean if b.status in ("gap_limit", "bracket", "optimal"))
-    plans = module._plans
+    plans = module.plans_of
 
     def cheaper(*args):
         named, verdicts = plans(*args)
@@ -261,7 +262,7 @@ def test_a_plan_cheaper_than_what_is_proven_is_an_error(monkeypatch):
         verdicts[row] = replace(verdicts[row], costs=costs)
         return named, verdicts
 
-    monkeypatch.setattr(module, "_plans", cheaper)
+    monkeypatch.setattr(module, "plans_of", cheaper)
     found = brackets(instances, gap=1e-3, effort=ROOT)
     assert (found[row].status, found[row].lower, found[row].plan) == ("error", -math.inf, None)
     assert [f for f in found if f.instance != row] == [c for c in clean if c.instance != row]

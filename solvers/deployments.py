@@ -1,0 +1,224 @@
+"""Deployments of many scenarios: the cheapest known of each, local search among neighbours, and the plans they make.
+
+A deployment is a set of triples (model, GPU, degree), kept as slots: triple numbers, -1 where a slot is empty. What
+one costs is estimated by routing it on the device (`solvers.primal`); only the checker's verdict of the plan made from
+the cheapest counts.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from rodiu_jax.check import check_plan
+from rodiu_jax.instance import Array, Fields, Instances, batch_axes
+from rodiu_jax.plan import Deployment, Plan, Route
+from rodiu_jax.verdict import Verdict
+from solvers.blocks import in_blocks
+from solvers.dual import coefficients
+from solvers.primal import THOROUGH, Search, best_shares, neighbours, route_cost
+
+_FEW = 4
+"""Slots of the smaller of the two routing programs."""
+
+_WORTHWHILE = 1e-5
+"""A candidate's estimated cost is good to about this; a smaller gain is noise."""
+
+_NEGLIGIBLE = 1e-7
+
+
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
+def _price_plans(
+    fields: Fields,
+    slot: Array,
+    *,
+    iterations: Array,
+    uncertainty: str,
+    batched: frozenset[str],
+    how: Search,
+) -> tuple[Array, Array]:
+    """What deployments cost, to choose among them, and whether so many iterations were enough to know."""
+
+    def one(fields: Fields, slot: Array) -> tuple[Array, Array]:
+        found = route_cost(coefficients(fields, uncertainty), slot, iterations, how.limited)
+        return found.cost, found.sure
+
+    return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
+
+
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
+def _neighbours(
+    fields: Fields, slot: Array, *, uncertainty: str, batched: frozenset[str], how: Search
+) -> tuple[Array, Array]:
+    def one(fields: Fields, slot: Array) -> tuple[Array, Array]:
+        return neighbours(coefficients(fields, uncertainty), slot, how)
+
+    return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
+
+
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
+def _route_plans(
+    fields: Fields, slot: Array, *, uncertainty: str, batched: frozenset[str], how: Search
+) -> Array:
+    def one(fields: Fields, slot: Array) -> Array:
+        return best_shares(coefficients(fields, uncertainty), slot, how.limited)
+
+    return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
+
+
+class Deployments:
+    """The cheapest deployment known of each scenario, and which ones have been routed.
+
+    Args:
+      rounds, routed: of the local search, each routing the ``routed`` most promising deployments of a scenario.
+      chunk: scenarios in a compiled block.
+
+    Attributes:
+      slot (B,D), cost (B,): the cheapest and its estimated cost, inf where there is none yet.
+      fresh: bool (B,), whose neighbours have not been looked at.
+    """
+
+    def __init__(self, batch: Instances, how: Search, *, rounds: int, routed: int, chunk: int) -> None:
+        self.slot = np.full((batch.size, how.slots), -1, np.int32)
+        self.cost = np.full(batch.size, math.inf)
+        self.fresh = np.zeros(batch.size, bool)
+        self._batch, self._how = batch, how
+        self._rounds, self._routed, self._chunk = rounds, routed, chunk
+        self._seen = np.zeros(0, np.uint64)
+
+    def offer(self, scenario: np.ndarray, slot: np.ndarray, least: np.ndarray) -> None:
+        """Route those of the deployments ``slot`` (R,K,D) of ``scenario`` (R,) that are new and may be cheaper.
+
+        Args:
+          least: what each costs at least (R,K), $ per period.
+        """
+        least, slot = np.asarray(least), np.asarray(slot)
+        order = np.argsort(least, axis=1, kind="stable")[:, : self._routed]
+        promising = np.take_along_axis(least, order, 1) < self.cost[scenario][:, None] * (1.0 - _WORTHWHILE)
+        row, place = np.nonzero(promising)
+        place = order[row, place]
+        scenario, slot = scenario[row], slot[row, place]
+        slot = -np.sort(-slot.astype(np.int32), axis=1)  # a deployment is a set
+        keys, first = np.unique(_hashed(scenario, slot), return_index=True)
+        new = np.sort(first[~np.isin(keys, self._seen, assume_unique=True)])
+        if not len(new):
+            return
+        self._seen = np.union1d(self._seen, keys)
+        scenario, slot = scenario[new], slot[new]
+        cost = self._price(scenario, slot)
+        order = np.lexsort((np.arange(len(cost)), cost, scenario))
+        found, place = np.unique(scenario[order], return_index=True)
+        row = order[place]
+        better = cost[row] < self.cost[found] * (1.0 - _WORTHWHILE)
+        self.slot[found[better]], self.cost[found[better]] = slot[row[better]], cost[row[better]]
+        self.fresh[found[better]] = True
+
+    def improve(self, lower: np.ndarray, gap: float, among: np.ndarray) -> None:
+        """Local search where the bracket is open, until no neighbour is cheaper or the rounds are over.
+
+        Args:
+          among: the scenarios to look at; no others, so that a scenario's rounds are its own.
+        """
+        looked = np.zeros(len(self.cost), bool)
+        looked[among] = True
+        for _ in range(self._rounds):
+            known = np.isfinite(self.cost)
+            wide = ~known | (self.cost - lower > gap * np.abs(np.where(known, self.cost, 0.0)))
+            at = np.flatnonzero(self.fresh & wide & looked)
+            if not len(at):
+                return
+            self.fresh[at] = False
+            near, least = in_blocks(
+                _neighbours,
+                self._batch,
+                at,
+                (self.slot[at],),
+                max(1, self._chunk // 4),
+                how=self._how,
+            )
+            self.offer(at, near, least)
+
+    def _price(self, scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
+        """What deployments cost; most need few slots and few iterations, and pay for no more."""
+        cost = np.full(len(slot), math.inf)
+        small = (slot[:, _FEW:] < 0).all(1)
+        for width, rows in ((_FEW, np.flatnonzero(small)), (slot.shape[1], np.flatnonzero(~small))):
+            for iterations in (self._how.iterations, THOROUGH):
+                if len(rows):
+                    least, sure = self._run(
+                        _price_plans, scenario[rows], slot[rows, :width], iterations=np.int32(iterations)
+                    )
+                    cost[rows] = least
+                    rows = rows[~sure]
+        return cost
+
+    def _run(self, program: Any, scenario: np.ndarray, slot: np.ndarray, **data: Any) -> Any:
+        return in_blocks(program, self._batch, scenario, (slot,), self._chunk, how=self._how, **data)
+
+
+def _hashed(scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
+    """A 64-bit key per deployment of a scenario; two that share one by chance cost a candidate, no proof."""
+    key = np.zeros(len(slot), np.uint64)
+    for column in (scenario, *slot.T):
+        key = (key ^ (column + 1).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(29)
+    return key
+
+
+def plans_of(
+    batch: Instances, slot: np.ndarray, how: Search, chunk: int
+) -> tuple[list[Plan], list[Verdict | None]]:
+    """A plan of each scenario's deployment ``slot`` (B,D), or one that serves nobody, and the checker's verdict.
+
+    The verdict is None where it refuses both.
+    """
+    everyone = np.arange(batch.size)
+    share = in_blocks(_route_plans, batch, everyone, (slot,), chunk, how=how)
+    plans: list[Plan] = []
+    verdicts: list[Verdict | None] = []
+    for b in range(batch.size):
+        plan = _named(batch, b, slot[b], share[b])
+        verdict = check_plan(plan, batch, b)
+        if not verdict.feasible:
+            plan = Plan(b, (), (), dict.fromkeys(batch.query_names, 1.0))
+            verdict = check_plan(plan, batch, b)
+        plans.append(plan)
+        verdicts.append(verdict if verdict.feasible else None)
+    return plans, verdicts
+
+
+def _named(batch: Instances, b: int, slot: np.ndarray, share: np.ndarray) -> Plan:
+    """The plan by name; negligible shares go to the type's other routes."""
+    f = batch.one(b)
+    degrees = len(f.tp_degree)
+    limit = int(f.max_routes)
+    share = np.where(np.isfinite(share) & (share > _NEGLIGIBLE), share, 0.0)
+    total = np.minimum(share.sum(1, keepdims=True), 1.0)
+    if limit > 0:
+        order = np.argsort(-share, axis=1, kind="stable")
+        np.put_along_axis(share, order[:, limit:], 0.0, axis=1)
+    kept = share.sum(1, keepdims=True)
+    share = share * np.divide(total, kept, out=np.zeros_like(kept), where=kept > 0)
+    used = [d for d in range(len(slot)) if slot[d] >= 0 and share[:, d].any()]
+    gpus = len(batch.gpu_names)
+    names = {
+        d: (batch.model_names[slot[d] // degrees // gpus], batch.gpu_names[slot[d] // degrees % gpus])
+        for d in used
+    }
+    unmet = np.maximum(1.0 - share.sum(1), 0.0)
+    unmet[unmet < 1e-9] = 0.0
+    return Plan(
+        b,
+        tuple(Deployment(*names[d], int(f.tp_degree[slot[d] % degrees])) for d in used),
+        tuple(
+            Route(query, *names[d], float(share[i, d]))
+            for i, query in enumerate(batch.query_names)
+            for d in used
+            if share[i, d] > 0
+        ),
+        {q: float(unmet[i]) for i, q in enumerate(batch.query_names)},
+    )

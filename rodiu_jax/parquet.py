@@ -36,13 +36,7 @@ def read_parquet(
     try:
         with Path(path).open("rb") as stream, pq.ParquetFile(stream, page_checksum_verification=True) as file:
             most = max(MOST_BYTES, _MOST_TIMES * stream.seek(0, 2))
-            about = file.metadata
-            values = sum(
-                about.row_group(g).column(c).num_values
-                for g in range(about.num_row_groups)
-                for c in range(about.num_columns)
-            )
-            batches, held = [], values  # a byte a value at least
+            batches, held = [], _values(file)  # a byte a value at least
             if held <= most:
                 held = 0
                 for batch in file.iter_batches(_ROWS, columns=columns):
@@ -58,6 +52,19 @@ def read_parquet(
             table = pa.Table.from_batches(batches, schema)
             table.validate(full=True)  # such as texts that are not UTF-8
             return table
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         said = getattr(error, "strerror", None) or str(error).splitlines()[0] or "damaged"
         raise InputError(path, "", f"{what} ({said})") from None
+
+
+def _values(file: pq.ParquetFile) -> int:
+    """How many values a file says it holds.
+
+    Columns are asked only where a row may hold many (certificates): pyarrow 26 ends the process when it looks at a
+    column whose statistics do not suit its type, as a damaged footer may have it.
+    """
+    about, schema = file.metadata, file.schema
+    lists = [c for c in range(about.num_columns) if schema.column(c).max_repetition_level > 0]
+    groups = [about.row_group(g) for g in range(about.num_row_groups)]
+    flat = about.num_columns - len(lists)
+    return sum(group.num_rows * flat + sum(group.column(c).num_values for c in lists) for group in groups)

@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -233,3 +235,39 @@ def test_texts_that_are_not_utf8_are_refused(tmp_path: Path):
     assert content.count(b"optimal") == 1
     path.write_bytes(content.replace(b"optimal", b"\xfeptimal"))
     _refused(path, read_frame, "readable table")
+
+
+DAMAGED = """
+import sys
+from pathlib import Path
+import numpy as np
+from rodiu_jax.errors import InputError
+from rodiu_jax.parquet import read_parquet
+
+path, copy = map(Path, sys.argv[1:])
+content, rng = path.read_bytes(), np.random.default_rng(1)
+footer = int.from_bytes(content[-8:-4], "little") + 8
+refused = 0
+for at in range(len(content) - footer, len(content)):
+    for value in rng.choice(256, 3, replace=False):
+        damaged = bytearray(content)
+        damaged[at] = value
+        copy.write_bytes(damaged)
+        try:
+            read_parquet(copy)
+        except InputError:
+            refused += 1
+print(refused, footer)
+"""
+
+
+def test_no_damaged_byte_of_a_footer_ends_the_process(tmp_path: Path):
+    """In another process: what must not happen is that Parquet's own code ends it."""
+    path = tmp_path / "whole.parquet"
+    rows = {"text": ["a", "bc", "d\u00e9"], "x": [1.0, 2.0, None], "n": [1, 2, 3]}
+    pq.write_table(pa.table(rows), path, write_page_checksum=True)
+    command = [sys.executable, "-c", DAMAGED, str(path), str(tmp_path / "copy.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=120)
+    assert done.returncode == 0, done.stderr
+    refused, footer = map(int, done.stdout.split())
+    assert refused > footer

@@ -8,6 +8,7 @@ import csv
 import io
 import math
 import shutil
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -218,7 +219,7 @@ def _array(draw: Draw, arrays: dict[str, Any]) -> None:
         )
         try:
             arrays[name] = new.astype("U") if text else new.astype(np.float64)
-        except OverflowError:
+        except (OverflowError, TypeError):  # too large; a cell of an array made complex before
             arrays[name] = new
     elif kind == "drop":
         del arrays[name]
@@ -229,7 +230,8 @@ def _array(draw: Draw, arrays: dict[str, Any]) -> None:
             st.sampled_from(["float32", "float16", "int64", "uint8", "complex64", "bool", "O", "S", "U"])
         )
         try:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of an imaginary part made before
                 arrays[name] = old.astype(to)
         except (ValueError, TypeError, UnicodeError):
             arrays[name] = np.array([{}], object)

@@ -59,6 +59,7 @@ def main(
     from bench.measure import load, machine, run_spec, section
     from bench.specs import SPECS
     from bench.tables import compared, read
+    from rodiu_jax.devices import by_device
     from rodiu_jax.files import write_text
 
     parts = [
@@ -68,7 +69,8 @@ def main(
     click.echo("\n\n".join(parts))
     wrong = []
     for name in names or NAMES:
-        spec = replace(SPECS[name], sizes=sizes or SPECS[name].sizes)
+        own = SPECS[name].sizes + by_device(cpu=(), accelerator=SPECS[name].large)
+        spec = replace(SPECS[name], sizes=sizes or own)
         rows = run_spec(spec, smoke=smoke)
         parts.append(section(SPECS[name], rows))
         click.echo("\n" + parts[-1])

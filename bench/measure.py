@@ -54,6 +54,7 @@ class Spec:
       sizes: argument of ``cases``, smallest first; a smoke run takes the first alone.
       cases: a context that yields the cases of one size, one after the other, and holds what they share.
       by_hand: bytes and operations per item, from the formulas.
+      large: further sizes, where there is a GPU; some hundreds of them for peers that solve one by one.
       repeats: after a warm-up; 0 where the first call is what counts.
     """
 
@@ -67,6 +68,7 @@ class Spec:
     sizes: tuple[int, ...]
     cases: Callable[[int], AbstractContextManager[Iterator[Case]]]
     repeats: int = 5
+    large: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

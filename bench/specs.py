@@ -474,6 +474,7 @@ SPECS = {
             " 10 float64 operations per number: 130,000 operations and 1,601 x 8 = 12,808 bytes"
             " written per scenario (XLA counts the body of the loop over names once).",
             sizes=(256, 4_096, 32_768),
+            large=(1_048_576,),
             cases=_sampling,
         ),
         Spec(
@@ -492,6 +493,7 @@ SPECS = {
             " of 6 x 4 x 4 comparisons and about 20 operations per cell: about 1,500 operations per"
             " pair.",
             sizes=(512, 16_384),
+            large=(65_536,),
             cases=_evaluation,
         ),
         Spec(
@@ -524,6 +526,7 @@ SPECS = {
             " 1.4 KB x 4 of state, all of which stays in the caches; the certificate does 1,440 gains"
             " once in float64. XLA's count says nothing here: the number of steps is data.",
             sizes=(32, 512),
+            large=(16_384, 131_072),
             cases=_bound,
             repeats=3,
         ),
@@ -565,6 +568,7 @@ SPECS = {
             by_hand="150 steps at the root and 60 at each node (see bound), and per round of plans about 30 small"
             " linear programs of 24 shares and 33 rows, 9 interior-point iterations of 30,000 operations.",
             sizes=(8, 32, 256),
+            large=(4_096,),
             cases=_cascade,
             repeats=3,
         ),
@@ -610,6 +614,7 @@ SPECS = {
             " operations, 12 promises at three scales and some 200 float64 operations: 3,100 operations; nothing is"
             " written but the tally.",
             sizes=(2**14, 2**18),
+            large=(2**24,),
             cases=_stress,
         ),
         Spec(

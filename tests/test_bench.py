@@ -30,7 +30,7 @@ def test_registry_is_complete():
     for spec in SPECS.values():
         for text in (spec.measures, spec.peers, spec.quality, spec.precision, spec.by_hand):
             assert text
-        assert list(spec.sizes) == sorted(spec.sizes)
+        assert list(spec.sizes + spec.large) == sorted(spec.sizes + spec.large)
         assert spec.repeats >= 3 or not spec.repeats
 
 
@@ -159,6 +159,18 @@ def test_a_gpu_has_the_rent_of_the_catalogue():
     for kind in ("cpu", "NVIDIA H200", "NVIDIA RTX 4000"):
         assert rent(kind, 1) == ""
     assert tables.rent("# x\n") is None
+
+
+def test_sizes_grow_on_a_gpu_and_can_be_given(monkeypatch: pytest.MonkeyPatch):
+    seen: list[tuple[int, ...]] = []
+    monkeypatch.setattr("bench.measure.run_spec", lambda spec, smoke: seen.append(spec.sizes) or [])
+    monkeypatch.setattr("bench.measure.section", lambda spec, rows: "")
+    own = SPECS["bound"]
+    CliRunner().invoke(main, ["bound"])
+    monkeypatch.setattr("rodiu_jax.devices.by_device", lambda *, cpu, accelerator: accelerator)
+    CliRunner().invoke(main, ["bound"])
+    CliRunner().invoke(main, ["bound", "--size", "5", "--size", "7"])
+    assert seen == [own.sizes, own.sizes + own.large, (5, 7)]
 
 
 def test_machine_is_described():

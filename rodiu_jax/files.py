@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from rodiu_jax.errors import InputError
 
@@ -179,6 +179,12 @@ def read_json(path: str | Path) -> Any:
         raise InputError(path, f"line {error.lineno} column {error.colno}", f"JSON ({error.msg})") from None
     except RecursionError:
         raise InputError(path, "", "JSON nested less deeply") from None
+
+
+def json_number(value: SupportsFloat) -> float | None:
+    """A number as JSON has it: null where it is infinite or not known."""
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -42,6 +42,11 @@ class Point(NamedTuple):
     bound: Array
 
 
+def _per(values: Array, limit: Array) -> Array:
+    """values / limit, or the values themselves where the limit is 0."""
+    return values / jnp.where(limit > 0, limit, 1.0)
+
+
 def routing(c: Coefficients, slot: Array, allowed: Array) -> Routing:
     """The routing program over the triples in ``slot`` (D,), -1 where a slot is empty.
 
@@ -72,9 +77,6 @@ def routing(c: Coefficients, slot: Array, allowed: Array) -> Routing:
     def per_slot(values: Array) -> Array:
         return (of_slot[:, None, :] * values[None]).reshape(slots, types * slots)
 
-    def over(values: Array, limit: Array) -> Array:
-        return values / jnp.where(limit > 0, limit, 1.0)
-
     def kept(limit: Array) -> Array:
         return (limit > 0).astype(ms.dtype)
 
@@ -84,11 +86,11 @@ def routing(c: Coefficients, slot: Array, allowed: Array) -> Routing:
         [
             per_type(on),
             per_type(-on),
-            per_slot(over(c.kv[:, pair], room[None]) * on + closed),
-            per_slot(over(jnp.broadcast_to(c.compute[:, None], ms.shape), power[None]) * on + closed),
-            per_type(on * (over(ms, delay_limit) - kept(delay_limit))),
-            per_type(on * (over(errors, error_limit) - kept(error_limit))),
-            over(c.base[:, None] * on, c.budget).reshape(1, -1),
+            per_slot(_per(c.kv[:, pair], room[None]) * on + closed),
+            per_slot(_per(jnp.broadcast_to(c.compute[:, None], ms.shape), power[None]) * on + closed),
+            per_type(on * (_per(ms, delay_limit) - kept(delay_limit))),
+            per_type(on * (_per(errors, error_limit) - kept(error_limit))),
+            _per(c.base[:, None] * on, c.budget).reshape(1, -1),
         ]
     )
     one = jnp.ones(types, ms.dtype)
@@ -98,7 +100,7 @@ def routing(c: Coefficients, slot: Array, allowed: Array) -> Routing:
             one * (c.unmet_cap - 1.0),
             jnp.ones(2 * slots, ms.dtype),
             jnp.zeros(2 * types, ms.dtype),
-            over(c.budget - fixed, c.budget)[None],
+            _per(c.budget - fixed, c.budget)[None],
         ]
     )
     return Routing(cost.reshape(-1) / money, rows, limit, fixed + c.unmet_cost.sum(), money)
@@ -363,18 +365,15 @@ def prices(c: Coefficients, slot: Array, point: Point, program: Routing) -> Mult
     ]
     upper, lower, memory, compute, delay, error, budget = jnp.split(scaled, at)
 
-    def per(values: Array, limit: Array) -> Array:
-        return values / jnp.where(limit > 0, limit, 1.0)
-
     triples = jnp.zeros_like(c.deploy)
     return Multipliers(
         demand=c.unmet_cost - upper + lower,
-        delay=per(delay, c.delay_limit),
-        error=per(error, c.error_limit),
-        budget=per(budget, c.budget)[0],
+        delay=_per(delay, c.delay_limit),
+        error=_per(error, c.error_limit),
+        budget=_per(budget, c.budget)[0],
         storage=jnp.zeros_like(c.storage),
-        memory=triples.at[pair, degree].add(used * per(memory, c.room[pair, degree])),
-        compute=triples.at[pair, degree].add(used * per(compute, c.power[pair, degree])),
+        memory=triples.at[pair, degree].add(used * _per(memory, c.room[pair, degree])),
+        compute=triples.at[pair, degree].add(used * _per(compute, c.power[pair, degree])),
         delay_adversary=jnp.ones_like(c.nominal) * jnp.minimum(c.gamma_delay, 1.0),
         error_adversary=jnp.ones_like(c.nominal) * jnp.minimum(c.gamma_error, 1.0),
     )

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rodiu_jax.files import json_number
 from rodiu_jax.plan import Plan
 
 Status = Literal["optimal", "gap_limit", "time_limit", "bracket", "infeasible", "unknown", "error"]
@@ -57,18 +58,15 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """The JSON object of ``rodiu solve`` (MODEL section 8); what is not known is null."""
 
-        def known(x: float) -> float | None:
-            return x if math.isfinite(x) else None
-
         return {
             "instance": self.instance,
             "status": self.status,
-            "objective": known(self.objective),
-            "bound": known(self.bound),
-            "gap": known(self.gap),
+            "objective": json_number(self.objective),
+            "bound": json_number(self.bound),
+            "gap": json_number(self.gap),
             "costs": self.costs,
             "plan": None if self.plan is None else self.plan.to_json(),
-            "seconds": known(self.seconds),
+            "seconds": json_number(self.seconds),
             **({"message": self.message} if self.message else {}),
         }
 

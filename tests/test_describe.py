@@ -1,20 +1,10 @@
 """What `rodiu describe` prints: complete, as wide as asked, and safe against names that look like markup."""
 
-import io
-
 import pytest
-from rich.console import Console
 
 from rodiu_jax.catalog import Distribution, catalog_names, load_catalog
 from rodiu_jax.report.describe import SplitTable, describe_catalog, rule, short, span
-
-
-def printed(parts, width=140):
-    stream = io.StringIO()
-    console = Console(file=stream, width=width, highlight=False)
-    for part in parts:
-        console.print(part)
-    return stream.getvalue()
+from tests.terminal import printed
 
 
 def own_catalog(tmp_path, text):

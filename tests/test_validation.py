@@ -1,19 +1,18 @@
 """`rodiu validate` against loops over the same scenarios; catalogues and samplers wrong on purpose."""
 
 import importlib
-import io
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.errors import InputError
 from rodiu_jax.report.validation import render
 from rodiu_jax.sampling import sample, sample_quantities
 from rodiu_jax.validation import percent, validate
+from tests.terminal import printed
 
 module = importlib.import_module("rodiu_jax.validation")
 N, SEED = 60, 5
@@ -27,14 +26,6 @@ model = ["Llama-3.2-1B", "Llama-3.1-70B"]
 gpu = ["H100_INT8", "A6000_FP16"]
 tp = [1, 3]
 """
-
-
-def printed(parts, width=140):
-    stream = io.StringIO()
-    console = Console(file=stream, width=width, highlight=False)
-    for part in parts:
-        console.print(part)
-    return stream.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,23 @@ class NormalTable(TomlTable):
     high: Number
 
 
-class EntryTable(TomlTable):
+class _PlacedTable(TomlTable):
+    """A table that knows which catalogue's file holds it."""
+
+    _catalog: str = PrivateAttr("")
+
+    def model_post_init(self, context: Any) -> None:
+        """Remember the file that holds this table."""
+        if context:
+            self._catalog = context["catalog"]
+
+    @property
+    def catalog(self) -> str:
+        """Name of the catalogue that holds this table: the last, where several change it."""
+        return self._catalog
+
+
+class EntryTable(_PlacedTable):
     """A fixed value or a distribution, with what differs from its quantity in provenance."""
 
     fixed: Number | None = None
@@ -55,17 +71,6 @@ class EntryTable(TomlTable):
     source: str | None = None
     reliability: Annotated[int, Field(ge=1, le=5)] | None = None
     note: str | None = None
-    _catalog: str = PrivateAttr("")
-
-    def model_post_init(self, context: Any) -> None:
-        """Remember the file that holds this entry."""
-        if context:
-            self._catalog = context["catalog"]
-
-    @property
-    def catalog(self) -> str:
-        """Name of the catalogue that holds this entry."""
-        return self._catalog
 
     @model_validator(mode="after")
     def _one_distribution(self) -> EntryTable:
@@ -122,7 +127,7 @@ Values = TypeAliasType(
 """An entry, or a table of them by name: one level of names per axis."""
 
 
-class QuantityTable(TomlTable):
+class QuantityTable(_PlacedTable):
     """One quantity: its axes, unit, provenance and exactly one way of getting its values."""
 
     over: list[Axis] | None = None
@@ -142,17 +147,6 @@ class QuantityTable(TomlTable):
     clip: Pair | None = None
     class_of: Name | None = None
     classes: Annotated[list[ClassTable], Field(min_length=1)] | None = None
-    _catalog: str = PrivateAttr("")
-
-    def model_post_init(self, context: Any) -> None:
-        """Remember the file that holds this table."""
-        if context:
-            self._catalog = context["catalog"]
-
-    @property
-    def catalog(self) -> str:
-        """Name of the last catalogue that changed this quantity."""
-        return self._catalog
 
     @model_validator(mode="after")
     def _bounds(self) -> QuantityTable:

@@ -26,6 +26,7 @@ from rodiu_jax.decisions.criteria import CRITERIA, cvar, sampling_interval, valu
 from rodiu_jax.decisions.intervals import clopper_pearson
 from rodiu_jax.decisions.scenarios import Known, bracketed, mean_scenario
 from rodiu_jax.errors import InputError
+from rodiu_jax.files import json_number
 from rodiu_jax.instance import Instances
 from rodiu_jax.plan import Plan
 
@@ -133,11 +134,11 @@ class Choice:
             "level": self.level,
             "recourse": self.recourse,
             "meets": self.meets,
-            "value": _known(self.value),
-            "lower_bound": _known(bound),
-            "upper_bound": _known(self.upper),
-            "interval": [_known(self.lower), _known(self.upper)],
-            "gap": None if self.criterion == "regret" else _known(self.gap),
+            "value": json_number(self.value),
+            "lower_bound": json_number(bound),
+            "upper_bound": json_number(self.upper),
+            "interval": [json_number(self.lower), json_number(self.upper)],
+            "gap": None if self.criterion == "regret" else json_number(self.gap),
             "feasible_share": self.feasible_share,
             "broken": self.broken,
             "deployments": [{"model": d.model, "gpu": d.gpu, "tp": d.tp} for d in self.deployment],
@@ -146,31 +147,27 @@ class Choice:
             "scenarios": self.scenarios,
             "hopeless": self.hopeless,
             "value_of_stochastic_solution": (
-                None if self.stochastic is None else [_known(v) for v in self.stochastic]
+                None if self.stochastic is None else [json_number(v) for v in self.stochastic]
             ),
             f"{'without' if self.recourse else 'with'}_recourse": {
-                "value": _known(self.otherwise[0]),
+                "value": json_number(self.otherwise[0]),
                 "feasible_share": self.otherwise[1],
             },
             "hold_out": None
             if held is None
             else {
                 "scenarios": held.scenarios,
-                "value": _known(held.value),
-                "interval": [_known(v) for v in held.interval],
+                "value": json_number(held.value),
+                "interval": [json_number(v) for v in held.interval],
                 "feasible_share": held.feasible_share,
                 "feasible_interval": list(held.feasible_interval),
                 "exceeded_interval": list(held.exceeded_interval),
             },
             "frontier": [
-                {str(k): _known(v) if isinstance(v, float) else v for k, v in row.items()}
+                {str(k): json_number(v) if isinstance(v, float) else v for k, v in row.items()}
                 for row in front.to_dict(orient="records")
             ],
         }
-
-
-def _known(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def choose(

@@ -15,6 +15,7 @@ from rodiu_jax.decisions.prices import certified, price
 from rodiu_jax.decisions.resolve import Change, Resolver
 from rodiu_jax.decisions.shadow import Shadow, shadows
 from rodiu_jax.errors import InputError, WorkFailed
+from rodiu_jax.files import json_number
 from rodiu_jax.instance import Fields, Instances
 from rodiu_jax.sweeps.progress import progress
 
@@ -69,19 +70,16 @@ class Diagnosis:
     def to_json(self) -> dict[str, Any]:
         """JSON values; what is not known or infinite is null."""
 
-        def known(value: float) -> float | None:
-            return float(value) if math.isfinite(value) else None
-
         def each(item: Any) -> dict[str, Any]:
-            return {k: known(v) if isinstance(v, float) else v for k, v in vars(item).items()}
+            return {k: json_number(v) if isinstance(v, float) else v for k, v in vars(item).items()}
 
         plan = self.result.plan
         return {
             "instance": self.instance,
             "status": self.result.status,
-            "objective": known(self.result.objective),
-            "lower_bound": known(self.result.bound),
-            "relaxation": known(self.relaxation),
+            "objective": json_number(self.result.objective),
+            "lower_bound": json_number(self.result.bound),
+            "relaxation": json_number(self.relaxation),
             "plan": None if plan is None else plan.to_json(),
             "binding": [
                 {

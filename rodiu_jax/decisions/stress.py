@@ -30,9 +30,6 @@ from rodiu_jax.sweeps.progress import progress
 if TYPE_CHECKING:
     import pandas as pd
 
-DISTRIBUTIONS = ("uniform", "beta", "worst")
-"""How deviations turn out: each xi uniform on [0, 1], each Beta(a, b), or all at the adversary's best vertex."""
-
 QUANTILES = (0.05, 0.5, 0.95, 0.99)
 
 BINS = 4096

@@ -23,7 +23,7 @@ from rodiu_jax.catalog import (
     WeightedSum,
 )
 from rodiu_jax.catalog.schema import AXES, Axis
-from rodiu_jax.report.tables import table
+from rodiu_jax.report.tables import interval, table
 
 _PLURALS: dict[Axis, str] = {
     "query": "Query types",
@@ -72,8 +72,7 @@ def exact(value: float) -> str:
 
 def span(low: float, high: float) -> str:
     """A derived range, or the one number that it is."""
-    ends = f"{low:.5g}", f"{high:.5g}"
-    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+    return interval(low, high, "{:.5g}".format)
 
 
 @dataclass(frozen=True)

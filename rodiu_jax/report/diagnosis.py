@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from rodiu_jax.report.section import PageTable, Section
-from rodiu_jax.report.tables import number
+from rodiu_jax.report.tables import interval, number
 
 if TYPE_CHECKING:
     from rodiu_jax.decisions.diagnose import Adjustment, Diagnosis
@@ -70,7 +70,7 @@ def sentences(found: Diagnosis) -> list[str]:
 def _best(adjustments: list[Adjustment], cost: float) -> list[str]:
     helps = [a for a in adjustments if a.saving_upper > _NOTHING * abs(cost)]
     idle = [a.name for a in adjustments if a not in helps]
-    said = [f"{a.name}: saves ${_interval(a.saving_lower, a.saving_upper)} per period." for a in helps]
+    said = [f"{a.name}: saves ${interval(a.saving_lower, a.saving_upper)} per period." for a in helps]
     return said + ([f"Saves nothing: {'; '.join(idle)}."] if idle else [])
 
 
@@ -81,7 +81,7 @@ def _everyone(found: Diagnosis) -> list[str]:
     left = ", ".join(f"{100 * u:.3g} % of {q}" for q, u in served.unmet.items())
     said = [f"Unserved is {left}."] if left else []
     if math.isfinite(served.extra_upper):
-        extra = _interval(served.extra_lower, served.extra_upper)
+        extra = interval(served.extra_lower, served.extra_upper)
         return [
             *said,
             f"Everyone could be served within the limits as they are, for ${extra} more per period.",
@@ -92,11 +92,6 @@ def _everyone(found: Diagnosis) -> list[str]:
     told = [f"{lever.field} x{lever.enough:.3g}" for lever in enough]
     rest = f" (also enough alone: {', '.join(told[1:])})" if told[1:] else ""
     return [*said, f"The smallest change that lets everyone be served is {told[0]}{rest}."]
-
-
-def _interval(low: float, high: float) -> str:
-    ends = number(low), number(high)
-    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
 def _value(value: float) -> str:

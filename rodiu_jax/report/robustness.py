@@ -9,7 +9,7 @@ import numpy as np
 from rodiu_jax.report.section import PageTable, Picture, Section
 from rodiu_jax.report.sensitivity import records
 from rodiu_jax.report.stress import percent
-from rodiu_jax.report.tables import number
+from rodiu_jax.report.tables import interval, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ def section(found: Robustness) -> Section:
             f"{r['gamma']:g}",
             number(r["lower_bound"]),
             number(r["upper_bound"]),
-            _span(r["price_lower"], r["price_upper"]),
+            interval(r["price_lower"], r["price_upper"]),
             number(r["realised_cost"]),
             f"{percent(r['uniform'])} ({100 * r['uniform_lower']:.3g}-{100 * r['uniform_upper']:.3g})",
             percent(r["beta"]),
@@ -52,7 +52,7 @@ def section(found: Robustness) -> Section:
         [
             f"{r['gamma']:g}",
             number(r["diu_plan_cost"]),
-            _span(r["value_lower"], r["value_upper"]),
+            interval(r["value_lower"], r["value_upper"]),
             percent(r["kept"]),
         ]
         for r in records(found.value)
@@ -120,7 +120,7 @@ def _sentences(found: Robustness, curve: list[dict[str, Any]]) -> list[str]:
     first, last = curve[0], curve[-1]
     settings = found.settings
     price, share = (
-        _span(last["price_lower"], last["price_upper"]),
+        interval(last["price_lower"], last["price_upper"]),
         last["price_upper"] / abs(first["upper_bound"] or 1),
     )
     ends = f"Gamma = {first['gamma']:g}", f"Gamma = {last['gamma']:g}"
@@ -136,20 +136,15 @@ def _sentences(found: Robustness, curve: list[dict[str, Any]]) -> list[str]:
         at = next(r for r in curve if r["gamma"] == found.recommended)
         said.append(
             f"Recommended for at most {promised}: Gamma = {found.recommended:g}, measured {percent(at['uniform'])} "
-            f"(at most {percent(at['uniform_upper'])}), for ${_span(at['price_lower'], at['price_upper'])} more."
+            f"(at most {percent(at['uniform_upper'])}), for ${interval(at['price_lower'], at['price_upper'])} more."
         )
     if found.guaranteed is not None:
         said.append(f"Proven without any draw from Gamma = {found.guaranteed:g} on.")
     best = max(records(found.value), key=lambda r: r["gamma"])
-    saved = _span(best["value_lower"], best["value_upper"])
+    saved = interval(best["value_lower"], best["value_upper"])
     said.append(
         f"Modelling that good pairings deviate less saves ${saved} per period at Gamma = {best['gamma']:g}."
     )
     if settings["left_out"]:
         said.append(f"{settings['left_out']} scenario(s) have no plan at some Gamma and are left out.")
     return said
-
-
-def _span(low: float, high: float) -> str:
-    ends = number(low), number(high)
-    return ends[0] if ends[0] == ends[1] else " to ".join(ends)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
@@ -41,6 +41,12 @@ def table(
 def number(value: float, digits: int = 2) -> str:
     """A number with thousands separated; a dash for what is not known."""
     return f"{value:,.{digits}f}" if math.isfinite(value) else "-"
+
+
+def interval(low: float, high: float, text: Callable[[float], str] = number) -> str:
+    """A range in words, or the one number that both of its ends read as."""
+    ends = text(low), text(high)
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
 def results_table(results: Iterable[Result]) -> Table:

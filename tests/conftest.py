@@ -1,11 +1,14 @@
 """Strict settings for every test: JAX's promotions raise, shapes and types are checked at run time."""
 
 import os
+import sys
 
 import jax
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+from tests.cli.calls import Ran, Run
 
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # commands that tests start keep nothing
 
@@ -18,6 +21,25 @@ install_import_hook(
     [f"rodiu_jax.{name}" for name in _CHECKED] + ["rodiu_jax.decisions.exposure", "solvers"],
     "beartype.beartype",
 )
+
+
+@pytest.fixture
+def rodiu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Calls the entry point of the command line in this process."""
+    from rodiu_jax.cli import main
+
+    def run(*args: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["rodiu", *map(str, args)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = 0 if stop.code is None else int(stop.code)
+        return Ran(code, *capsys.readouterr())
+
+    return run
+
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("repeatable")

@@ -1,7 +1,6 @@
 """Diagnosis of a scenario: programs against HiGHS, prices against differences, ranges and entries solved again."""
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from rodiu_jax.check import check_plan
-from rodiu_jax.cli import main
 from rodiu_jax.decisions.diagnose import adjustments_of, diagnose
 from rodiu_jax.decisions.entry import entries
 from rodiu_jax.decisions.everyone import everyone
@@ -27,6 +25,7 @@ from solvers.formulation import build
 from solvers.highs import run_highs, solve_instance
 from solvers.hints import Hints
 from solvers.result import Result
+from tests.cli.calls import Ran, Run
 from tests.oracles.enumeration import cheapest
 from tests.oracles.instances import default_instances, random_instances
 
@@ -239,9 +238,7 @@ def test_adjustments_are_the_seeds():
     np.testing.assert_allclose(promises["error_threshold"], 1.2 * fields.error_threshold)
 
 
-def test_a_whole_diagnosis_and_its_command(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_a_whole_diagnosis_and_its_command(tmp_path: Any, rodiu: Run):
     instances = random_instances(12, (2, 2, 3, 2), batch=2, budget=60.0)
     found = diagnose(instances, 1, workers=1)
     assert found.result.plan is not None
@@ -260,15 +257,8 @@ def test_a_whole_diagnosis_and_its_command(
     instances.save(tmp_path / "f.npz")
     (instances.with_fields(unmet_cap=0.0, budget=0.1)).save(tmp_path / "none.npz")
 
-    def run(name: str, *args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rodiu", "diagnose", str(tmp_path / name), "--workers", "1", *args])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
+    def run(name: str, *args: str) -> Ran:
+        return rodiu("diagnose", tmp_path / name, "--workers", 1, *args)
 
     code, out, err = run("f.npz", "--index", "1", "--json")
     assert (code, err) == (0, "")

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rodiu_jax.cli import main
 from rodiu_jax.discovery import cases, discover, discover_all
 from rodiu_jax.errors import InputError, WorkFailed
+from tests.cli.calls import Run
 
 FACTORS = ["gpu_price", "error_threshold", "budget"]
 
@@ -185,7 +185,7 @@ def test_errors(outcome: str, options: dict[str, float], words: tuple[str, ...])
         assert word in str(error.value).replace("a column of this name", "one of this name")
 
 
-def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path):
+def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, rodiu: Run, tmp_path):
     for name in [n for n in sys.modules if n.split(".")[0] == "sklearn"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "sklearn", None)
@@ -193,7 +193,5 @@ def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     with pytest.raises(WorkFailed, match=r"pip install 'rodiu-jax\[discovery\]'"):
         discover(table, FACTORS, "dear")
     table.to_parquet(tmp_path / "t.parquet")
-    arguments = ["rodiu", "sensitivity", str(tmp_path / "t.parquet"), "--factors", ",".join(FACTORS)]
-    monkeypatch.setattr(sys, "argv", arguments)
-    main()
-    assert "No boxes: scenario discovery needs scikit-learn" in capsys.readouterr().out
+    said = rodiu("sensitivity", tmp_path / "t.parquet", "--factors", ",".join(FACTORS)).out
+    assert "No boxes: scenario discovery needs scikit-learn" in said

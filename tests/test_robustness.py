@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ import numpy as np
 import pytest
 
 from rodiu_jax.check import check_plan
-from rodiu_jax.cli import main
 from rodiu_jax.decisions.intervals import bertsimas_sim
 from rodiu_jax.decisions.robustness import default_gammas, read_instances, robustness
 from rodiu_jax.decisions.stress import stress
 from rodiu_jax.errors import InputError, WorkFailed
 from solvers.highs import solve_instance
+from tests.cli.calls import Ran, Run
 from tests.oracles.enumeration import cheapest
 from tests.oracles.instances import random_instances
 from tests.oracles.worst_case import by_vertices
@@ -176,18 +175,11 @@ def test_every_row_of_a_spec_is_a_scenario(tmp_path: Path):
     np.testing.assert_allclose(budget / budget[:, 1:2], [[0.1, 1, 2]] * 2)
 
 
-def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_command(tmp_path: Path, rodiu: Run):
     random_instances(31, (2, 1, 3, 2), batch=3, unmet_penalty=np.full(2, 6.0)).save(tmp_path / "f.npz")
 
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rodiu", "robustness", *args, "--workers", "1"])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
+    def run(*args: str) -> Ran:
+        return rodiu("robustness", *args, "--workers", 1)
 
     file = str(tmp_path / "f.npz")
     code, out, err = run(file, "--gammas", "0,3", "--scenarios", "2", "--draws", "500", "--json")

@@ -1,7 +1,6 @@
 """Effects and indices against closed forms, hand computations and every corner of the brackets."""
 
 import json
-import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -16,7 +15,6 @@ from SALib.sample import morris as morris_design
 from SALib.sample import sobol as sobol_design
 from SALib.test_functions import Ishigami
 
-from rodiu_jax.cli import main
 from rodiu_jax.errors import InputError
 from rodiu_jax.ranges import linear_range, product_range, quotient_range, rank_range, variance_range
 from rodiu_jax.report.effects import effects_figure, indices_figure, tornado_figure
@@ -478,34 +476,20 @@ def test_figures_show_every_factor_and_say_what_is_undecided():
     assert np.isfinite(open_end.axes[0].get_xlim()).all()
 
 
-@pytest.fixture
-def rodiu(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rodiu", "sensitivity", *map(str, args)])
-        try:
-            main()
-            code: Any = 0
-        except SystemExit as stop:
-            code = stop.code
-        return (int(code or 0), *capsys.readouterr())
-
-    return run
-
-
 def test_command_reads_parquet_and_csv_and_writes_tables_and_figures(rodiu, tmp_path: Path):
     table = ishigami(16, second=False, width=0.1)
     table.loc[3, ["total_cost", "upper_bound"]] = np.nan
     table.to_parquet(tmp_path / "t.parquet")
     table.to_csv(tmp_path / "t.csv", index=False)
-    code, out, err = rodiu(tmp_path / "t.parquet", "--factors", "a, b,c", "-o", tmp_path / "made")
+    code, out, err = rodiu(
+        "sensitivity", tmp_path / "t.parquet", "--factors", "a, b,c", "-o", tmp_path / "made"
+    )
     assert (code, err) == (0, "")
     assert "Sobol indices of total_cost" in out
     assert "80 rows, 1 of them without total_cost and left out" in out
     for name in ("tornado.csv", "two_way.csv", "sobol.png", "main_effects.svg", "boxes.csv"):
         assert (tmp_path / "made" / name).stat().st_size > 100
-    code, out, err = rodiu(tmp_path / "t.csv", "--factors", "a,b,c", "--json")
+    code, out, err = rodiu("sensitivity", tmp_path / "t.csv", "--factors", "a,b,c", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert (found["rows"], found["left_out"], found["factors"]) == (80, 1, ABC)
@@ -526,7 +510,7 @@ def test_command_takes_the_factors_from_the_sweep_in_a_folder(rodiu, tmp_path: P
     rows.loc[0, "total_cost"] = rows.loc[0, "upper_bound"] = None
     entries = [{k: None if v != v else v for k, v in row.items()} for row in rows.to_dict("records")]
     store.write(0, pa.Table.from_pylist(entries, schema=store.schema))
-    code, out, err = rodiu(tmp_path, "--json")
+    code, out, err = rodiu("sensitivity", tmp_path, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert (found["factors"], found["rows"], found["left_out"]) == (["gpu_price", "budget"], 8, 1)
@@ -555,7 +539,7 @@ def test_command_refuses_in_one_line(
     pd.DataFrame({"x": [1, 2], "y": [3, 4]}).to_csv("t.csv", index=False)
     Path("t.txt").write_text("x")
     Path("empty.csv").write_text("")
-    code, out, err = rodiu(*args)
+    code, out, err = rodiu("sensitivity", *args)
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
     for word in words:

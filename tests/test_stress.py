@@ -1,7 +1,6 @@
 """Stress tests of plans: closed forms, draws recomputed one by one, the adversary enumerated, bad input."""
 
 import json
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from scipy import special, stats
 
 from rodiu_jax.check import check_plan
-from rodiu_jax.cli import main
 from rodiu_jax.decisions import stress as module
 from rodiu_jax.decisions.exposure import PROMISES, Exposure, expose
 from rodiu_jax.decisions.intervals import clopper_pearson
@@ -25,6 +23,7 @@ from rodiu_jax.sampling import hash32
 from rodiu_jax.verdict import TOLERANCE
 from solvers import pool
 from solvers.highs import solve_instance
+from tests.cli.calls import Ran, Run
 from tests.oracles.instances import random_instances, random_plan, reordered, worked_example
 from tests.oracles.worst_case import by_vertices
 
@@ -334,20 +333,13 @@ def test_bad_arguments_are_named(options: dict[str, Any], field: str):
     assert error.value.field == field
 
 
-def test_command(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_command(tmp_path: Any, rodiu: Run):
     instances, plan = two_routes()
     instances.save(tmp_path / "f.npz")
     save_plans([plan], tmp_path / "p.json")
 
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rodiu", "stress", str(tmp_path / "f.npz"), *args])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
+    def run(*args: str) -> Ran:
+        return rodiu("stress", tmp_path / "f.npz", *args)
 
     good = str(tmp_path / "p.json")
     code, out, err = run(good, "--draws", "100", "--json", "--no-peers", "--scales", "1,2")

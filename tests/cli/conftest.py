@@ -1,30 +1,10 @@
-"""The command in this process, and a folder for it to work in."""
+"""A folder for the command to work in."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from rodiu_jax.cli import main
-from tests.cli.calls import Ran, Run
 from tests.oracles.tiny import TINY
-
-
-@pytest.fixture
-def rodiu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Calls the entry point in this process."""
-
-    def run(*args: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["rodiu", *map(str, args)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = 0 if stop.code is None else int(stop.code)
-        return Ran(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

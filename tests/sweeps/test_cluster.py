@@ -163,7 +163,7 @@ def test_ctrl_c_keeps_the_rows_and_ends_in_one_line(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
     while child.poll() is None and not list(out.glob("scenarios/part-*")):
         time.sleep(0.02)

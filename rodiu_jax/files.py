@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, BinaryIO, SupportsFloat
 
 from rodiu_jax.errors import InputError
 
@@ -107,17 +107,29 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
 
+@contextmanager
+def open_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A file or a pipe, open for reading bytes.
+
+    Raises:
+      InputError: a device, which may be zeros without an end.
+      OSError: missing or unreadable.
+    """
+    with Path(path).open("rb") as stream:
+        kind = os.fstat(stream.fileno()).st_mode
+        if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+            raise InputError(path, "", "a file or a pipe, not a device")
+        yield stream
+
+
 def read_bytes(path: str | Path, *, most: int = MOST_BYTES) -> bytes:
     """Read a file whole; one that is missing, unreadable or longer than ``most`` is an `InputError`.
 
     A regular file that is too long is not read at all, a pipe no further than that, a device never.
     """
     try:
-        with Path(path).open("rb") as stream:
-            about = os.fstat(stream.fileno())
-            if stat.S_ISCHR(about.st_mode) or stat.S_ISBLK(about.st_mode):  # zeros without an end
-                raise InputError(path, "", "a file or a pipe, not a device")
-            if about.st_size <= most:
+        with open_file(path) as stream:
+            if os.fstat(stream.fileno()).st_size <= most:
                 content = stream.read(most + 1)
                 if len(content) <= most:
                     return content

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 
 from rodiu_jax.errors import InputError, nearest
-from rodiu_jax.files import MOST_BYTES, size_text, write_whole
+from rodiu_jax.files import MOST_BYTES, open_file, size_text, write_whole
 
 Array: TypeAlias = Any
 """An array of NumPy or of JAX; the mathematics below is written for both."""
@@ -395,7 +395,7 @@ def load_instances(path: str | Path) -> Instances:
       InputError: as `make_instances`, or the file is missing, damaged or holds pickled objects.
     """
     try:
-        with Path(path).open("rb") as stream:
+        with open_file(path) as stream:
             values = _unpacked(stream, path)
     except InputError:
         raise

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rodiu_jax.errors import InputError
-from rodiu_jax.files import MOST_BYTES, size_text
+from rodiu_jax.files import MOST_BYTES, open_file, size_text
 
 _MOST_TIMES = 200
 """A file may unpack to this many times its length, or to `MOST_BYTES`, whichever is more."""
@@ -34,7 +34,7 @@ def read_parquet(
       InputError: missing, damaged, not Parquet, or too large when unpacked.
     """
     try:
-        with Path(path).open("rb") as stream, pq.ParquetFile(stream, page_checksum_verification=True) as file:
+        with open_file(path) as stream, pq.ParquetFile(stream, page_checksum_verification=True) as file:
             most = max(MOST_BYTES, _MOST_TIMES * stream.seek(0, 2))
             batches, held = [], _values(file)  # a byte a value at least
             if held <= most:

@@ -58,9 +58,10 @@ def test_ten_gigabytes_are_refused_without_reading(tmp_path: Path, name: str, ca
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
-def test_devices_are_not_read(device: str):
+@pytest.mark.parametrize("read", [read_bytes, load_instances, read_frame])
+def test_devices_are_not_read(device: str, read):
     with pytest.raises(InputError, match="not a device"):
-        read_bytes(device)
+        read(device)
 
 
 def test_a_pipe_is_read_no_further_than_the_limit():

@@ -50,7 +50,8 @@ def _blocks(
 ) -> Any:
     taking = devices()
     # CPU devices share the cores: side by side they gain nothing, and XLA's wait for each other's threads for ever.
-    ahead = 1 if taking[0].platform == "cpu" else len(taking)
+    # A GPU has the next block waiting when it ends one.
+    ahead = 1 if taking[0].platform == "cpu" else 2 * len(taking)
     running: deque[tuple[int, Any]] = deque()
     parts = []
 
@@ -64,7 +65,8 @@ def _blocks(
         given = (batch.take(scenario[padded]).fields, jax.tree.map(lambda a, at=padded: a[at], arrays))
         if len(running) == ahead:
             fetch()
-        fields, rows = jax.device_put(given, taking[number % len(taking)])
+        # A single device is JAX's default: the program takes its arguments there itself, and sooner.
+        fields, rows = given if len(taking) == 1 else jax.device_put(given, taking[number % len(taking)])
         block = program(fields, *rows, uncertainty=batch.uncertainty, batched=batch.batched, **options)
         running.append((len(at), block))
     while running:

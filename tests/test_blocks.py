@@ -21,8 +21,9 @@ worked = Counter()
 
 def watched(program):
     def run(fields, *rest, **options):
-        worked.update(str(d) for d in fields.budget.devices())
-        return program(fields, *rest, **options)
+        found = program(fields, *rest, **options)
+        worked.update(str(d) for d in jax.tree.leaves(found)[0].devices())
+        return found
     return run
 
 def rows(batch, chunk):

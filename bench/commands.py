@@ -49,11 +49,16 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str]) -> float:
     return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def _at_home(folder: Path) -> dict[str, str]:
+    """The environment of a user whose home, with the cache of compiled programs, is there."""
+    return os.environ | {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+
+
 def _swept(method: str, rows: int) -> Finished:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         arguments = given(Path(folder), method, -(-rows // _POINTS), certificates=False)
-        memory = _run([*arguments, "-o", str(out)], os.environ)
+        memory = _run([*arguments, "-o", str(out)], _at_home(Path(folder) / "home"))
         parts = list((out / "scenarios").glob("*.parquet"))
         kept = sum(pq.read_metadata(part).num_rows for part in parts)
         return Finished(kept, sum(part.stat().st_size for part in parts) / 1e6, memory)
@@ -83,10 +88,9 @@ def start(n: int) -> Iterator[Iterator[Case]]:
         kept = Path(folder) / "kept"
 
         def run(home: Path) -> pd.DataFrame:
-            moved = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
             with tempfile.TemporaryDirectory() as out:
                 arguments = ["cost-budget", "--samples", str(-(-n // _POINTS)), "--quiet", "-o", f"{out}/out"]
-                _run(arguments, os.environ | moved)
+                _run(arguments, _at_home(home))
                 return read_rows(Path(out) / "out").drop(columns="seconds")
 
         def cold() -> pd.DataFrame:

@@ -172,13 +172,13 @@ def load() -> str:
 
 
 def rent(kind: str, count: int) -> str:
-    """What ``count`` devices of a kind cost per hour by the seed catalogue's base prices; empty where it has none.
+    """What ``count`` devices of a kind cost per hour by the corrected catalogue's mean prices; empty where it has none.
 
     A GPU is listed once per precision; the dearest counts.
     """
     from rodiu_jax.catalog import load_catalog
 
-    catalog = load_catalog("seed")
+    catalog = load_catalog("corrected")
     least, most = (np.broadcast_to(bound, len(catalog.sets["gpu"])) for bound in catalog.ranges["gpu_price"])
     listed = {name: float(a + b) / 2 for name, a, b in zip(catalog.sets["gpu"], least, most, strict=True)}
     words = kind.upper().replace("-", " ").split()
@@ -186,9 +186,7 @@ def rent(kind: str, count: int) -> str:
     if not prices:
         return ""
     name = max(prices, key=lambda name: prices[name])
-    return (
-        f"- Rent: ${count * prices[name]:.2f} per hour ({count} x {name} at the seed catalogue's mean price)"
-    )
+    return f"- Rent: ${count * prices[name]:.2f} per hour ({count} x {name} at the corrected catalogue's mean price)"
 
 
 def machine() -> str:

@@ -10,7 +10,7 @@ import click
 import numpy as np
 from matplotlib.axes import Axes
 
-from bench.tables import Roofline, Row, newest, read_roofline, rent
+from bench.tables import Roofline, Row, by_age, device, newest, read_roofline, rent
 from rodiu_jax.report import style
 
 FOLDER = Path(__file__).parent / "results"
@@ -92,50 +92,72 @@ def _roofs(axes: Axes, found: Roofline) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _roofline(path: Path, pictures: Path) -> str:
+def _source(path: Path, text: str) -> str:
+    """Where a section is from, and the machine."""
+    told = re.search(r"^- Machine: (.+)$", text, re.MULTILINE)
+    return f"From [{path.name}](results/{path.name})" + (f": {told[1]}." if told else ".")
+
+
+def _title(name: str, kind: str) -> tuple[str, str]:
+    """A section's heading and its picture's file: those of a CPU have the benchmark's own name."""
+    if kind in ("", "cpu"):
+        return name, f"{name}.png"
+    return f"{name} on {kind}", f"{name}-{re.sub(r'[^a-z0-9]+', '-', kind.lower()).strip('-')}.png"
+
+
+def _roofline(path: Path, text: str, pictures: Path) -> str:
     """The section of a table of `bench.roofline`, with its picture."""
-    text = path.read_text(encoding="utf-8")
+    title, picture = _title("roofline", device(text))
     figure, (axes,) = style.panels(1, high=4.6)
     _roofs(axes, read_roofline(text))
-    style.heading(axes, "roofline: filled float32, open float64; above the slope the caches hold the state")
-    style.save_as(figure, pictures / "roofline.png")
+    style.heading(axes, f"{title}: filled float32, open float64; above the slope the caches hold the state")
+    style.save_as(figure, pictures / picture)
     table = text[text.index("## roofline") :].removeprefix("## roofline").strip()
-    shown = "![operations per second over operations per byte](results/roofline.png)"
-    return f"## roofline\n\nFrom [{path.name}](results/{path.name}).\n\n{table}\n\n{shown}"
+    shown = f"![operations per second over operations per byte](results/{picture})"
+    return f"## {title}\n\n{_source(path, text)}\n\n{table}\n\n{shown}"
+
+
+def _section(spec: str, kind: str, path: Path, rows: list[Row], pictures: Path) -> str:
+    """The section of a benchmark on a kind of device, with its picture."""
+    text = path.read_text(encoding="utf-8")
+    title, picture = _title(spec, kind)
+    hourly = rent(text)
+    lines = [f"## {title}", "", _source(path, text), ""]
+    money = "" if hourly is None else f" $ per million {rows[0].item} |"
+    lines += [f"| case | side | per second | ours / this |{money} quality |"]
+    lines += ["|---|---|--:|--:|" + ("--:|" if money else "") + "---|"]
+    for row in _largest(rows):
+        rate = f"{row.rate:,.0f}" if row.rate >= 100 else f"{row.rate:.3g}"
+        ratio = "-" if row.ratio is None else f"{row.ratio:.3g} ({row.low:.3g} to {row.high:.3g})"
+        cost = "" if hourly is None else f" {hourly / 3600 * 1e6 / row.rate:.3g} |"
+        lines.append(f"| {row.size} | {row.side} | {rate} {row.item} | {ratio} |{cost} {row.quality} |")
+    if panels := _panels(rows):
+        figure, grid = style.panels(len(panels), high=3.4)
+        for axes, panel in zip(grid, panels, strict=True):
+            _draw(axes, panel)
+        style.over_all(figure, title)
+        style.save_as(figure, pictures / picture)
+        shown = "; ".join(f"{panel.y} over {panel.x}" for panel in panels)
+        lines += ["", f"![{title}: {shown}](results/{picture})"]
+    return "\n".join(lines)
 
 
 def page(folder: Path, pictures: Path) -> str:
     """The page as Markdown; its pictures are written to a folder beside it."""
     found = newest(folder)
+    rooflines = {
+        device(text): (path, text) for path, text in by_age(folder) if path.stem.endswith("roofline")
+    }
+    measured = {kind for _, kind in found} | set(rooflines)
+    none = "" if measured - {"", "cpu"} else " No GPU has been measured yet: [how to](../docs/machines.md)."
     parts = [
         "# What was measured",
-        "Made by `python -m bench.page` from the tables in [results/](results/), the newest of each benchmark. A ratio"
-        " is our rate over the peer's in the same run, the median of interleaved repeats with the least and the"
-        " largest; each table names machine, versions, date, load and precision. No GPU has been measured yet:"
-        " `python -m bench` on one says the same there.",
+        "Made by `python -m bench.page` from the tables in [results/](results/), the newest of each benchmark and kind"
+        " of device. A ratio is our rate over the peer's in the same run, the median of interleaved repeats with the"
+        " least and the largest; each table names machine, versions, date, load and precision." + none,
     ]
-    for spec, (path, rows) in found.items():
-        hourly = rent(path.read_text(encoding="utf-8"))
-        lines = [f"## {spec}", "", f"From [{path.name}](results/{path.name}).", ""]
-        money = "" if hourly is None else f" $ per million {rows[0].item} |"
-        lines += [f"| case | side | per second | ours / this |{money} quality |"]
-        lines += ["|---|---|--:|--:|" + ("--:|" if money else "") + "---|"]
-        for row in _largest(rows):
-            rate = f"{row.rate:,.0f}" if row.rate >= 100 else f"{row.rate:.3g}"
-            ratio = "-" if row.ratio is None else f"{row.ratio:.3g} ({row.low:.3g} to {row.high:.3g})"
-            cost = "" if hourly is None else f" {hourly / 3600 * 1e6 / row.rate:.3g} |"
-            lines.append(f"| {row.size} | {row.side} | {rate} {row.item} | {ratio} |{cost} {row.quality} |")
-        if panels := _panels(rows):
-            figure, grid = style.panels(len(panels), high=3.4)
-            for axes, panel in zip(grid, panels, strict=True):
-                _draw(axes, panel)
-            style.over_all(figure, spec)
-            style.save_as(figure, pictures / f"{spec}.png")
-            shown = "; ".join(f"{panel.y} over {panel.x}" for panel in panels)
-            lines += ["", f"![{spec}: {shown}](results/{spec}.png)"]
-        parts.append("\n".join(lines))
-    if (rooflines := sorted(folder.glob("*roofline.md"))) != []:
-        parts.append(_roofline(rooflines[-1], pictures))
+    parts += [_section(spec, kind, path, rows, pictures) for (spec, kind), (path, rows) in found.items()]
+    parts += [_roofline(path, text, pictures) for path, text in rooflines.values()]
     others = [
         f"- [{name}](results/{name}): {words}" for name, words in _WORDS.items() if (folder / name).exists()
     ]

@@ -2,9 +2,10 @@
 
 Peaks are measured in the same run by small kernels: memory bandwidth by a + s b over arrays far larger than any cache,
 arithmetic by chains of multiply-adds in registers, in float32 and in float64. Bytes and operations of a stage are those
-that XLA counts in its compiled program; XLA counts the body of a loop once, so a stage that is a loop is compiled as
-such and its count multiplied by its steps. Bytes are those between fused kernels: what the caches hold is counted too,
-so a share above 100 % of the bandwidth says that the state stays in the caches.
+that XLA counts in its compiled program. XLA counts the body of a loop once, so a stage with a loop is compiled without
+it too, and the difference counts as often as the loop runs; only the draw's loops over names stay counted once. Bytes
+are those between fused kernels: what the caches hold is counted too, so a share above 100 % of the bandwidth says that
+the state stays in the caches.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,16 +119,29 @@ def _stage(
     args: tuple,
     scenarios: int,
     *,
-    loop: int = 1,
+    loop: int = 0,
+    without: Any = None,
     **options: Any,
 ) -> Stage:
-    """Compile, count and time a jitted program; ``loop`` is how often its loop, counted once, runs."""
+    """Compile, count and time a jitted program.
+
+    Args:
+      loop: how often its loop runs, whose body is counted once.
+      without: the program without that loop.
+    """
     args = jax.tree.map(jnp.asarray, args)
-    lowered = stage.lower(*args, **options)
-    counts = lowered.compile().cost_analysis() or {}
+
+    def counted(program: Any) -> np.ndarray:
+        counts = program.lower(*args, **options).compile().cost_analysis() or {}
+        absent = 0.0 if counts else math.nan  # a program that only copies has no operations
+        return np.array([float(counts.get(key, absent)) for key in ("bytes accessed", "flops")])
+
+    total = counted(stage)
+    if without is not None:
+        outside = counted(without)
+        total = outside + loop * (total - outside)
     seconds = _seconds(lambda: stage(*args, **options))
-    bytes_, operations = (loop * float(counts.get(key, math.nan)) for key in ("bytes accessed", "flops"))
-    return Stage(name, precision, scenarios, seconds, bytes_, operations)
+    return Stage(name, precision, scenarios, seconds, float(total[0]), float(total[1]))
 
 
 def stages(scenarios: int, plans: int = 64) -> list[Stage]:
@@ -152,10 +166,13 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
     found.append(_stage("open the ascent", "float32", prepare, (fields,), scenarios))
     c, opened_all = prepare(fields)
     last = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), opened_all)
-    climb = jax.jit(dual._climb_together)
-    given = (last.iterate, last.part, last.unit, ascent.controls)
+    given = (last.iterate, last.part, last.unit)
     name = f"ascent, {ascent.steps} steps"
-    found.append(_stage(name, "float32", climb, given, scenarios, loop=ascent.steps))
+    climb, still = (
+        jax.jit(partial(dual._climb_together, controls=jnp.asarray(replace(ascent, steps=steps).controls)))
+        for steps in (ascent.steps, 0)
+    )
+    found.append(_stage(name, "float32", climb, given, scenarios, loop=ascent.steps, without=still))
 
     bounds = dual.lower_bounds(instances)
     y = jax.tree.map(lambda a: np.asarray(a, np.float64), bounds.multipliers)
@@ -165,12 +182,13 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
     slots = np.full((scenarios, how.slots), -1, np.int32)
     slots[:, : len(RENTED)] = slots_of(instances, [RENTED])[:, : len(RENTED)]
 
-    def routed(c: dual.Coefficients, slot: jax.Array) -> jax.Array:
-        return primal.route_cost(c, slot, np.int32(how.iterations), False).cost
+    def routed(c: dual.Coefficients, slot: jax.Array, iterations: int) -> jax.Array:
+        return primal.route_cost(c, slot, iterations, False).cost
 
     name = f"route a deployment, {how.iterations} iterations"
-    route = jax.jit(jax.vmap(routed))
-    found.append(_stage(name, "float64", route, (c, slots), scenarios, loop=how.iterations))
+    route, still = (jax.jit(jax.vmap(partial(routed, iterations=n))) for n in (how.iterations, 0))
+    given = (c, slots)
+    found.append(_stage(name, "float64", route, given, scenarios, loop=how.iterations, without=still))
 
     arrays = plan_arrays(random_plans(instances, plans, everywhere=True), instances)
     static = {"uncertainty": instances.uncertainty, "batched": instances.batched}

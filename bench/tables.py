@@ -125,16 +125,29 @@ def compared(old: Sequence[Row], new: Sequence[Row]) -> list[str]:
     return lines
 
 
-def newest(folder: Path) -> dict[str, tuple[Path, list[Row]]]:
-    """The rows of each benchmark from the file of a folder that was made last, by the date it tells, then by name."""
+def device(text: str) -> str:
+    """The kind of device that a table's machine line names; empty where it names none."""
+    found = re.search(r"^- Machine: .*JAX runs on (?:\d+ x )?(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""
 
-    def made(path: Path) -> tuple[str, str]:
-        dated = re.search(r"^- Date: (.*) UTC$", path.read_text(encoding="utf-8"), re.MULTILINE)
-        return dated[1] if dated else "", path.name
 
-    found: dict[str, tuple[Path, list[Row]]] = {}
-    for path in sorted(folder.glob("*.md"), key=made):
-        rows = read(path.read_text(encoding="utf-8"))
+def by_age(folder: Path) -> list[tuple[Path, str]]:
+    """The tables of a folder with their texts, oldest first by the date they tell, then by name."""
+
+    def made(entry: tuple[Path, str]) -> tuple[str, str]:
+        dated = re.search(r"^- Date: (.*) UTC$", entry[1], re.MULTILINE)
+        return dated[1] if dated else "", entry[0].name
+
+    return sorted(((path, path.read_text(encoding="utf-8")) for path in folder.glob("*.md")), key=made)
+
+
+def newest(folder: Path) -> dict[tuple[str, str], tuple[Path, list[Row]]]:
+    """The rows of each (benchmark, kind of device) from the file of a folder that was made last."""
+    found: dict[tuple[str, str], tuple[Path, list[Row]]] = {}
+    for path, text in by_age(folder):
+        rows = read(text)
         for spec in dict.fromkeys(r.spec for r in rows):
-            found[spec] = path, [r for r in rows if r.spec == spec]
-    return found
+            found[spec, device(text)] = path, [r for r in rows if r.spec == spec]
+    return dict(
+        sorted(found.items(), key=lambda entry: list(dict.fromkeys(s for s, _ in found)).index(entry[0][0]))
+    )

@@ -19,19 +19,31 @@ _halvings: dict[Any, int] = {}
 """How often each program's blocks were halved because a device had too little memory for them."""
 
 
+_SMALLEST = 64
+"""Rows of a block that is not made smaller for few rows: no device gains by less."""
+
+
+def _fitting(chunk: int, rows: int) -> int:
+    """The smallest of chunk, chunk / 8, chunk / 64, ... that holds ``rows`` and is whole and large enough."""
+    while chunk % 8 == 0 and chunk // 8 >= max(rows, _SMALLEST):
+        chunk //= 8
+    return chunk
+
+
 def in_blocks(
     program: Any, batch: Instances, scenario: np.ndarray, arrays: tuple, chunk: int, **options: Any
 ) -> Any:
     """Run a jitted program over rows: row r is ``scenario[r]`` with ``arrays[...][r]``.
 
-    A block always has ``chunk`` rows (the last is filled up with its first), so nothing recompiles. Where a device has
-    too little memory for so many, blocks are halved, from then on: another program, so last bits may differ.
+    A block always has ``chunk`` rows (the last is filled up with its first), so nothing recompiles; where there are
+    far fewer rows, an eighth or a 64th of it, but `_SMALLEST` at least. Where a device has too little memory for so
+    many, blocks are halved, from then on. These are other programs, so last bits may differ.
 
     Args:
       program: takes ``(fields, *arrays, uncertainty=, batched=, **options)``; its results have a row each too.
     """
     while True:
-        size = max(1, chunk >> _halvings.get(program, 0))
+        size = max(1, _fitting(chunk, len(scenario)) >> _halvings.get(program, 0))
         try:
             return _blocks(program, batch, scenario, arrays, size, options)
         except jax.errors.JaxRuntimeError as error:

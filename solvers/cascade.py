@@ -42,6 +42,11 @@ _BLOCKS_AHEAD = 3
 """Blocks that may wait for HiGHS while the device goes on: enough to keep it busy, few enough to bound memory."""
 
 
+def _block() -> int:
+    """Scenarios bracketed at a time, on all devices."""
+    return by_device(cpu=_BLOCK, accelerator=4096) * len(devices())
+
+
 def bracketed(
     instances: Instances,
     *,
@@ -103,7 +108,7 @@ def cascade(
                 known = _hints(bracket)
                 task = _task(instances, ours, known, gap, time_limit, exact, bool(audit[ours.instance]))
                 queue.append(_Waiting(ours, None if task is None else pool.submit(task)))
-            while queue and (len(queue) > _BLOCKS_AHEAD * _BLOCK or _ready(pool, queue[0])):
+            while queue and (len(queue) > _BLOCKS_AHEAD * _block() or _ready(pool, queue[0])):
                 yield _answered(pool, queue.popleft(), gap)
         while queue:
             yield _answered(pool, queue.popleft(), gap)
@@ -213,7 +218,7 @@ def _blocks(
     instances: Instances, gap: float, effort: Effort | None, certificates: bool = False
 ) -> Iterator[tuple[int, list[Bracket], float]]:
     """Blocks of brackets: the first scenario's position, its brackets (numbered from 0), seconds per scenario."""
-    size = by_device(cpu=_BLOCK, accelerator=4096) * len(devices())
+    size = _block()
     for first in range(0, instances.size, size):
         began = time.perf_counter()
         block = instances.take(range(first, min(first + size, instances.size)))

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from solvers import blocks
+
 DEVICES = 4
 
 ROWS = """
@@ -62,3 +66,19 @@ def test_all_devices_work_and_the_rows_are_those_of_one():
     assert set(found["rows"]) == {35}
     assert all(found["same"])
     assert found["priced"]
+
+
+@pytest.mark.parametrize(
+    ("chunk", "rows", "size"),
+    [
+        (32, 1, 32),
+        (256, 1, 256),
+        (4096, 1, 64),
+        (4096, 65, 512),
+        (4096, 513, 4096),
+        (16384, 100, 256),
+        (100, 1, 100),
+    ],
+)
+def test_few_rows_make_smaller_blocks_of_few_kinds(chunk: int, rows: int, size: int):
+    assert blocks._fitting(chunk, rows) == size

@@ -40,7 +40,7 @@ def test_a_change_counts_beyond_the_spread_of_both(now, verdict):
 def test_the_page_shows_the_newest_tables(tmp_path):
     (tmp_path / "2026-01-01.md").write_text(table(3.0))
     (tmp_path / "2026-01-02.md").write_text(table(4.0))
-    assert newest(tmp_path)["toy"][0].name == "2026-01-02.md"
+    assert newest(tmp_path)["toy", ""][0].name == "2026-01-02.md"
     text = page(tmp_path, tmp_path)
     assert "| 1,000 rows | peer | 1,000 rows | 4 (3.6 to 4.4) |  |" in text
     assert (tmp_path / "toy.png").stat().st_size > 1_000
@@ -68,6 +68,20 @@ def test_a_roofline_is_read_as_it_was_written(tmp_path):
     assert "| draw | float64 |" in shown
     assert "results/roofline.png" in shown
     assert (tmp_path / "roofline.png").stat().st_size > 1_000
+
+
+def test_a_gpu_has_its_own_sections(tmp_path):
+    cpu = "- Date: 2026-01-02 00:00 UTC\n- Machine: Some CPU, 2 cores used; JAX runs on 1 x cpu\n"
+    gpu = "- Date: 2026-01-01 00:00 UTC\n- Machine: Other, 16 cores used; JAX runs on 2 x NVIDIA H100 80GB\n"
+    (tmp_path / "a.md").write_text(f"{cpu}\n{table(3.0)}")
+    assert "No GPU has been measured" in page(tmp_path, tmp_path)
+    (tmp_path / "b.md").write_text(f"{gpu}\n{table(50.0)}")
+    text = page(tmp_path, tmp_path)
+    assert "No GPU has been measured" not in text
+    assert "## toy\n\nFrom [a.md](results/a.md): Some CPU, 2 cores used; JAX runs on 1 x cpu." in text
+    assert "## toy on NVIDIA H100 80GB\n\nFrom [b.md](results/b.md): Other, 16 cores" in text
+    assert (tmp_path / "toy-nvidia-h100-80gb.png").stat().st_size > 1_000
+    assert text.index("3 (2.7 to 3.3)") < text.index("50 (45 to 55)")
 
 
 def test_rented_machines_have_costs(tmp_path):

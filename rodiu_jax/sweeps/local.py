@@ -36,12 +36,10 @@ def run(work: Work) -> None:
     """Answer all gaps, one chunk at a time; see `rodiu_jax.sweeps.engines.Engine`."""
     import jax
 
-    from rodiu_jax.devices import by_device
+    from rodiu_jax.devices import by_device, devices
 
     work.store.note_devices(sorted({d.device_kind for d in jax.devices()}))
-    own = CHUNKS.get(
-        work.store.spec.method, by_device(cpu=1, accelerator=8) * CHUNK * jax.local_device_count()
-    )
+    own = CHUNKS.get(work.store.spec.method, CHUNK) * by_device(cpu=1, accelerator=8) * len(devices())
     for first, stop in work.chunks(own, OPENING):
         _run_chunk(work, first, stop)
 

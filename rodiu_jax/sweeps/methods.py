@@ -98,7 +98,7 @@ METHODS: dict[str, Method] = {
 }
 
 CHUNKS = {"evaluate": 4096}
-"""Scenarios made at a time by an engine, where a method is so fast that 1024 of them are soon answered."""
+"""Scenarios made at a time by an engine for each CPU, where a method is so fast that 1024 of them are soon answered."""
 
 GAPS = {"cascade": 0.01, "bracket": 0.01}
 """Relative gap of a method where none is asked for; 1e-6, which counts as optimal, for the others."""

@@ -569,7 +569,8 @@ SPECS = {
         Spec(
             name="cascade",
             measures="Scenarios per second of the four presets (16 samples or as many as it takes, a seeded choice of"
-            " rows) proven to 1 %, plans checked, one of them audited to optimality; warmed up, so compiling is not included.",
+            " rows) proven to 1 %, plans checked, one of them audited to optimality; warmed up, so compiling is not"
+            " included.",
             item="scenario",
             peers="solvers.pool: the exact solver on every scenario to the same gap, all cores.",
             quality="every row closed to 1 %, no bracket of ours beside the peer's.",
@@ -586,8 +587,8 @@ SPECS = {
             measures="Scenarios per second of the seed catalogue proven to a gap, plans checked, one of them audited to"
             " optimality; warmed up.",
             item="scenario",
-            peers="solvers.pool: the exact solver to the same gap, all cores; the cascade that branches at any gap (on a"
-            " CPU ours branches from 1 % upwards).",
+            peers="solvers.pool: the exact solver to the same gap, all cores; the cascade that branches at any gap (on"
+            " a CPU ours branches from 1 % upwards).",
             quality="every row closed to the gap, no bracket of ours beside the peer's.",
             precision="ours: float32 ascent, float64 certificates and routing; peer: float64",
             by_hand="as cascade; the smaller the gap, the more nodes.",

@@ -142,12 +142,13 @@ def by_age(folder: Path) -> list[tuple[Path, str]]:
 
 
 def newest(folder: Path) -> dict[tuple[str, str], tuple[Path, list[Row]]]:
-    """The rows of each (benchmark, kind of device) from the file of a folder that was made last."""
+    """The rows of each (benchmark, kind of device), CPU first, from the file of a folder that was made last."""
     found: dict[tuple[str, str], tuple[Path, list[Row]]] = {}
     for path, text in by_age(folder):
         rows = read(text)
         for spec in dict.fromkeys(r.spec for r in rows):
             found[spec, device(text)] = path, [r for r in rows if r.spec == spec]
+    order = list(dict.fromkeys(spec for spec, _ in found))
     return dict(
-        sorted(found.items(), key=lambda entry: list(dict.fromkeys(s for s, _ in found)).index(entry[0][0]))
+        sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1] not in ("", "cpu")))
     )

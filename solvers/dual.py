@@ -278,7 +278,7 @@ def certify(c: Coefficients, y: Multipliers) -> tuple[Array, Array]:
 
     Signs are clipped and each adversary is scaled into its set. Compute and memory multipliers of each triple
     are improved in closed form, one after the other at a breakpoint of its one-dimensional problem. A kink can
-    hold such a search; the other order, or both, gained 0.0002 % on average and took twice the time.
+    hold such a search; at an ascent's multipliers trying both orders gained 0.0002 % on average, for twice the time.
 
     The value is lowered by an allowance for rounding: a sum of n terms evaluated in floating point differs from
     the exact one by at most about n eps times the sum of the terms' absolute values. Each term here is the

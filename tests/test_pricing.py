@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers import dual
+from solvers import dual, pricing
 from solvers.formulation import assemble
 from solvers.highs import run_highs
 from solvers.pricing import Multipliers, dual_function, price
@@ -78,9 +78,16 @@ def test_plans_of_many_pairs_cost_what_is_claimed(count):
     assert np.isinf(priced(terms, 3).beyond(terms.pair, 7)).all(), "there are six pairs"
 
 
+def _compute_first(terms, gain, memory, compute):
+    """The prices in the one order that the device takes: compute at the given memory's, then memory."""
+    c, _ = pricing._best_multiplier(gain - memory * terms.kv, terms.work, terms.power, terms.most)
+    room = np.maximum(terms.room, 0.0)
+    return c * terms.power + pricing._best_multiplier(gain - c * terms.work, terms.kv, room, terms.most)[1]
+
+
 @pytest.mark.parametrize("mode", ["none", "diu", "ddu"])
 @pytest.mark.parametrize("routes", [0, 2])
-def test_dual_function_is_that_of_the_device(mode, routes):
+def test_dual_function_is_that_of_the_device(mode, routes, monkeypatch):
     # Any multipliers: drawn at random, some of the wrong sign, adversaries outside their sets.
     instances = random_instances(5, (3, 2, 3, 2), mode=mode, max_routes=routes, budget=1e6, storage_capacity=1e6,
                                  weight_memory=[1.0, 2.0], gamma_delay=1.3, gamma_error=1.7,
@@ -98,7 +105,11 @@ def test_dual_function_is_that_of_the_device(mode, routes):
                 float(rng.normal() * scale[3]), float(rng.normal() * 0.1), rng.normal(0, 0.1, 12) * scale[5],
                 rng.normal(0, 0.1, 12) * scale[6], rng.random((3, 6)) * scale[7], rng.random((3, 6)) * scale[8],
             )  # fmt: skip
-            mine = dual_function(terms, y)
+            better = dual_function(terms, y)
+            with monkeypatch.context() as patched:
+                patched.setattr(pricing, "_paid", _compute_first)
+                mine = dual_function(terms, y)
+            assert better.bound >= mine.bound - 1e-9 * abs(mine.bound), "more orders, a higher bound"
             shaped = y._replace(
                 budget=np.float64(y.budget),
                 storage=np.float64(y.storage),

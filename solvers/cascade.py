@@ -35,8 +35,8 @@ _CROSSED = 1e-6
 """Optimum and bracket may disagree by this (relative) through tolerances of solver and checker."""
 
 
-_BLOCK = 256
-"""Scenarios bracketed for each CPU before the first is yielded: enough to fill its blocks while branching."""
+_BLOCK = 1024
+"""Scenarios bracketed for each CPU before the first is yielded: enough to fill its blocks deep in the trees."""
 
 _BLOCKS_AHEAD = 3
 """Blocks that may wait for HiGHS while the device goes on: enough to keep it busy, few enough to bound memory."""

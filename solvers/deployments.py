@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -87,7 +86,8 @@ class Deployments:
         self.cost = np.full(batch.size, math.inf)
         self.fresh = np.zeros(batch.size, bool)
         self._batch, self._how = batch, how
-        self._rounds, self._routed, self._chunk = rounds, routed, chunk
+        self._rounds, self._routed = rounds, routed
+        self._chunk, self._quarter = chunk, max(1, chunk // 4)
         self._seen = np.zeros(0, np.uint64)
 
     def offer(self, scenario: np.ndarray, slot: np.ndarray, least: np.ndarray) -> None:
@@ -137,27 +137,35 @@ class Deployments:
                 self._batch,
                 at,
                 (self.slot[at],),
-                max(1, self._chunk // 4),
+                self._quarter,
                 how=self._how,
             )
             self.offer(at, near, least)
 
     def _price(self, scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
-        """What deployments cost; most need few slots and few iterations, and pay for no more."""
+        """What deployments cost; most need few slots and few iterations, and pay for no more.
+
+        The larger programs run in smaller blocks, as what one keeps at hand grows with the square of the slots.
+        """
         cost = np.full(len(slot), math.inf)
         small = (slot[:, _FEW:] < 0).all(1)
         for width, rows in ((_FEW, np.flatnonzero(small)), (slot.shape[1], np.flatnonzero(~small))):
             for iterations in (self._how.iterations, THOROUGH):
-                if len(rows):
-                    least, sure = self._run(
-                        _price_plans, scenario[rows], slot[rows, :width], iterations=np.int32(iterations)
-                    )
-                    cost[rows] = least
-                    rows = rows[~sure]
+                if not len(rows):
+                    break
+                quick = width == _FEW and iterations != THOROUGH
+                least, sure = in_blocks(
+                    _price_plans,
+                    self._batch,
+                    scenario[rows],
+                    (slot[rows, :width],),
+                    self._chunk if quick else self._quarter,
+                    how=self._how,
+                    iterations=np.int32(iterations),
+                )
+                cost[rows] = least
+                rows = rows[~sure]
         return cost
-
-    def _run(self, program: Any, scenario: np.ndarray, slot: np.ndarray, **data: Any) -> Any:
-        return in_blocks(program, self._batch, scenario, (slot,), self._chunk, how=self._how, **data)
 
 
 def _hashed(scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:

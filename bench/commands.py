@@ -18,10 +18,9 @@ import pyarrow.parquet as pq
 from bench.kills import COMMAND, given
 from bench.measure import Case, Side
 from rodiu_jax.devices import by_device
-from rodiu_jax.sweeps import read_rows
+from rodiu_jax.sweeps import load_spec, read_rows
 
-_POINTS = 30
-"""Of the preset cost-budget."""
+_POINTS = load_spec("cost-budget").points
 
 
 @dataclass(frozen=True)

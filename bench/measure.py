@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -164,6 +165,13 @@ def section(spec: Spec, rows: Sequence[Timed]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def xla_counts(program: Any, *args: Any, **options: Any) -> np.ndarray:
+    """Bytes accessed and operations that XLA counts in a jitted program; NaN where it does not tell."""
+    counts = program.lower(*args, **options).compile().cost_analysis() or {}
+    absent = 0.0 if counts else math.nan  # a program that only copies has no operations
+    return np.array([float(counts.get(key, absent)) for key in ("bytes accessed", "flops")])
 
 
 def load() -> str:

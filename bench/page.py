@@ -10,7 +10,7 @@ import click
 import numpy as np
 from matplotlib.axes import Axes
 
-from bench.tables import Roofline, Row, by_age, device, newest, read_roofline, rent
+from bench.tables import CPU, Roofline, Row, by_age, device, machine, newest, read_roofline, rent
 from rodiu_jax.report import style
 
 FOLDER = Path(__file__).parent / "results"
@@ -67,14 +67,18 @@ def _panels(rows: list[Row]) -> list[_Panel]:
     return found
 
 
+def _logarithmic(axes: Axes, x: str, y: str) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    style.labels(axes, x=x, y=y)
+    axes.legend(frameon=False, fontsize=8)
+
+
 def _draw(axes: Axes, panel: _Panel) -> None:
     for colour, name in zip(style.COLOURS, dict.fromkeys(p[2] for p in panel.points), strict=False):
         mine = sorted((x, y) for x, y, whose in panel.points if whose == name)
         axes.plot(*zip(*mine, strict=True), "o", color=colour, label=name, markersize=5)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    style.labels(axes, x=panel.x, y=panel.y)
-    axes.legend(frameon=False, fontsize=8)
+    _logarithmic(axes, panel.x, panel.y)
 
 
 def _roofs(axes: Axes, found: Roofline) -> None:
@@ -86,21 +90,18 @@ def _roofs(axes: Axes, found: Roofline) -> None:
     for kind, peak in found.arithmetic.items():
         roof = np.minimum(across * found.bandwidth, peak)
         axes.plot(across, roof / 1e9, "-" if kind == "float32" else "--", color="0.4", label=f"roof, {kind}")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    style.labels(axes, x="operations per byte", y="G operations per second")
-    axes.legend(frameon=False, fontsize=8)
+    _logarithmic(axes, "operations per byte", "G operations per second")
 
 
 def _source(path: Path, text: str) -> str:
     """Where a section is from, and the machine."""
-    told = re.search(r"^- Machine: (.+)$", text, re.MULTILINE)
-    return f"From [{path.name}](results/{path.name})" + (f": {told[1]}." if told else ".")
+    told = machine(text)
+    return f"From [{path.name}](results/{path.name})" + (f": {told}." if told else ".")
 
 
 def _title(name: str, kind: str) -> tuple[str, str]:
     """A section's heading and its picture's file: those of a CPU have the benchmark's own name."""
-    if kind in ("", "cpu"):
+    if kind in CPU:
         return name, f"{name}.png"
     return f"{name} on {kind}", f"{name}-{re.sub(r'[^a-z0-9]+', '-', kind.lower()).strip('-')}.png"
 
@@ -117,9 +118,8 @@ def _roofline(path: Path, text: str, pictures: Path) -> str:
     return f"## {title}\n\n{_source(path, text)}\n\n{table}\n\n{shown}"
 
 
-def _section(spec: str, kind: str, path: Path, rows: list[Row], pictures: Path) -> str:
+def _section(spec: str, kind: str, path: Path, text: str, rows: list[Row], pictures: Path) -> str:
     """The section of a benchmark on a kind of device, with its picture."""
-    text = path.read_text(encoding="utf-8")
     title, picture = _title(spec, kind)
     hourly = rent(text)
     lines = [f"## {title}", "", _source(path, text), ""]
@@ -149,14 +149,14 @@ def page(folder: Path, pictures: Path) -> str:
         device(text): (path, text) for path, text in by_age(folder) if path.stem.endswith("roofline")
     }
     measured = {kind for _, kind in found} | set(rooflines)
-    none = "" if measured - {"", "cpu"} else " No GPU has been measured yet: [how to](../docs/machines.md)."
+    none = "" if measured - set(CPU) else " No GPU has been measured yet: [how to](../docs/machines.md)."
     parts = [
         "# What was measured",
         "Made by `python -m bench.page` from the tables in [results/](results/), the newest of each benchmark and kind"
         " of device. A ratio is our rate over the peer's in the same run, the median of interleaved repeats with the"
         " least and the largest; each table names machine, versions, date, load and precision." + none,
     ]
-    parts += [_section(spec, kind, path, rows, pictures) for (spec, kind), (path, rows) in found.items()]
+    parts += [_section(spec, kind, *entry, pictures) for (spec, kind), entry in found.items()]
     parts += [_roofline(path, text, pictures) for path, text in rooflines.values()]
     others = [
         f"- [{name}](results/{name}): {words}" for name, words in _WORDS.items() if (folder / name).exists()

@@ -30,7 +30,9 @@ def cases(n: int) -> Iterator[Iterator[Case]]:
             root = Effort(tree_rounds=0)
             sides = (
                 Side("bound and plan", partial(brackets, instances, gap=1e-3, effort=root), n),
-                Side("bound alone", partial(lower_bounds, instances, chunk=root.chunk), n, target=0.5),
+                Side(
+                    "bound alone", partial(lower_bounds, instances, chunk=n if n < 256 else 0), n, target=0.5
+                ),
                 Side("exact", partial(pool.solve, instances, gap=_PROVEN), n),
             )
             yield Case(f"{name}, {n}", sides, _quality)

@@ -10,7 +10,6 @@ the state stays in the caches.
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.inputs import RENTED, random_plans
-from bench.measure import machine
+from bench.measure import machine, xla_counts
 from rodiu_jax import sampling
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.devices import by_device
@@ -130,15 +129,9 @@ def _stage(
       without: the program without that loop.
     """
     args = jax.tree.map(jnp.asarray, args)
-
-    def counted(program: Any) -> np.ndarray:
-        counts = program.lower(*args, **options).compile().cost_analysis() or {}
-        absent = 0.0 if counts else math.nan  # a program that only copies has no operations
-        return np.array([float(counts.get(key, absent)) for key in ("bytes accessed", "flops")])
-
-    total = counted(stage)
+    total = xla_counts(stage, *args, **options)
     if without is not None:
-        outside = counted(without)
+        outside = xla_counts(without, *args, **options)
         total = outside + loop * (total - outside)
     seconds = _seconds(lambda: stage(*args, **options))
     return Stage(name, precision, scenarios, seconds, float(total[0]), float(total[1]))
@@ -159,8 +152,7 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
 
     def opened(fields: Any) -> tuple[dual.Coefficients, Any]:
         c = dual.coefficients(fields, instances.uncertainty)
-        single = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, c)
-        return c, dual._opened(single, None, ascent.pairs)
+        return c, dual._opened(dual.in_single(c), None, ascent.pairs)
 
     prepare = jax.jit(jax.vmap(opened, in_axes=axes))
     found.append(_stage("open the ascent", "float32", prepare, (fields,), scenarios))

@@ -17,7 +17,7 @@ import pandas as pd
 from bench.commands import growth as _growth
 from bench.commands import start as _start
 from bench.inputs import RENTED, random_plans
-from bench.measure import Case, Side, Spec
+from bench.measure import Case, Side, Spec, xla_counts
 from bench.numpy_batch_sampler import sample_batch
 from bench.numpy_evaluator import dense_plan, evaluate_one
 from bench.numpy_sampler import sample_one
@@ -55,8 +55,7 @@ _MOST_LPS, _MOST_MILPS = 512, 256
 def _counted(function: Any, items: int, what: str, *args: Any, **static: Any) -> str:
     """Bytes and operations per item that XLA counts in the compiled program for these arguments."""
     with jax.enable_x64(True):
-        analysis = function.lower(*args, **static).compile().cost_analysis() or {}
-    bytes_, operations = (analysis.get(key, float("nan")) / items for key in ("bytes accessed", "flops"))
+        bytes_, operations = xla_counts(function, *args, **static) / items
     return f"{bytes_:,.0f} bytes read and written, {operations:,.0f} operations per {what}"
 
 
@@ -257,7 +256,7 @@ def _same_optimum(results: Sequence[Any]) -> tuple[bool, str]:
 def _bound(n: int) -> Iterator[Iterator[Case]]:
     instances = sampling.sample("seed", n=n, seed=6)
     singles = [instances.take([b]) for b in range(min(n, _MOST_LPS))]
-    chunk = n if n < 256 else None
+    chunk = n if n < 256 else 0
 
     def cases() -> Iterator[Case]:
         for steps in (150, 100):

@@ -125,9 +125,19 @@ def compared(old: Sequence[Row], new: Sequence[Row]) -> list[str]:
     return lines
 
 
+CPU = "", "cpu"
+"""The kinds of device that stand for a CPU."""
+
+
+def machine(text: str) -> str:
+    """What a table says of its machine; empty where it says nothing."""
+    found = re.search(r"^- Machine: (.+)$", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def device(text: str) -> str:
     """The kind of device that a table's machine line names; empty where it names none."""
-    found = re.search(r"^- Machine: .*JAX runs on (?:\d+ x )?(.+)$", text, re.MULTILINE)
+    found = re.search(r"JAX runs on (?:\d+ x )?(.+)$", machine(text))
     return found[1].strip() if found else ""
 
 
@@ -141,14 +151,12 @@ def by_age(folder: Path) -> list[tuple[Path, str]]:
     return sorted(((path, path.read_text(encoding="utf-8")) for path in folder.glob("*.md")), key=made)
 
 
-def newest(folder: Path) -> dict[tuple[str, str], tuple[Path, list[Row]]]:
-    """The rows of each (benchmark, kind of device), CPU first, from the file of a folder that was made last."""
-    found: dict[tuple[str, str], tuple[Path, list[Row]]] = {}
+def newest(folder: Path) -> dict[tuple[str, str], tuple[Path, str, list[Row]]]:
+    """The file that was made last, its text and its rows, of each (benchmark, kind of device), CPU first."""
+    found: dict[tuple[str, str], tuple[Path, str, list[Row]]] = {}
     for path, text in by_age(folder):
         rows = read(text)
         for spec in dict.fromkeys(r.spec for r in rows):
-            found[spec, device(text)] = path, [r for r in rows if r.spec == spec]
+            found[spec, device(text)] = path, text, [r for r in rows if r.spec == spec]
     order = list(dict.fromkeys(spec for spec, _ in found))
-    return dict(
-        sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1] not in ("", "cpu")))
-    )
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1] not in CPU)))

@@ -55,7 +55,7 @@ def bracketed(
     certificates: bool = False,
 ) -> Iterator[Bracket]:
     """Brackets of all scenarios, block by block; ``certificates`` keeps what proves them."""
-    for block, found, _ in _blocks(instances, gap, effort, certificates):
+    for block, found, _ in _blocks(instances, gap, effort or Effort(), certificates):
         for bracket in found:
             b = block + bracket.instance
             yield replace(bracket, instance=b, plan=bracket.plan and replace(bracket.plan, instance=b))
@@ -96,7 +96,7 @@ def cascade(
     """
     if effort is None:
         branch = certificates or exact == "none" or gap >= CASCADE_GAP
-        effort = Effort() if branch or by_device(cpu=False, accelerator=True) else Effort(tree_rounds=0)
+        effort = Effort() if branch else by_device(cpu=Effort(tree_rounds=0), accelerator=Effort())
     audit = np.zeros(instances.size, bool) if audited is None else np.asarray(audited, bool)
     pool = workers if isinstance(workers, Pool) else Pool(workers)
     keep = pool is workers
@@ -215,14 +215,14 @@ def joined(bracket: Result, exact: Result, gap: float) -> Result:
 
 
 def _blocks(
-    instances: Instances, gap: float, effort: Effort | None, certificates: bool = False
+    instances: Instances, gap: float, effort: Effort, certificates: bool
 ) -> Iterator[tuple[int, list[Bracket], float]]:
     """Blocks of brackets: the first scenario's position, its brackets (numbered from 0), seconds per scenario."""
     size = _block()
     for first in range(0, instances.size, size):
         began = time.perf_counter()
         block = instances.take(range(first, min(first + size, instances.size)))
-        found = brackets(block, gap=gap, effort=effort or Effort(), certificates=certificates)
+        found = brackets(block, gap=gap, effort=effort, certificates=certificates)
         yield first, found, (time.perf_counter() - began) / len(found)
 
 

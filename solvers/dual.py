@@ -734,9 +734,14 @@ class Ascended(NamedTuple):
     weights: Array
 
 
+def in_single(tree: Any) -> Any:
+    """The tree with its float64 arrays as float32: what is ascended on."""
+    return jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, tree)
+
+
 def ascend_and_certify(c: Coefficients, start: Multipliers | None, pairs: int, controls: Array) -> Ascended:
     """Ascend in float32 from ``start`` (cold without it), certify in float64; one instance, ``c`` in float64."""
-    single, start = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.float64 else a, (c, start))
+    single, start = in_single((c, start))
     y, weights = ascend(single, start, pairs, controls)
     bound, value = certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))
     return Ascended(bound, y, value, weights)
@@ -775,16 +780,16 @@ def lower_bounds(
     *,
     ascent: Ascent = Ascent(),
     start: Multipliers | None = None,
-    chunk: int | None = None,
+    chunk: int = 0,
 ) -> Bounds:
     """Certified lower bounds of every scenario: float32 ascent, float64 certificate.
 
     Args:
       start: multipliers to start from, with leading axis B; cold without it.
-      chunk: scenarios per compiled block, by default what suits the device: another value is another program and may
-        change last bits.
+      chunk: scenarios in a compiled block, 0 for what suits the device; another value is another program, last bits
+        may differ.
     """
-    chunk = by_device(cpu=256, accelerator=16_384) if chunk is None else chunk
+    chunk = chunk or by_device(cpu=256, accelerator=16_384)
     batch = instances if instances.batched else instances.take([0])
     with jax.enable_x64(True):
         lower, multipliers = in_blocks(

@@ -26,6 +26,7 @@ from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
 from rodiu_jax.programs import keep_programs
 from rodiu_jax.sweeps.engines import Run, Work
+from rodiu_jax.sweeps.methods import CHUNKS
 from rodiu_jax.sweeps.progress import Bar
 from rodiu_jax.sweeps.rows import proofs_of, table_of
 from rodiu_jax.sweeps.run import keep_evidence, scenarios
@@ -34,7 +35,6 @@ from rodiu_jax.sweeps.spec import SweepSpec
 CHUNK = 256
 """Rows of a task: enough that a batch is full, few enough that workers end together."""
 
-_CHUNKS = {"evaluate": 4096}
 _OPENING = 64
 _TRIES = 4
 """A chunk whose worker died is given to another so often."""
@@ -113,7 +113,7 @@ def _run(ray: Any, count: int, share: Share, work: Work) -> None:
         max_retries=0,
         runtime_env={"env_vars": _environment(share)},
     )
-    todo = work.chunks(_CHUNKS.get(work.store.spec.method, CHUNK), _OPENING)[::-1]
+    todo = work.chunks(CHUNKS.get(work.store.spec.method, CHUNK), _OPENING)[::-1]
     keep = "JAX_COMPILATION_CACHE_DIR" in os.environ  # here it is so; a worker has a folder of its own
     shared = ray.put((work.store.spec, work.catalog, {n: version(n) for n in _VERSIONS}, keep))
     tries: dict[tuple[int, int], int] = {}

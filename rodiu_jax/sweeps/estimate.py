@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rodiu_jax.sweeps.local import CHUNK, asked
-from rodiu_jax.sweeps.methods import CHUNKS
+from rodiu_jax.sweeps.local import asked, chunk_of
 from rodiu_jax.sweeps.rows import table_of
 from rodiu_jax.sweeps.run import prepare, scenarios
 from rodiu_jax.sweeps.spec import SweepSpec
@@ -104,10 +103,11 @@ def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **opti
     cold, found = rounds[0], rounds[-1]
     rate = found.rows / found.seconds
     start_seconds = max(cold.ended - began - cold.rows / rate, 0.0)
+    chunk = chunk_of(spec.method)
     table = table_of(spec, found.rows_of(rows), found.answers, found.made)
     empty = _bytes(table[:0])
-    disk = round((_bytes(table) - empty) * spec.rows / found.rows) + empty * -(-spec.rows // _chunk(spec))
-    return Estimate(spec, found.rows, start_seconds, rate, _memory(pool, 3 * _chunk(spec) * each), disk)
+    disk = round((_bytes(table) - empty) * spec.rows / found.rows) + empty * -(-spec.rows // chunk)
+    return Estimate(spec, found.rows, start_seconds, rate, _memory(pool, 3 * chunk * each), disk)
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,6 @@ def _round(spec: SweepSpec, made: Instances, size: int, pool: Pool) -> _Round:
     answers = list(asked(spec, chosen, pool, np.zeros(size, bool)))
     ended = time.perf_counter()
     return _Round(chosen, ended - began, ended, answers)
-
-
-def _chunk(spec: SweepSpec) -> int:
-    return CHUNKS.get(spec.method, CHUNK)
 
 
 def _bytes(table: pa.Table) -> int:

@@ -36,12 +36,16 @@ def run(work: Work) -> None:
     """Answer all gaps, one chunk at a time; see `rodiu_jax.sweeps.engines.Engine`."""
     import jax
 
+    work.store.note_devices(sorted({d.device_kind for d in jax.devices()}))
+    for first, stop in work.chunks(chunk_of(work.store.spec.method), OPENING):
+        _run_chunk(work, first, stop)
+
+
+def chunk_of(method: str) -> int:
+    """Scenarios made at a time for a method on all devices of this process."""
     from rodiu_jax.devices import by_device, devices
 
-    work.store.note_devices(sorted({d.device_kind for d in jax.devices()}))
-    own = CHUNKS.get(work.store.spec.method, CHUNK) * by_device(cpu=1, accelerator=8) * len(devices())
-    for first, stop in work.chunks(own, OPENING):
-        _run_chunk(work, first, stop)
+    return CHUNKS.get(method, CHUNK) * by_device(cpu=1, accelerator=8) * len(devices())
 
 
 def _run_chunk(work: Work, first: int, stop: int) -> None:

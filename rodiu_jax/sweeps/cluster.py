@@ -32,8 +32,11 @@ from rodiu_jax.sweeps.rows import proofs_of, table_of
 from rodiu_jax.sweeps.run import keep_evidence, scenarios
 from rodiu_jax.sweeps.spec import SweepSpec
 
-CHUNK = 256
-"""Rows of a task: enough that a batch is full, few enough that workers end together."""
+_CHUNK = 256, 1024
+"""Fewest and most rows of a task: enough that a batch is full, few enough that workers end together."""
+
+_TASKS = 8
+"""Tasks for each worker at least, where they are of the fewest rows or more."""
 
 _OPENING = 64
 _TRIES = 4
@@ -113,7 +116,7 @@ def _run(ray: Any, count: int, share: Share, work: Work) -> None:
         max_retries=0,
         runtime_env={"env_vars": _environment(share)},
     )
-    todo = work.chunks(CHUNKS.get(work.store.spec.method, CHUNK), _OPENING)[::-1]
+    todo = work.chunks(_chunk(work, count), _OPENING)[::-1]
     keep = "JAX_COMPILATION_CACHE_DIR" in os.environ  # here it is so; a worker has a folder of its own
     shared = ray.put((work.store.spec, work.catalog, {n: version(n) for n in _VERSIONS}, keep))
     tries: dict[tuple[int, int], int] = {}
@@ -148,6 +151,13 @@ def _run(ray: Any, count: int, share: Share, work: Work) -> None:
     finally:
         for left in running:
             ray.cancel(left, force=True)
+
+
+def _chunk(work: Work, count: int) -> int:
+    """Rows of a task for so many workers."""
+    left = sum(end - start for start, end in work.gaps)
+    fewest, most = _CHUNK
+    return CHUNKS.get(work.store.spec.method, min(max(left // (_TASKS * count), fewest), most))
 
 
 def _answer(

@@ -170,8 +170,8 @@ def section(spec: Spec, rows: Sequence[Timed]) -> str:
 def xla_counts(program: Any, *args: Any, **options: Any) -> np.ndarray:
     """Bytes accessed and operations that XLA counts in a jitted program; NaN where it does not tell."""
     counts = program.lower(*args, **options).compile().cost_analysis() or {}
-    absent = 0.0 if counts else math.nan  # a program that only copies has no operations
-    return np.array([float(counts.get(key, absent)) for key in ("bytes accessed", "flops")])
+    none = 0.0 if counts else math.nan  # a program that only copies has no operations
+    return np.array([float(counts.get("bytes accessed", math.nan)), float(counts.get("flops", none))])
 
 
 def load() -> str:

@@ -10,7 +10,7 @@ import click
 import numpy as np
 from matplotlib.axes import Axes
 
-from bench.tables import CPU, Roofline, Row, by_age, device, machine, newest, read_roofline, rent
+from bench.tables import CPU, Roofline, Row, by_age, device, machine_of, newest, read_roofline, rent
 from rodiu_jax.report import style
 
 FOLDER = Path(__file__).parent / "results"
@@ -20,6 +20,8 @@ _WORDS = {
     "2026-11-25-cpu-exact.md": "the exact solver on ten families of scenarios, each accelerator alone, what was tried",
     "2026-11-25-cpu-regret.md": "regret intervals against exact regrets",
     "2026-11-25-cpu-shadow-prices.md": "shadow prices against solving again",
+    "2026-11-26-cpu-truth.md": "a million scenarios bracketed and audited",
+    "2026-11-26-cpu-mpax.md": "bounds beside MPAX",
 }
 
 
@@ -95,7 +97,7 @@ def _roofs(axes: Axes, found: Roofline) -> None:
 
 def _source(path: Path, text: str) -> str:
     """Where a section is from, and the machine."""
-    told = machine(text)
+    told = machine_of(text)
     return f"From [{path.name}](results/{path.name})" + (f": {told}." if told else ".")
 
 

@@ -129,7 +129,7 @@ CPU = "", "cpu"
 """The kinds of device that stand for a CPU."""
 
 
-def machine(text: str) -> str:
+def machine_of(text: str) -> str:
     """What a table says of its machine; empty where it says nothing."""
     found = re.search(r"^- Machine: (.+)$", text, re.MULTILINE)
     return found[1] if found else ""
@@ -137,7 +137,7 @@ def machine(text: str) -> str:
 
 def device(text: str) -> str:
     """The kind of device that a table's machine line names; empty where it names none."""
-    found = re.search(r"JAX runs on (?:\d+ x )?(.+)$", machine(text))
+    found = re.search(r"JAX runs on (?:\d+ x )?(.+)$", machine_of(text))
     return found[1].strip() if found else ""
 
 

@@ -35,8 +35,11 @@ _CROSSED = 1e-6
 """Optimum and bracket may disagree by this (relative) through tolerances of solver and checker."""
 
 
-_BLOCK = 1024
+_BLOCK = 512
 """Scenarios bracketed for each CPU before the first is yielded: enough to fill its blocks deep in the trees."""
+
+_WAITING = 256
+"""Scenarios that may wait for HiGHS where nothing else is done meanwhile."""
 
 _BLOCKS_AHEAD = 3
 """Blocks that may wait for HiGHS while the device goes on: enough to keep it busy, few enough to bound memory."""
@@ -151,7 +154,7 @@ def exactly(
                     for bracket, task in zip(found, tasks, strict=True)
                 ]
             )
-            while sum(map(len, queue)) > _BLOCK:
+            while sum(map(len, queue)) > _WAITING:
                 yield [_answered(pool, waiting, gap) for waiting in queue.popleft()]
         while queue:
             yield [_answered(pool, waiting, gap) for waiting in queue.popleft()]

@@ -32,11 +32,11 @@ from rodiu_jax.sweeps.rows import proofs_of, table_of
 from rodiu_jax.sweeps.run import keep_evidence, scenarios
 from rodiu_jax.sweeps.spec import SweepSpec
 
-_CHUNK = 256, 1024
-"""Fewest and most rows of a task: enough that a batch is full, few enough that workers end together."""
+CHUNK = 256
+"""Rows of a task: enough that a batch is full, few enough that workers end together."""
 
-_TASKS = 8
-"""Tasks for each worker at least, where they are of the fewest rows or more."""
+_LARGER, _TASKS = 4, 8
+"""Tasks of brackets are up to so many times larger, where each worker has so many of them: batches are fuller."""
 
 _OPENING = 64
 _TRIES = 4
@@ -116,7 +116,8 @@ def _run(ray: Any, count: int, share: Share, work: Work) -> None:
         max_retries=0,
         runtime_env={"env_vars": _environment(share)},
     )
-    todo = work.chunks(_chunk(work, count), _OPENING)[::-1]
+    left = sum(end - start for start, end in work.gaps)
+    todo = work.chunks(rows_of_task(work.store.spec.method, left, count), _OPENING)[::-1]
     keep = "JAX_COMPILATION_CACHE_DIR" in os.environ  # here it is so; a worker has a folder of its own
     shared = ray.put((work.store.spec, work.catalog, {n: version(n) for n in _VERSIONS}, keep))
     tries: dict[tuple[int, int], int] = {}
@@ -153,11 +154,11 @@ def _run(ray: Any, count: int, share: Share, work: Work) -> None:
             ray.cancel(left, force=True)
 
 
-def _chunk(work: Work, count: int) -> int:
-    """Rows of a task for so many workers."""
-    left = sum(end - start for start, end in work.gaps)
-    fewest, most = _CHUNK
-    return CHUNKS.get(work.store.spec.method, min(max(left // (_TASKS * count), fewest), most))
+def rows_of_task(method: str, left: int, count: int) -> int:
+    """Rows of a task by ``method``, where ``left`` are to be answered by ``count`` workers."""
+    if method not in ("cascade", "bracket"):
+        return CHUNKS.get(method, CHUNK)
+    return min(max(left // (_TASKS * count), CHUNK), _LARGER * CHUNK)
 
 
 def _answer(

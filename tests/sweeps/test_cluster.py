@@ -16,7 +16,7 @@ import pytest
 from rodiu_jax.errors import InputError
 from rodiu_jax.sampling import sample
 from rodiu_jax.sweeps import read_rows, sweep
-from rodiu_jax.sweeps.cluster import Share, shares
+from rodiu_jax.sweeps.cluster import Share, rows_of_task, shares
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 
 GPUS = [(32, 4), (16, 2), (8, 0)]
@@ -42,6 +42,20 @@ def test_workers_share_the_cluster(nodes, workers, count, share):
 def test_more_workers_than_there_is_room_for_are_refused(nodes, workers):
     with pytest.raises(InputError, match=f"--workers: got {workers}, expected at most {workers - 1}, the"):
         shares(nodes, workers)
+
+
+@pytest.mark.parametrize(
+    ("method", "left", "workers", "rows"),
+    [
+        ("cascade", 100, 2, 256),
+        ("cascade", 8_000, 2, 500),
+        ("bracket", 10**6, 2, 1024),
+        ("exact", 10**6, 2, 256),
+        ("evaluate", 10**6, 2, 4096),
+    ],
+)
+def test_tasks_are_larger_where_there_are_many_brackets(method, left, workers, rows):
+    assert rows_of_task(method, left, workers) == rows
 
 
 def test_engines_that_do_not_exist_are_refused(tmp_path):

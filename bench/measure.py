@@ -167,7 +167,7 @@ def section(spec: Spec, rows: Sequence[Timed]) -> str:
     return "\n".join(lines)
 
 
-def xla_counts(program: Any, *args: Any, **options: Any) -> np.ndarray:
+def xla_counts(program: Any, /, *args: Any, **options: Any) -> np.ndarray:
     """Bytes accessed and operations that XLA counts in a jitted program; NaN where it does not tell."""
     counts = program.lower(*args, **options).compile().cost_analysis() or {}
     none = 0.0 if counts else math.nan  # a program that only copies has no operations

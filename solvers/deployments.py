@@ -145,21 +145,24 @@ class Deployments:
     def _price(self, scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
         """What deployments cost; most need few slots and few iterations, and pay for no more.
 
-        The larger programs run in smaller blocks, as what one keeps at hand grows with the square of the slots.
+        The larger program runs in smaller blocks: few deployments need it, and each takes more memory.
         """
         cost = np.full(len(slot), math.inf)
         small = (slot[:, _FEW:] < 0).all(1)
-        for width, rows in ((_FEW, np.flatnonzero(small)), (slot.shape[1], np.flatnonzero(~small))):
+        widths = (
+            (_FEW, self._chunk, np.flatnonzero(small)),
+            (slot.shape[1], self._quarter, np.flatnonzero(~small)),
+        )
+        for width, chunk, rows in widths:
             for iterations in (self._how.iterations, THOROUGH):
                 if not len(rows):
                     break
-                quick = width == _FEW and iterations != THOROUGH
                 least, sure = in_blocks(
                     _price_plans,
                     self._batch,
                     scenario[rows],
                     (slot[rows, :width],),
-                    self._chunk if quick else self._quarter,
+                    chunk,
                     how=self._how,
                     iterations=np.int32(iterations),
                 )

@@ -128,12 +128,17 @@ def test_what_is_not_promising_is_in_no_optimum(hard):
     assert any(not f.promising.all() for f in left)
 
 
-@pytest.mark.parametrize("mode", ["diu"])
-def test_tight_caps_and_route_limits(mode):
-    # Whatever is answered is right: a plan within the limits, or no claim.
+@pytest.fixture(scope="module")
+def few_routes():
+    """Scenarios with and without limits of routes, and caps of what may stay unserved."""
     few = {"max_routes": [0, 1, 2, 1] * 4, "unmet_cap": [0.3, 0.3, 0.0, 1.0] * 4}
-    instances = random_instances(13, SMALL, batch=16, mode=mode, **few)
-    instances = instances.with_fields(tp_speedup=np.tile(instances.fields.tp_speedup, (16, 1)))
+    instances = random_instances(13, SMALL, batch=16, mode="diu", **few)
+    return instances.with_fields(tp_speedup=np.tile(instances.fields.tp_speedup, (16, 1)))
+
+
+def test_tight_caps_and_route_limits(few_routes):
+    # Whatever is answered is right: a plan within the limits, or no claim.
+    instances = few_routes
     least, cost = optima_of(instances)
     found = brackets(instances, gap=1e-3, effort=TREE)
     assert_honest(found, instances, least, cost, 1e-3)
@@ -157,8 +162,8 @@ def test_plans_with_few_routes_are_near_the_optimum(routes):
     assert below.mean() < 0.04, "promises close routes"
 
 
-def test_limits_of_routes_do_not_touch_the_others():
-    mixed = random_instances(14, SMALL, batch=6, max_routes=[0, 1, 0, 2, 1, 0])
+def test_limits_of_routes_do_not_touch_the_others(few_routes):
+    mixed = few_routes.take([0, 1, 4, 2, 7, 8])
     together = brackets(mixed, gap=1e-3, effort=TREE)
     for b in range(6):
         (alone,) = brackets(mixed.take([b]), gap=1e-3, effort=TREE)

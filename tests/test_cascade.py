@@ -258,9 +258,9 @@ def test_an_audit_outside_its_bracket_stops_the_work(batch, optima, monkeypatch,
     assert set(caught.value.evidence) == {"bracket", "exact"}
 
 
-def test_the_widest_certificate_of_58432_default_scenarios():
-    """Scenario 22,633 of seed 0: 113 nodes left a certified gap of 1.63 %, the largest of that sweep."""
-    instances = sample("seed", n=1, seed=0, start=22_633)
+def test_the_widest_certificate_of_a_million_default_scenarios():
+    """Scenario 89,795 of seed 1: 113 nodes left a certified gap of 1.73 %, the largest that `bench.truth` found."""
+    instances = sample("seed", n=1, seed=1, start=89_795)
     (found,) = cascade(instances, gap=0.01, audited=np.array([True]), workers=1)
     assert found.status == "optimal"
     assert found.certified <= found.bound <= found.objective

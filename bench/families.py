@@ -200,16 +200,15 @@ def main(
     names: Sequence[str], scenarios: int, many: int, seed: int, time_limit: float, out: Path | None
 ) -> None:
     """Time the exact solver on families of scenarios beside the published way (all families by default)."""
-    from bench.measure import machine
+    from bench.measure import machine, told
     from rodiu_jax.files import write_text
 
-    head = (__doc__ or "").split("\n\n", 1)[1].replace("\n", " ")
     lines = [
         "# Exact solver on families of scenarios",
         "",
         machine(),
         "",
-        f"{head} Limit: {time_limit:g} s.",
+        f"{told(__doc__)} Limit: {time_limit:g} s.",
         "",
     ]
     click.echo("\n".join([*lines, *_HEADER]))

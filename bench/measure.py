@@ -174,6 +174,11 @@ def xla_counts(program: Any, /, *args: Any, **options: Any) -> np.ndarray:
     return np.array([float(counts.get("bytes accessed", math.nan)), float(counts.get("flops", none))])
 
 
+def told(doc: str | None) -> str:
+    """What a module's docstring says after its first line, as one paragraph for the head of its table."""
+    return " ".join((doc or "").split("\n\n", 1)[1].split())
+
+
 def load() -> str:
     """Load average over the last minute: above the cores in use, other work slows what is timed."""
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"

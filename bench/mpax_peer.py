@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.measure import machine
+from bench.measure import machine, told
 from rodiu_jax.files import write_text
 from rodiu_jax.instance import Instances
 from rodiu_jax.sampling import sample
@@ -117,8 +117,7 @@ def main(scenarios: int, iterations: int, out: Path | None) -> None:
             f"{off.max():.4%}",
         )
         lines.append("| " + " | ".join(cells) + " |")
-    said = " ".join((__doc__ or "").split("\n\n", 1)[1].split())
-    text = "\n\n".join(["# Lower bounds beside MPAX", about, said, "\n".join(lines)])
+    text = "\n\n".join(["# Lower bounds beside MPAX", about, told(__doc__), "\n".join(lines)])
     click.echo(text)
     if out is not None:
         write_text(out, text + "\n")

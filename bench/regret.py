@@ -53,7 +53,7 @@ def _share(inside: np.ndarray) -> str:
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the table to a file.")
 def main(scenarios: int, seed: int, gap: float, out: Path | None) -> None:
     """Audit the intervals of regrets."""
-    from bench.measure import machine
+    from bench.measure import machine, told
     from rodiu_jax.decisions.choose import choose
     from rodiu_jax.decisions.scenarios import bracketed
     from rodiu_jax.files import write_text
@@ -62,7 +62,7 @@ def main(scenarios: int, seed: int, gap: float, out: Path | None) -> None:
     from solvers.recourse import recourse
 
     lines = ["# Regret intervals against exact regrets", "", machine(), ""]
-    lines += [" ".join((__doc__ or "").split("\n\n", 1)[1].split()), ""]
+    lines += [told(__doc__), ""]
     heads = ("catalogue", "scenarios", "candidates", "regrets inside", "width, mean", "most")
     heads += ("largest regrets inside", "width, mean", "most", "chosen: interval", "exact")
     lines += [

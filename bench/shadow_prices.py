@@ -31,11 +31,11 @@ from solvers.pool import Pool, solve_iter
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the table to a file.")
 def main(count: int, points: int, seed: int, catalog: str, out: Path | None) -> None:
     """Solve again what shadow prices predict."""
-    from bench.measure import machine
+    from bench.measure import machine, told
     from rodiu_jax.files import write_text
 
     lines = ["# Shadow prices against solving again", "", machine(), ""]
-    lines += [" ".join((__doc__ or "").split("\n\n", 1)[1].split()), ""]
+    lines += [told(__doc__), ""]
     instances = sample(catalog, n=count, seed=seed)
     rng = np.random.default_rng(seed)
     limits = ranges = solved = right = 0

@@ -15,7 +15,7 @@ import click
 import numpy as np
 import pandas as pd
 
-from bench.measure import machine
+from bench.measure import machine, told
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.files import write_text
 from rodiu_jax.sweeps.run import run_sweep
@@ -72,7 +72,7 @@ def counted(folder: Path) -> tuple[str, bool]:
     gap = (upper - certified) / np.abs(upper)
     known = np.isfinite(gap)
     widest = int(np.where(known, gap, -1.0).argmax())
-    told = {
+    figures = {
         "seed": spec.seed,
         "scenarios": f"{len(sample):,} of {spec.rows:,}",
         "withdrawn": int(withdrawn.sum()),
@@ -86,8 +86,8 @@ def counted(folder: Path) -> tuple[str, bool]:
         "largest": f"{gap[widest]:.3%}",
         "of scenario": f"{sample[widest]:,} ({nodes[widest]} nodes)",
     }
-    lines = ["| " + " | ".join(told) + " |", "|" + "--:|" * len(told)]
-    lines.append("| " + " | ".join(map(str, told.values())) + " |")
+    lines = ["| " + " | ".join(figures) + " |", "|" + "--:|" * len(figures)]
+    lines.append("| " + " | ".join(map(str, figures.values())) + " |")
     right = not withdrawn.any() and not failed and bool((audited == confirmed).all())
     return "\n".join(lines), right
 
@@ -107,8 +107,9 @@ def main(folder: Path, samples: int, seed: int, out: Path | None) -> None:
     except WorkFailed as error:
         failed = f"Ended early: {error}."
     table, right = counted(folder)
-    said = " ".join((__doc__ or "").split("\n\n", 1)[1].split())
-    text = "\n\n".join(filter(None, ["# Brackets of very many scenarios", about, said, failed, table]))
+    text = "\n\n".join(
+        filter(None, ["# Brackets of very many scenarios", about, told(__doc__), failed, table])
+    )
     click.echo(text)
     if out is not None:
         write_text(out, text + "\n")

@@ -89,7 +89,7 @@ def test_what_the_solver_proves_is_verified(case: tuple[Instances, list[Bracket]
 @pytest.mark.parametrize(
     ("mode", "change"),
     [
-        ("ddu", {"delay_threshold": 0.01}),
+        ("none", {"delay_threshold": 0.01}),
         ("ddu", {"delay_threshold": 0.01, "max_routes": 2, "gamma_delay": 2.0}),
         ("ddu", {"error_threshold": 0.2, "max_routes": 1}),
         ("diu", {"error_threshold": 0.0}),

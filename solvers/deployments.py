@@ -29,6 +29,8 @@ _WORTHWHILE = 1e-5
 
 _NEGLIGIBLE = 1e-7
 
+_SETTLED = np.int32(THOROUGH)
+
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
 def _price_plans(
@@ -51,20 +53,20 @@ def _price_plans(
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
 def _neighbours(
-    fields: Fields, slot: Array, *, uncertainty: str, batched: frozenset[str], how: Search
+    fields: Fields, slot: Array, *, iterations: Array, uncertainty: str, batched: frozenset[str], how: Search
 ) -> tuple[Array, Array]:
     def one(fields: Fields, slot: Array) -> tuple[Array, Array]:
-        return neighbours(coefficients(fields, uncertainty), slot, how)
+        return neighbours(coefficients(fields, uncertainty), slot, iterations, how)
 
     return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
 
 
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
 def _route_plans(
-    fields: Fields, slot: Array, *, uncertainty: str, batched: frozenset[str], how: Search
+    fields: Fields, slot: Array, *, iterations: Array, uncertainty: str, batched: frozenset[str], how: Search
 ) -> Array:
     def one(fields: Fields, slot: Array) -> Array:
-        return best_shares(coefficients(fields, uncertainty), slot, how.limited)
+        return best_shares(coefficients(fields, uncertainty), slot, iterations, how.limited)
 
     return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
 
@@ -87,7 +89,7 @@ class Deployments:
         self.fresh = np.zeros(batch.size, bool)
         self._batch, self._how = batch, how
         self._rounds, self._routed = rounds, routed
-        self._chunk, self._quarter = chunk, max(1, chunk // 4)
+        self._chunk = chunk
         self._seen = np.zeros(0, np.uint64)
 
     def offer(self, scenario: np.ndarray, slot: np.ndarray, least: np.ndarray) -> None:
@@ -137,23 +139,17 @@ class Deployments:
                 self._batch,
                 at,
                 (self.slot[at],),
-                self._quarter,
+                self._chunk,
                 how=self._how,
+                iterations=_SETTLED,
             )
             self.offer(at, near, least)
 
     def _price(self, scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
-        """What deployments cost; most need few slots and few iterations, and pay for no more.
-
-        The larger program runs in smaller blocks: few deployments need it, and each takes more memory.
-        """
+        """What deployments cost; most need few slots and few iterations, and pay for no more."""
         cost = np.full(len(slot), math.inf)
         small = (slot[:, _FEW:] < 0).all(1)
-        widths = (
-            (_FEW, self._chunk, np.flatnonzero(small)),
-            (slot.shape[1], self._quarter, np.flatnonzero(~small)),
-        )
-        for width, chunk, rows in widths:
+        for width, rows in ((_FEW, np.flatnonzero(small)), (slot.shape[1], np.flatnonzero(~small))):
             for iterations in (self._how.iterations, THOROUGH):
                 if not len(rows):
                     break
@@ -162,7 +158,7 @@ class Deployments:
                     self._batch,
                     scenario[rows],
                     (slot[rows, :width],),
-                    chunk,
+                    self._chunk,
                     how=self._how,
                     iterations=np.int32(iterations),
                 )
@@ -188,7 +184,7 @@ def plans_of(
     The verdict is None where it refuses both.
     """
     everyone = np.arange(batch.size)
-    share = in_blocks(_route_plans, batch, everyone, (slot,), chunk, how=how)
+    share = in_blocks(_route_plans, batch, everyone, (slot,), chunk, how=how, iterations=_SETTLED)
     plans: list[Plan] = []
     verdicts: list[Verdict | None] = []
     for b in range(batch.size):

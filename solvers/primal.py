@@ -1,7 +1,7 @@
 """Plans in batch: upper bounds on the device.
 
 A plan is a deployment (a set of triples, held in D slots) and a routing. For a fixed deployment the routing is a
-small linear program, solved by a primal-dual interior-point method in float64 (Mehrotra 1992), batched by vmap.
+small linear program, solved in float64 (`solvers.interior`).
 The deployment is found by local search: the routing's dual prices every triple of the catalogue (`dual.certify`),
 so the cost of any deployment S' that replaces one triple is estimated, from below, by the current dual value plus
 the difference of V; those that might be cheaper are routed and the best one kept (`solvers.bracket`).
@@ -17,29 +17,18 @@ import numpy as np
 
 from rodiu_jax.instance import Array
 from solvers.dual import Ascended, Coefficients, Multipliers, certify, least_by_pair, promise, within_promises
+from solvers.interior import Point, Program, interior_point
 
 
 class Routing(NamedTuple):
-    """The routing program of a deployment: min cost @ x + fixed over G x <= h, x >= 0; x = shares (I,D) flat.
+    """The routing of a deployment: ``program`` over shares x (I,D), whose cost is ``money`` times that, plus ``fixed``.
 
-    Money is divided by ``money``. The rows of G are demand <= 1, demand >= 1 - cap (I each), memory, compute
-    (D each), delay, error (I each) and budget.
+    Own rows of a type are demand <= 1, delay and error; each slot's are memory and compute; all share the budget.
     """
 
-    cost: Array
-    rows: Array
-    limit: Array
+    program: Program
     fixed: Array
     money: Array
-
-
-class Point(NamedTuple):
-    """Primal shares x and slacks s, multipliers of the rows and of x >= 0."""
-
-    x: Array
-    slack: Array
-    price: Array
-    bound: Array
 
 
 def _per(values: Array, limit: Array) -> Array:
@@ -57,7 +46,7 @@ def routing(c: Coefficients, slot: Array, allowed: Array) -> Routing:
       allowed: bool (I,D), the routes that may be used.
     """
     degrees = c.deploy.shape[1]
-    types, slots = allowed.shape
+    types = len(allowed)
     used = slot >= 0
     pair, degree = jnp.maximum(slot, 0) // degrees, jnp.maximum(slot, 0) % degrees
     ms = (c.nominal + jnp.minimum(c.gamma_delay, 1.0) * c.excess)[:, pair] * c.slowness[degree][None, :]
@@ -69,112 +58,27 @@ def routing(c: Coefficients, slot: Array, allowed: Array) -> Routing:
 
     on = open_cell.astype(ms.dtype)
     cost = jnp.where(open_cell, c.base[:, None] + c.delay_weight[:, None] * ms - c.unmet_cost[:, None], money)
-    of_type, of_slot = jnp.eye(types, dtype=ms.dtype), jnp.eye(slots, dtype=ms.dtype)
 
-    def per_type(values: Array) -> Array:
-        return (of_type[:, :, None] * values[None]).reshape(types, types * slots)
+    def promised(values: Array, limit: Array) -> Array:
+        return on * (_per(values, limit[:, None]) - (limit > 0).astype(ms.dtype)[:, None])
 
-    def per_slot(values: Array) -> Array:
-        return (of_slot[:, None, :] * values[None]).reshape(slots, types * slots)
-
-    def kept(limit: Array) -> Array:
-        return (limit > 0).astype(ms.dtype)
-
-    closed = 1.0 - on  # a closed cell gets a bounded dummy share, which costs and carries nothing
-    delay_limit, error_limit = c.delay_limit[:, None], c.error_limit[:, None]
-    rows = jnp.concatenate(
-        [
-            per_type(on),
-            per_type(-on),
-            per_slot(_per(c.kv[:, pair], room[None]) * on + closed),
-            per_slot(_per(jnp.broadcast_to(c.compute[:, None], ms.shape), power[None]) * on + closed),
-            per_type(on * (_per(ms, delay_limit) - kept(delay_limit))),
-            per_type(on * (_per(errors, error_limit) - kept(error_limit))),
-            _per(c.base[:, None] * on, c.budget).reshape(1, -1),
-        ]
+    one, none = jnp.ones(types, ms.dtype), jnp.zeros(types, ms.dtype)
+    program = Program(
+        cost=cost / money,
+        own=jnp.stack([on, promised(ms, c.delay_limit), promised(errors, c.error_limit)], 1),
+        limit=jnp.stack([one, none, none], 1),
+        least=one * (1.0 - c.unmet_cap),
+        # A closed cell's share costs, carries nothing, and is bounded all the same: the interior point needs that.
+        slot=jnp.stack([_per(c.kv[:, pair], room[None]), _per(c.compute[:, None], power[None])]) * on[None]
+        + (1.0 - on)[None],
+        whole=_per(c.base[:, None] * on, c.budget),
+        left=_per(c.budget - fixed, c.budget),
     )
-    one = jnp.ones(types, ms.dtype)
-    limit = jnp.concatenate(
-        [
-            one,
-            one * (c.unmet_cap - 1.0),
-            jnp.ones(2 * slots, ms.dtype),
-            jnp.zeros(2 * types, ms.dtype),
-            _per(c.budget - fixed, c.budget)[None],
-        ]
-    )
-    return Routing(cost.reshape(-1) / money, rows, limit, fixed + c.unmet_cost.sum(), money)
-
-
-def interior_point(program: Routing, iterations: int | Array) -> tuple[Point, Array]:
-    """Mehrotra's predictor-corrector from an infeasible start; stops moving when complementarity is 1e-13.
-
-    Returns:
-      the last point, and by how much its cost may be off: complementarity plus the residuals of G x + s = h at their
-      prices.
-    """
-    cost, rows, limit = program.cost, program.rows, program.limit
-    count = rows.shape[0] + rows.shape[1]
-    start = Point(
-        jnp.full_like(cost, 0.3),
-        jnp.maximum(limit - 0.3 * rows.sum(1), 0.3),
-        jnp.full_like(limit, 0.1),
-        jnp.full_like(cost, 0.1),
-    )
-
-    def longest(value: Array, move: Array) -> Array:
-        falls = move < 0
-        return jnp.min(jnp.where(falls, -value / jnp.where(falls, move, -1.0), 1.0), initial=1.0)
-
-    def iterate(_: Array, p: Point) -> Point:
-        dual_residual = cost + rows.T @ p.price - p.bound
-        primal_residual = rows @ p.x + p.slack - limit
-        gap = (p.slack @ p.price + p.x @ p.bound) / count
-        curvature = (rows.T * (p.price / p.slack)[None, :]) @ rows + jnp.diag(p.bound / p.x)
-        factor = jnp.linalg.cholesky(curvature + 1e-13 * jnp.eye(len(cost), dtype=cost.dtype))
-
-        def direction(on_rows: Array, on_bounds: Array) -> Point:
-            target = rows.T @ ((on_rows - p.price * primal_residual) / p.slack)
-            x = jax.scipy.linalg.cho_solve((factor, True), target - dual_residual - on_bounds / p.x)
-            slack = -primal_residual - rows @ x
-            price = -(on_rows + p.price * slack) / p.slack
-            return Point(x, slack, price, -(on_bounds + p.bound * x) / p.x)
-
-        def lengths(move: Point) -> tuple[Array, Array]:
-            primal = jnp.minimum(longest(p.x, move.x), longest(p.slack, move.slack))
-            return primal, jnp.minimum(longest(p.price, move.price), longest(p.bound, move.bound))
-
-        guess = direction(p.slack * p.price, p.x * p.bound)
-        primal, dual = lengths(guess)
-        ahead = (p.slack + primal * guess.slack) @ (p.price + dual * guess.price)
-        ahead += (p.x + primal * guess.x) @ (p.bound + dual * guess.bound)
-        centre = gap * (ahead / (count * gap)) ** 3
-        move = direction(
-            p.slack * p.price + guess.slack * guess.price - centre,
-            p.x * p.bound + guess.x * guess.bound - centre,
-        )
-        primal, dual = lengths(move)
-        finite = jnp.isfinite(move.x).all() & jnp.isfinite(move.price).all()
-        primal = jnp.where(finite & (gap > 1e-13), 0.995 * primal, 0.0)
-        dual = jnp.where(finite & (gap > 1e-13), 0.995 * dual, 0.0)
-
-        def moved(value: Array, by: Array, length: Array) -> Array:
-            return value + length * jnp.where(jnp.isfinite(by), by, 0.0)
-
-        return Point(
-            moved(p.x, move.x, primal),
-            moved(p.slack, move.slack, primal),
-            moved(p.price, move.price, dual),
-            moved(p.bound, move.bound, dual),
-        )
-
-    p = jax.lax.fori_loop(0, iterations, iterate, start)
-    residual = jnp.abs(rows @ p.x + p.slack - limit)
-    return p, p.slack @ p.price + p.x @ p.bound + residual @ p.price + residual.max()
+    return Routing(program, fixed + c.unmet_cost.sum(), money)
 
 
 class Routed(NamedTuple):
-    """Cost of the cheapest routing found, $ per period, inf where there is none; the point and its program.
+    """Cost of the cheapest routing found, $ per period, inf where there is none; the point and what it solves.
 
     ``sure``: whether all that was tried is known to `_SURE` (relative); more iterations would tell otherwise.
     """
@@ -182,10 +86,10 @@ class Routed(NamedTuple):
     cost: Array
     sure: Array
     point: Point
-    program: Routing
+    routing: Routing
 
 
-def route_cost(c: Coefficients, slot: Array, iterations: int | Array, limited: bool) -> Routed:
+def route_cost(c: Coefficients, slot: Array, iterations: Array, limited: bool) -> Routed:
     """Route the triples in ``slot`` at the least cost.
 
     Args:
@@ -195,34 +99,32 @@ def route_cost(c: Coefficients, slot: Array, iterations: int | Array, limited: b
         it; the cheaper counts.
     """
     types, slots = len(c.base), len(slot)
-    program = routing(c, slot, jnp.ones((types, slots), bool))
-    point, error = interior_point(program, iterations)
+    free = routing(c, slot, jnp.ones((types, slots), bool))
+    point, error = interior_point(free.program, iterations)
     if limited:
-        share = point.x.reshape(types, slots)
         most = most_routes(c, slots)
-        choices = [largest_shares(share, most)]
+        choices = [largest_shares(point.x, most)]
         if types <= _GROUPED:
-            one = _single_routes(c, slot, program, point)
+            one = _single_routes(c, slot, free, point)
             choices.append(
                 one
                 | largest_shares(
-                    jnp.where(one, -1.0, share), most - one.sum(1, keepdims=True).astype(most.dtype)
+                    jnp.where(one, -1.0, point.x), most - one.sum(1, keepdims=True).astype(most.dtype)
                 )
             )
         tried = []
         for routes in choices:
-            program = routing(c, slot, routes)
-            tried.append((program, *interior_point(program, iterations)))
+            held = routing(c, slot, routes)
+            tried.append((held, *interior_point(held.program, iterations)))
     else:
-        tried = [(program, point, error)]
-    costs = jnp.stack([p.fixed + p.money * (p.cost @ at.x) for p, at, _ in tried])
-    settled = jnp.stack([p.money * off for p, _, off in tried]) <= _SURE * jnp.abs(costs)
+        tried = [(free, point, error)]
+    costs = jnp.stack([r.fixed + r.money * (r.program.cost * at.x).sum() for r, at, _ in tried])
+    settled = jnp.stack([r.money * off for r, _, off in tried]) <= _SURE * jnp.abs(costs)
     heavy = jnp.where(slot >= 0, c.weights[jnp.maximum(slot, 0) // c.deploy.shape[1]], 0.0).sum() > c.storage
     costs = jnp.where(settled & ~heavy, costs, jnp.inf)
     best = jnp.argmin(costs)
-    if limited:
-        program, point, _ = jax.tree.map(lambda *a: jnp.stack(a)[best], *tried)
-    return Routed(costs[best], settled.all() | heavy, point, program)
+    routed, point, _ = jax.tree.map(lambda *a: jnp.stack(a)[best], *tried)
+    return Routed(costs[best], settled.all() | heavy, point, routed)
 
 
 def most_routes(c: Coefficients, slots: int) -> Array:
@@ -296,21 +198,17 @@ def _unserved(c: Coefficients) -> Array:
     return jnp.where(c.unmet_cap >= 1.0, 0.0, c.unmet_cost.sum() * count)
 
 
-def _single_routes(c: Coefficients, slot: Array, program: Routing, point: Point) -> Array:
+def _single_routes(c: Coefficients, slot: Array, routing: Routing, point: Point) -> Array:
     """The one route of each type (I,D) in the grouping that costs least at the budget's price; none if unserved."""
-    types, slots, degrees = len(c.base), len(slot), c.deploy.shape[1]
+    program, degrees = routing.program, c.deploy.shape[1]
     pair, degree = jnp.maximum(slot, 0) // degrees, jnp.maximum(slot, 0) % degrees
-    shape = types, slots
-    open_cell = program.rows[:types].sum(0).reshape(shape)  # 1 where a share is real
-    memory = program.rows[2 * types : 2 * types + slots].sum(0).reshape(shape)
-    work = program.rows[2 * types + slots : 2 * types + 2 * slots].sum(0).reshape(shape)
-    price = (program.cost + program.rows[-1] * point.price[-1]).reshape(shape) * program.money
-    promises = program.rows[2 * types + 2 * slots : 4 * types + 2 * slots].reshape(2, types, *shape)
-    alone = (promises.sum(1) <= 1e-9).all(0).astype(open_cell.dtype)
+    open_cell, promises = program.own[:, 0], program.own[:, 1:]
+    price = (program.cost + program.whole * point.whole) * routing.money
+    alone = (promises <= 1e-9).all(1).astype(open_cell.dtype)
     most = c.most[:, pair, degree] * open_cell * alone
-    places = _grouped_cost(c, price, most, memory * open_cell, work * open_cell)
+    places = _grouped_cost(c, price, most, *(program.slot * open_cell[None]))
     taken = _best_grouping(jnp.concatenate([places, _unserved(c)[None]]))[:-1]
-    return jnp.asarray(_groups(types))[taken].T
+    return jnp.asarray(_groups(len(c.base)))[taken].T
 
 
 def _grouped_deployment(c: Coefficients, found: Ascended, slots: int) -> Array:
@@ -349,31 +247,21 @@ _SURE = 1e-5
 """A candidate's cost is known to this before it counts (the final plan is held to the checker)."""
 
 
-def prices(c: Coefficients, slot: Array, point: Point, program: Routing) -> Multipliers:
-    """The multipliers of the full dual that the routing's multipliers are."""
-    types, slots, degrees = len(c.base), len(slot), c.deploy.shape[1]
+def prices(c: Coefficients, slot: Array, point: Point, money: Array) -> Multipliers:
+    """The multipliers of the full dual that the routing's prices are; ``money`` as in `Routing`."""
+    degrees = c.deploy.shape[1]
     used = (slot >= 0).astype(c.base.dtype)
     pair, degree = jnp.maximum(slot, 0) // degrees, jnp.maximum(slot, 0) % degrees
-    scaled = point.price * program.money
-    at = [
-        types,
-        2 * types,
-        2 * types + slots,
-        2 * types + 2 * slots,
-        3 * types + 2 * slots,
-        4 * types + 2 * slots,
-    ]
-    upper, lower, memory, compute, delay, error, budget = jnp.split(scaled, at)
-
+    memory, compute = (used * money)[None] * point.slot
     triples = jnp.zeros_like(c.deploy)
     return Multipliers(
-        demand=c.unmet_cost - upper + lower,
-        delay=_per(delay, c.delay_limit),
-        error=_per(error, c.error_limit),
-        budget=_per(budget, c.budget)[0],
+        demand=c.unmet_cost - money * (point.own[:, 0] - point.least),
+        delay=_per(money * point.own[:, 1], c.delay_limit),
+        error=_per(money * point.own[:, 2], c.error_limit),
+        budget=_per(money * point.whole, c.budget),
         storage=jnp.zeros_like(c.storage),
-        memory=triples.at[pair, degree].add(used * _per(memory, c.room[pair, degree])),
-        compute=triples.at[pair, degree].add(used * _per(compute, c.power[pair, degree])),
+        memory=triples.at[pair, degree].add(_per(memory, c.room[pair, degree])),
+        compute=triples.at[pair, degree].add(_per(compute, c.power[pair, degree])),
         delay_adversary=jnp.ones_like(c.nominal) * jnp.minimum(c.gamma_delay, 1.0),
         error_adversary=jnp.ones_like(c.nominal) * jnp.minimum(c.gamma_error, 1.0),
     )
@@ -441,60 +329,59 @@ def _neighbours(c: Coefficients, slot: Array, value: Array, pool: Array, tried: 
       value: V (P,N) at the prices of the present routing: replacing t by t' changes the dual value by V' - V.
       pool: bool (P,), the pairs worth adding.
     """
-    slots, degrees = len(slot), c.deploy.shape[1]
-    flat = value.reshape(-1)
-    triple = jnp.arange(len(flat), dtype=slot.dtype)
+    pairs, degrees = value.shape
+    worth = jnp.where(c.fits, value, jnp.inf)
     empty = slot < 0
-    own = jnp.where(empty, 0.0, flat[jnp.maximum(slot, 0)])
-    change = jnp.where(c.fits.reshape(-1)[None, :], flat[None, :] - own[:, None], jnp.inf)
-    here = jnp.where(empty, -1, slot // degrees)[:, None] == (triple // degrees)[None, :]
-    wanted = pool[triple // degrees] & ~here.any(0)
-    step = triple[None, :] - slot[:, None]  # the degrees of a pair are neighbours in the flat order
+    own = jnp.where(empty, 0.0, value.reshape(-1)[jnp.maximum(slot, 0)])
+    here = jnp.where(empty, -1, slot // degrees)[:, None] == jnp.arange(pairs, dtype=slot.dtype)[None]
+    further = jnp.where((pool & ~here.any(0))[:, None], worth, jnp.inf).reshape(-1)
+    most = min(max(tried.added, tried.swapped, tried.split), len(further))
+    score, extra = jax.lax.top_k(-further, most)
+    score, extra = -score, extra.astype(slot.dtype)
+
+    def sized(step: int) -> tuple[Array, Array]:
+        """Each triple with its degree moved by ``step``, and the change; the degrees of a pair are neighbours."""
+        moved = slot + step
+        within = ~empty & (slot % degrees + step >= 0) & (slot % degrees + step < degrees)
+        there = worth.reshape(-1)[jnp.clip(moved, 0, len(further) - 1)]
+        return moved, jnp.where(within, there - own, jnp.inf)
+
+    def among(new: Array, change: Array, count: int) -> tuple[Array, Array]:
+        """The best of slots by choices (D,C): the deployments with that triple in that slot."""
+        score, chosen = jax.lax.top_k(-change.reshape(-1), min(count, change.size))
+        which, which_new = chosen // change.shape[1], jnp.broadcast_to(new, change.shape).reshape(-1)[chosen]
+        at = jnp.arange(len(slot), dtype=which.dtype)[None, :] == which[:, None]
+        moved = jnp.where(at & jnp.isfinite(score)[:, None], which_new[:, None], slot[None, :])
+        return moved, -score
+
+    (smaller, shrunk), (larger, grown) = sized(-1), sized(1)
+    gone = jnp.full_like(slot, -1), jnp.where(empty, jnp.inf, -own)
+    resized = jnp.stack([smaller, larger, gone[0]], 1), jnp.stack([shrunk, grown, gone[1]], 1)
     first_empty = empty & (jnp.cumsum(empty.astype(jnp.int32)) == 1)
-    resized = jnp.where(here & (jnp.abs(step) == 1), change, jnp.inf)
-    dropped = jnp.where(empty, jnp.inf, -own)
-    kinds = (
-        jnp.concatenate([resized, dropped[:, None]], 1),
-        jnp.where(first_empty[:, None] & wanted[None, :], change, jnp.inf),
-        jnp.where(~empty[:, None] & wanted[None, :], change, jnp.inf),
-    )
-    moves, changes = [], []
-    for kind, count in zip(kinds, tried[:3], strict=True):
-        score, chosen = jax.lax.top_k(-kind.reshape(-1), min(count, kind.size))
-        which, new = chosen // kind.shape[1], chosen % kind.shape[1]
-        new = jnp.where(new == len(flat), -1, new).astype(slot.dtype)
-        at = jnp.arange(slots, dtype=which.dtype)[None, :] == which[:, None]
-        moved = jnp.where(at, new[:, None], slot[None, :])
-        moves.append(jnp.where(jnp.isfinite(score)[:, None], moved, slot[None, :]))
-        changes.append(-score)
-    smaller = jnp.where(here & (step == -1), change, jnp.inf)
-    further = jnp.where(wanted & c.fits.reshape(-1), flat, jnp.inf)
-    split, score = _split(slot, smaller, further, tried.split)
-    return jnp.concatenate([*moves, split]), jnp.concatenate([*changes, score])
+    moves = [
+        among(*resized, tried.resized),
+        among(extra[None], jnp.where(first_empty[:, None], score[None], jnp.inf), tried.added),
+        among(extra[None], jnp.where(empty[:, None], jnp.inf, score[None] - own[:, None]), tried.swapped),
+        _split(slot, smaller, shrunk, extra[: tried.split], score[: tried.split]),
+    ]
+    return jnp.concatenate([m for m, _ in moves]), jnp.concatenate([change for _, change in moves])
 
 
-def _split(slot: Array, smaller: Array, further: Array, count: int) -> tuple[Array, Array]:
-    """Each triple made smaller, with each of the ``count`` best further triples; changes of V as above."""
-    shrunk = jnp.argmin(smaller, axis=1).astype(slot.dtype)
-    possible = jnp.isfinite(smaller.min(1))
-    score, extra = jax.lax.top_k(-further, min(count, len(further)))
+def _split(slot: Array, smaller: Array, change: Array, extra: Array, score: Array) -> tuple[Array, Array]:
+    """Each triple made ``smaller``, with each of the triples ``extra``; changes of V as above."""
     order = jnp.arange(len(slot), dtype=slot.dtype)
-    moved = jnp.where(order[:, None] == order[None, :], shrunk[:, None], slot[None, :])
+    moved = jnp.where(order[:, None] == order[None, :], smaller[:, None], slot[None, :])
     first_empty = order == jnp.argmax(slot < 0).astype(slot.dtype)
-    extra = extra.astype(slot.dtype)
     moved = jnp.where(first_empty[None, None, :], extra[None, :, None], moved[:, None, :])
-    good = possible[:, None] & jnp.isfinite(score)[None, :] & (slot < 0).any()
-    moved = jnp.where(good[:, :, None], moved, slot[None, None, :]).reshape(-1, len(slot))
-    change = jnp.where(good, smaller.min(1)[:, None] - score[None, :], jnp.inf)
-    return moved.astype(slot.dtype), change.reshape(-1)
+    both = jnp.where((slot < 0).any(), change[:, None] + score[None, :], jnp.inf).reshape(-1)
+    moved = moved.reshape(-1, len(slot))
+    return jnp.where(jnp.isfinite(both)[:, None], moved, slot[None, :]), both
 
 
-def best_shares(c: Coefficients, slot: Array, limited: bool) -> Array:
+def best_shares(c: Coefficients, slot: Array, iterations: Array, limited: bool) -> Array:
     """Shares (I,D) of the cheapest routing, to full precision; 0 in empty slots and closed cells."""
-    _, _, point, program = route_cost(c, slot, THOROUGH, limited)
-    share = point.x.reshape(len(c.base), len(slot))
-    open_cell = program.rows[: len(c.base)].sum(0).reshape(share.shape) > 0
-    return jnp.where(open_cell, share, 0.0)
+    found = route_cost(c, slot, iterations, limited)
+    return jnp.where(found.routing.program.own[:, 0] > 0, found.point.x, 0.0)
 
 
 THOROUGH = 25
@@ -517,7 +404,7 @@ class Search(NamedTuple):
     limited: bool = False
 
 
-def neighbours(c: Coefficients, slot: Array, how: Search) -> tuple[Array, Array]:
+def neighbours(c: Coefficients, slot: Array, iterations: Array, how: Search) -> tuple[Array, Array]:
     """Deployments near ``slot`` (K,D) and what each costs at least (K,), in $ per period; one instance.
 
     The routing's dual prices the whole catalogue. At these prices the dual value of a neighbour differs by the V of
@@ -527,8 +414,8 @@ def neighbours(c: Coefficients, slot: Array, how: Search) -> tuple[Array, Array]
     roomy = c._replace(gamma_delay=pairs, gamma_error=pairs)  # as the routing counts: every pair may deviate
     rank = promise(c)
     pool = rank <= -jax.lax.top_k(-rank, min(_POOL, len(rank)))[0][-1]
-    cost, _, point, program = route_cost(c, slot, THOROUGH, limited=False)
-    _, value = certify(roomy, prices(c, slot, point, program))
+    cost, _, point, routed = route_cost(c, slot, iterations, limited=False)
+    _, value = certify(roomy, prices(c, slot, point, routed.money))
     near, change = _neighbours(c, slot, value, pool, how.tried)
     unknown = jnp.where(jnp.isfinite(change), -jnp.inf, jnp.inf)  # of a deployment that cannot be routed
     return near, jnp.where(jnp.isfinite(cost), cost + change, unknown)

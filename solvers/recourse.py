@@ -36,7 +36,8 @@ from rodiu_jax.instance import Array, Fields, Instances, batch_axes
 from rodiu_jax.plan import Deployment, Plan, PlanArrays, Route, deployed_triples, validate_plan
 from rodiu_jax.verdict import TOLERANCE, Verdict
 from solvers.dual import Coefficients, Multipliers, certify, coefficients, within_promises
-from solvers.primal import Point, Routing, interior_point, largest_shares, most_routes, prices, routing
+from solvers.interior import Point, interior_point
+from solvers.primal import Routing, largest_shares, most_routes, prices, routing
 
 REASONS = ("", "memory", "storage", "budget", "unmet", "unknown", "error")
 """Why a deployment has no plan in a scenario: nothing (it has one); the weights alone break memory, storage or budget;
@@ -50,11 +51,12 @@ RECOURSE_GAP = 1e-3
 
 @dataclass(frozen=True)
 class Thoroughness:
-    """How recourse is solved; static, so every value compiles its own program.
+    """How recourse is solved.
 
     Attributes:
       iterations, more: interior-point iterations at first, and for what did not close then.
-      scenarios, deployments: size of a compiled block of the crossing; ``rows``: of the pairs solved again.
+      scenarios, deployments: size of a compiled block of the crossing; ``rows``: of the pairs solved again. Every
+        value compiles its own program.
     """
 
     iterations: int = 14
@@ -141,59 +143,53 @@ def held(c: Coefficients, slot: Array) -> Coefficients:
 def _program(
     c: Coefficients, slot: Array, allowed: Array, ray: Array, *, sharp: bool, capped: bool
 ) -> Routing:
-    """The routing program of held coefficients, with the adversary's and the elastic columns where asked for.
+    """The routing program of held coefficients, with the adversary's columns and the price of excess where asked for.
 
-    Columns: shares; with ``sharp`` t (I) and sigma (I,D) of delay, then of error; with ``capped`` the excess over the
-    cap (I). Rows: those of `routing`; with ``sharp`` the worst cases of delay and of error (I D each).
+    With ``sharp`` each type has columns for its shares (D), then t and sigma (D) of delay and of error; after its own
+    rows come the worst cases of delay and of error (D each). With ``capped`` what is unmet above the cap has a price.
 
     Args:
       ray: bool; minimise the excess instead of cost. Its prices, stretched, prove that it is positive.
     """
-    if not sharp and not capped:
-        return routing(c, slot, allowed)
     none = jnp.zeros_like(c.gamma_delay)
-    base = routing(c._replace(gamma_delay=none, gamma_error=none) if sharp else c, slot, allowed)
+    whole = routing(c._replace(gamma_delay=none, gamma_error=none) if sharp else c, slot, allowed)
+    program, money = whole.program, whole.money
     types, slots = allowed.shape
-    cells = types * slots
-    one = jnp.eye(types, dtype=base.rows.dtype)
-    cost, rows = [base.cost], [base.rows]
-    limit = base.limit
-    below = []
-    if sharp:
-        open_cell = base.rows[:types].sum(0).reshape(types, slots)
-        first = {"delay": 2 * types + 2 * slots, "error": 3 * types + 2 * slots}
-        for name, excess, bound, gamma, weight in (
-            ("delay", c.excess, c.delay_limit, c.gamma_delay, c.delay_weight),
-            ("error", c.error_excess, c.error_limit, c.gamma_error, jnp.zeros_like(c.delay_weight)),
-        ):
-            scale = _scale(excess * open_cell)
-            per_row = scale / jnp.where(bound > 0, bound, 1.0)
-            of_row = jnp.zeros((len(base.limit), types), base.rows.dtype)
-            level = of_row.at[first[name] + jnp.arange(types)].set(one * (gamma * per_row)[:, None])
-            above = of_row.at[first[name] + jnp.arange(types)].set(one * per_row[:, None])
-            rows += [level, jnp.repeat(above, slots, axis=1)]
-            unit = weight * scale / base.money
-            cost += [gamma * unit, jnp.repeat(unit, slots)]
-            below.append((excess * open_cell / scale[:, None]).reshape(-1))
     if capped:
-        over = jnp.zeros((len(base.limit), types), base.rows.dtype)
-        rows.append(over.at[types + jnp.arange(types)].set(-one))
-        cost = [jnp.where(ray, 0.0, part) for part in cost]
-        cost[0] = jnp.where(base.rows[:types].sum(0) > 0, cost[0], 1.0)  # closed cells stay shut
-        cost.append(jnp.full(types, jnp.where(ray, 1.0, _ELASTIC * _dearest(c) / base.money)))
-        base = base._replace(money=jnp.where(ray, _RAY * _dearest(c), base.money))
-    matrix = jnp.concatenate(rows, 1)
+        closed = jnp.where(program.own[:, 0] > 0, 0.0, 1.0)  # stays shut, whatever counts
+        program = program._replace(
+            cost=jnp.where(ray, closed, program.cost),
+            short=jnp.full(types, jnp.where(ray, 1.0, _ELASTIC * _dearest(c) / money)),
+        )
     if sharp:
-        worst = []
-        for m, values in enumerate(below):
-            row = jnp.zeros((cells, matrix.shape[1]), matrix.dtype)
-            at = cells + m * (types + cells)
-            row = row.at[:, :cells].set(jnp.diag(values))
-            row = row.at[:, at : at + types].set(-jnp.repeat(one, slots, axis=0))
-            worst.append(row.at[:, at + types : at + types + cells].set(-jnp.eye(cells, dtype=matrix.dtype)))
-        matrix = jnp.concatenate([matrix, *worst])
-        limit = jnp.concatenate([limit, jnp.zeros(2 * cells, limit.dtype)])
-    return Routing(jnp.concatenate(cost), matrix, limit, base.fixed, base.money)
+        open_cell = program.own[:, 0]
+        cost, own, rows = [program.cost], [program.own], []
+        promises = (
+            (c.excess, c.delay_limit, c.gamma_delay, jnp.where(ray, 0.0, c.delay_weight)),
+            (c.error_excess, c.error_limit, c.gamma_error, jnp.zeros_like(c.delay_weight)),
+        )
+        for m, (excess, bound, gamma, weight) in enumerate(promises):
+            scale = _scale(excess * open_cell)
+            share = jnp.concatenate([gamma[None], jnp.ones(slots, scale.dtype)])  # of t, of each sigma
+            of_promise = jnp.asarray(np.eye(3)[1 + m][None, :, None], scale.dtype)
+            unit = scale / jnp.where(bound > 0, bound, 1.0)
+            own.append(of_promise * (unit[:, None] * share[None])[:, None])
+            cost.append((weight * scale / money)[:, None] * share[None])
+            worst = jnp.concatenate(
+                [-jnp.ones((slots, 1), scale.dtype), -jnp.eye(slots, dtype=scale.dtype)], 1
+            )
+            worst = jnp.broadcast_to(worst, (types, slots, 1 + slots))
+            shares = (excess * open_cell / scale[:, None])[:, :, None] * jnp.eye(slots, dtype=scale.dtype)[
+                None
+            ]
+            other = jnp.zeros_like(worst)
+            rows.append(jnp.concatenate([shares, *((worst, other) if m == 0 else (other, worst))], 2))
+        program = program._replace(
+            cost=jnp.concatenate(cost, 1),
+            own=jnp.concatenate([jnp.concatenate(own, 2), *rows], 1),
+            limit=jnp.pad(program.limit, ((0, 0), (0, 2 * slots))),
+        )
+    return Routing(program, whole.fixed, jnp.where(ray, _RAY * _dearest(c), money) if capped else money)
 
 
 _ELASTIC = 10.0
@@ -238,23 +234,20 @@ def _bounded(c: Coefficients, y: Multipliers, most: Array) -> Multipliers:
     return y._replace(demand=demand, delay=y.delay * shrink, error=y.error * shrink)
 
 
-def _multipliers(c: Coefficients, slot: Array, point: Point, program: Routing, *, sharp: bool) -> Multipliers:
+def _multipliers(c: Coefficients, slot: Array, point: Point, money: Array, *, sharp: bool) -> Multipliers:
     """The multipliers of the held dual that the program's prices are."""
-    y = prices(c, slot, point, program)
-    most = _LARGEST * jnp.maximum(_dearest(c), program.money)
+    y = prices(c, slot, point, money)
+    most = _LARGEST * jnp.maximum(_dearest(c), money)
     if not sharp:
         return _bounded(c, y, most)
-    types, slots = c.nominal.shape
-    base = 4 * types + 2 * slots + 1
-    price = point.price[base:] * program.money
 
     def share(price: Array, excess: Array, each: Array) -> Array:
         """xi = price of the worst-case row in ms or errors, over what a unit of it is worth."""
         worth = each[:, None] * _scale(excess)[:, None]
-        return price.reshape(types, slots) / jnp.where(worth > 0, worth, 1.0)
+        return money * price / jnp.where(worth > 0, worth, 1.0)
 
-    delay, error = jnp.split(price, 2)
-    used = ((slot >= 0)[None, :] & (c.most[:, :, 0] > 0)).astype(price.dtype)
+    delay, error = jnp.split(point.own[:, 3:], 2, axis=1)
+    used = ((slot >= 0)[None, :] & (c.most[:, :, 0] > 0)).astype(delay.dtype)
     return _bounded(c, y, most)._replace(
         delay_adversary=share(delay, c.excess * used, c.delay_weight + y.delay),
         error_adversary=share(error, c.error_excess * used, y.error),
@@ -296,7 +289,7 @@ def _solved(
     ray: Array,
     uncertainty: str,
     *,
-    iterations: int,
+    iterations: Array,
     sharp: bool,
     capped: bool,
     limited: bool,
@@ -309,12 +302,12 @@ def _solved(
     allowed = jnp.ones((types, slots), bool)
 
     def solved(allowed: Array) -> tuple[Routing, Point, Array]:
-        program = _program(c, here, allowed, ray, sharp=sharp, capped=capped)
-        point, _ = interior_point(program, iterations)
-        return program, point, point.x[: types * slots].reshape(types, slots)
+        routed = _program(c, here, allowed, ray, sharp=sharp, capped=capped)
+        point, _ = interior_point(routed.program, iterations)
+        return routed, point, point.x[:, :slots]
 
-    program, point, share = solved(allowed)
-    lower, _ = certify(c, _multipliers(_priced(c, ray), here, point, program, sharp=sharp))
+    routed, point, share = solved(allowed)
+    lower, _ = certify(c, _multipliers(_priced(c, ray), here, point, routed.money, sharp=sharp))
     if limited:
         allowed = _dived(c, lambda allowed: solved(allowed)[2], allowed)
         share = solved(allowed)[2]
@@ -364,16 +357,16 @@ def _checked_cost(fields: Fields, slot: Array, share: Array, uncertainty: str) -
 
 @partial(
     jax.jit,
-    static_argnames=("uncertainty", "batched", "iterations", "sharp", "capped", "limited", "crossed"),
+    static_argnames=("uncertainty", "batched", "sharp", "capped", "limited", "crossed"),
 )
 def _block(
     fields: Fields,
     slot: Array,
     ray: Array,
     *,
+    iterations: Array,
     uncertainty: str,
     batched: frozenset[str],
-    iterations: int,
     sharp: bool,
     capped: bool,
     limited: bool,
@@ -387,10 +380,10 @@ def _block(
 
     def one(fields: Fields, slot: Array, ray: Array) -> _Routed:
         everything = coefficients(fields, uncertainty)
-        how = {"iterations": iterations, "sharp": sharp, "capped": capped, "limited": limited}
+        how = {"sharp": sharp, "capped": capped, "limited": limited}
 
         def solve(slot: Array) -> _Routed:
-            return _solved(fields, everything, slot, ray, uncertainty, **how)
+            return _solved(fields, everything, slot, ray, uncertainty, iterations=iterations, **how)
 
         return jax.vmap(solve)(slot) if crossed else solve(slot)
 
@@ -469,9 +462,8 @@ def _routed(
             for first in range(0, len(slots), how.deployments):
                 last = min(first + how.deployments, len(slots))
                 rows = slots[_filled(first, last, how.deployments)]
-                found = _block(
-                    fields, rows, costs, iterations=how.iterations, sharp=False, crossed=True, **static
-                )
+                few = np.int32(how.iterations)
+                found = _block(fields, rows, costs, iterations=few, sharp=False, crossed=True, **static)
                 q, b = np.meshgrid(np.arange(first, last), np.arange(start, stop), indexing="xy")
                 table.put(q, b, _Routed(*(np.asarray(a)[: stop - start, : last - first] for a in found)))
         sharp = _sharp(batch, int((slots >= 0).sum(1).max(initial=1)))
@@ -484,7 +476,7 @@ def _routed(
                     batch.take(b).fields,
                     slots[q],
                     np.full(how.rows, ray),
-                    iterations=how.more,
+                    iterations=np.int32(how.more),
                     sharp=sharp,
                     crossed=False,
                     **static,

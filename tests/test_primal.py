@@ -16,14 +16,12 @@ from solvers.dual import Ascended, Ascent, ascend_and_certify, certify, coeffici
 from solvers.formulation import build
 from solvers.highs import run_highs
 from solvers.primal import (
-    Routing,
     Search,
     Tried,
     _best_grouping,
     _neighbours,
     best_shares,
     first_deployments,
-    interior_point,
     neighbours,
     prices,
     route_cost,
@@ -64,11 +62,11 @@ def rough_cost(c, slot):
 
 
 def shares_of(c, slot):
-    return best_shares(c, slot, False)
+    return best_shares(c, slot, 25, False)
 
 
 def limited(c, slot):
-    return route_cost(c, slot, 25, True).cost, best_shares(c, slot, True)
+    return route_cost(c, slot, 25, True).cost, best_shares(c, slot, 25, True)
 
 
 def random_slots(rng: np.random.Generator, instances: Instances) -> np.ndarray:
@@ -243,28 +241,14 @@ def test_single_routes_cost_what_the_best_of_all_choices_does():
     assert equal > 0.9 * routable > 9, (equal, routable)
 
 
-def test_interior_point_on_a_program_solved_by_hand():
-    # min -x - 2y, x + y <= 1, y <= 0.25: x = 0.75, y = 0.25 at prices 1 and 1.
-    with jax.enable_x64(True):
-        rows, limit = jnp.array([[1.0, 1.0], [0.0, 1.0]]), jnp.array([1.0, 0.25])
-        one = jnp.ones(())
-        point, residual = interior_point(Routing(jnp.array([-1.0, -2.0]), rows, limit, one, one), 25)
-    share, slack, price, bound = (np.asarray(a) for a in point)
-    np.testing.assert_allclose(share, [0.75, 0.25], rtol=1e-9)
-    np.testing.assert_allclose(price, [1.0, 1.0], rtol=1e-6)
-    assert float(residual) < 1e-9
-    assert (slack >= 0).all()
-    assert (bound >= 0).all()
-
-
 def test_prices_of_a_routing_are_multipliers_of_the_dual():
     # Any multipliers bound; these, with the deployed triples decided, bound by the cost of the routing itself.
     instances = random_instances(7, SMALL, batch=BATCH, **EXACT_GAMMA)
     slots = random_slots(np.random.default_rng(5), instances)
 
     def proof(c, slot):
-        cost, _, point, program = route_cost(c, slot, 25, False)
-        y = prices(c, slot, point, program)
+        cost, _, point, routed = route_cost(c, slot, 25, False)
+        y = prices(c, slot, point, routed.money)
         flat = jnp.full(c.deploy.size, -1, jnp.int8)
         decided = flat.at[jnp.where(slot >= 0, slot, c.deploy.size)].set(1, mode="drop")
         return cost, certify(c, y)[0], certify(c._replace(decided=decided.reshape(c.deploy.shape)), y)[0]
@@ -294,8 +278,8 @@ def test_moves_are_deployments():
     weights = rng.dirichlet(np.full(3, 0.4), (BATCH, 6))[..., :2]
 
     def moves(c, slot, weights):
-        _, _, point, program = route_cost(c, slot, 9, False)
-        y = prices(c, slot, point, program)
+        _, _, point, routed = route_cost(c, slot, 9, False)
+        y = prices(c, slot, point, routed.money)
         bound, value = certify(c, y)
         pool = jnp.ones(6, bool)
         first, _ = first_deployments(c, Ascended(bound, y, value, weights), Search(slots=SLOTS))
@@ -315,7 +299,7 @@ def test_neighbours_cost_no_less_than_said():
     before = mapped(instances, cost, slots)
 
     def near(c, slot):
-        found, least = neighbours(c, slot, Search())
+        found, least = neighbours(c, slot, 25, Search())
         return least, jax.vmap(lambda s: cost(c, s))(found)
 
     least, costs = mapped(instances, near, slots)
@@ -345,8 +329,10 @@ def test_a_single_route_keeps_both_promises_alone():
     # Of two pairs the cheap one breaks the error promise alone; mixed freely it would get the larger share.
     instances = default_instances(16, seed=7).with_fields(max_routes=np.array(1))
     slots = np.tile(np.array([35, 75, -1, -1], np.int32), (16, 1))
-    shares = mapped(instances, lambda c, s: best_shares(c, s, True), slots)
-    free = mapped(instances.with_fields(max_routes=np.array(0)), lambda c, s: best_shares(c, s, False), slots)
+    shares = mapped(instances, lambda c, s: best_shares(c, s, 25, True), slots)
+    free = mapped(
+        instances.with_fields(max_routes=np.array(0)), lambda c, s: best_shares(c, s, 25, False), slots
+    )
     assert ((shares > 1e-6).sum(2) <= 1).all()
 
     def alone(c, s):

@@ -1,0 +1,203 @@
+"""The structured interior point against HiGHS on programs that have nothing to do with models or GPUs."""
+
+import highspy
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from solvers.interior import Point, Program, _diagonal, _inverse, interior_point
+
+TYPES, SLOTS, BATCH = 3, 2, 16
+ITERATIONS = 40
+
+
+def program(seed: int, *, extra: int = 0, rows: int = 2, short: bool = False, tight: float = 1.0) -> Program:
+    """A batch of random programs that have a solution, ``extra`` columns a type beside its shares."""
+    rng = np.random.default_rng(seed)
+    columns, own_rows = SLOTS + extra, 1 + rows
+    own = rng.uniform(-0.5, 1.0, (BATCH, TYPES, own_rows, columns))
+    own[:, :, 0] = rng.uniform(0.5, 1.0, (BATCH, TYPES, columns))
+    inside = rng.uniform(0.0, 0.5, (BATCH, TYPES, columns))
+    load = np.einsum("btrn,btn->btr", own, inside)
+    slot = rng.uniform(0.0, 1.0, (BATCH, 2, TYPES, SLOTS))
+    whole = rng.uniform(0.0, 1.0, (BATCH, TYPES, SLOTS))
+    share = inside[:, :, :SLOTS]
+    slot /= np.maximum(1.0, np.einsum("bqtd,btd->bqd", slot, share))[:, :, None] + 1e-3
+    fallen = rng.uniform(0.5, 1.5, (BATCH, TYPES)) if short else None
+    return Program(
+        cost=rng.uniform(-1.0, 1.0, (BATCH, TYPES, columns)) + (np.arange(columns) >= SLOTS),
+        own=own,
+        limit=load + rng.uniform(0.0, 0.2, load.shape) * (rng.random(load.shape) < 0.7),
+        least=load[..., 0] * tight + (0.3 if short else 0.0),
+        slot=slot,
+        whole=whole,
+        left=(whole * share).sum((1, 2)) + 0.01,
+        short=fallen,
+    )
+
+
+@jax.jit
+def _solved(q: Program, iterations: jax.Array) -> tuple[Point, jax.Array]:
+    return jax.vmap(interior_point, in_axes=(0, None))(q, iterations)
+
+
+def solved(q: Program, iterations: int = ITERATIONS) -> tuple[Point, np.ndarray]:
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, _solved(q, np.int32(iterations)))
+
+
+def optimum(q: Program, b: int) -> float:
+    """HiGHS's optimum of program ``b``, written out row by row."""
+    types, own_rows, columns = q.own[b].shape
+    solver = highspy.Highs()
+    solver.silent()
+    solver.setOptionValue("threads", 1)
+    x = [[solver.addVariable(0.0, highspy.kHighsInf) for _ in range(columns)] for _ in range(types)]
+    fallen = [
+        solver.addVariable(0.0, highspy.kHighsInf if q.short is not None else 0.0) for _ in range(types)
+    ]
+    for i in range(types):
+        for r in range(own_rows):
+            row = sum(q.own[b, i, r, n] * x[i][n] for n in range(columns))
+            solver.addConstr(row <= q.limit[b, i, r])
+            if r == 0:
+                solver.addConstr(row + fallen[i] >= q.least[b, i])
+    for d in range(q.whole.shape[2]):
+        for k in range(2):
+            solver.addConstr(sum(q.slot[b, k, i, d] * x[i][d] for i in range(types)) <= 1.0)
+    share = [(i, d) for i in range(types) for d in range(q.whole.shape[2])]
+    solver.addConstr(sum(q.whole[b, i, d] * x[i][d] for i, d in share) <= q.left[b])
+    cost = sum(q.cost[b, i, n] * x[i][n] for i in range(types) for n in range(columns))
+    if q.short is not None:
+        cost = cost + sum(q.short[b, i] * fallen[i] for i in range(types))
+    solver.minimize(cost)
+    assert solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
+    return solver.getObjectiveValue()
+
+
+def value(q: Program, x: np.ndarray) -> np.ndarray:
+    total = (q.cost * x).sum((1, 2))
+    if q.short is not None:
+        total += (q.short * np.maximum(q.least - (q.own[:, :, 0] * x).sum(2), 0.0)).sum(1)
+    return total
+
+
+def breach(q: Program, x: np.ndarray) -> float:
+    """By how much a row is broken at worst."""
+    own = np.einsum("btrn,btn->btr", q.own, x)
+    share = x[:, :, :SLOTS]
+    worst = [
+        (own - q.limit).max(),
+        (np.einsum("bqtd,btd->bqd", q.slot, share) - 1.0).max(),
+        ((q.whole * share).sum((1, 2)) - q.left).max(),
+        -x.min(),
+    ]
+    if q.short is None:
+        worst.append((q.least - own[:, :, 0]).max())
+    return float(max(worst))
+
+
+def dual_value(q: Program, point: Point) -> np.ndarray:
+    """What the prices prove; -inf where some column would be worth more than it costs."""
+    net = point.own.copy()
+    net[:, :, 0] -= point.least
+    worth = np.einsum("btrn,btr->btn", q.own, net)
+    worth[:, :, :SLOTS] += (
+        np.einsum("bqtd,bqd->btd", q.slot, point.slot) + q.whole * point.whole[:, None, None]
+    )
+    loss = np.minimum(q.cost + worth, 0.0)
+    assert loss.min() > -1e-8
+    if q.short is not None:
+        assert (point.least <= q.short + 1e-8).all()
+    rows = (q.limit * point.own).sum((1, 2)) - (q.least * point.least).sum(1)
+    return -rows - point.slot.sum((1, 2)) - q.left * point.whole
+
+
+@pytest.mark.parametrize("extra", [0, 3])
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_optimum_is_that_of_highs(extra, short, seed):
+    q = program(seed, extra=extra, rows=2 + extra, short=short, tight=1.0 if seed == 1 else 0.8)
+    point, off = solved(q)
+    least = np.array([optimum(q, b) for b in range(BATCH)])
+    np.testing.assert_allclose(value(q, point.x), least, rtol=1e-7, atol=1e-7)
+    assert breach(q, point.x) < 1e-8
+    assert off.max() < 1e-7
+    assert min(price.min() for price in point[1:]) >= 0
+    np.testing.assert_allclose(dual_value(q, point), least, rtol=1e-7, atol=1e-7)
+
+
+def test_the_price_of_falling_short_caps_that_of_demand():
+    q = program(3, short=True)
+    q = q._replace(least=q.least + 5.0)  # more than can be served
+    point, _ = solved(q)
+    np.testing.assert_allclose(point.least, q.short, rtol=1e-7)
+
+
+def test_what_has_no_solution_never_settles():
+    q = program(4)
+    point, off = solved(q._replace(least=q.limit[:, :, 0] + 1.0))
+    assert np.isfinite(point.x).all()
+    assert off.min() > 1e-3
+
+
+def test_a_program_on_paper():
+    # min -x - 2y, x + y <= 1 and y <= 1/4: x = 3/4, y = 1/4, at prices 1 and 1.
+    with jax.enable_x64(True):
+        zero = jnp.zeros((1, 2))
+        q = Program(
+            cost=jnp.array([[-1.0, -2.0]]),
+            own=jnp.array([[[1.0, 1.0], [0.0, 1.0]]]),
+            limit=jnp.array([[1.0, 0.25]]),
+            least=jnp.zeros(1),
+            slot=jnp.stack([zero, zero]),
+            whole=zero,
+            left=jnp.ones(()),
+        )
+        point, off = interior_point(q, 25)
+    np.testing.assert_allclose(point.x, [[0.75, 0.25]], rtol=1e-9)
+    np.testing.assert_allclose(point.own, [[1.0, 1.0]], rtol=1e-6)
+    assert float(off) < 1e-9
+
+
+def test_a_scenario_is_solved_alike_in_any_company():
+    q = program(5)
+    point, off = solved(q)
+    with jax.enable_x64(True):
+        alone, alone_off = jax.jit(interior_point)(jax.tree.map(lambda a: a[3], q), np.int32(ITERATIONS))
+        split = jax.tree.map(lambda a: a.reshape(4, BATCH // 4, *a.shape[1:]), q)
+        nested = jax.jit(jax.vmap(jax.vmap(interior_point, (0, None)), (0, None)))(
+            split, np.int32(ITERATIONS)
+        )
+    np.testing.assert_allclose(alone.x, point.x[3], atol=1e-9)
+    np.testing.assert_allclose(alone_off, off[3], atol=1e-9)
+    for a, b in zip(jax.tree.leaves(nested), jax.tree.leaves((point, off)), strict=True):
+        np.testing.assert_array_equal(np.asarray(a).reshape(b.shape), b)
+
+
+def test_one_program_that_is_no_number_spoils_no_other():
+    q = program(6)
+    point, off = solved(q)
+    cost = q.cost.copy()
+    cost[2] = np.nan
+    spoilt, spoilt_off = solved(q._replace(cost=cost))
+    others = np.arange(BATCH) != 2
+    np.testing.assert_array_equal(spoilt.x[others], point.x[others])
+    np.testing.assert_array_equal(spoilt_off[others], off[others])
+    assert not spoilt_off[2] < 1.0
+
+
+def test_inverse_of_ill_conditioned_matrices_and_of_dependent_rows():
+    rng = np.random.default_rng(7)
+    half = rng.normal(size=(8, 5, 5)) * np.logspace(0, -2, 5)[:, None]
+    half[4:, 3] = half[4:, 0] - half[4:, 1]
+    matrix = half @ half.transpose(0, 2, 1)
+    with jax.enable_x64(True):
+        last = jnp.moveaxis(jnp.asarray(matrix), 0, -1)
+        found = np.moveaxis(np.asarray(_inverse(last, _diagonal(last))), -1, 0)
+    np.testing.assert_allclose(found[:4] @ matrix[:4], np.broadcast_to(np.eye(5), (4, 5, 5)), atol=1e-6)
+    kept = np.array([0, 1, 2, 4])
+    assert not found[4:, 3].any(), "the row that depends on others"
+    inner = found[4:, kept[:, None], kept] @ matrix[4:, kept[:, None], kept]
+    np.testing.assert_allclose(inner, np.broadcast_to(np.eye(4), (4, 4, 4)), atol=1e-6)

@@ -6,7 +6,10 @@ on how many there are. A device compiles it when its first block comes.
 
 from __future__ import annotations
 
+import os
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import jax
@@ -14,6 +17,7 @@ import numpy as np
 
 from rodiu_jax.devices import devices
 from rodiu_jax.instance import Instances
+from solvers.pool import usable_cores
 
 _halvings: dict[Any, int] = {}
 """How often each program's blocks were halved because a device had too little memory for them."""
@@ -61,26 +65,44 @@ def _blocks(
     options: dict[str, Any],
 ) -> Any:
     taking = devices()
-    # CPU devices share the cores: side by side they gain nothing, and XLA's wait for each other's threads for ever.
-    # A GPU has the next block waiting when it ends one.
-    ahead = 1 if taking[0].platform == "cpu" else 2 * len(taking)
-    running: deque[tuple[int, Any]] = deque()
-    parts = []
+    double, default = jax.config.jax_enable_x64, jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
 
-    def fetch() -> None:
-        rows, block = running.popleft()
-        parts.append(jax.tree.map(lambda a: np.asarray(a)[:rows], block))
-
-    for number, first in enumerate(range(0, len(scenario), chunk)):
+    def begun(number: int) -> tuple[int, Any]:
+        """Rows of a block, and its results, which need not be there yet."""
+        first = number * chunk
         at = np.arange(first, min(first + chunk, len(scenario)))
         padded = np.concatenate([at, np.full(chunk - len(at), first)])
-        given = (batch.take(scenario[padded]).fields, jax.tree.map(lambda a, at=padded: a[at], arrays))
-        if len(running) == ahead:
-            fetch()
+        given = (batch.take(scenario[padded]).fields, jax.tree.map(lambda a: a[padded], arrays))
         # A single device is JAX's default: the program takes its arguments there itself, and sooner.
         fields, rows = given if len(taking) == 1 else jax.device_put(given, taking[number % len(taking)])
-        block = program(fields, *rows, uncertainty=batch.uncertainty, batched=batch.batched, **options)
-        running.append((len(at), block))
-    while running:
-        fetch()
+        return len(at), program(
+            fields, *rows, uncertainty=batch.uncertainty, batched=batch.batched, **options
+        )
+
+    def ended(rows: int, block: Any) -> Any:
+        return jax.tree.map(lambda a: np.asarray(a)[:rows], block)
+
+    def whole(number: int) -> Any:
+        with jax.enable_x64(double), jax.default_device(default):  # JAX's settings are each thread's own
+            return ended(*begun(number))
+
+    count = -(-len(scenario) // chunk)
+    if taking[0].platform == "cpu":
+        # One program leaves cores idle, so as many run side by side; the first alone, as it may have to be compiled.
+        parts = [whole(0), *(_threads().map(whole, range(1, count)) if count > 1 else ())]
+    else:
+        # A device has the next block waiting when it ends one.
+        running: deque[tuple[int, Any]] = deque()
+        parts = []
+        for number in range(count):
+            if len(running) == 2 * len(taking):
+                parts.append(ended(*running.popleft()))
+            running.append(begun(number))
+        parts += [ended(*block) for block in running]
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """A thread for each core that this process may use."""
+    return ThreadPoolExecutor(usable_cores(), "rodiu-block")

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rodiu_jax.devices import by_device
 from rodiu_jax.instance import Array
 
 
@@ -99,18 +100,23 @@ def _batch_first(size: int, batched: Any, program: Any) -> Any:
     )
 
 
+def _folded(combine: Callable[[Array, Array], Array], values: Array, axis: int) -> Array:
+    """All entries along an axis combined, half with half: XLA's reductions over any but the last axis are slow on CPU."""
+    odd = []
+    while (size := values.shape[axis]) > 1:
+        if size % 2:
+            odd.append(jax.lax.slice_in_dim(values, size - 1, size, axis=axis))
+        half = size // 2
+        first = jax.lax.slice_in_dim(values, 0, half, axis=axis)
+        values = combine(first, jax.lax.slice_in_dim(values, half, 2 * half, axis=axis))
+    for rest in odd:
+        values = combine(values, rest)
+    return jax.lax.squeeze(values, (axis,))
+
+
 def _dot(a: Array, b: Array, axis: int) -> Array:
-    """Sum of products over an axis, term by term: XLA's reductions over any but the last axis are slow on a CPU."""
-    size = max(a.shape[axis], b.shape[axis])
-
-    def at(values: Array, k: int) -> Array:
-        k = k if values.shape[axis] > 1 else 0
-        return jax.lax.index_in_dim(values, k, axis, keepdims=False)
-
-    total = at(a, 0) * at(b, 0)
-    for k in range(1, size):
-        total = total + at(a, k) * at(b, k)
-    return total
+    """Sum of products over an axis."""
+    return _folded(jnp.add, a * b, axis)
 
 
 def _like(value: Array, other: Array) -> Array:
@@ -120,38 +126,11 @@ def _like(value: Array, other: Array) -> Array:
 
 def _over_all(combine: Callable[[Array, Array], Array], values: Array) -> Array:
     """All entries of (..., B) combined into (B,)."""
-    flat = values.reshape(-1, values.shape[-1])
-    total = flat[0]
-    for k in range(1, len(flat)):
-        total = combine(total, flat[k])
-    return total
+    return _folded(combine, values.reshape(-1, values.shape[-1]), 0)
 
 
 _DEPENDENT = 1e-10
 """A pivot below this, relative to the diagonal it came from, belongs to a row that depends on those before."""
-
-
-def _inverse(a: Array, diagonal: Array) -> Array:
-    """The inverses of symmetric positive definite matrices (..., k, k, B), by sweeping one pivot after the other.
-
-    Rows that depend on those before them are left out: theirs is zero.
-
-    Args:
-      diagonal: (..., k, B), what each pivot is small or large against.
-    """
-    size = a.shape[-2]
-    for k in range(size):
-        mine = np.arange(size) == k
-        row = a[..., k, :, :]
-        pivot = row[..., k : k + 1, :]
-        sound = pivot > _DEPENDENT * diagonal[..., k : k + 1, :]
-        over = jnp.where(sound, 1.0 / jnp.where(sound, pivot, 1.0), 0.0)
-        edge = row * over
-        border = jnp.where(mine[:, None], -over, edge)
-        inner = a - row[..., :, None, :] * edge[..., None, :, :]
-        inner = jnp.where(mine[:, None, None], border[..., None, :, :], inner)
-        a = jnp.where(mine[None, :, None], border[..., :, None, :], inner)
-    return -a
 
 
 def _diagonal(a: Array) -> Array:
@@ -165,6 +144,7 @@ def _kept(go: Array, stage: Callable[..., Any], *given: Any) -> Any:
     Args:
       go: true, but the compiler cannot know.
     """
+    stage = jax.jit(stage)
     shapes = jax.eval_shape(stage, *given)
 
     def guarded(*given: Any) -> Any:
@@ -173,7 +153,35 @@ def _kept(go: Array, stage: Callable[..., Any], *given: Any) -> Any:
 
         return jax.lax.cond(go, stage, nothing, *given)
 
-    return jax.lax.platform_dependent(*given, cpu=guarded, default=stage)
+    return by_device(cpu=guarded, accelerator=stage)(*given)
+
+
+def _inverse(kept: Callable[..., Any], a: Array, diagonal: Array) -> Array:
+    """The inverses of symmetric positive definite matrices (..., k, k, B), by sweeping one pivot after the other.
+
+    Rows that depend on those before them are left out: theirs is zero.
+
+    Args:
+      kept: `_kept`, but for its first argument.
+      diagonal: (..., k, B), what each pivot is small or large against.
+    """
+    size = a.shape[-2]
+
+    def sweep(k: int, a: Array, diagonal: Array) -> Array:
+        mine = np.arange(size) == k
+        row = a[..., k, :, :]
+        pivot = row[..., k : k + 1, :]
+        sound = pivot > _DEPENDENT * diagonal[..., k : k + 1, :]
+        over = jnp.where(sound, 1.0 / jnp.where(sound, pivot, 1.0), 0.0)
+        edge = row * over
+        border = jnp.where(mine[:, None], -over, edge)
+        inner = a - row[..., :, None, :] * edge[..., None, :, :]
+        inner = jnp.where(mine[:, None, None], border[..., None, :, :], inner)
+        return jnp.where(mine[None, :, None], border[..., :, None, :], inner)
+
+    for k in range(size):
+        a = kept(partial(sweep, k), a, diagonal)
+    return -a
 
 
 class _Rows(NamedTuple):
@@ -193,6 +201,7 @@ class _Pair(NamedTuple):
     rows: _Rows
 
 
+@jax.jit
 def _together(q: Program, iterations: Array) -> tuple[Point, Array]:
     """`interior_point` of a batch, which is the last axis of every array."""
     types, own_rows, columns, batch = q.own.shape
@@ -301,7 +310,7 @@ def _together(q: Program, iterations: Array) -> tuple[Point, Array]:
         ease, over, both = kept(ratios, p, d)
         eased, matrix = kept(own_matrix, ease, over, both)
         cross, matrix_shared = kept(shared_matrix, ease, over, eased)
-        own_inverse = kept(_inverse, matrix, _diagonal(matrix))
+        own_inverse = _inverse(kept, matrix, _diagonal(matrix))
         carried = kept(lambda a, b: _dot(a[:, :, :, None], b[:, None], 2), own_inverse, cross)
         left = kept(
             lambda whole, cross, carried: whole - _dot(flat(cross)[:, :, None], flat(carried)[:, None], 0),
@@ -309,7 +318,7 @@ def _together(q: Program, iterations: Array) -> tuple[Point, Array]:
             cross,
             carried,
         )
-        shared_inverse = kept(_inverse, left, _diagonal(matrix_shared))
+        shared_inverse = _inverse(kept, left, _diagonal(matrix_shared))
 
         def solve(column: Array, on_own: Array, on_shared: Array) -> tuple[Array, Array, Array]:
             """Columns, own and shared prices (2D+1,B) at the right-hand sides of Newton's equations."""
@@ -353,8 +362,12 @@ def _together(q: Program, iterations: Array) -> tuple[Point, Array]:
                 )
 
             aim, (column, on_own, on_shared) = kept(aims, toward, missing, reduced)
-            found = solve(column, on_own, on_shared)
-            found = jax.tree.map(jnp.add, found, solve(*kept(left_over, *found)))
+            nothing = jax.tree.map(jnp.zeros_like, (column, on_own, on_shared))
+
+            def refine(_: Array, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+                return jax.tree.map(jnp.add, found, solve(*kept(left_over, *found)))
+
+            found = jax.lax.fori_loop(0, 2, refine, nothing)
 
             def everything(x: Array, y_own: Array, y_shared: Array, aim: _Rows) -> tuple[_Pair, _Pair]:
                 own, slot, whole = loads(x)
@@ -399,10 +412,17 @@ def _together(q: Program, iterations: Array) -> tuple[Point, Array]:
             return gap * (ahead / (count * gap)) ** 3
 
         products = jax.tree.map(jnp.multiply, p, d)
-        guess = direction(products)
-        goal = kept(centre, p, d, guess, kept(lengths, p, d, *guess))
-        corrected = jax.tree.map(lambda k, u, v: k + u * v - _like(goal, k), products, *guess)
-        moves = direction(corrected)
+
+        def attempt(_: Array, state: tuple[_Pair, Any]) -> tuple[_Pair, Any]:
+            """First straight at the optimum, then corrected by what that would have done; the last move counts."""
+            moves = direction(state[0])
+            steps = kept(lengths, p, d, *moves)
+            goal = kept(centre, p, d, moves, steps)
+            corrected = jax.tree.map(lambda k, u, v: k + u * v - _like(goal, k), products, *moves)
+            return corrected, (moves, steps)
+
+        none = ((p, d), (jnp.zeros_like(gap), jnp.zeros_like(gap)))
+        _, (moves, steps) = jax.lax.fori_loop(0, 2, attempt, (products, none))
 
         def going(gap: Array, moves: tuple[_Pair, _Pair]) -> Array:
             size = sum(_over_all(jnp.add, jnp.abs(move)) for move in jax.tree.leaves(moves))
@@ -414,7 +434,7 @@ def _together(q: Program, iterations: Array) -> tuple[Point, Array]:
             new = along(p, moves[0], 0.995 * steps[0]), along(d, moves[1], 0.995 * steps[1])
             return jax.tree.map(lambda after, before: jnp.where(_like(go, after), after, before), new, (p, d))
 
-        return advance(p, d, moves, kept(lengths, p, d, *moves), kept(going, gap, moves))
+        return advance(p, d, moves, steps, kept(going, gap, moves))
 
     p, d = jax.lax.fori_loop(0, iterations, iterate, (primal, dual))
     missing, _ = residuals(p, d)

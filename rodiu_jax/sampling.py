@@ -60,6 +60,7 @@ def sample(
     uncertainty: str = "ddu",
     start: int = 0,
     chunk: int | None = None,
+    on_device: bool = False,
 ) -> Instances:
     """Draw scenarios ``start`` to ``start + n - 1``; a field that no draw touches comes without batch axis.
 
@@ -69,6 +70,8 @@ def sample(
       uncertainty: ``none``, ``diu`` or ``ddu``, passed on to the instances.
       chunk: scenarios per call of the compiled program, which changes memory and speed only; by default what
         fits a byte budget.
+      on_device: the fields are JAX's arrays, left where they were drawn for `solvers.dual.lower_bound_values` and
+        `solvers.blocks.in_blocks`; everything else would fetch them again and again.
 
     Raises:
       InputError: a bad catalogue or argument; two names with the same hash.
@@ -78,13 +81,13 @@ def sample(
     mode = check_uncertainty(uncertainty, "uncertainty")
     catalog = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
     wanted = [name for name in FIELD_SPECS if name != "tp_degree"]
-    values: dict[str, Any] = dict(
-        sample_quantities(catalog, wanted, n=n, seed=seed, start=start, chunk=chunk)
-    )
+    blocks, found = _drawn(catalog, wanted, n, seed, start, chunk)
+    values: dict[str, Any] = dict(_on_device(blocks, found, n) if on_device else _on_host(blocks, found, n))
     values["tp_degree"] = np.array(catalog.sets["tp"], dtype=np.int64)
     for name, spec in FIELD_SPECS.items():
         if spec.integer:
-            values[name] = values[name].astype(np.int64)
+            with jax.enable_x64(True):
+                values[name] = values[name].astype(np.int64)
     # Not validated again: loading the catalogue showed from the ranges that every value is admissible.
     names = (catalog.sets["query"], catalog.sets["model"], catalog.sets["gpu"])
     instances = Instances(*names, mode, Fields(**values))
@@ -105,30 +108,59 @@ def sample_quantities(
     Arguments and errors as in `sample`.
     """
     wanted = list(catalog.quantities if names is None else names)
+    blocks, found = _drawn(catalog, wanted, n, seed, start, chunk)
+    return {name: value for name, value in _on_host(blocks, found, n).items() if name in wanted}
+
+
+def _drawn(
+    catalog: Catalog, wanted: Sequence[str], n: int, seed: int, start: int, chunk: int | None
+) -> tuple[Iterator[dict[str, Array]], dict[str, np.ndarray]]:
+    """The drawn ones of the quantities ``wanted``, block by block (the last may have too many), and the fixed ones."""
     n = _whole(n, "n", 1, _MOST_SCENARIOS)
     seed = _whole(seed, "seed", 0, 2**63 - 1)
     start = _whole(start, "start", 0, _MOST_SCENARIOS - n)
     for name in wanted:
         if name not in catalog.quantities:
             raise InputError("sample", "names", f"one of {', '.join(catalog.quantities)}", name)
-    found = {name: catalog.fixed(name).copy() for name in wanted if name not in catalog.varying}
+    fixed = {name: catalog.fixed(name).copy() for name in wanted if name not in catalog.varying}
     drawn = [name for name in wanted if name in catalog.varying]
     if not drawn:
-        return found
+        return iter(()), fixed
     program, params = _compiled(catalog, drawn)
     size = _whole(chunk, "chunk", 1, 2**24) if chunk is not None else _chunk_size(catalog, drawn)
-    found |= {name: np.empty((n, *catalog.shape(name))) for name in drawn}
     words = np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32)
-    with jax.enable_x64(True):
+
+    def blocks() -> Iterator[dict[str, Array]]:
         device_params = jax.device_put(params)
-        for at, block in _ahead(
-            (at, _draw(device_params, words, np.uint32(start + at), program=program, size=size))
-            for at in range(0, n, size)
-        ):
-            for name, values in zip(drawn, block, strict=True):
+        for at in range(0, n, size):
+            block = _draw(device_params, words, np.uint32(start + at), program=program, size=size)
+            for values in block:
                 assert values.dtype == np.float64, "draws are float64 on every device"
+            yield dict(zip(drawn, block, strict=True))
+
+    return blocks(), fixed
+
+
+def _on_host(
+    blocks: Iterator[dict[str, Array]], fixed: dict[str, np.ndarray], n: int
+) -> dict[str, np.ndarray]:
+    found, at = dict(fixed), 0
+    with jax.enable_x64(True):
+        for block in _ahead(blocks):
+            size = len(next(iter(block.values())))
+            for name, values in block.items():
+                if at == 0:
+                    found[name] = np.empty((n, *values.shape[1:]))
                 found[name][at : at + size] = np.asarray(values)[: n - at]
-    return {name: found[name] for name in wanted}
+            at += size
+    return found
+
+
+def _on_device(blocks: Iterator[dict[str, Array]], fixed: dict[str, np.ndarray], n: int) -> dict[str, Array]:
+    with jax.enable_x64(True):
+        parts = list(blocks)
+        drawn = {name: jnp.concatenate([part[name] for part in parts])[:n] for name in (parts or ({},))[0]}
+        return drawn | {name: jnp.asarray(value) for name, value in fixed.items()}
 
 
 def _whole(value: Any, name: str, low: int, high: int) -> int:

@@ -6,18 +6,37 @@ on how many there are. A device compiles it when its first block comes.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from rodiu_jax.devices import devices
-from rodiu_jax.instance import Instances
+from rodiu_jax.devices import by_device, devices
+from rodiu_jax.instance import Array, Fields, Instances
 from solvers.pool import usable_cores
+
+
+def resident(batch: Instances) -> Instances:
+    """The scenarios where programs run, for `in_blocks` to take rows there in place of sending them each time.
+
+    In an accelerator's memory there may be more scenarios than in ``batch``, so that few sizes are compiled for; a
+    CPU's programs find them where they are.
+    """
+    if by_device(cpu=True, accelerator=False):
+        return batch
+    size = 1 << max(batch.size - 1, 0).bit_length()
+    filled = batch.take(np.minimum(np.arange(size), batch.size - 1))
+    return replace(batch, fields=jax.device_put(filled.fields, devices()[0]))
+
+
+@partial(jax.jit, static_argnames="batched")
+def _rows_there(fields: Fields, rows: Array, *, batched: frozenset[str]) -> Fields:
+    return Fields(**{n: v[rows] if n in batched else v for n, v in fields._asdict().items()})
+
 
 _halvings: dict[Any, int] = {}
 """How often each program's blocks were halved because a device had too little memory for them."""
@@ -67,12 +86,17 @@ def _blocks(
     taking = devices()
     double, default = jax.config.jax_enable_x64, jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
 
+    def taken(rows: np.ndarray) -> Fields:
+        if isinstance(batch.fields.budget, jax.Array):
+            return _rows_there(batch.fields, rows, batched=batch.batched)
+        return batch.take(rows).fields
+
     def begun(number: int) -> tuple[int, Any]:
         """Rows of a block, and its results, which need not be there yet."""
         first = number * chunk
         at = np.arange(first, min(first + chunk, len(scenario)))
         padded = np.concatenate([at, np.full(chunk - len(at), first)])
-        given = (batch.take(scenario[padded]).fields, jax.tree.map(lambda a: a[padded], arrays))
+        given = (taken(scenario[padded]), jax.tree.map(lambda a: a[padded], arrays))
         # A single device is JAX's default: the program takes its arguments there itself, and sooner.
         fields, rows = given if len(taking) == 1 else jax.device_put(given, taking[number % len(taking)])
         return len(at), program(

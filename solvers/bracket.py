@@ -20,7 +20,7 @@ import numpy as np
 from rodiu_jax.devices import by_device
 from rodiu_jax.instance import Array, Fields, Instances, batch_axes
 from rodiu_jax.plan import Plan
-from solvers.blocks import in_blocks
+from solvers.blocks import in_blocks, resident
 from solvers.deployments import Deployments, plans_of
 from solvers.dual import (
     Ascent,
@@ -281,16 +281,17 @@ def _brackets(
         effort = replace(effort, search=effort.search._replace(limited=limited))
         if limited:  # the floors know no limit of routes, so they say little about what is promising
             effort = replace(effort, routed=_EVERY)
-        tree, root = _root(batch, effort, certificates)
+        there = resident(batch)
+        tree, root = _root(batch, there, effort, certificates)
         best = Deployments(
-            batch, effort.search, rounds=effort.rounds, routed=effort.routed, chunk=effort.chunk
+            batch.size, there, effort.search, rounds=effort.rounds, routed=effort.routed, chunk=effort.chunk
         )
         best.offer(np.arange(batch.size), root.starts, root.least)
         best.improve(tree.bound, gap, np.arange(batch.size))
-        infeasible = _infeasible(batch, best, effort)
+        infeasible = _infeasible(there, best, effort)
         tree.settle(infeasible[tree.scenario])
-        _branch(batch, tree, best, gap, effort)
-        plans, verdicts = plans_of(batch, best.slot, effort.search, effort.chunk)
+        _branch(there, tree, best, gap, effort)
+        plans, verdicts = plans_of(batch, there, best.slot, effort.search, effort.chunk)
     lower = np.where(infeasible, math.inf, tree.lower())
     tree.settle(np.ones(len(tree.scenario), bool))
     upper = np.array([math.inf if v is None else v.costs["total_cost"] for v in verdicts])
@@ -336,7 +337,7 @@ def _brackets(
 
 
 def _bounded(
-    batch: Instances,
+    there: Instances,
     scenario: np.ndarray,
     decided: np.ndarray,
     start: Multipliers,
@@ -345,17 +346,17 @@ def _bounded(
 ) -> _Bounded:
     arrays = (decided, start)
     static = {"controls": ascent.controls, "pairs": ascent.pairs, "how": effort.search}
-    return in_blocks(_bound_nodes, batch, scenario, arrays, effort.chunk, **static)
+    return in_blocks(_bound_nodes, there, scenario, arrays, effort.chunk, **static)
 
 
-def _root(batch: Instances, effort: Effort, certificates: bool) -> tuple[_Tree, _Bounded]:
-    """The tree of roots, and all that was found there."""
+def _root(batch: Instances, there: Instances, effort: Effort, certificates: bool) -> tuple[_Tree, _Bounded]:
+    """The tree of roots, and all that was found; ``there`` is the batch as `resident` has it."""
     size = batch.size
     _, models, gpus, degrees = batch.shape
     scenario = np.arange(size)
     decided = np.zeros((size, models * gpus, degrees), np.int8)
-    start = in_blocks(_cold_starts, batch, scenario, (), effort.chunk)
-    found = _bounded(batch, scenario, decided, start, effort.root, effort)
+    start = in_blocks(_cold_starts, there, scenario, (), effort.chunk)
+    found = _bounded(there, scenario, decided, start, effort.root, effort)
     tree = _Tree(
         scenario,
         np.asarray(found.bound),
@@ -375,19 +376,19 @@ _CROSSED = 1e-5
 """A plan within the checker's tolerances may cost this much (relative) less than is proven; more is an error."""
 
 
-def _infeasible(batch: Instances, best: Deployments, effort: Effort) -> np.ndarray:
+def _infeasible(there: Instances, best: Deployments, effort: Effort) -> np.ndarray:
     """Which of the scenarios without a deployment provably have none; bool (B,)."""
-    result = np.zeros(batch.size, bool)
+    result = np.zeros(len(best.cost), bool)
     lost = np.flatnonzero(~np.isfinite(best.cost))
     if len(lost):
         ray = effort.root
         result[lost] = in_blocks(
-            _prove_infeasible, batch, lost, (), effort.chunk, controls=ray.controls, pairs=ray.pairs
+            _prove_infeasible, there, lost, (), effort.chunk, controls=ray.controls, pairs=ray.pairs
         )
     return result
 
 
-def _branch(batch: Instances, tree: _Tree, best: Deployments, gap: float, effort: Effort) -> None:
+def _branch(there: Instances, tree: _Tree, best: Deployments, gap: float, effort: Effort) -> None:
     """Split the weakest nodes of every open scenario, round by round, until the target or the limit.
 
     Each child's estimate of w is also read as a deployment, so the plans improve while the bounds rise.
@@ -413,7 +414,7 @@ def _branch(batch: Instances, tree: _Tree, best: Deployments, gap: float, effort
         decided[into + 1, pair, degree] = -1
         start = Multipliers(*(a[parents] for a in tree.multipliers))
         ascent = replace(effort.node, steps=effort.node.steps * (1 if number < effort.doubling else 2))
-        found = _bounded(batch, scenario, decided, start, ascent, effort)
+        found = _bounded(there, scenario, decided, start, ascent, effort)
         # A child is worth at least its parent's value at the parent's multipliers: keep whichever proves more.
         worse = ~(np.asarray(found.bound) >= tree.bound[parents])
         bound = np.where(worse, tree.bound[parents], found.bound)

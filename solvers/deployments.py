@@ -75,6 +75,7 @@ class Deployments:
     """The cheapest deployment known of each scenario, and which ones have been routed.
 
     Args:
+      size, there: B scenarios, and they as `solvers.blocks.resident` has them.
       rounds, routed: of the local search, each routing the ``routed`` most promising deployments of a scenario.
       chunk: scenarios in a compiled block.
 
@@ -83,11 +84,13 @@ class Deployments:
       fresh: bool (B,), whose neighbours have not been looked at.
     """
 
-    def __init__(self, batch: Instances, how: Search, *, rounds: int, routed: int, chunk: int) -> None:
-        self.slot = np.full((batch.size, how.slots), -1, np.int32)
-        self.cost = np.full(batch.size, math.inf)
-        self.fresh = np.zeros(batch.size, bool)
-        self._batch, self._how = batch, how
+    def __init__(
+        self, size: int, there: Instances, how: Search, *, rounds: int, routed: int, chunk: int
+    ) -> None:
+        self.slot = np.full((size, how.slots), -1, np.int32)
+        self.cost = np.full(size, math.inf)
+        self.fresh = np.zeros(size, bool)
+        self._there, self._how = there, how
         self._rounds, self._routed = rounds, routed
         self._chunk = chunk
         self._seen = np.zeros(0, np.uint64)
@@ -136,7 +139,7 @@ class Deployments:
             self.fresh[at] = False
             near, least = in_blocks(
                 _neighbours,
-                self._batch,
+                self._there,
                 at,
                 (self.slot[at],),
                 self._chunk,
@@ -155,7 +158,7 @@ class Deployments:
                     break
                 least, sure = in_blocks(
                     _price_plans,
-                    self._batch,
+                    self._there,
                     scenario[rows],
                     (slot[rows, :width],),
                     self._chunk,
@@ -177,14 +180,14 @@ def _hashed(scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
 
 
 def plans_of(
-    batch: Instances, slot: np.ndarray, how: Search, chunk: int
+    batch: Instances, there: Instances, slot: np.ndarray, how: Search, chunk: int
 ) -> tuple[list[Plan], list[Verdict | None]]:
     """A plan of each scenario's deployment ``slot`` (B,D), or one that serves nobody, and the checker's verdict.
 
     The verdict is None where it refuses both.
     """
     everyone = np.arange(batch.size)
-    share = in_blocks(_route_plans, batch, everyone, (slot,), chunk, how=how, iterations=_SETTLED)
+    share = in_blocks(_route_plans, there, everyone, (slot,), chunk, how=how, iterations=_SETTLED)
     plans: list[Plan] = []
     verdicts: list[Verdict | None] = []
     for b in range(batch.size):

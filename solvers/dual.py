@@ -775,6 +775,11 @@ def _bound_block(
     return jax.vmap(one, in_axes=(batch_axes(batched), None if start is None else 0))(fields, start)
 
 
+def _chunk() -> int:
+    """Scenarios bounded in a compiled block."""
+    return by_device(cpu=256, accelerator=16_384)
+
+
 def lower_bounds(
     instances: Instances,
     *,
@@ -789,7 +794,7 @@ def lower_bounds(
       chunk: scenarios in a compiled block, 0 for what suits the device; another value is another program, last bits
         may differ.
     """
-    chunk = chunk or by_device(cpu=256, accelerator=16_384)
+    chunk = chunk or _chunk()
     batch = instances if instances.batched else instances.take([0])
     with jax.enable_x64(True):
         lower, multipliers = in_blocks(
@@ -803,3 +808,33 @@ def lower_bounds(
         )
     assert lower.dtype == np.float64, "certificates are float64"
     return Bounds(lower, multipliers)
+
+
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs"))
+def _value_block(
+    fields: Fields, *, controls: Array, uncertainty: str, batched: frozenset[str], pairs: int
+) -> Array:
+    return _bound_block(
+        fields, None, controls=controls, uncertainty=uncertainty, batched=batched, pairs=pairs
+    )[0]
+
+
+def lower_bound_values(instances: Instances, *, ascent: Ascent = Ascent(), chunk: int = 0) -> np.ndarray:
+    """`Bounds.lower` alone, (B,): multipliers stay where they are computed and are forgotten.
+
+    With scenarios of ``sample(..., on_device=True)`` nothing but these numbers leaves an accelerator.
+    """
+    chunk = chunk or _chunk()
+    batch = instances if instances.batched else instances.take([0])
+    with jax.enable_x64(True):
+        lower = in_blocks(
+            _value_block,
+            batch,
+            np.arange(batch.size),
+            (),
+            chunk,
+            controls=ascent.controls,
+            pairs=ascent.pairs,
+        )
+    assert lower.dtype == np.float64, "certificates are float64"
+    return lower

@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rodiu_jax.devices import by_device
 from rodiu_jax.instance import Array
 
 
@@ -101,7 +100,7 @@ def _batch_first(size: int, batched: Any, program: Any) -> Any:
 
 
 def _folded(combine: Callable[[Array, Array], Array], values: Array, axis: int) -> Array:
-    """All entries along an axis combined, half with half: XLA's reductions over any but the last axis are slow on CPU."""
+    """All entries along an axis combined, half with half: XLA's own reductions over it are slow on a CPU."""
     odd = []
     while (size := values.shape[axis]) > 1:
         if size % 2:
@@ -153,7 +152,7 @@ def _kept(go: Array, stage: Callable[..., Any], *given: Any) -> Any:
 
         return jax.lax.cond(go, stage, nothing, *given)
 
-    return by_device(cpu=guarded, accelerator=stage)(*given)
+    return jax.lax.platform_dependent(*given, cpu=guarded, default=stage)
 
 
 def _inverse(kept: Callable[..., Any], a: Array, diagonal: Array) -> Array:

@@ -9,8 +9,8 @@ import pytest
 from rodiu_jax.check import check_plan
 from rodiu_jax.instance import Instances
 from rodiu_jax.sampling import sample
+from solvers import blocks, deployments
 from solvers import bracket as module
-from solvers import deployments
 from solvers.bracket import Bracket, Effort, brackets
 from solvers.highs import solve_instance
 from solvers.result import OPTIMAL_GAP
@@ -278,3 +278,11 @@ def test_effort_is_spent_only_where_needed(hard):
     easy = brackets(instances.take(np.arange(16)), gap=0.9, effort=TREE)
     few = sum(f.nodes for f in easy)
     assert few < sum(f.nodes for f in hard[4][:16])
+
+
+def test_rows_taken_on_the_device_are_those_taken_on_the_host(monkeypatch: pytest.MonkeyPatch):
+    instances = default_instances(40, seed=3)
+    usual = brackets(instances)
+    monkeypatch.setattr(blocks, "by_device", lambda *, cpu, accelerator: accelerator)
+    assert blocks.resident(instances).size == 64, "few sizes"
+    assert brackets(instances) == usual

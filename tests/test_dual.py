@@ -12,7 +12,7 @@ from rodiu_jax.instance import FIELD_SPECS, UNCERTAINTY_MODES, Fields, Instances
 from rodiu_jax.sampling import sample
 from solvers import dual
 from solvers.accelerators import Accelerators
-from solvers.dual import Ascent, Multipliers, lower_bounds
+from solvers.dual import Ascent, Multipliers, lower_bound_values, lower_bounds
 from solvers.formulation import assemble, build
 from solvers.highs import run_highs, solve_instance
 from solvers.terms import collect, tightened
@@ -385,3 +385,10 @@ def test_feasible_multipliers_keep_the_adversary_in_its_set(gamma):
         assert (xi.sum(1) <= gamma).all()
         assert np.allclose(xi.sum(1), np.minimum(np.clip(wild, 0, 1).sum(1), gamma))
     assert all(float(np.min(np.asarray(a))) >= 0 for a in y[1:7])
+
+
+def test_values_alone_of_scenarios_on_the_device(monkeypatch: pytest.MonkeyPatch):
+    usual = lower_bounds(sample("seed", n=70, seed=5), chunk=64).lower
+    there = sample("seed", n=70, seed=5, on_device=True)
+    monkeypatch.setattr(Instances, "take", lambda *_: pytest.fail("rows were taken on the host"))
+    np.testing.assert_allclose(lower_bound_values(there, chunk=64), usual, rtol=1e-5)

@@ -22,7 +22,7 @@ from rodiu_jax.sampling import sample
 from rodiu_jax.sweeps import read_rows
 from solvers.bracket import brackets
 from solvers.cascade import cascade
-from solvers.dual import lower_bounds
+from solvers.dual import lower_bound_values, lower_bounds
 from solvers.highs import solve_instance
 
 pytestmark = pytest.mark.skipif(
@@ -83,6 +83,9 @@ def test_bounds_are_proven_and_near_those_of_the_cpu(batch):
     with on_cpu():
         there = lower_bounds(batch).lower
     np.testing.assert_allclose(here, there, rtol=5e-3)
+    np.testing.assert_allclose(
+        lower_bound_values(sample("seed", n=24, seed=31, on_device=True)), here, rtol=1e-5
+    )
     for b in range(4):
         assert here[b] <= solve_instance(batch, b).objective * (1 + 1e-9)
 

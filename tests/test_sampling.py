@@ -468,3 +468,14 @@ def test_unknown_quantity():
 def test_last_scenarios_of_all():
     drawn = sample_quantities(SEED, ["arrival_rate"], n=2, start=2**32 - 2)["arrival_rate"]
     assert (drawn[0] != drawn[1]).all()
+
+
+@pytest.mark.parametrize("catalog", ["seed", "corrected"])
+def test_scenarios_left_on_the_device_are_those_of_the_host(catalog: str):
+    there, here = sample(catalog, n=70, seed=5, chunk=32, on_device=True), sample(catalog, n=70, seed=5)
+    assert there.batched == here.batched
+    assert isinstance(there.fields.budget, jax.Array)
+    for name in FIELD_SPECS:
+        a, b = np.asarray(getattr(there.fields, name)), np.asarray(getattr(here.fields, name))
+        assert a.dtype == b.dtype, name
+        np.testing.assert_array_equal(a, b, err_msg=name)

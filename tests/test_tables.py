@@ -52,7 +52,7 @@ def test_a_roofline_is_read_as_it_was_written(tmp_path):
         Stage("draw", "float64", 100, seconds=0.01, bytes_accessed=1e8, operations=2e8),
         Stage("ascent, 150 steps", "float32", 100, seconds=0.02, bytes_accessed=8e8, operations=4e8),
     ]
-    text = roofline(peaks, stages, Shares(1e-5, 1e-3, 1e-2))
+    text = roofline(peaks, stages, Shares(1e-5, 1e-3, 1e-2, 9e-4))
     assert "| draw | float64 | 100 | 100 | 1000 | 2000 | 2 | 50 % | 40 % |" in text
     assert "bracket to 1 % 1e+04" in text
     found = read_roofline(text)

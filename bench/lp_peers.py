@@ -1,0 +1,220 @@
+"""``python -m bench.lp_peers SOLVER``: certified lower bounds beside first-order LP solvers.
+
+The same LP relaxations, to the same tolerance of 1e-6: dense, padded to one shape and vmapped in float64 (mpax), or as
+blocks of one sparse program (pdlp: HiGHS's own, on the CPU; cupdlpx: on an NVIDIA GPU). A peer's answer is no proof;
+its objective is compared with the optimum of HiGHS's simplex. MPAX and cuPDLPx are no dependencies; install them first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import click
+import highspy
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from bench.measure import machine, told
+from rodiu_jax.files import write_text
+from rodiu_jax.instance import Instances
+from rodiu_jax.sampling import sample
+from solvers.dual import lower_bounds
+from solvers.formulation import Formulation, assemble
+from solvers.highs import print_banner_nowhere, require, run_highs
+from solvers.terms import collect, tightened
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Linear programs min c v, A v = b, G v >= h, 0 <= v <= u of one shape; a leading axis of scenarios."""
+
+    c: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    g: np.ndarray
+    h: np.ndarray
+    u: np.ndarray
+
+
+def padded(programs: list[Formulation]) -> Padded:
+    """Formulations as dense arrays, padded by columns fixed at 0 and empty rows."""
+    rows = []
+    for f in programs:
+        dense = np.zeros((len(f.row_lower), len(f.cost)))
+        dense[np.repeat(np.arange(len(f.row_lower)), np.diff(f.start)), f.index] = f.value
+        equal = f.row_lower == f.row_upper
+        above, below = np.isfinite(f.row_lower) & ~equal, np.isfinite(f.row_upper) & ~equal
+        g = np.concatenate([dense[above], -dense[below]])
+        h = np.concatenate([f.row_lower[above], -f.row_upper[below]])
+        rows.append((f.cost, dense[equal], f.row_lower[equal], g, h, f.upper))
+    shapes = [np.max([a.shape for a in part], axis=0) for part in zip(*rows, strict=True)]
+    stacked = [
+        np.stack([np.pad(a, [(0, m - n) for n, m in zip(a.shape, shape, strict=True)]) for a in part])
+        for part, shape in zip(zip(*rows, strict=True), shapes, strict=True)
+    ]
+    return Padded(*stacked)
+
+
+def mpax(programs: Padded, iterations: int) -> Callable[[], np.ndarray]:
+    """A compiled run of at most ``iterations`` that returns the objectives (B,)."""
+    from mpax import create_lp, r2HPDHG  # pyright: ignore[reportMissingImports]
+
+    solver = r2HPDHG(eps_abs=TOLERANCE, eps_rel=TOLERANCE, iteration_limit=iterations)
+
+    def one(c, a, b, g, h, u):
+        answer = solver.optimize(create_lp(c, a, b, g, h, jnp.zeros_like(u), u, use_sparse_matrix=False))
+        return answer.primal_objective
+
+    with jax.enable_x64(True):
+        arrays = [jnp.asarray(getattr(programs, f.name)) for f in fields(programs)]
+        compiled = jax.jit(jax.vmap(one)).lower(*arrays).compile()
+    return lambda: np.asarray(compiled(*arrays))
+
+
+def joined(programs: list[Formulation]) -> Formulation:
+    """One program with each of ``programs`` as a block."""
+    columns = np.cumsum([0, *(len(f.cost) for f in programs)])
+    entries = np.cumsum([0, *(len(f.value) for f in programs)])
+
+    def ends(name: str) -> np.ndarray:
+        return np.concatenate([getattr(f, name) for f in programs])
+
+    start = np.concatenate([f.start[:-1] + at for f, at in zip(programs, entries, strict=False)])
+    index = np.concatenate([f.index + at for f, at in zip(programs, columns, strict=False)])
+    rest = ("cost", "lower", "upper", "integer", "value", "row_lower", "row_upper", "unit")
+    return replace(
+        programs[0],
+        **{name: ends(name) for name in rest},
+        start=np.append(start, entries[-1]).astype(programs[0].start.dtype),
+        index=index.astype(programs[0].index.dtype),
+    )
+
+
+def pdlp(program: Formulation, iterations: int) -> Callable[[], np.ndarray]:
+    """A run of HiGHS's first-order solver that returns the columns."""
+
+    def run() -> np.ndarray:
+        print_banner_nowhere()
+        solver = highspy.Highs()
+        solver.silent()
+        options = {
+            "threads": 1,
+            "solver": "pdlp",
+            "kkt_tolerance": TOLERANCE,
+            "pdlp_iteration_limit": iterations,
+        }
+        for name, value in options.items():
+            require(solver.setOptionValue(name, value), f"option {name}={value}")
+        status = solver.passModel(
+            len(program.cost), len(program.row_lower), len(program.value), int(highspy.MatrixFormat.kRowwise),
+            int(highspy.ObjSense.kMinimize), 0.0, program.cost, program.lower, program.upper, program.row_lower,
+            program.row_upper, program.start, program.index, program.value,
+            np.zeros(len(program.cost), np.int32),
+        )  # fmt: skip
+        require(status, "the model")
+        solver.run()
+        return np.array(solver.getSolution().col_value)  # the last iterate, where it did not converge
+
+    return run
+
+
+def cupdlpx(program: Formulation, iterations: int) -> Callable[[], np.ndarray]:
+    """A run of cuPDLPx (Lu and Peng) that returns the columns."""
+    from cupdlpx import Model  # pyright: ignore[reportMissingImports]
+
+    shape = len(program.row_lower), len(program.cost)
+    rows = csr_matrix((program.value, program.index, program.start), shape=shape)
+
+    def run() -> np.ndarray:
+        model = Model(program.cost, rows, program.row_lower, program.row_upper, program.lower, program.upper)
+        model.setParams(
+            OutputFlag=False, FeasibilityTol=TOLERANCE, OptimalityTol=TOLERANCE, IterationLimit=iterations
+        )
+        model.optimize()
+        return np.asarray(model.X)
+
+    return run
+
+
+JOINED = {"pdlp": pdlp, "cupdlpx": cupdlpx}
+"""Solvers of one large sparse program."""
+
+TOLERANCE = 1e-6
+"""Of the peers, relative."""
+
+
+def peer(name: str, programs: list[Formulation], iterations: int) -> Callable[[], np.ndarray]:
+    """A run of a solver that returns the objective of each program.
+
+    Raises:
+      ImportError: it is not installed.
+    """
+    if name == "mpax":
+        return mpax(padded(programs), iterations)
+    run = JOINED[name](joined(programs), iterations)
+    ends = np.cumsum([len(f.cost) for f in programs])[:-1]
+
+    def objectives() -> np.ndarray:
+        parts = np.split(run(), ends)
+        return np.array([f.cost @ part for f, part in zip(programs, parts, strict=True)])
+
+    return objectives
+
+
+def formulations(instances: Instances) -> list[Formulation]:
+    """The LP relaxations that the bound is measured against."""
+    gpus = len(instances.gpu_names)
+    return [assemble(tightened(collect(instances, b)), gpus) for b in range(instances.size)]
+
+
+@click.command()
+@click.argument("solver", type=click.Choice(["mpax", *JOINED]))
+@click.option("--scenarios", default=4, show_default=True)
+@click.option("--iterations", default=20_000, show_default=True, help="Of the peer, at most.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the table to a file too.")
+def main(solver: str, scenarios: int, iterations: int, out: Path | None) -> None:
+    """Print how fast and how near the LP optimum the bounds and SOLVER are."""
+    about = machine()
+    instances = sample("seed", n=scenarios, seed=6)
+    programs = formulations(instances)
+    optima = np.array([run_highs(f, relax=True).objective for f in programs])
+    lower_bounds(instances, chunk=scenarios)
+    began = time.perf_counter()
+    lower = lower_bounds(instances, chunk=scenarios).lower
+    ours = time.perf_counter() - began
+    try:
+        run = peer(solver, programs, iterations)
+    except ImportError:
+        raise click.UsageError(f"{solver} is not installed: pip install {solver}") from None
+    began = time.perf_counter()
+    objective = run()
+    theirs = time.perf_counter() - began
+    lines = [
+        f"{scenarios} scenarios of the seed catalogue, compiled before; {solver} stops at {iterations:,} iterations.",
+        "",
+        "| side | scenarios per second | ours / this | off the LP optimum, mean | at most |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for name, seconds, value in (("lower_bounds", ours, lower), (solver, theirs, objective)):
+        off = np.abs(value / optima - 1.0)
+        cells = (
+            name,
+            f"{scenarios / seconds:.4g}",
+            f"{seconds / ours:.3g}",
+            f"{off.mean():.4%}",
+            f"{off.max():.4%}",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    text = "\n\n".join([f"# Lower bounds beside {solver}", about, told(__doc__), "\n".join(lines)])
+    click.echo(text)
+    if out is not None:
+        write_text(out, text + "\n")
+
+
+if __name__ == "__main__":
+    main()

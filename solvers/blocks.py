@@ -30,7 +30,7 @@ def resident(batch: Instances) -> Instances:
         return batch
     size = 1 << max(batch.size - 1, 0).bit_length()
     filled = batch.take(np.minimum(np.arange(size), batch.size - 1))
-    return replace(batch, fields=jax.device_put(filled.fields, devices()[0]))
+    return replace(batch, fields=jax.device_put(filled.fields))
 
 
 @partial(jax.jit, static_argnames="batched")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from rodiu_jax.plan import Deployment, Plan, Route
 from rodiu_jax.verdict import Verdict
 from solvers.blocks import in_blocks
 from solvers.dual import coefficients
-from solvers.primal import THOROUGH, Search, best_shares, neighbours, route_cost
+from solvers.primal import THOROUGH, Search, neighbours, route_cost
 
 _FEW = 4
 """Slots of the smaller of the two routing programs."""
@@ -32,8 +33,14 @@ _NEGLIGIBLE = 1e-7
 _SETTLED = np.int32(THOROUGH)
 
 
+class _Routed(NamedTuple):
+    cost: Array
+    sure: Array  # whether so many iterations were enough to know
+    share: Array  # I,D
+
+
 @partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
-def _price_plans(
+def _route_plans(
     fields: Fields,
     slot: Array,
     *,
@@ -41,12 +48,12 @@ def _price_plans(
     uncertainty: str,
     batched: frozenset[str],
     how: Search,
-) -> tuple[Array, Array]:
-    """What deployments cost, to choose among them, and whether so many iterations were enough to know."""
+) -> _Routed:
+    """What deployments cost, and their shares."""
 
-    def one(fields: Fields, slot: Array) -> tuple[Array, Array]:
+    def one(fields: Fields, slot: Array) -> _Routed:
         found = route_cost(coefficients(fields, uncertainty), slot, iterations, how.limited)
-        return found.cost, found.sure
+        return _Routed(found.cost, found.sure, found.share)
 
     return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
 
@@ -57,16 +64,6 @@ def _neighbours(
 ) -> tuple[Array, Array]:
     def one(fields: Fields, slot: Array) -> tuple[Array, Array]:
         return neighbours(coefficients(fields, uncertainty), slot, iterations, how)
-
-    return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
-
-
-@partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
-def _route_plans(
-    fields: Fields, slot: Array, *, iterations: Array, uncertainty: str, batched: frozenset[str], how: Search
-) -> Array:
-    def one(fields: Fields, slot: Array) -> Array:
-        return best_shares(coefficients(fields, uncertainty), slot, iterations, how.limited)
 
     return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
 
@@ -156,8 +153,8 @@ class Deployments:
             for iterations in (self._how.iterations, THOROUGH):
                 if not len(rows):
                     break
-                least, sure = in_blocks(
-                    _price_plans,
+                found = in_blocks(
+                    _route_plans,
                     self._there,
                     scenario[rows],
                     (slot[rows, :width],),
@@ -165,8 +162,8 @@ class Deployments:
                     how=self._how,
                     iterations=np.int32(iterations),
                 )
-                cost[rows] = least
-                rows = rows[~sure]
+                cost[rows] = found.cost
+                rows = rows[~found.sure]
         return cost
 
 
@@ -187,7 +184,7 @@ def plans_of(
     The verdict is None where it refuses both.
     """
     everyone = np.arange(batch.size)
-    share = in_blocks(_route_plans, there, everyone, (slot,), chunk, how=how, iterations=_SETTLED)
+    share = in_blocks(_route_plans, there, everyone, (slot,), chunk, how=how, iterations=_SETTLED).share
     plans: list[Plan] = []
     verdicts: list[Verdict | None] = []
     for b in range(batch.size):

@@ -88,6 +88,11 @@ class Routed(NamedTuple):
     point: Point
     routing: Routing
 
+    @property
+    def share(self) -> Array:
+        """Shares (I,D); 0 in empty slots and closed cells."""
+        return jnp.where(self.routing.program.own[:, 0] > 0, self.point.x, 0.0)
+
 
 def route_cost(c: Coefficients, slot: Array, iterations: Array, limited: bool) -> Routed:
     """Route the triples in ``slot`` at the least cost.
@@ -99,31 +104,29 @@ def route_cost(c: Coefficients, slot: Array, iterations: Array, limited: bool) -
         it; the cheaper counts.
     """
     types, slots = len(c.base), len(slot)
-    free = routing(c, slot, jnp.ones((types, slots), bool))
-    point, error = interior_point(free.program, iterations)
+
+    def solved(allowed: Array) -> tuple[Routing, Point, Array]:
+        routed = routing(c, slot, allowed)
+        return routed, *interior_point(routed.program, iterations)
+
+    free = solved(jnp.ones((types, slots), bool))
     if limited:
-        most = most_routes(c, slots)
-        choices = [largest_shares(point.x, most)]
+        share, most = free[1].x, most_routes(c, slots)
+        choices = [largest_shares(share, most)]
         if types <= _GROUPED:
-            one = _single_routes(c, slot, free, point)
-            choices.append(
-                one
-                | largest_shares(
-                    jnp.where(one, -1.0, point.x), most - one.sum(1, keepdims=True).astype(most.dtype)
-                )
-            )
-        tried = []
-        for routes in choices:
-            held = routing(c, slot, routes)
-            tried.append((held, *interior_point(held.program, iterations)))
+            one = _single_routes(c, slot, free[0], free[1])
+            left = most - one.sum(1, keepdims=True).astype(most.dtype)
+            choices.append(one | largest_shares(jnp.where(one, -1.0, share), left))
+        tried = jax.vmap(solved)(jnp.stack(choices))
     else:
-        tried = [(free, point, error)]
-    costs = jnp.stack([r.fixed + r.money * (r.program.cost * at.x).sum() for r, at, _ in tried])
-    settled = jnp.stack([r.money * off for r, _, off in tried]) <= _SURE * jnp.abs(costs)
+        tried = jax.tree.map(lambda a: a[None], free)
+    routed, point, off = tried
+    costs = routed.fixed + routed.money * (routed.program.cost * point.x).sum((1, 2))
+    settled = routed.money * off <= _SURE * jnp.abs(costs)
     heavy = jnp.where(slot >= 0, c.weights[jnp.maximum(slot, 0) // c.deploy.shape[1]], 0.0).sum() > c.storage
     costs = jnp.where(settled & ~heavy, costs, jnp.inf)
     best = jnp.argmin(costs)
-    routed, point, _ = jax.tree.map(lambda *a: jnp.stack(a)[best], *tried)
+    routed, point = jax.tree.map(lambda a: a[best], (routed, point))
     return Routed(costs[best], settled.all() | heavy, point, routed)
 
 
@@ -376,12 +379,6 @@ def _split(slot: Array, smaller: Array, change: Array, extra: Array, score: Arra
     both = jnp.where((slot < 0).any(), change[:, None] + score[None, :], jnp.inf).reshape(-1)
     moved = moved.reshape(-1, len(slot))
     return jnp.where(jnp.isfinite(both)[:, None], moved, slot[None, :]), both
-
-
-def best_shares(c: Coefficients, slot: Array, iterations: Array, limited: bool) -> Array:
-    """Shares (I,D) of the cheapest routing, to full precision; 0 in empty slots and closed cells."""
-    found = route_cost(c, slot, iterations, limited)
-    return jnp.where(found.routing.program.own[:, 0] > 0, found.point.x, 0.0)
 
 
 THOROUGH = 25

@@ -20,7 +20,7 @@ from tests.test_dual import above, hard_instances
 SMALL = (2, 2, 3, 2)
 ROOT = Effort(tree_rounds=0, chunk=16)
 TREE = replace(ROOT, tree_rounds=25)
-PROGRAMS = [module._bound_nodes, deployments._price_plans, deployments._neighbours, deployments._route_plans]
+PROGRAMS = [module._bound_nodes, deployments._neighbours, deployments._route_plans]
 
 
 def optima_of(instances: Instances) -> tuple[np.ndarray, np.ndarray]:
@@ -281,8 +281,8 @@ def test_effort_is_spent_only_where_needed(hard):
 
 
 def test_rows_taken_on_the_device_are_those_taken_on_the_host(monkeypatch: pytest.MonkeyPatch):
-    instances = default_instances(40, seed=3)
-    usual = brackets(instances)
+    instances = random_instances(3, SMALL, batch=40)
+    usual = brackets(instances, effort=TREE)
     monkeypatch.setattr(blocks, "by_device", lambda *, cpu, accelerator: accelerator)
     assert blocks.resident(instances).size == 64, "few sizes"
-    assert brackets(instances) == usual
+    assert brackets(instances, effort=TREE) == usual

@@ -20,7 +20,6 @@ from solvers.primal import (
     Tried,
     _best_grouping,
     _neighbours,
-    best_shares,
     first_deployments,
     neighbours,
     prices,
@@ -62,11 +61,12 @@ def rough_cost(c, slot):
 
 
 def shares_of(c, slot):
-    return best_shares(c, slot, 25, False)
+    return route_cost(c, slot, 25, False).share
 
 
 def limited(c, slot):
-    return route_cost(c, slot, 25, True).cost, best_shares(c, slot, 25, True)
+    found = route_cost(c, slot, 25, True)
+    return found.cost, found.share
 
 
 def random_slots(rng: np.random.Generator, instances: Instances) -> np.ndarray:
@@ -329,9 +329,9 @@ def test_a_single_route_keeps_both_promises_alone():
     # Of two pairs the cheap one breaks the error promise alone; mixed freely it would get the larger share.
     instances = default_instances(16, seed=7).with_fields(max_routes=np.array(1))
     slots = np.tile(np.array([35, 75, -1, -1], np.int32), (16, 1))
-    shares = mapped(instances, lambda c, s: best_shares(c, s, 25, True), slots)
+    shares = mapped(instances, lambda c, s: route_cost(c, s, 25, True).share, slots)
     free = mapped(
-        instances.with_fields(max_routes=np.array(0)), lambda c, s: best_shares(c, s, 25, False), slots
+        instances.with_fields(max_routes=np.array(0)), lambda c, s: route_cost(c, s, 25, False).share, slots
     )
     assert ((shares > 1e-6).sum(2) <= 1).all()
 

@@ -2,7 +2,8 @@
 
 The same LP relaxations, to the same tolerance of 1e-6: dense, padded to one shape and vmapped in float64 (mpax), or as
 blocks of one sparse program (pdlp: HiGHS's own, on the CPU; cupdlpx: on an NVIDIA GPU). A peer's answer is no proof;
-its objective is compared with the optimum of HiGHS's simplex. MPAX and cuPDLPx are no dependencies; install them first.
+its last iterate's objective is compared with the optimum of HiGHS's simplex, and may owe its nearness to broken rows.
+MPAX and cuPDLPx are no dependencies; install them first.
 """
 
 from __future__ import annotations
@@ -188,6 +189,7 @@ def main(solver: str, scenarios: int, iterations: int, out: Path | None) -> None
     lower = lower_bounds(instances, chunk=scenarios).lower
     ours = time.perf_counter() - began
     try:
+        peer(solver, programs, 10)()  # loads and compiles what it needs
         run = peer(solver, programs, iterations)
     except ImportError:
         raise click.UsageError(f"{solver} is not installed: pip install {solver}") from None

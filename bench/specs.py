@@ -575,7 +575,7 @@ SPECS = {
             quality="every row closed to 1 %, no bracket of ours beside the peer's.",
             precision="ours: float32 ascent, float64 certificates and routing; peer: float64",
             by_hand="150 steps at the root and 60 at each node (see bound), and per round of plans about 30 small"
-            " linear programs of 24 shares and 33 rows, 9 interior-point iterations of 30,000 operations.",
+            " linear programs of 24 shares and 33 rows, 9 interior-point iterations of some 25,000 operations.",
             sizes=(8, 32, 256),
             large=(4_096,),
             cases=_cascade,

@@ -109,7 +109,8 @@ def sample_quantities(
     """
     wanted = list(catalog.quantities if names is None else names)
     blocks, found = _drawn(catalog, wanted, n, seed, start, chunk)
-    return {name: value for name, value in _on_host(blocks, found, n).items() if name in wanted}
+    values = _on_host(blocks, found, n)
+    return {name: values[name] for name in wanted}
 
 
 def _drawn(
@@ -159,7 +160,8 @@ def _on_host(
 def _on_device(blocks: Iterator[dict[str, Array]], fixed: dict[str, np.ndarray], n: int) -> dict[str, Array]:
     with jax.enable_x64(True):
         parts = list(blocks)
-        drawn = {name: jnp.concatenate([part[name] for part in parts])[:n] for name in (parts or ({},))[0]}
+        names = list(parts[0]) if parts else []
+        drawn = {name: jnp.concatenate([part.pop(name) for part in parts])[:n] for name in names}
         return drawn | {name: jnp.asarray(value) for name, value in fixed.items()}
 
 

@@ -6,7 +6,9 @@ on how many there are. A device compiles it when its first block comes.
 
 from __future__ import annotations
 
+import os
 from collections import deque
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
@@ -19,16 +21,20 @@ from rodiu_jax.devices import by_device, devices
 from rodiu_jax.instance import Array, Fields, Instances
 from solvers.pool import usable_cores
 
+_RESIDENT = 4 * 2**30
+"""Bytes of scenarios that one accelerator keeps."""
+
 
 def resident(batch: Instances) -> Instances:
     """The scenarios where programs run, for `in_blocks` to take rows there in place of sending them each time.
 
-    In an accelerator's memory there may be more scenarios than in ``batch``, so that few sizes are compiled for; a
-    CPU's programs find them where they are.
+    In an accelerator's memory there may be more scenarios than in ``batch``, so that few sizes are compiled for.
+    CPUs' programs find them where they are; several accelerators, or more than `_RESIDENT` bytes, are sent rows.
     """
-    if by_device(cpu=True, accelerator=False):
-        return batch
     size = 1 << max(batch.size - 1, 0).bit_length()
+    bytes_in_all = size // batch.size * sum(np.asarray(v).nbytes for v in batch.fields)
+    if by_device(cpu=True, accelerator=False) or len(devices()) > 1 or bytes_in_all > _RESIDENT:
+        return batch
     filled = batch.take(np.minimum(np.arange(size), batch.size - 1))
     return replace(batch, fields=jax.device_put(filled.fields))
 
@@ -62,6 +68,9 @@ def in_blocks(
     far fewer rows, an eighth or a 64th of it, but `_SMALLEST` at least. Where a device has too little memory for so
     many, blocks are halved, from then on. These are other programs, so last bits may differ.
 
+    On a CPU blocks run side by side in threads. Of JAX's settings that are a thread's own they have the caller's
+    ``jax_enable_x64`` and ``jax_default_device``, no others.
+
     Args:
       program: takes ``(fields, *arrays, uncertainty=, batched=, **options)``; its results have a row each too.
     """
@@ -87,7 +96,7 @@ def _blocks(
     double, default = jax.config.jax_enable_x64, jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
 
     def taken(rows: np.ndarray) -> Fields:
-        if isinstance(batch.fields.budget, jax.Array):
+        if any(isinstance(values, jax.Array) for values in batch.fields):
             return _rows_there(batch.fields, rows, batched=batch.batched)
         return batch.take(rows).fields
 
@@ -112,8 +121,12 @@ def _blocks(
 
     count = -(-len(scenario) // chunk)
     if taking[0].platform == "cpu":
-        # One program leaves cores idle, so as many run side by side; the first alone, as it may have to be compiled.
-        parts = [whole(0), *(_threads().map(whole, range(1, count)) if count > 1 else ())]
+        # One program leaves cores idle, so as many run side by side; one that may have to be compiled first runs alone.
+        known = _known(program, batch, arrays, chunk, options)
+        alone = 0 if known in _compiled else 1
+        _compiled.add(known)
+        parts = [whole(number) for number in range(min(alone, count))]
+        parts += _threads().map(whole, range(alone, count)) if count > 1 else map(whole, range(alone, count))
     else:
         # A device has the next block waiting when it ends one.
         running: deque[tuple[int, Any]] = deque()
@@ -126,7 +139,19 @@ def _blocks(
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
+_compiled: set[Any] = set()
+"""What has run in this process, as `_known` has it."""
+
+
+def _known(program: Any, batch: Instances, arrays: tuple, chunk: int, options: dict[str, Any]) -> Any:
+    """What a program is compiled for, as far as it matters here."""
+    shapes = tuple(np.shape(a)[1:] for a in jax.tree.leaves(arrays))
+    static = tuple((name, value) for name, value in options.items() if isinstance(value, Hashable))
+    return program, batch.shape[1:], batch.batched, batch.uncertainty, shapes, chunk, static
+
+
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """A thread for each core that this process may use."""
-    return ThreadPoolExecutor(usable_cores(), "rodiu-block")
+    """A thread for each core that this process may use, or has a share of (``NPROC``, as XLA reads it)."""
+    cores = usable_cores()
+    return ThreadPoolExecutor(min(cores, int(os.environ.get("NPROC", cores))), "rodiu-block")

@@ -30,8 +30,6 @@ _WORTHWHILE = 1e-5
 
 _NEGLIGIBLE = 1e-7
 
-_SETTLED = np.int32(THOROUGH)
-
 
 class _Routed(NamedTuple):
     cost: Array
@@ -141,7 +139,7 @@ class Deployments:
                 (self.slot[at],),
                 self._chunk,
                 how=self._how,
-                iterations=_SETTLED,
+                iterations=np.int32(THOROUGH),
             )
             self.offer(at, near, least)
 
@@ -184,7 +182,9 @@ def plans_of(
     The verdict is None where it refuses both.
     """
     everyone = np.arange(batch.size)
-    share = in_blocks(_route_plans, there, everyone, (slot,), chunk, how=how, iterations=_SETTLED).share
+    share = in_blocks(
+        _route_plans, there, everyone, (slot,), chunk, how=how, iterations=np.int32(THOROUGH)
+    ).share
     plans: list[Plan] = []
     verdicts: list[Verdict | None] = []
     for b in range(batch.size):

@@ -162,10 +162,11 @@ def _program(
             short=jnp.full(types, jnp.where(ray, 1.0, _ELASTIC * _dearest(c) / money)),
         )
     if sharp:
+        uncounted = ray if capped else jnp.zeros_like(ray)
         open_cell = program.own[:, 0]
         cost, own, rows = [program.cost], [program.own], []
         promises = (
-            (c.excess, c.delay_limit, c.gamma_delay, jnp.where(ray, 0.0, c.delay_weight)),
+            (c.excess, c.delay_limit, c.gamma_delay, jnp.where(uncounted, 0.0, c.delay_weight)),
             (c.error_excess, c.error_limit, c.gamma_error, jnp.zeros_like(c.delay_weight)),
         )
         for m, (excess, bound, gamma, weight) in enumerate(promises):

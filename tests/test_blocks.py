@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from rodiu_jax.sampling import sample
 from solvers import blocks
 
 DEVICES = 4
@@ -82,3 +84,27 @@ def test_all_devices_work_and_the_rows_are_those_of_one():
 )
 def test_few_rows_make_smaller_blocks_of_few_kinds(chunk: int, rows: int, size: int):
     assert blocks._fitting(chunk, rows) == size
+
+
+def test_a_block_that_fails_in_a_thread_fails_the_call():
+    batch = sample("seed", n=35, seed=3)
+
+    def program(fields, rows, *, uncertainty, batched):
+        if failing in rows:
+            raise ValueError(f"row {failing}")
+        return rows
+
+    everyone = np.arange(35)
+    failing = 17
+    for _ in range(2):  # at first a block runs alone
+        with pytest.raises(ValueError, match="row 17"):
+            blocks.in_blocks(program, batch, everyone, (everyone,), 8)
+    failing = -1
+    np.testing.assert_array_equal(blocks.in_blocks(program, batch, everyone, (everyone,), 8), everyone)
+
+
+def test_threads_are_those_of_a_process_share(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NPROC", "1")
+    blocks._threads.cache_clear()
+    assert blocks._threads()._max_workers == 1
+    blocks._threads.cache_clear()

@@ -479,3 +479,10 @@ def test_scenarios_left_on_the_device_are_those_of_the_host(catalog: str):
         a, b = np.asarray(getattr(there.fields, name)), np.asarray(getattr(here.fields, name))
         assert a.dtype == b.dtype, name
         np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def test_quantities_come_in_the_order_asked_for():
+    names = ["arrival_rate", "budget", "weight_memory", "input_tokens"]
+    catalog = load_catalog("seed")
+    assert list(sample_quantities(catalog, names, n=2)) == names
+    assert list(sample_quantities(catalog, n=2)) == list(catalog.quantities)

@@ -22,6 +22,7 @@ _WORDS = {
     "2026-11-25-cpu-shadow-prices.md": "shadow prices against solving again",
     "2026-11-26-cpu-truth.md": "a million scenarios bracketed and audited",
     "2026-11-26-cpu-before-after.md": "every benchmark before and after the work on speed",
+    "2026-11-26-cpu-before-after-routings.md": "before and after routings were solved by their structure",
     "2026-11-26-cpu-mpax.md": "bounds beside MPAX",
 }
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import click
-import highspy
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +25,7 @@ from rodiu_jax.instance import Instances
 from rodiu_jax.sampling import sample
 from solvers.dual import lower_bounds
 from solvers.formulation import Formulation, assemble
-from solvers.highs import print_banner_nowhere, require, run_highs
+from solvers.highs import loaded, run_highs
 from solvers.terms import collect, tightened
 
 
@@ -99,25 +98,10 @@ def joined(programs: list[Formulation]) -> Formulation:
 def pdlp(program: Formulation, iterations: int) -> Callable[[], np.ndarray]:
     """A run of HiGHS's first-order solver that returns the columns."""
 
+    options = {"threads": 1, "solver": "pdlp", "kkt_tolerance": TOLERANCE, "pdlp_iteration_limit": iterations}
+
     def run() -> np.ndarray:
-        print_banner_nowhere()
-        solver = highspy.Highs()
-        solver.silent()
-        options = {
-            "threads": 1,
-            "solver": "pdlp",
-            "kkt_tolerance": TOLERANCE,
-            "pdlp_iteration_limit": iterations,
-        }
-        for name, value in options.items():
-            require(solver.setOptionValue(name, value), f"option {name}={value}")
-        status = solver.passModel(
-            len(program.cost), len(program.row_lower), len(program.value), int(highspy.MatrixFormat.kRowwise),
-            int(highspy.ObjSense.kMinimize), 0.0, program.cost, program.lower, program.upper, program.row_lower,
-            program.row_upper, program.start, program.index, program.value,
-            np.zeros(len(program.cost), np.int32),
-        )  # fmt: skip
-        require(status, "the model")
+        solver = loaded(program, program.cost, np.zeros(len(program.cost), np.int32), options)
         solver.run()
         return np.array(solver.getSolution().col_value)  # the last iterate, where it did not converge
 

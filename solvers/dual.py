@@ -775,9 +775,19 @@ def _bound_block(
     return jax.vmap(one, in_axes=(batch_axes(batched), None if start is None else 0))(fields, start)
 
 
-def _chunk() -> int:
-    """Scenarios bounded in a compiled block."""
-    return by_device(cpu=256, accelerator=16_384)
+def _bounded(program: Any, instances: Instances, arrays: tuple, ascent: Ascent, chunk: int) -> Any:
+    """A program of bounds over all scenarios, in float64 outside the ascent."""
+    batch = instances if instances.batched else instances.take([0])
+    with jax.enable_x64(True):
+        return in_blocks(
+            program,
+            batch,
+            np.arange(batch.size),
+            arrays,
+            chunk or by_device(cpu=256, accelerator=16_384),
+            controls=ascent.controls,
+            pairs=ascent.pairs,
+        )
 
 
 def lower_bounds(
@@ -794,18 +804,8 @@ def lower_bounds(
       chunk: scenarios in a compiled block, 0 for what suits the device; another value is another program, last bits
         may differ.
     """
-    chunk = chunk or _chunk()
-    batch = instances if instances.batched else instances.take([0])
-    with jax.enable_x64(True):
-        lower, multipliers = in_blocks(
-            _bound_block,
-            batch,
-            np.arange(batch.size),
-            (jax.tree.map(np.asarray, start),),
-            chunk,
-            controls=ascent.controls,
-            pairs=ascent.pairs,
-        )
+    arrays = (jax.tree.map(np.asarray, start),)
+    lower, multipliers = _bounded(_bound_block, instances, arrays, ascent, chunk)
     assert lower.dtype == np.float64, "certificates are float64"
     return Bounds(lower, multipliers)
 
@@ -824,17 +824,6 @@ def lower_bound_values(instances: Instances, *, ascent: Ascent = Ascent(), chunk
 
     With scenarios of ``sample(..., on_device=True)`` nothing but these numbers leaves an accelerator.
     """
-    chunk = chunk or _chunk()
-    batch = instances if instances.batched else instances.take([0])
-    with jax.enable_x64(True):
-        lower = in_blocks(
-            _value_block,
-            batch,
-            np.arange(batch.size),
-            (),
-            chunk,
-            controls=ascent.controls,
-            pairs=ascent.pairs,
-        )
+    lower = _bounded(_value_block, instances, (), ascent, chunk)
     assert lower.dtype == np.float64, "certificates are float64"
     return lower

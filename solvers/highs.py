@@ -10,6 +10,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,6 +80,28 @@ def _unit_of_money(cost: np.ndarray) -> float:
     return math.ldexp(1.0, math.frexp(largest)[1] - 17) if largest > 0 else 1.0
 
 
+def loaded(
+    model: Formulation, cost: np.ndarray, kinds: np.ndarray, options: Mapping[str, float | int | str]
+) -> highspy.Highs:
+    """HiGHS with a model of these costs and kinds of columns (0: a number, 1: a whole one), not run yet.
+
+    Raises:
+      SolverFailed: HiGHS refused the model or an option.
+    """
+    print_banner_nowhere()
+    solver = highspy.Highs()
+    solver.silent()
+    for name, value in options.items():
+        require(solver.setOptionValue(name, value), f"option {name}={value}")
+    status = solver.passModel(
+        len(cost), len(model.row_lower), len(model.value), int(highspy.MatrixFormat.kRowwise),
+        int(highspy.ObjSense.kMinimize), 0.0, cost, model.lower, model.upper, model.row_lower,
+        model.row_upper, model.start, model.index, model.value, kinds,
+    )  # fmt: skip
+    require(status, "the model")
+    return solver
+
+
 def run_highs(
     formulation: Formulation,
     *,
@@ -96,22 +119,11 @@ def run_highs(
     Raises:
       SolverFailed: HiGHS refused the model, the start or an option.
     """
-    print_banner_nowhere()
-    solver = highspy.Highs()
-    solver.silent()
     mip = not relax and bool(formulation.integer.any())
     # HiGHS 1.16's MIP presolve called 1 of 900 random scenarios infeasible, wrongly; it saves no time here.
     fixed = {"threads": 1, "presolve": "off" if mip else "choose"}
-    for name, value in {**fixed, **options}.items():
-        require(solver.setOptionValue(name, value), f"option {name}={value}")
     model, money = formulation, _unit_of_money(formulation.cost)
-    kinds = (formulation.integer & mip).astype(np.int32)
-    status = solver.passModel(
-        len(model.cost), len(model.row_lower), len(model.value), int(highspy.MatrixFormat.kRowwise),
-        int(highspy.ObjSense.kMinimize), 0.0, model.cost / money, model.lower, model.upper, model.row_lower,
-        model.row_upper, model.start, model.index, model.value, kinds,
-    )  # fmt: skip
-    require(status, "the model")
+    solver = loaded(model, model.cost / money, (model.integer & mip).astype(np.int32), fixed | options)
     if start is not None and mip:
         positions, values = start[0].astype(np.int32), start[1] / model.unit[start[0]]
         require(solver.setSolution(len(positions), positions, values), "the starting point")

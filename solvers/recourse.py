@@ -152,6 +152,7 @@ def _program(
       ray: bool; minimise the excess instead of cost. Its prices, stretched, prove that it is positive.
     """
     none = jnp.zeros_like(c.gamma_delay)
+    ray = ray if capped else jnp.zeros_like(ray)  # without a cap nothing is in excess
     whole = routing(c._replace(gamma_delay=none, gamma_error=none) if sharp else c, slot, allowed)
     program, money = whole.program, whole.money
     types, slots = allowed.shape
@@ -162,11 +163,14 @@ def _program(
             short=jnp.full(types, jnp.where(ray, 1.0, _ELASTIC * _dearest(c) / money)),
         )
     if sharp:
-        uncounted = ray if capped else jnp.zeros_like(ray)
         open_cell = program.own[:, 0]
         cost, own, rows = [program.cost], [program.own], []
+        eye = jnp.eye(slots, dtype=open_cell.dtype)
+        level = -jnp.concatenate([jnp.ones((slots, 1), eye.dtype), eye], 1)  # t and sigma in each worst case
+        level = jnp.broadcast_to(level, (types, slots, 1 + slots))
+        other = jnp.zeros_like(level)
         promises = (
-            (c.excess, c.delay_limit, c.gamma_delay, jnp.where(uncounted, 0.0, c.delay_weight)),
+            (c.excess, c.delay_limit, c.gamma_delay, jnp.where(ray, 0.0, c.delay_weight)),
             (c.error_excess, c.error_limit, c.gamma_error, jnp.zeros_like(c.delay_weight)),
         )
         for m, (excess, bound, gamma, weight) in enumerate(promises):
@@ -176,21 +180,14 @@ def _program(
             unit = scale / jnp.where(bound > 0, bound, 1.0)
             own.append(of_promise * (unit[:, None] * share[None])[:, None])
             cost.append((weight * scale / money)[:, None] * share[None])
-            worst = jnp.concatenate(
-                [-jnp.ones((slots, 1), scale.dtype), -jnp.eye(slots, dtype=scale.dtype)], 1
-            )
-            worst = jnp.broadcast_to(worst, (types, slots, 1 + slots))
-            shares = (excess * open_cell / scale[:, None])[:, :, None] * jnp.eye(slots, dtype=scale.dtype)[
-                None
-            ]
-            other = jnp.zeros_like(worst)
-            rows.append(jnp.concatenate([shares, *((worst, other) if m == 0 else (other, worst))], 2))
+            shares = (excess * open_cell / scale[:, None])[:, :, None] * eye[None]
+            rows.append(jnp.concatenate([shares, *((level, other) if m == 0 else (other, level))], 2))
         program = program._replace(
             cost=jnp.concatenate(cost, 1),
             own=jnp.concatenate([jnp.concatenate(own, 2), *rows], 1),
             limit=jnp.pad(program.limit, ((0, 0), (0, 2 * slots))),
         )
-    return Routing(program, whole.fixed, jnp.where(ray, _RAY * _dearest(c), money) if capped else money)
+    return Routing(program, whole.fixed, jnp.where(ray, _RAY * _dearest(c), money))
 
 
 _ELASTIC = 10.0

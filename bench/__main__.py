@@ -59,8 +59,8 @@ def main(
     from bench.measure import load, machine, run_spec, section
     from bench.specs import SPECS
     from bench.tables import compared, read
-    from rodiu_jax.devices import by_device
-    from rodiu_jax.files import write_text
+    from rodiu_jax.io.files import write_text
+    from rodiu_jax.runtime.devices import by_device
 
     parts = [
         "# Benchmarks" + (" (smoke run: first calls are timed, compilation included)" if smoke else ""),

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from bench.kills import COMMAND, given
 from bench.measure import Case, Side
-from rodiu_jax.devices import by_device
+from rodiu_jax.runtime.devices import by_device
 from rodiu_jax.sweeps import load_spec, read_rows
 
 _POINTS = load_spec("cost-budget").points

@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.peers import warmed, workers
 from bench.published import solve_published
-from rodiu_jax.instance import FIELD_SPECS, Instances, make_instances
+from rodiu_jax.model.instance import FIELD_SPECS, Instances, make_instances
 from solvers.accelerators import ALL, Accelerators
 from solvers.highs import solve_instance
 
@@ -43,7 +43,7 @@ class Family:
 
 
 def _drawn(n: int, seed: int, catalog: str = "seed", budget: float = 1.0, **fields: Any) -> Instances:
-    from rodiu_jax.sampling import sample
+    from rodiu_jax.catalog.sampling import sample
 
     drawn = sample(catalog, n=n, seed=seed)
     return drawn.with_fields(budget=budget * np.asarray(drawn.fields.budget), **fields)
@@ -201,7 +201,7 @@ def main(
 ) -> None:
     """Time the exact solver on families of scenarios beside the published way (all families by default)."""
     from bench.measure import machine, told
-    from rodiu_jax.files import write_text
+    from rodiu_jax.io.files import write_text
 
     lines = [
         "# Exact solver on families of scenarios",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rodiu_jax.instance import Instances
-from rodiu_jax.plan import Deployment, Plan, Route
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import Deployment, Plan, Route
 
 RENTED = (
     Deployment("Llama-3.2-1B", "H100_INT8", 8),

@@ -24,7 +24,7 @@ import click
 import pandas as pd
 import pyarrow.parquet as pq
 
-from rodiu_jax.sampling import sample
+from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.sweeps import read_rows
 
 COMMAND = (sys.executable, "-c", "from rodiu_jax.cli import main; main()", "sweep")

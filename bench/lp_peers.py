@@ -20,9 +20,9 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from bench.measure import machine, told
-from rodiu_jax.files import write_text
-from rodiu_jax.instance import Instances
-from rodiu_jax.sampling import sample
+from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.io.files import write_text
+from rodiu_jax.model.instance import Instances
 from solvers.dual import lower_bounds
 from solvers.formulation import Formulation, assemble
 from solvers.highs import loaded, run_highs

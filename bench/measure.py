@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from solvers.pool import usable_cores
+from rodiu_jax.runtime.cores import usable_cores
 
 
 @dataclass(frozen=True)

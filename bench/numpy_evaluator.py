@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rodiu_jax.instance import Fields, Instances
-from rodiu_jax.plan import Plan
+from rodiu_jax.model.instance import Fields, Instances
+from rodiu_jax.model.plan import Plan
 
 
 class DensePlan(NamedTuple):

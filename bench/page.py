@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from bench.tables import CPU, Roofline, Row, by_age, device, machine_of, newest, read_roofline, rent
-from rodiu_jax.report import style
+from rodiu_jax.report.figures import style
 
 FOLDER = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent / "RESULTS.md"

@@ -13,10 +13,10 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from bench.published import Outcome, solve_published
-from rodiu_jax.instance import Instances
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.runtime.cores import usable_cores
 from solvers.formulation import assemble, build
 from solvers.highs import print_banner_nowhere, run_highs, solve_instance
-from solvers.pool import usable_cores
 from solvers.terms import collect, tightened
 
 S = TypeVar("S")

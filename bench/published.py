@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import highspy
 import numpy as np
 
-from rodiu_jax.instance import Instances
+from rodiu_jax.model.instance import Instances
 
 Terms = list[tuple[int, float]]
 

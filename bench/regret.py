@@ -1,8 +1,8 @@
 """``python -m bench.regret``: do regret intervals contain the exact regret?
 
-Scenarios of each catalogue are chosen for by `rodiu_jax.decisions.choose.choose` with the criterion regret. HiGHS then
-solves every one of them exactly (relative gap 1e-6), and the routing of every candidate that the choice crossed with
-all scenarios, one linear program each. Audited are the interval of each candidate's regret in each scenario and the
+Scenarios of each catalogue are chosen for by `rodiu_jax.decisions.choose.search.choose` with the criterion regret.
+HiGHS then solves every one of them exactly (relative gap 1e-6), and the routing of every candidate that the choice
+crossed with all scenarios, one linear program each. Audited are the interval of each candidate's regret in each scenario and the
 interval of its largest regret that the choice's table states. Exit status 1 where one of them is wrong.
 """
 
@@ -15,8 +15,8 @@ import click
 import numpy as np
 
 from bench.peers import routing, workers
-from rodiu_jax.instance import Instances
-from rodiu_jax.plan import Deployment, deployed_triples
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import Deployment, deployed_triples
 
 _EXACT = 2e-6
 """Relative to the cost: what the exact optima and linear programs are known to."""
@@ -54,10 +54,10 @@ def _share(inside: np.ndarray) -> str:
 def main(scenarios: int, seed: int, gap: float, out: Path | None) -> None:
     """Audit the intervals of regrets."""
     from bench.measure import machine, told
-    from rodiu_jax.decisions.choose import choose
-    from rodiu_jax.decisions.scenarios import bracketed
-    from rodiu_jax.files import write_text
-    from rodiu_jax.sampling import sample
+    from rodiu_jax.catalog.sampling import sample
+    from rodiu_jax.decisions.choose.search import choose
+    from rodiu_jax.decisions.sources import bracketed
+    from rodiu_jax.io.files import write_text
     from solvers.pool import solve
     from solvers.recourse import recourse
 

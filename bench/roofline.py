@@ -25,13 +25,12 @@ import numpy as np
 
 from bench.inputs import RENTED, random_plans
 from bench.measure import machine, xla_counts
-from rodiu_jax import sampling
-from rodiu_jax.catalog import load_catalog
-from rodiu_jax.devices import by_device
-from rodiu_jax.evaluation import _score_block
-from rodiu_jax.files import write_text
-from rodiu_jax.instance import FIELD_SPECS, batch_axes
-from rodiu_jax.plan import plan_arrays
+from rodiu_jax.catalog import load_catalog, sampling
+from rodiu_jax.io.files import write_text
+from rodiu_jax.model.evaluation import _score_block
+from rodiu_jax.model.instance import FIELD_SPECS, batch_axes
+from rodiu_jax.model.plan import plan_arrays
+from rodiu_jax.runtime.devices import by_device
 from solvers import dual, primal
 from solvers.bracket import brackets
 from solvers.recourse import slots_of

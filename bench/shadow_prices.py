@@ -1,8 +1,8 @@
 """``python -m bench.shadow_prices``: do shadow prices predict within their stated ranges?
 
 Random points inside the ranges of every limit of many scenarios, the ends too, are solved again exactly. A prediction
-is right where the proven optimum is within the stated tolerance (`rodiu_jax.decisions.shadow.tolerance`) of it. Exit
-status 1 where one is wrong.
+is right where the proven optimum is within the stated tolerance of it
+(`rodiu_jax.decisions.diagnose.shadow_prices.tolerance`). Exit status 1 where one is wrong.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 import click
 import numpy as np
 
-from rodiu_jax.decisions.prices import price
-from rodiu_jax.decisions.resolve import Resolver
-from rodiu_jax.decisions.shadow import shadows, tolerance
-from rodiu_jax.sampling import sample
-from rodiu_jax.sweeps.progress import progress
+from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.decisions.diagnose.limit_prices import price
+from rodiu_jax.decisions.diagnose.resolve import Resolver
+from rodiu_jax.decisions.diagnose.shadow_prices import shadows, tolerance
+from rodiu_jax.runtime.progress import progress
 from solvers.pool import Pool, solve_iter
 
 
@@ -32,7 +32,7 @@ from solvers.pool import Pool, solve_iter
 def main(count: int, points: int, seed: int, catalog: str, out: Path | None) -> None:
     """Solve again what shadow prices predict."""
     from bench.measure import machine, told
-    from rodiu_jax.files import write_text
+    from rodiu_jax.io.files import write_text
 
     lines = ["# Shadow prices against solving again", "", machine(), ""]
     lines += [told(__doc__), ""]

@@ -25,20 +25,20 @@ from bench.numpy_stress import Counts, stress_one
 from bench.peers import published, relaxation, routing, scipy_relaxation, workers
 from bench.plans import cases as _plans
 from bench.starts import cases as _starts
-from rodiu_jax import sampling
-from rodiu_jax.catalog import load_catalog
-from rodiu_jax.decisions.candidates import neighbours, triples_near
-from rodiu_jax.decisions.exposure import expose
-from rodiu_jax.decisions.stress import BINS, draw_tally, mean_share
-from rodiu_jax.evaluation import _chunk_size, _score_block, evaluate, score_crossed, score_pairs
-from rodiu_jax.instance import FIELD_SPECS, Instances
-from rodiu_jax.plan import Deployment, PlanArrays, deployed_triples, plan_arrays
+from rodiu_jax.catalog import load_catalog, sampling
+from rodiu_jax.decisions.choose.candidates import neighbours, triples_near
+from rodiu_jax.decisions.stress.draws import BINS, draw_tally, mean_share
+from rodiu_jax.decisions.stress.linear_forms import expose
+from rodiu_jax.model.evaluation import _chunk_size, _score_block, evaluate, score_crossed, score_pairs
+from rodiu_jax.model.instance import FIELD_SPECS, Instances
+from rodiu_jax.model.plan import Deployment, PlanArrays, deployed_triples, plan_arrays
+from rodiu_jax.model.verdict import COSTS, TOLERANCE
 from rodiu_jax.sweeps import load_spec, preset_names, read_rows
-from rodiu_jax.sweeps.fixed import evaluated
+from rodiu_jax.sweeps.given_plans import evaluated
 from rodiu_jax.sweeps.methods import CHUNKS
-from rodiu_jax.sweeps.run import run_sweep, scenarios
+from rodiu_jax.sweeps.run import run_sweep
+from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import make_spec
-from rodiu_jax.verdict import COSTS, TOLERANCE
 from solvers import dual, pool
 from solvers.bracket import Effort
 from solvers.cascade import cascade

@@ -18,9 +18,9 @@ import numpy as np
 from bench.measure import Case, Side
 from bench.peers import relaxation, workers
 from rodiu_jax.catalog import load_catalog
-from rodiu_jax.instance import Fields, Instances, batch_axes
+from rodiu_jax.model.instance import Fields, Instances, batch_axes
 from rodiu_jax.sweeps import load_spec, preset_names
-from rodiu_jax.sweeps.run import scenarios
+from rodiu_jax.sweeps.scenarios import scenarios
 from solvers.dual import Ascent, Multipliers, coefficients, cold_start, lower_bounds
 
 _PILOTS = 256

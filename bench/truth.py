@@ -17,7 +17,7 @@ import pandas as pd
 
 from bench.measure import machine, told
 from rodiu_jax.errors import InputError, WorkFailed
-from rodiu_jax.files import write_text
+from rodiu_jax.io.files import write_text
 from rodiu_jax.sweeps.run import run_sweep
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from rodiu_jax.sweeps.store import iterate_rows, read_spec

@@ -7,58 +7,58 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rodiu_jax.calibration import calibrate
+    from rodiu_jax.analysis.trends import check_trends
     from rodiu_jax.catalog import Catalog, catalog_names, load_catalog
-    from rodiu_jax.changes import Change, apply_changes, parse_change
-    from rodiu_jax.check import check_plan
-    from rodiu_jax.decisions.choose import choose
-    from rodiu_jax.decisions.diagnose import diagnose
+    from rodiu_jax.catalog.audit import validate
+    from rodiu_jax.catalog.calibration import calibrate
+    from rodiu_jax.catalog.sampling import sample
+    from rodiu_jax.decisions.choose.search import choose
+    from rodiu_jax.decisions.diagnose.diagnosis import diagnose
     from rodiu_jax.decisions.robustness import robustness
-    from rodiu_jax.decisions.stress import stress
+    from rodiu_jax.decisions.stress.draws import stress
     from rodiu_jax.errors import InputError, WorkFailed
-    from rodiu_jax.evaluation import evaluate
-    from rodiu_jax.instance import Instances, load_instances, make_instances
-    from rodiu_jax.plan import Deployment, Plan, Route, load_plans, save_plans
+    from rodiu_jax.model.changes import Change, apply_changes, parse_change
+    from rodiu_jax.model.check import check_plan
+    from rodiu_jax.model.evaluation import evaluate
+    from rodiu_jax.model.instance import Instances, load_instances, make_instances
+    from rodiu_jax.model.plan import Deployment, Plan, Route, load_plans, save_plans
     from rodiu_jax.report import write_report
-    from rodiu_jax.report.pictures import plot
-    from rodiu_jax.sampling import sample
+    from rodiu_jax.report.figures.pictures import plot
     from rodiu_jax.sweeps import load_spec, read_rows, sweep
-    from rodiu_jax.trends import check_trends
-    from rodiu_jax.validation import validate
     from solvers.pool import solve
 
 _HOME = {
     "Catalog": "rodiu_jax.catalog",
-    "Change": "rodiu_jax.changes",
-    "Deployment": "rodiu_jax.plan",
+    "Change": "rodiu_jax.model.changes",
+    "Deployment": "rodiu_jax.model.plan",
     "InputError": "rodiu_jax.errors",
-    "Instances": "rodiu_jax.instance",
-    "Plan": "rodiu_jax.plan",
-    "Route": "rodiu_jax.plan",
+    "Instances": "rodiu_jax.model.instance",
+    "Plan": "rodiu_jax.model.plan",
+    "Route": "rodiu_jax.model.plan",
     "WorkFailed": "rodiu_jax.errors",
-    "apply_changes": "rodiu_jax.changes",
-    "calibrate": "rodiu_jax.calibration",
+    "apply_changes": "rodiu_jax.model.changes",
+    "calibrate": "rodiu_jax.catalog.calibration",
     "catalog_names": "rodiu_jax.catalog",
-    "check_plan": "rodiu_jax.check",
-    "check_trends": "rodiu_jax.trends",
-    "choose": "rodiu_jax.decisions.choose",
-    "diagnose": "rodiu_jax.decisions.diagnose",
-    "evaluate": "rodiu_jax.evaluation",
+    "check_plan": "rodiu_jax.model.check",
+    "check_trends": "rodiu_jax.analysis.trends",
+    "choose": "rodiu_jax.decisions.choose.search",
+    "diagnose": "rodiu_jax.decisions.diagnose.diagnosis",
+    "evaluate": "rodiu_jax.model.evaluation",
     "load_catalog": "rodiu_jax.catalog",
-    "load_instances": "rodiu_jax.instance",
-    "load_plans": "rodiu_jax.plan",
+    "load_instances": "rodiu_jax.model.instance",
+    "load_plans": "rodiu_jax.model.plan",
     "load_spec": "rodiu_jax.sweeps",
-    "make_instances": "rodiu_jax.instance",
-    "parse_change": "rodiu_jax.changes",
-    "plot": "rodiu_jax.report.pictures",
+    "make_instances": "rodiu_jax.model.instance",
+    "parse_change": "rodiu_jax.model.changes",
+    "plot": "rodiu_jax.report.figures.pictures",
     "read_rows": "rodiu_jax.sweeps",
     "robustness": "rodiu_jax.decisions.robustness",
-    "sample": "rodiu_jax.sampling",
-    "save_plans": "rodiu_jax.plan",
+    "sample": "rodiu_jax.catalog.sampling",
+    "save_plans": "rodiu_jax.model.plan",
     "solve": "solvers.pool",
-    "stress": "rodiu_jax.decisions.stress",
+    "stress": "rodiu_jax.decisions.stress.draws",
     "sweep": "rodiu_jax.sweeps",
-    "validate": "rodiu_jax.validation",
+    "validate": "rodiu_jax.catalog.audit",
     "write_report": "rodiu_jax.report",
 }
 

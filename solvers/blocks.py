@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from rodiu_jax.devices import by_device, devices
-from rodiu_jax.instance import Array, Fields, Instances
-from solvers.pool import usable_cores
+from rodiu_jax.model.instance import Array, Fields, Instances
+from rodiu_jax.runtime.cores import usable_cores
+from rodiu_jax.runtime.devices import by_device, devices
 
 _RESIDENT = 4 * 2**30
 """Bytes of scenarios that one accelerator keeps."""

@@ -17,9 +17,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from rodiu_jax.devices import by_device
-from rodiu_jax.instance import Array, Fields, Instances, batch_axes
-from rodiu_jax.plan import Plan
+from rodiu_jax.model.instance import Array, Fields, Instances, batch_axes
+from rodiu_jax.model.plan import Plan
+from rodiu_jax.runtime.devices import by_device
 from solvers.blocks import in_blocks, resident
 from solvers.deployments import Deployments, plans_of
 from solvers.dual import (
@@ -75,7 +75,7 @@ class Bracket:
         that costs less than is proven).
       nodes: nodes bounded, the root included; ``steps``: ascent steps spent on them.
       leaves: the certificate of ``lower``, where asked for: every plan is in some leaf, and ``lower`` is the least
-        of their dual values (see `rodiu_jax.certificate`).
+        of their dual values (see `rodiu_jax.certificates`).
       promising: of a bracket left open, bool (J,K,N): where False, the root's dual function proves that every plan
         that deploys that model on that GPU at that degree costs more than ``upper``.
     """

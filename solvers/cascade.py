@@ -17,9 +17,9 @@ from typing import Literal
 
 import numpy as np
 
-from rodiu_jax.devices import by_device, devices
 from rodiu_jax.errors import AuditFailed
-from rodiu_jax.instance import Instances
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.runtime.devices import by_device, devices
 from solvers.bracket import Bracket, Effort, brackets
 from solvers.hints import NOTHING, Hints
 from solvers.pool import Pool, Task, Ticket

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rodiu_jax.check import check_plan
-from rodiu_jax.instance import Array, Fields, Instances, batch_axes
-from rodiu_jax.plan import Deployment, Plan, Route
-from rodiu_jax.verdict import Verdict
+from rodiu_jax.model.check import check_plan
+from rodiu_jax.model.instance import Array, Fields, Instances, batch_axes
+from rodiu_jax.model.plan import Deployment, Plan, Route
+from rodiu_jax.model.verdict import Verdict
 from solvers.blocks import in_blocks
 from solvers.dual import coefficients
 from solvers.primal import THOROUGH, Search, neighbours, route_cost

@@ -42,10 +42,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rodiu_jax.devices import by_device
-from rodiu_jax.instance import Array, Fields, Instances, batch_axes, tokens_per_query
-from rodiu_jax.instance import compute_demand as compute_demand_of
-from rodiu_jax.instance import stored_data as stored_data_of
+from rodiu_jax.model.instance import Array, Fields, Instances, batch_axes, tokens_per_query
+from rodiu_jax.model.instance import compute_demand as compute_demand_of
+from rodiu_jax.model.instance import stored_data as stored_data_of
+from rodiu_jax.runtime.devices import by_device
 from solvers.blocks import in_blocks
 
 _HUGE = 1e30

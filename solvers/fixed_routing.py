@@ -22,10 +22,10 @@ import highspy
 import jax
 import numpy as np
 
-from rodiu_jax.instance import Array, Fields, Instances, batch_axes
-from rodiu_jax.plan import Deployment, Plan, Route
-from rodiu_jax.uncertainty import worst_vertex
-from rodiu_jax.verdict import TOLERANCE
+from rodiu_jax.model.instance import Array, Fields, Instances, batch_axes
+from rodiu_jax.model.plan import Deployment, Plan, Route
+from rodiu_jax.model.uncertainty import worst_vertex
+from rodiu_jax.model.verdict import TOLERANCE
 from solvers.blocks import in_blocks
 from solvers.dual import Coefficients, coefficients
 from solvers.highs import SolverFailed, print_banner_nowhere, require
@@ -236,7 +236,7 @@ def fixed_routings(
     Where routes are limited, each type keeps those that carry most without the limit, and the rest is chosen again.
 
     Args:
-      below: F by its planes, such as `rodiu_jax.decisions.criteria.weights_of`.
+      below: F by its planes, such as `rodiu_jax.decisions.choose.criteria.weights_of`.
       offset: $ per period, of every scenario.
 
     Returns:

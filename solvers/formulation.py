@@ -33,8 +33,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rodiu_jax.instance import Instances
-from rodiu_jax.plan import Deployment, Plan, Route
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import Deployment, Plan, Route
 from solvers.terms import NEGLIGIBLE, Terms, collect
 
 RANGE = 1e6

@@ -17,9 +17,9 @@ from typing import Any
 import highspy
 import numpy as np
 
-from rodiu_jax.check import check_plan
-from rodiu_jax.instance import Instances
-from rodiu_jax.plan import Plan, deployed_triples
+from rodiu_jax.model.check import check_plan
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import Plan, deployed_triples
 from solvers.accelerators import ALL, Accelerators
 from solvers.formulation import Beyond, Formulation, assemble, build, read_plan, to_plan
 from solvers.hints import NOTHING, Hints

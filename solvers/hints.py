@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rodiu_jax.plan import Plan
+from rodiu_jax.model.plan import Plan
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,8 @@ from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
 from rodiu_jax.errors import InputError, WorkFailed
-from rodiu_jax.instance import Instances
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.runtime.cores import usable_cores
 from solvers.highs import solve_instance
 from solvers.hints import Hints
 from solvers.result import OPTIMAL_GAP, Result
@@ -254,11 +255,6 @@ def _solved(pool: Pool, tasks: Iterator[Task], *, keep: bool) -> Generator[Resul
 
 def _finished(future: Future[Result]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
-
-
-def usable_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _solve_one(task: Task) -> Result:

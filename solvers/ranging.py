@@ -21,8 +21,8 @@ from typing import Any
 import highspy
 import numpy as np
 
-from rodiu_jax.instance import Instances
-from rodiu_jax.plan import Plan
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import Plan
 from solvers.formulation import Formulation, assemble, to_plan
 from solvers.highs import HEURISTICS_OFF, SolverFailed, run_highs, starting_point
 from solvers.result import OPTIMAL_GAP

@@ -13,8 +13,8 @@ then proven by the same dual function as every other bound.
 
 The program is solved by the interior-point method of `solvers.primal`. Its prices are multipliers of the dual of
 `solvers.dual` restricted to the slots, whose value in float64 is the lower bound; its shares are a plan, whose cost and
-margins `rodiu_jax.evaluation.score` gives in float64, the upper bound. What does not close at first is solved again,
-longer and with the exact adversary. Where routes are limited, the bound is that of any number of them (but for
+margins `rodiu_jax.model.evaluation.score` gives in float64, the upper bound. What does not close at first is solved
+again, longer and with the exact adversary. Where routes are limited, the bound is that of any number of them (but for
 `solvers.dual.within_promises`), and the plan keeps, type by type, those that carry most.
 """
 
@@ -30,11 +30,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rodiu_jax.check import check_plan
-from rodiu_jax.evaluation import score
-from rodiu_jax.instance import Array, Fields, Instances, batch_axes
-from rodiu_jax.plan import Deployment, Plan, PlanArrays, Route, deployed_triples, validate_plan
-from rodiu_jax.verdict import TOLERANCE, Verdict
+from rodiu_jax.model.check import check_plan
+from rodiu_jax.model.evaluation import score
+from rodiu_jax.model.instance import Array, Fields, Instances, batch_axes
+from rodiu_jax.model.plan import Deployment, Plan, PlanArrays, Route, deployed_triples, validate_plan
+from rodiu_jax.model.verdict import TOLERANCE, Verdict
 from solvers.dual import Coefficients, Multipliers, certify, coefficients, within_promises
 from solvers.interior import Point, interior_point
 from solvers.primal import Routing, largest_shares, most_routes, prices, routing
@@ -339,7 +339,7 @@ def _solved(
 
 
 def _checked_cost(fields: Fields, slot: Array, share: Array, uncertainty: str) -> Array:
-    """Total cost of a plan, as `rodiu_jax.evaluation` says; inf where a promise or a limit is broken."""
+    """Total cost of a plan, as `rodiu_jax.model.evaluation` says; inf where a promise or a limit is broken."""
     gpus, degrees = fields.gpu_memory.shape[0], fields.tp_degree.shape[0]
     at = jnp.maximum(slot, 0)
     parts: list[Any] = [  # device arrays, where files have NumPy's

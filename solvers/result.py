@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rodiu_jax.files import json_number
-from rodiu_jax.plan import Plan
+from rodiu_jax.io.files import json_number
+from rodiu_jax.model.plan import Plan
 
 Status = Literal["optimal", "gap_limit", "time_limit", "bracket", "infeasible", "unknown", "error"]
 

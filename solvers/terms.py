@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rodiu_jax.instance import (
+from rodiu_jax.model.instance import (
     Instances,
     compute_demand,
     kv_demand,

@@ -16,11 +16,19 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # Before these modules are imported; `rodiu_jax` itself imports none of them.
-_CHECKED = ("uncertainty", "evaluation", "sampling", "plan", "check", "changes", "files", "verdict")
-install_import_hook(
-    [f"rodiu_jax.{name}" for name in _CHECKED] + ["rodiu_jax.decisions.exposure", "solvers"],
-    "beartype.beartype",
+_CHECKED = (
+    "rodiu_jax.model.uncertainty",
+    "rodiu_jax.model.evaluation",
+    "rodiu_jax.catalog.sampling",
+    "rodiu_jax.model.plan",
+    "rodiu_jax.model.check",
+    "rodiu_jax.model.changes",
+    "rodiu_jax.io.files",
+    "rodiu_jax.model.verdict",
+    "rodiu_jax.decisions.stress.linear_forms",
+    "solvers",
 )
+install_import_hook(list(_CHECKED), "beartype.beartype")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rodiu_jax.errors import WorkFailed
-from rodiu_jax.sweeps import progress as progress_module
+from rodiu_jax.runtime import progress as progress_module
 from rodiu_jax.sweeps import read_rows, sweep
 from rodiu_jax.sweeps.methods import METHODS
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
@@ -62,7 +62,7 @@ def test_a_device_that_fails_elsewhere_is_one_line(monkeypatch: pytest.MonkeyPat
     def fail(*_: Any, **__: Any) -> None:
         raise jax.errors.JaxRuntimeError(message)
 
-    monkeypatch.setattr("rodiu_jax.sampling.sample", fail)
+    monkeypatch.setattr("rodiu_jax.catalog.sampling.sample", fail)
     ran = rodiu("sample", "--n", 2, "-o", "never.npz")
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("rodiu: the device ")

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rodiu_jax.check import check_plan
-from rodiu_jax.decisions.stress import stress
-from rodiu_jax.devices import by_device, devices
-from rodiu_jax.evaluation import evaluate
-from rodiu_jax.sampling import sample
+from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.decisions.stress.draws import stress
+from rodiu_jax.model.check import check_plan
+from rodiu_jax.model.evaluation import evaluate
+from rodiu_jax.runtime.devices import by_device, devices
 from rodiu_jax.sweeps import read_rows
 from solvers.bracket import brackets
 from solvers.cascade import cascade

@@ -20,7 +20,8 @@ def test_device_mathematics_is_no_public_name():
 def test_importing_is_quiet_light_and_changes_no_setting():
     code = (
         "import sys, rodiu_jax; assert not {'jax', 'numpy', 'pandas'} & set(sys.modules); "
-        "import jax; before = dict(jax.config.values); import rodiu_jax.evaluation, rodiu_jax.sampling, solvers.pool; "
+        "import jax; before = dict(jax.config.values); "
+        "import rodiu_jax.model.evaluation, rodiu_jax.catalog.sampling, solvers.pool; "
         "assert dict(jax.config.values) == before"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

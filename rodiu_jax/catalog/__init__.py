@@ -23,6 +23,7 @@ Every field of an instance except ``tp_degree`` must be a quantity; any other qu
 """
 
 from rodiu_jax.catalog.distributions import Distribution
+from rodiu_jax.catalog.file_format import Comparison, Contradiction, Example, Measure
 from rodiu_jax.catalog.load import catalog_names, load_catalog
 from rodiu_jax.catalog.quantities import (
     Catalog,
@@ -34,7 +35,6 @@ from rodiu_jax.catalog.quantities import (
     Quantity,
     WeightedSum,
 )
-from rodiu_jax.catalog.schema import Comparison, Contradiction, Example, Measure
 
 __all__ = [
     "Catalog",

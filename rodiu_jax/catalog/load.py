@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rodiu_jax.catalog import schema
-from rodiu_jax.catalog.claims import with_claims
+from rodiu_jax.catalog import file_format as schema
+from rodiu_jax.catalog.file_format import AXES, Axis
 from rodiu_jax.catalog.quantities import (
     Catalog,
     Classes,
@@ -22,10 +22,10 @@ from rodiu_jax.catalog.quantities import (
     WeightedSum,
     operands,
 )
-from rodiu_jax.catalog.schema import AXES, Axis
+from rodiu_jax.catalog.statements import with_claims
 from rodiu_jax.errors import InputError, nearest
-from rodiu_jax.files import read_toml
-from rodiu_jax.instance import check_names
+from rodiu_jax.io.files import read_toml
+from rodiu_jax.model.instance import check_names
 
 _FOLDER = Path(__file__).parent
 _PLAIN_KEYS = ("over", "unit", "source", "reliability", "note")

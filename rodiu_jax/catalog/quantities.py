@@ -15,12 +15,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from rodiu_jax.catalog.distributions import Distribution
-from rodiu_jax.catalog.schema import Axis, Comparison, Contradiction, Example
+from rodiu_jax.catalog.file_format import Axis, Comparison, Contradiction, Example
 from rodiu_jax.errors import InputError
-from rodiu_jax.instance import FIELD_SPECS, FieldSpec
+from rodiu_jax.model.instance import FIELD_SPECS, FieldSpec
 
 FIELD_AXES: dict[str, Axis] = {"I": "query", "J": "model", "K": "gpu", "N": "tp"}
-"""Letters of `rodiu_jax.instance.FieldSpec.axes` as axes of a catalogue."""
+"""Letters of `rodiu_jax.model.instance.FieldSpec.axes` as axes of a catalogue."""
 
 Range: TypeAlias = tuple[np.ndarray, np.ndarray]
 

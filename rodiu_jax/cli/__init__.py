@@ -3,6 +3,6 @@
 Heavy modules are imported by the command that needs them, so that ``--help`` is instant.
 """
 
-from rodiu_jax.cli.entry import cli, main
+from rodiu_jax.cli.main import cli, main
 
 __all__ = ["cli", "main"]

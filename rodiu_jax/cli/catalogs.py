@@ -15,8 +15,8 @@ from rodiu_jax.errors import WorkFailed
 def describe(catalog: str) -> None:
     """Print a catalogue as tables: values or distributions, units, sources, reliability."""
     from rodiu_jax.catalog import load_catalog
-    from rodiu_jax.report.describe import describe_catalog
-    from rodiu_jax.report.tables import show
+    from rodiu_jax.report.parts.tables import show
+    from rodiu_jax.report.text.catalog_tables import describe_catalog
 
     show(describe_catalog(load_catalog(catalog)))
 
@@ -33,9 +33,9 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
 
     Exit status 1 when a worked example does not come out or a draw leaves its declared range.
     """
-    from rodiu_jax.report.tables import show
-    from rodiu_jax.report.validation import render
-    from rodiu_jax.validation import validate as check
+    from rodiu_jax.catalog.audit import validate as check
+    from rodiu_jax.report.parts.tables import show
+    from rodiu_jax.report.text.audit_tables import render
 
     report = check(catalog, n=n, seed=seed)
     show(render(report, everything=everything))
@@ -77,7 +77,7 @@ def calibrate(
     """
     from typing import Literal, cast
 
-    from rodiu_jax.calibration import calibrate as read
+    from rodiu_jax.catalog.calibration import calibrate as read
 
     kind = cast(Literal["request", "mean"], tokens)
     found = read(trace, query=query, window=window, windows=windows, base=catalog, tokens=kind)
@@ -104,8 +104,8 @@ def sample(
     FILE.npz holds one array per field listed below, with a leading axis of scenarios where the field varies, and
     query_names, model_names, gpu_names (texts) and uncertainty (none, diu or ddu).
     """
-    from rodiu_jax.changes import apply_changes, parse_change
-    from rodiu_jax.sampling import sample as draw
+    from rodiu_jax.catalog.sampling import sample as draw
+    from rodiu_jax.model.changes import apply_changes, parse_change
 
     parsed = [parse_change(text) for text in changes]
     instances = draw(catalog or "seed", n=n, seed=seed or 0, uncertainty=uncertainty or "ddu")

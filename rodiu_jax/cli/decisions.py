@@ -13,8 +13,8 @@ from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS, FloatRange, Numbers
 from rodiu_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from rodiu_jax.plan import Plan
-    from rodiu_jax.report.section import Section
+    from rodiu_jax.model.plan import Plan
+    from rodiu_jax.report.parts.section import Section
 
 
 def _decision_options(command: Any) -> Any:
@@ -56,7 +56,7 @@ def _asked() -> str:
 
 def _prepare(folder: Path | None) -> None:
     """A place that cannot be written is refused before the work."""
-    from rodiu_jax.files import make_folder
+    from rodiu_jax.io.files import make_folder
 
     if folder is not None:
         make_folder(folder)
@@ -72,12 +72,12 @@ def _tell(
     """Keep an answer where asked, and print it."""
     import json
 
-    from rodiu_jax.report.section import terminal
-    from rodiu_jax.report.tables import show
+    from rodiu_jax.report.parts.section import terminal
+    from rodiu_jax.report.parts.tables import show
 
     parts = terminal(section)
     if folder is not None:
-        from rodiu_jax.report.decisions import write_decision
+        from rodiu_jax.report.page.kept_answers import write_decision
 
         found = [plan for plan in plans if plan is not None]
         files = write_decision(section, values, folder, made=_asked(), plans=found)
@@ -147,9 +147,9 @@ def choose(
     without any plan); value_of_stochastic_solution [from, to] over the mean scenario's plan; without_recourse or
     with_recourse {value, feasible_share}: the same deployment routed the other way; hold_out; frontier.
     """
-    from rodiu_jax.decisions.choose import choose as pick
-    from rodiu_jax.decisions.scenarios import read_scenarios
-    from rodiu_jax.report.choose import section
+    from rodiu_jax.decisions.choose.search import choose as pick
+    from rodiu_jax.decisions.sources import read_scenarios
+    from rodiu_jax.report.text.choose_section import section
 
     _prepare(folder)
     read = read_scenarios(source, gap=gap, seed=seed, quiet=quiet)
@@ -215,10 +215,10 @@ def stress(
     the same counts per promise. kind: given, or solved for comparison: deterministic (Gamma = 0), diu; no_plan names
     those that cannot be, as the scenario is infeasible.
     """
-    from rodiu_jax.decisions.stress import stress as run
-    from rodiu_jax.instance import load_instances
-    from rodiu_jax.plan import load_plans
-    from rodiu_jax.report.stress import section, to_json
+    from rodiu_jax.decisions.stress.draws import stress as run
+    from rodiu_jax.model.instance import load_instances
+    from rodiu_jax.model.plan import load_plans
+    from rodiu_jax.report.text.stress_section import section, to_json
 
     batch = load_instances(instances)
     read = load_plans(plans, batch)
@@ -256,9 +256,9 @@ def diagnose(
     saving_lower, saving_upper, unmet_share}]; everyone {unmet, extra_lower, extra_upper, levers}; idle [{gpu, price,
     certified, cheaper_from, cheaper_to, deployments, reason}]. Prices in $ per period and unit; null: unknown or none.
     """
-    from rodiu_jax.decisions.diagnose import diagnose as run
-    from rodiu_jax.instance import load_instances
-    from rodiu_jax.report.diagnosis import section
+    from rodiu_jax.decisions.diagnose.diagnosis import diagnose as run
+    from rodiu_jax.model.instance import load_instances
+    from rodiu_jax.report.text.diagnosis_section import section
 
     batch = load_instances(instances)
     batch.check_index(index, "--index")
@@ -319,7 +319,7 @@ def robustness(
     """
     from rodiu_jax.decisions.robustness import read_instances
     from rodiu_jax.decisions.robustness import robustness as run
-    from rodiu_jax.report.robustness import section, to_json
+    from rodiu_jax.report.text.robustness_section import section, to_json
 
     batch = read_instances(source)
     if scenarios is not None:

@@ -70,11 +70,11 @@ def solve(
     """
     import json
 
-    from rodiu_jax.files import write_whole
-    from rodiu_jax.instance import load_instances
-    from rodiu_jax.plan import save_plans
-    from rodiu_jax.report.tables import results_table, show
-    from rodiu_jax.sweeps.progress import progress
+    from rodiu_jax.io.files import write_whole
+    from rodiu_jax.model.instance import load_instances
+    from rodiu_jax.model.plan import save_plans
+    from rodiu_jax.report.parts.tables import results_table, show
+    from rodiu_jax.runtime.progress import progress
     from solvers.pool import solve_iter
     from solvers.result import OPTIMAL_GAP
 
@@ -134,12 +134,12 @@ def bound(
     """
     import pandas as pd
 
-    from rodiu_jax.certificate import save_certificates
-    from rodiu_jax.files import write_whole
-    from rodiu_jax.instance import load_instances
-    from rodiu_jax.plan import save_plans
-    from rodiu_jax.sweeps.progress import progress
-    from rodiu_jax.verdict import COSTS
+    from rodiu_jax.certificates import save_certificates
+    from rodiu_jax.io.files import write_whole
+    from rodiu_jax.model.instance import load_instances
+    from rodiu_jax.model.plan import save_plans
+    from rodiu_jax.model.verdict import COSTS
+    from rodiu_jax.runtime.progress import progress
     from solvers.cascade import bracketed
 
     batch = load_instances(instances)
@@ -197,10 +197,10 @@ def evaluate(instances: Path, plans: Path, output: Path) -> None:
     tp is the number of GPUs; shares are of the query type's traffic; unmet holds what is not served (0 where
     a type is not named); "instance": null means every scenario.
     """
-    from rodiu_jax.evaluation import evaluate as score
-    from rodiu_jax.files import write_whole
-    from rodiu_jax.instance import load_instances
-    from rodiu_jax.plan import load_plans
+    from rodiu_jax.io.files import write_whole
+    from rodiu_jax.model.evaluation import evaluate as score
+    from rodiu_jax.model.instance import load_instances
+    from rodiu_jax.model.plan import load_plans
 
     batch = load_instances(instances)
     table = score(load_plans(plans, batch), batch)
@@ -235,11 +235,11 @@ def verify(table: Path, proofs: Path | None, instances: Path | None) -> None:
     if proofs is None or instances is None:
         missing = "CERTS.parquet or PLANS.json" if proofs is None else "FILE.npz"
         raise InputError("verify", missing, "this argument, as the first is not the folder of a sweep")
-    from rodiu_jax.certificate import load_certificates, verify_rows
-    from rodiu_jax.check import check_scores
-    from rodiu_jax.instance import load_instances
-    from rodiu_jax.observations import read_frame
-    from rodiu_jax.plan import load_plans
+    from rodiu_jax.analysis.observations import read_frame
+    from rodiu_jax.certificates import load_certificates, verify_rows
+    from rodiu_jax.model.check import check_scores
+    from rodiu_jax.model.instance import load_instances
+    from rodiu_jax.model.plan import load_plans
 
     batch, rows = load_instances(instances), read_frame(table)
     if proofs.suffix == ".json":
@@ -257,7 +257,7 @@ def verify(table: Path, proofs: Path | None, instances: Path | None) -> None:
 
 
 def _verify_sweep(folder: Path) -> None:
-    from rodiu_jax.sweeps.verification import Tally, verify_sweep
+    from rodiu_jax.sweeps.verify_sweep import Tally, verify_sweep
 
     found = Tally()
     for verdicts in verify_sweep(folder):

@@ -11,7 +11,7 @@ from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS, WithFields, catalog
 from rodiu_jax.errors import InputError, WorkFailed
 
 if TYPE_CHECKING:
-    from rodiu_jax.report.digest import Digest
+    from rodiu_jax.report.data.digest import Digest
 
 
 @click.command(cls=WithFields)
@@ -140,9 +140,9 @@ def sweep(
 def _report(folder: Path, *, page: Path | None = None, said: bool = True) -> Digest:
     """Write the report of a sweep and print what it comes to."""
     from rodiu_jax.report import write_report
-    from rodiu_jax.report.digest import read_digest
-    from rodiu_jax.report.summary import answer, cost_grid, proofs
-    from rodiu_jax.report.tables import show
+    from rodiu_jax.report.data.digest import read_digest
+    from rodiu_jax.report.parts.tables import show
+    from rodiu_jax.report.text.summary import answer, cost_grid, proofs
 
     found = read_digest(folder)
     files = write_report(folder, page=page, digest=found)
@@ -178,7 +178,7 @@ class _WithFigures(click.Command):
     """A command whose help ends with the figures that there are."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from rodiu_jax.report.outputs import FIGURES
+        from rodiu_jax.report.data.outputs import FIGURES
 
         self.epilog = "\b\nFigures:\n" + "\n".join(f"  {name:<12} {what}" for name, what in FIGURES.items())
         super().format_epilog(ctx, formatter)
@@ -200,8 +200,8 @@ class _WithFigures(click.Command):
 )
 def plot(folder: Path, figure: str, output: str | None, factors: str | None, path: Path) -> None:
     """Draw one figure of a sweep into a file."""
-    from rodiu_jax.report import style
-    from rodiu_jax.report.pictures import plot as draw
+    from rodiu_jax.report.figures import style
+    from rodiu_jax.report.figures.pictures import plot as draw
 
     if path.suffix not in style.FORMATS:
         raise InputError("plot", "-o", f"a name that ends in {', '.join(style.FORMATS)}", str(path))
@@ -245,11 +245,16 @@ def sensitivity(
 
     import numpy as np
 
-    from rodiu_jax.discovery import discover_all
-    from rodiu_jax.observations import numeric, read_table
-    from rodiu_jax.report.sensitivity import boxes_table, records, sensitivity_tables, write_sensitivity
-    from rodiu_jax.report.tables import show
-    from rodiu_jax.sensitivity import analyse
+    from rodiu_jax.analysis.boxes import discover_all
+    from rodiu_jax.analysis.effects import analyse
+    from rodiu_jax.analysis.observations import numeric, read_table
+    from rodiu_jax.report.parts.tables import show
+    from rodiu_jax.report.text.sensitivity_tables import (
+        boxes_table,
+        records,
+        sensitivity_tables,
+        write_sensitivity,
+    )
 
     frame, own = read_table(source)
     chosen = [name.strip() for name in factors.split(",")] if factors else list(own)

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rodiu_jax.decisions.exposure import Forms, expose
-from rodiu_jax.decisions.intervals import bertsimas_sim, clopper_pearson
-from rodiu_jax.decisions.stress import PAIRS_PER_BLOCK, draw_tally, mean_share, quantile_table
+from rodiu_jax.analysis.intervals import bertsimas_sim, clopper_pearson
+from rodiu_jax.decisions.stress.draws import PAIRS_PER_BLOCK, draw_tally, mean_share, quantile_table
+from rodiu_jax.decisions.stress.linear_forms import Forms, expose
 from rodiu_jax.errors import InputError, WorkFailed
-from rodiu_jax.evaluation import score_pairs
-from rodiu_jax.instance import Instances, load_instances
-from rodiu_jax.plan import Plan, plan_arrays
-from rodiu_jax.sweeps.progress import progress
-from rodiu_jax.verdict import TOLERANCE
+from rodiu_jax.model.evaluation import score_pairs
+from rodiu_jax.model.instance import Instances, load_instances
+from rodiu_jax.model.plan import Plan, plan_arrays
+from rodiu_jax.model.verdict import TOLERANCE
+from rodiu_jax.runtime.progress import progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ def read_instances(source: str | Path) -> Instances:
     if Path(source).suffix == ".npz":
         return load_instances(source)
     from rodiu_jax.catalog import load_catalog
-    from rodiu_jax.sweeps.run import scenarios
+    from rodiu_jax.sweeps.scenarios import scenarios
     from rodiu_jax.sweeps.spec import load_spec
 
     spec = load_spec(source)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rodiu_jax.report.digest import Digest
+    from rodiu_jax.report.data.digest import Digest
 
 
 def write_report(
@@ -16,8 +16,8 @@ def write_report(
 ) -> list[Path]:
     """Write ``report.html``, one page that needs nothing else, and what it shows: ``summary.csv`` (a row per point),
     ``figures/*.png``, ``*.svg`` and ``tables/*.csv``, beside the rows of a sweep. Decisions kept in ``decisions/*``
-    (`rodiu_jax.report.decisions.write_decision`) are on the page too. Figures and tables that an earlier report wrote
-    (``report-files.json`` lists them) and this one does not are removed.
+    (`rodiu_jax.report.page.kept_answers.write_decision`) are on the page too. Figures and tables that an earlier
+    report wrote     (``report-files.json`` lists them) and this one does not are removed.
 
     Works on an unfinished sweep too: the page says how many rows it shows.
 
@@ -33,14 +33,14 @@ def write_report(
       InputError: no sweep in the folder, a damaged part or decision, or the folder cannot be written.
       WorkFailed: the sweep has no rows yet.
     """
-    from rodiu_jax.files import make_folder, read_text, remove_leftovers, write_csv, write_text
-    from rodiu_jax.report import style
-    from rodiu_jax.report.decisions import read_decisions
-    from rodiu_jax.report.digest import read_digest
-    from rodiu_jax.report.page import render
-    from rodiu_jax.report.section import Picture
-    from rodiu_jax.report.sections import sections
-    from rodiu_jax.report.summary import by_point
+    from rodiu_jax.io.files import make_folder, read_text, remove_leftovers, write_csv, write_text
+    from rodiu_jax.report.data.digest import read_digest
+    from rodiu_jax.report.figures import style
+    from rodiu_jax.report.page.html import render
+    from rodiu_jax.report.page.kept_answers import read_decisions
+    from rodiu_jax.report.page.sweep_sections import sections
+    from rodiu_jax.report.parts.section import Picture
+    from rodiu_jax.report.text.summary import by_point
 
     folder = Path(folder)
     found = read_digest(folder) if digest is None else digest
@@ -83,7 +83,7 @@ def write_report(
 
 def _remove_others(folder: Path, listing: Path, ours: Sequence[str]) -> None:
     """Remove the figures and tables that the listing of an earlier report names and that are not ``ours``."""
-    from rodiu_jax.files import read_json
+    from rodiu_jax.io.files import read_json
 
     before = read_json(listing) if listing.exists() else []
     for name in before if isinstance(before, list) else []:

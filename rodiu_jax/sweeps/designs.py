@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from rodiu_jax.errors import InputError, nearest
-from rodiu_jax.files import read_text
-from rodiu_jax.schema import TomlTable, wrong
+from rodiu_jax.io.files import read_text
+from rodiu_jax.io.toml_table import TomlTable, wrong
 
 KINDS: dict[str, tuple[str, ...]] = {
     "grid": (),

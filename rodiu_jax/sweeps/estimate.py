@@ -13,13 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rodiu_jax.sweeps.local import asked, chunk_of
+from rodiu_jax.sweeps.ask import asked
+from rodiu_jax.sweeps.engines.local import chunk_of
 from rodiu_jax.sweeps.rows import table_of
-from rodiu_jax.sweeps.run import prepare, scenarios
+from rodiu_jax.sweeps.run import prepare
+from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
-    from rodiu_jax.instance import Instances
+    from rodiu_jax.model.instance import Instances
     from rodiu_jax.sweeps.rows import Block
     from solvers.pool import Pool
     from solvers.result import Result

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from rodiu_jax.instance import Instances
+from rodiu_jax.model.instance import Instances
 
 if TYPE_CHECKING:
     from rodiu_jax.sweeps.rows import Block
@@ -85,7 +85,7 @@ def _cascade(
 
 
 def _evaluate(instances: Instances, *, plans: Sequence[str], **_: object) -> Iterator[Block]:
-    from rodiu_jax.sweeps.fixed import evaluated
+    from rodiu_jax.sweeps.given_plans import evaluated
 
     return evaluated(instances, plans)
 
@@ -102,15 +102,3 @@ CHUNKS = {"evaluate": 4096}
 
 GAPS = {"cascade": 0.01, "bracket": 0.01}
 """Relative gap of a method where none is asked for; 1e-6, which counts as optimal, for the others."""
-
-RANKED = (
-    "gap",
-    "total_cost",
-    "rental_cost",
-    "storage_cost",
-    "delay_cost",
-    "unmet_cost",
-    "unmet_share",
-    "gpus_rented",
-)
-"""Columns by which the exact policy ``top`` may rank rows, the largest first."""

@@ -11,34 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from rodiu_jax.certificate import certificate_table
-from rodiu_jax.instance import Instances
-from rodiu_jax.plan import Plan
-from rodiu_jax.sweeps.spec import SweepSpec
-from rodiu_jax.verdict import COSTS
+from rodiu_jax.certificates import certificate_table
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.verdict import COSTS
+from rodiu_jax.sweeps.columns import ANSWERS, KEYS
 
 if TYPE_CHECKING:
+    from rodiu_jax.sweeps.spec import SweepSpec
     from solvers.result import Result
 
-_BEFORE: dict[str, pa.DataType] = {"sample": pa.int64(), "point": pa.int64()}
-_AFTER: dict[str, pa.DataType] = {
-    "lower_bound": pa.float64(),
-    "upper_bound": pa.float64(),
-    "certified_lower_bound": pa.float64(),
-    "gap": pa.float64(),
-    **dict.fromkeys(COSTS, pa.float64()),
-    "unmet_share": pa.float64(),
-    "gpus_rented": pa.int64(),
-    "pairs_deployed": pa.int64(),
-    "deployments": pa.string(),
-    "status": pa.string(),
-    "method": pa.string(),
-    "nodes": pa.int64(),
-    "steps": pa.int64(),
-    "seconds": pa.float64(),
-    "message": pa.string(),
-    "plan": pa.string(),
-}
 _PLAN = ("unmet_share", "gpus_rented", "pairs_deployed", "deployments", "plan")
 
 
@@ -61,7 +43,7 @@ class Block:
 
 def schema_of(spec: SweepSpec) -> pa.Schema:
     """The columns of a sweep's table."""
-    return pa.schema({**_BEFORE, **dict.fromkeys(spec.columns, pa.float64()), **_AFTER})
+    return pa.schema({**KEYS, **dict.fromkeys(spec.columns, pa.float64()), **ANSWERS})
 
 
 def table_of(
@@ -162,7 +144,7 @@ def _table(spec: SweepSpec, rows: np.ndarray, columns: Mapping[str, Any]) -> pa.
         pa.array(points),
         *(pa.array(level, pa.float64()) for level in levels.values()),
     ]
-    for name, kind in _AFTER.items():
+    for name, kind in ANSWERS.items():
         arrays.append(_array(columns.get(name), kind, len(rows)))
     return pa.Table.from_arrays(arrays, schema=schema)
 

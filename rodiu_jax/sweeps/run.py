@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rodiu_jax.catalog import Catalog, load_catalog
-from rodiu_jax.changes import apply_changes, chosen_cells, moved, parse_change
-from rodiu_jax.errors import AuditFailed, InputError, WorkFailed, device_failure
-from rodiu_jax.files import write_text
-from rodiu_jax.instance import FIELD_SPECS, Instances, make_instances
-from rodiu_jax.sweeps.log import EventLog, event_log
-from rodiu_jax.sweeps.progress import progress
+from rodiu_jax.errors import InputError, WorkFailed, device_failure
+from rodiu_jax.runtime.events import EventLog, event_log
+from rodiu_jax.runtime.progress import progress
+from rodiu_jax.sweeps.scenarios import apply_spec_changes, extreme_scenarios
 from rodiu_jax.sweeps.spec import SweepSpec, check_spec, load_spec, override
 from rodiu_jax.sweeps.store import Store, open_store, read_rows, read_spec
 
@@ -65,7 +59,7 @@ def sweep(
       quiet: no progress on standard error; damaged parts are named all the same.
       log: file for events (``start``, ``progress``, ``part``, ``fault``, ``end``), one JSON object a line, added to
         what is there; ``-`` for standard output.
-      engine: ``local``: this machine; ``ray``: a Ray cluster (`rodiu_jax.sweeps.cluster`). It
+      engine: ``local``: this machine; ``ray``: a Ray cluster (`rodiu_jax.sweeps.engines.ray_cluster`). It
         changes no row.
       address: of a running cluster, for ``ray``; by default one is started on this machine.
       chunk: scenarios made at a time; it changes memory, not rows.
@@ -127,7 +121,8 @@ def run_sweep(
         if before.plans and options.get("method") == before.method and options.get("plans") is None:
             options["plans"] = before.plans
     spec, loaded = prepare(spec, certificates=certificates, **options)
-    from rodiu_jax.sweeps.engines import ENGINES, Work
+    from rodiu_jax.sweeps.engines import ENGINES
+    from rodiu_jax.sweeps.work import Work
 
     if engine not in ENGINES:
         raise InputError("--engine", "", f"one of {', '.join(ENGINES)}", engine)
@@ -182,7 +177,7 @@ def prepare(
     spec = override(spec, catalog=catalog, set=list(changes), **options)
     at = ("catalog", "") if catalog is not None else (source, "catalog")
     loaded = load_catalog(spec.catalog, source=at[0], key=at[1])
-    check_spec(spec, _changed(_extremes(loaded), spec), source)
+    check_spec(spec, apply_spec_changes(extreme_scenarios(loaded), spec), source)
     return spec, loaded
 
 
@@ -201,68 +196,6 @@ def _told(log: EventLog | None, store: Store) -> Iterator[None]:
         log.write("end", ok=False, message=str(error) or type(error).__name__)
         raise
     log.write("end", ok=True, message="", rows=spec.rows)
-
-
-def scenarios(spec: SweepSpec, catalog: Catalog, first: int, stop: int) -> Instances:
-    """The scenarios of rows ``first`` to ``stop - 1``: drawn by sample number, factors set by point."""
-    return scenarios_at(spec, catalog, np.arange(first, stop))
-
-
-def scenarios_at(spec: SweepSpec, catalog: Catalog, rows: np.ndarray) -> Instances:
-    """The scenarios of ``rows`` in increasing order."""
-    samples, points = np.divmod(rows, spec.points)
-    start = int(samples[0])
-    return _moved(spec, _drawn(spec, catalog, start, int(samples[-1]) + 1).take(samples - start), points)
-
-
-def scenarios_of(spec: SweepSpec, catalog: Catalog, sample: int, points: np.ndarray) -> Instances:
-    """The scenarios of one sample at any ``points`` (shape P, integers)."""
-    return _moved(spec, _drawn(spec, catalog, sample, sample + 1).take(np.zeros_like(points)), points)
-
-
-def _drawn(spec: SweepSpec, catalog: Catalog, start: int, stop: int) -> Instances:
-    """Samples ``start`` to ``stop - 1`` before any factor moves."""
-    from rodiu_jax.sampling import sample
-
-    drawn = sample(catalog, n=stop - start, seed=spec.seed, uncertainty=spec.uncertainty, start=start)
-    return _changed(drawn, spec)
-
-
-def _moved(spec: SweepSpec, base: Instances, points: np.ndarray) -> Instances:
-    """``base`` with the factors of scenario b set to their levels at ``points[b]``."""
-    values: dict[str, np.ndarray] = {}
-    for factor, levels in zip(spec.factors, spec.levels_at(points), strict=True):
-        field = FIELD_SPECS[factor.field]
-        old = np.asarray(values.get(factor.field, getattr(base.fields, factor.field)))
-        axes = len(field.axes)
-        level = levels.reshape(-1, *(1,) * axes)
-        old = np.broadcast_to(old, (len(levels), *old.shape[old.ndim - axes :]))
-        meant = chosen_cells(factor.field, factor.names, base) & ~np.isnan(level)
-        changed = np.where(meant, moved(old, factor.kind, level), old)
-        values[factor.field] = changed.astype(np.int64) if field.integer else changed
-    # Not validated again: `check_spec` did it on the extremes of what can be drawn.
-    return replace(base, fields=base.fields._replace(**values))
-
-
-def _changed(instances: Instances, spec: SweepSpec) -> Instances:
-    """``instances`` with the spec's own changes."""
-    return apply_changes(instances, [parse_change(text) for text in spec.changes])
-
-
-def _extremes(catalog: Catalog) -> Instances:
-    """Two scenarios that no draw leaves: every field at its smallest, every field at its largest."""
-    values: dict[str, Any] = {n: np.stack(catalog.ranges[n]) for n in FIELD_SPECS if n != "tp_degree"}
-    values["tp_degree"] = np.array([int(n) for n in catalog.sets["tp"]])
-    sets = catalog.sets
-    return make_instances(sets["query"], sets["model"], sets["gpu"], "ddu", values, source=catalog.name)
-
-
-def keep_evidence(store: Store, instances: Instances, row: int, failure: AuditFailed) -> WorkFailed:
-    """Write the scenario and both proofs beside the rows; the error that says where."""
-    evidence = store.folder / f"audit-failed-row-{row}"
-    instances.take([failure.instance]).save(evidence.with_suffix(".npz"))
-    write_text(evidence.with_suffix(".json"), json.dumps(failure.evidence, indent=1) + "\n")
-    return WorkFailed(f"{failure}; the scenario (row {row}) and both proofs are in {evidence}.*")
 
 
 def _kept(store: Store) -> str:

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from rodiu_jax.changes import Change, Kind, apply_changes, check_field, chosen_cells, parse_change
 from rodiu_jax.errors import InputError, nearest
-from rodiu_jax.files import read_toml, toml_value
-from rodiu_jax.instance import FIELD_SPECS, Instances, check_uncertainty
-from rodiu_jax.schema import TomlTable, input_error, tag
+from rodiu_jax.io.files import read_toml, toml_value
+from rodiu_jax.io.toml_table import TomlTable, input_error, tag
+from rodiu_jax.model.changes import Change, Kind, apply_changes, check_field, chosen_cells, parse_change
+from rodiu_jax.model.instance import FIELD_SPECS, Instances, check_uncertainty
+from rodiu_jax.sweeps.columns import RANKED
 from rodiu_jax.sweeps.designs import Design, PointFile, one_at_a_time, read_points, spread
-from rodiu_jax.sweeps.methods import GAPS, METHODS, RANKED
+from rodiu_jax.sweeps.methods import GAPS, METHODS
 
 AUDIT_SHARE = 1e-3
 """Share of a sweep's scenarios whose brackets are audited by default."""
@@ -275,9 +276,9 @@ def make_spec(values: dict[str, Any], source: str = "sweep") -> SweepSpec:
         raise InputError(source, "method", f"one of {', '.join(METHODS)}", spec.method)
     _check_proofs(spec, source)
     if isinstance(spec.plans, str):
-        from rodiu_jax.sweeps.fixed import read_plans  # its rows are of specs
+        from rodiu_jax.model.plan import read_plan_texts  # its rows are of specs
 
-        spec = spec.model_copy(update={"plans": read_plans(spec.plans)})
+        spec = spec.model_copy(update={"plans": read_plan_texts(spec.plans)})
     for m, text in enumerate(spec.changes):
         parse_change(text, f"{source}: set[{m}]")
     spec.design.check(source)
@@ -333,7 +334,7 @@ def check_spec(spec: SweepSpec, extremes: Instances, source: str) -> None:
         field's physical range, or a plan of other names.
     """
     if spec.plan_texts:
-        from rodiu_jax.sweeps.fixed import parse_plans
+        from rodiu_jax.model.plan import parse_plans
 
         parse_plans(spec.plan_texts, extremes, source)
     chosen: list[np.ndarray] = []

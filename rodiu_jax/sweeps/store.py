@@ -23,10 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rodiu_jax.catalog import Catalog, load_catalog
-from rodiu_jax.certificate import certified_rows, write_certificates
-from rodiu_jax.errors import InputError
-from rodiu_jax.files import make_folder, read_json, read_toml, remove_leftovers, write_text, write_whole
-from rodiu_jax.parquet import read_parquet
+from rodiu_jax.certificates import certified_rows, write_certificates
+from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
+from rodiu_jax.io.files import make_folder, read_json, read_toml, remove_leftovers, write_text, write_whole
+from rodiu_jax.io.parquet import read_parquet
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.sweeps.rows import schema_of
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 
@@ -75,6 +76,13 @@ class Store:
         """Write the rows of a part, or others in their place: whole, or not at all."""
         with write_whole(path) as temporary:
             pq.write_table(table.cast(self.schema), temporary, write_page_checksum=True)
+
+    def keep_evidence(self, instances: Instances, row: int, failure: AuditFailed) -> WorkFailed:
+        """Write the scenario of a failed audit and both proofs beside the rows; return the error that says where."""
+        evidence = self.folder / f"audit-failed-row-{row}"
+        instances.take([failure.instance]).save(evidence.with_suffix(".npz"))
+        write_text(evidence.with_suffix(".json"), json.dumps(failure.evidence, indent=1) + "\n")
+        return WorkFailed(f"{failure}; the scenario (row {row}) and both proofs are in {evidence}.*")
 
     def read(self, path: Path) -> pa.Table:
         """The rows of a whole part."""

@@ -19,15 +19,15 @@ import pyarrow as pa
 
 from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import AuditFailed
-from rodiu_jax.files import read_json, write_text
-from rodiu_jax.instance import Instances
-from rodiu_jax.plan import plan_from_json
-from rodiu_jax.sweeps.log import EventLog
-from rodiu_jax.sweeps.progress import progress
+from rodiu_jax.io.files import read_json, write_text
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import plan_from_json
+from rodiu_jax.model.verdict import COSTS
+from rodiu_jax.runtime.events import EventLog
+from rodiu_jax.runtime.progress import progress
 from rodiu_jax.sweeps.rows import table_of
-from rodiu_jax.sweeps.run import keep_evidence, scenarios
+from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.store import Store, read_rows
-from rodiu_jax.verdict import COSTS
 
 if TYPE_CHECKING:
     from solvers.pool import Pool
@@ -74,7 +74,7 @@ def solve_top(store: Store, catalog: Catalog, pool: Pool, *, quiet: bool, log: E
             _, rows, mine, instances = waiting[0]
             row = rows[mine[failure.instance]]
             number = row["sample"] * spec.points + row["point"]
-            raise keep_evidence(store, instances, number, failure) from None
+            raise store.keep_evidence(instances, number, failure) from None
 
 
 def _chosen(store: Store) -> np.ndarray:

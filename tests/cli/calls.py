@@ -62,7 +62,7 @@ def assert_one_line(err: str, *needles: str) -> None:
 
 def drawn(folder: Path, n: int = 2) -> None:
     """Scenarios of the tiny catalogue in ``in.npz`` and two plans for them in ``plans.json``."""
-    from rodiu_jax.sampling import sample
+    from rodiu_jax.catalog.sampling import sample
 
     sample(folder / "tiny.toml", n=n, seed=1).save(folder / "in.npz")
     (folder / "plans.json").write_text(json.dumps([nothing(0), nothing(None)]))

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rodiu_jax.instance import FIELD_SPECS, load_instances
-from rodiu_jax.verdict import COSTS, FAMILIES
+from rodiu_jax.model.instance import FIELD_SPECS, load_instances
+from rodiu_jax.model.verdict import COSTS, FAMILIES
 from tests.cli.calls import SWEEP, Run, answered, nothing, refused
 
 

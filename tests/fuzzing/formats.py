@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from rodiu_jax.catalog import load_catalog
-from rodiu_jax.instance import FIELD_SPECS, load_instances
-from rodiu_jax.plan import load_plans
+from rodiu_jax.model.instance import FIELD_SPECS, load_instances
+from rodiu_jax.model.plan import load_plans
+from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.sweeps.spec import load_spec
 from rodiu_jax.sweeps.store import read_rows
-from rodiu_jax.verdict import COSTS
 from tests.fuzzing.mutate import NUMBERS, TEXTS, as_json, as_toml, mutated, spoiled
 from tests.fuzzing.run import fit, rodiu
 from tests.fuzzing.valid import tree

@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 from scipy.optimize import linprog
 
-from rodiu_jax.instance import Instances
+from rodiu_jax.model.instance import Instances
 from tests.oracles.worst_case import vertices
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from bench.numpy_sampler import names, sample_one
-from rodiu_jax.instance import FIELD_SPECS, UNCERTAINTY_MODES, Instances, make_instances
-from rodiu_jax.plan import Deployment, Plan, Route
+from rodiu_jax.model.instance import FIELD_SPECS, UNCERTAINTY_MODES, Instances, make_instances
+from rodiu_jax.model.plan import Deployment, Plan, Route
 
 SHARED = ("tp_degree", "tp_speedup")  # the fields that the generators do not vary within a batch
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rodiu_jax.plan import Deployment, Plan, Route
-from rodiu_jax.sampling import sample
+from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.model.plan import Deployment, Plan, Route
 from rodiu_jax.sweeps import sweep
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from solvers.result import Result

@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.errors import InputError
-from rodiu_jax.sampling import sample
 from rodiu_jax.sweeps import read_rows, sweep
-from rodiu_jax.sweeps.cluster import Share, rows_of_task, shares
+from rodiu_jax.sweeps.engines.ray_cluster import Share, rows_of_task, shares
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 
 GPUS = [(32, 4), (16, 2), (8, 0)]

@@ -9,7 +9,7 @@ from scipy.stats import qmc
 
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.errors import InputError
-from rodiu_jax.sweeps.run import scenarios
+from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import SweepSpec, load_spec, make_spec
 
 RANGES = [

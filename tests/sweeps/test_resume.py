@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from rodiu_jax.errors import InputError, WorkFailed
-from rodiu_jax.files import write_text
+from rodiu_jax.io.files import write_text
 from rodiu_jax.sweeps import METHODS, load_spec, read_rows, sweep
 from tests.sweeps.small import GOOD, Stopping, damage, fake, parts, run, spec
 
@@ -237,7 +237,8 @@ def test_the_manifest_says_how_it_was_made(tmp_path, monkeypatch):
 KILLED = """
 import sys, time
 sys.path.insert(0, {root!r})
-from rodiu_jax.sweeps import METHODS, local, sweep
+from rodiu_jax.sweeps.engines import local
+from rodiu_jax.sweeps import METHODS, sweep
 from tests.sweeps.small import fake, spec
 
 def slow(instances, **options):

@@ -8,16 +8,17 @@ import pandas as pd
 import pytest
 
 from rodiu_jax.catalog import load_catalog
-from rodiu_jax.changes import apply_changes, parse_change
-from rodiu_jax.check import check_plan
-from rodiu_jax.instance import FIELD_SPECS
-from rodiu_jax.plan import plan_from_json
-from rodiu_jax.sampling import sample
-from rodiu_jax.sweeps import METHODS, load_spec, local, read_rows, sweep
-from rodiu_jax.sweeps.run import scenarios
+from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.model.changes import apply_changes, parse_change
+from rodiu_jax.model.check import check_plan
+from rodiu_jax.model.instance import FIELD_SPECS
+from rodiu_jax.model.plan import plan_from_json
+from rodiu_jax.runtime.cores import usable_cores
+from rodiu_jax.sweeps import METHODS, load_spec, read_rows, sweep
+from rodiu_jax.sweeps.engines import local
+from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import make_spec
-from rodiu_jax.sweeps.verification import verify_sweep
-from solvers.pool import usable_cores
+from rodiu_jax.sweeps.verify_sweep import verify_sweep
 from solvers.result import Result
 from tests.sweeps.small import fake, parts, plan_json, run, spec
 

@@ -1,0 +1,1 @@
+"""Statistics of tables whose outputs are known only to lie in brackets."""

@@ -1,0 +1,285 @@
+"""What a catalogue file may hold, as pydantic models, and their errors as one readable line.
+
+One file may be a fragment that extends another, so everything here is optional; what the whole must have is
+checked in `rodiu_jax.catalog.load` once the files are merged.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from typing_extensions import TypeAliasType
+
+from rodiu_jax.catalog.distributions import Distribution
+from rodiu_jax.io.toml_table import TomlTable, input_error, tag, wrong
+
+Axis = Literal["query", "model", "gpu", "tp"]
+AXES: tuple[Axis, ...] = get_args(Axis)
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
+Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
+Range = Annotated[tuple[Number, Number], Field(strict=False)]  # TOML has lists only
+
+
+class NormalTable(TomlTable):
+    """A normal distribution cut to a range."""
+
+    mean: Number
+    sd: Number
+    low: Number
+    high: Number
+
+
+class _PlacedTable(TomlTable):
+    """A table that knows which catalogue's file holds it."""
+
+    _catalog: str = PrivateAttr("")
+
+    def model_post_init(self, context: Any) -> None:
+        """Remember the file that holds this table."""
+        if context:
+            self._catalog = context["catalog"]
+
+    @property
+    def catalog(self) -> str:
+        """Name of the catalogue that holds this table: the last, where several change it."""
+        return self._catalog
+
+
+class EntryTable(_PlacedTable):
+    """A fixed value or a distribution, with what differs from its quantity in provenance."""
+
+    fixed: Number | None = None
+    uniform: Pair | None = None
+    log_uniform: Pair | None = None
+    normal: NormalTable | None = None
+    choice: list[Number] | None = None
+    source: str | None = None
+    reliability: Annotated[int, Field(ge=1, le=5)] | None = None
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _one_distribution(self) -> EntryTable:
+        self.distribution()
+        return self
+
+    def distribution(self) -> Distribution:
+        """The distribution, its bounds checked."""
+        given = [k for k in Distribution.KINDS if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise wrong(f"exactly one of {', '.join(Distribution.KINDS)}", " and ".join(given) or "none")
+        kind = given[0]
+        value = getattr(self, kind)
+        if kind == "fixed":
+            numbers = (value,)
+        elif kind == "normal":
+            numbers = (value.mean, value.sd, value.low, value.high)
+        else:
+            numbers = tuple(value)
+        result = Distribution(kind, tuple(float(x) for x in numbers))
+        if fault := result.fault():
+            raise wrong(f"{kind} with {fault}", list(numbers) if len(numbers) != 1 else numbers[0])
+        return result
+
+
+class ClassTable(EntryTable):
+    """The distribution of one class: the scores below a bound that no earlier class took."""
+
+    below: Number | None = None
+
+
+def _number_is_fixed(value: Any) -> Any:
+    return {"fixed": value} if not isinstance(value, dict) else value
+
+
+def _entry_or_names(value: Any) -> str:
+    """Tell ``{uniform = [1, 2]}`` from ``{A = 1, B = {fixed = 2}}``: the keys of the first are ours."""
+    if isinstance(value, EntryTable) or not isinstance(value, dict):
+        return tag("entry")
+    named = value and all(isinstance(v, dict | int | float) for v in value.values())
+    return tag("names" if named and not set(value) & set(EntryTable.model_fields) else "entry")
+
+
+Entry = Annotated[EntryTable, BeforeValidator(_number_is_fixed)]
+
+
+Values = TypeAliasType(
+    "Values",
+    Annotated[
+        Annotated[Entry, Tag(tag("entry"))] | Annotated["dict[Name, Values]", Tag(tag("names"))],  # pyright: ignore[reportInvalidTypeForm]
+        Discriminator(_entry_or_names),
+    ],
+)
+"""An entry, or a table of them by name: one level of names per axis."""
+
+
+class QuantityTable(_PlacedTable):
+    """One quantity: its axes, unit, provenance and exactly one way of getting its values."""
+
+    over: list[Axis] | None = None
+    unit: str | None = None
+    source: str | None = None
+    reliability: Annotated[int, Field(ge=1, le=5)] | None = None
+    note: str | None = None
+    each: Entry | None = None
+    values: dict[Name, Values] | None = None
+    by: Name | None = None
+    multiply: list[Name] | None = None
+    divide: list[Name] | None = None
+    level_of: Name | None = None
+    cuts: Annotated[list[Number], Field(min_length=1)] | None = None
+    sum: Annotated[dict[Name, Number], Field(min_length=1)] | None = None
+    divisor: Number | None = None
+    clip: Pair | None = None
+    class_of: Name | None = None
+    classes: Annotated[list[ClassTable], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _bounds(self) -> QuantityTable:
+        for name in ("cuts", "clip"):
+            numbers = getattr(self, name)
+            if numbers is not None and any(b <= a for a, b in pairwise(numbers)):
+                raise wrong(f"increasing numbers in {name}", numbers)
+        if self.classes is not None:
+            bounds = [c.below for c in self.classes]
+            numbers = [b for b in bounds[:-1] if b is not None]
+            increasing = all(b > a for a, b in pairwise(numbers))
+            if bounds[-1] is not None or len(numbers) < len(bounds) - 1 or not increasing:
+                raise wrong("increasing values of below in classes, and none in the last class", bounds)
+        if self.divisor == 0:
+            raise wrong("a divisor other than 0", 0)
+        return self
+
+
+RECIPES: dict[str, tuple[str, ...]] = {
+    "each or values": ("each", "values", "by"),
+    "multiply or divide": ("multiply", "divide"),
+    "level_of": ("level_of", "cuts"),
+    "sum": ("sum", "divisor", "clip"),
+    "class_of": ("class_of", "classes"),
+}
+"""The ways of getting a quantity's values, each with its keys."""
+
+
+class SetsTable(TomlTable):
+    """The names along each axis, in the order of the arrays."""
+
+    query: Annotated[list[Name], Field(min_length=1)] | None = None
+    model: Annotated[list[Name], Field(min_length=1)] | None = None
+    gpu: Annotated[list[Name], Field(min_length=1)] | None = None
+    tp: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
+
+
+class HeaderTable(TomlTable):
+    """Who the catalogue is and what it builds on."""
+
+    name: Name
+    description: str = ""
+    extends: Name | None = None
+
+
+class _Claim(TomlTable):
+    """A statement about the catalogue, kept as it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Measure(_Claim):
+    """``quantity`` at the names ``at``, divided by itself at ``relative_to``, less ``minus``.
+
+    The axes without a name range over all of theirs.
+    """
+
+    quantity: Name
+    at: dict[Axis, Name] = Field(default_factory=dict)
+    relative_to: dict[Axis, Name] | None = None
+    minus: Number = 0.0
+
+
+class Comparison(_Claim):
+    """The range of a measure that the source states, and the range observed elsewhere."""
+
+    name: Name
+    unit: str
+    stated: Range
+    observed: Range
+    source: str
+    measure: Measure
+
+
+class Example(_Claim):
+    """A worked example: ``quantity`` at the names ``at`` when some draws are ``given``.
+
+    ``stated`` is the source's figure, ``expected`` what its formula gives exactly.
+    """
+
+    name: Name
+    quantity: Name
+    at: dict[Axis, Name]
+    given: dict[Name, Number | dict[Name, Number]] = Field(default_factory=dict)
+    unit: str
+    stated: Number
+    expected: Number
+    source: str
+    note: str = ""
+
+
+class Contradiction(_Claim):
+    """Where the source disagrees with itself: the quantity and names concerned (all if none is named)."""
+
+    where: Name
+    quantity: Name
+    names: list[Name] = Field(default_factory=list)
+    catalogs: Literal["corrected", "both"]
+    why: Name
+
+    @property
+    def both(self) -> bool:
+        """Whether every catalogue acts on it alike."""
+        return self.catalogs == "both"
+
+
+class CatalogFile(TomlTable):
+    """A whole catalogue file."""
+
+    catalog: HeaderTable
+    sets: SetsTable = SetsTable()
+    attributes: dict[Axis, dict[Name, dict[Name, str]]] = Field(default_factory=dict)
+    quantity: dict[Name, QuantityTable] = Field(default_factory=dict)
+    comparison: list[Comparison] | None = None
+    example: list[Example] | None = None
+    contradiction: list[Contradiction] | None = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _origin(cls, value: Any, handler: Any, info: ValidationInfo) -> Any:
+        header = value.get("catalog") if isinstance(value, dict) else None
+        if isinstance(header, dict) and isinstance(info.context, dict):
+            info.context["catalog"] = header.get("name", "")
+        return handler(value)
+
+
+def parse(data: dict[str, Any], path: Path) -> CatalogFile:
+    """Validate one file's content.
+
+    Raises:
+      InputError: with path, value and expectation of the first fault, and the number of the others.
+    """
+    try:
+        return CatalogFile.model_validate(data, context={"catalog": ""})
+    except ValidationError as error:
+        raise input_error(error, path) from None

@@ -1,0 +1,447 @@
+"""Scenarios drawn from a catalogue on the device; scenario b is the same whatever else is drawn with it.
+
+Every random number has its own key, made from names alone: fold the scenario's index into the seed's key,
+then the hash of the quantity's name, then that of the name along each of its axes (threefry as a keyed hash).
+Adding a GPU, reordering names, another chunk or a longer run therefore change no other number, and two
+catalogues share their draws (common random numbers).
+
+Cost of one default scenario: about 1,000 threefry blocks of 120 integer operations and 13 KB written.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.scipy.special import ndtri
+
+from rodiu_jax.catalog import (
+    Catalog,
+    Classes,
+    Distribution,
+    Draws,
+    Level,
+    Product,
+    Quantity,
+    WeightedSum,
+    load_catalog,
+)
+from rodiu_jax.catalog.quantities import operands
+from rodiu_jax.errors import InputError
+from rodiu_jax.model.instance import FIELD_SPECS, Fields, Instances, check_uncertainty
+from rodiu_jax.runtime.devices import by_device
+from rodiu_jax.runtime.threefry import fold, hash32
+
+_KINDS = {
+    "affine": (),
+    "log_uniform": ("least", "most"),
+    "normal": ("least", "most", "mean", "sd"),
+    "choice": ("first",),
+}
+"""Kinds of draws (a fixed value is affine with slope 0) and their parameters besides base and slope."""
+_MOST_SCENARIOS = 2**32  # an index is one 32-bit word of the key
+
+Params = dict[str, Any]
+
+
+def sample(
+    catalog: Catalog | str | Path = "seed",
+    *,
+    n: int,
+    seed: int = 0,
+    uncertainty: str = "ddu",
+    start: int = 0,
+    chunk: int | None = None,
+    on_device: bool = False,
+) -> Instances:
+    """Draw scenarios ``start`` to ``start + n - 1``; a field that no draw touches comes without batch axis.
+
+    Args:
+      catalog: a catalogue, its name, or its file.
+      seed: from 0 to 2**63 - 1; with the index it determines a scenario.
+      uncertainty: ``none``, ``diu`` or ``ddu``, passed on to the instances.
+      chunk: scenarios per call of the compiled program, which changes memory and speed only; by default what
+        fits a byte budget.
+      on_device: the fields are JAX's arrays, left where they were drawn for `solvers.dual.lower_bound_values` and
+        `solvers.blocks.in_blocks`; everything else would fetch them again and again.
+
+    Raises:
+      InputError: a bad catalogue or argument; two names with the same hash.
+
+    Source: MODEL sections 1 and 7.
+    """
+    mode = check_uncertainty(uncertainty, "uncertainty")
+    catalog = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
+    wanted = [name for name in FIELD_SPECS if name != "tp_degree"]
+    blocks, found = _drawn(catalog, wanted, n, seed, start, chunk)
+    values: dict[str, Any] = dict(_on_device(blocks, found, n) if on_device else _on_host(blocks, found, n))
+    values["tp_degree"] = np.array(catalog.sets["tp"], dtype=np.int64)
+    for name, spec in FIELD_SPECS.items():
+        if spec.integer:
+            with jax.enable_x64(True):
+                values[name] = values[name].astype(np.int64)
+    # Not validated again: loading the catalogue showed from the ranges that every value is admissible.
+    names = (catalog.sets["query"], catalog.sets["model"], catalog.sets["gpu"])
+    instances = Instances(*names, mode, Fields(**values))
+    return instances if instances.batched else instances.take(np.zeros(n, np.int64))
+
+
+def sample_quantities(
+    catalog: Catalog,
+    names: Collection[str] | None = None,
+    *,
+    n: int,
+    seed: int = 0,
+    start: int = 0,
+    chunk: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Values of quantities (all by default), float64, over their axes; with a leading n where they are drawn.
+
+    Arguments and errors as in `sample`.
+    """
+    wanted = list(catalog.quantities if names is None else names)
+    blocks, found = _drawn(catalog, wanted, n, seed, start, chunk)
+    values = _on_host(blocks, found, n)
+    return {name: values[name] for name in wanted}
+
+
+def _drawn(
+    catalog: Catalog, wanted: Sequence[str], n: int, seed: int, start: int, chunk: int | None
+) -> tuple[Iterator[dict[str, Array]], dict[str, np.ndarray]]:
+    """The drawn ones of the quantities ``wanted``, block by block (the last may have too many), and the fixed ones."""
+    n = _whole(n, "n", 1, _MOST_SCENARIOS)
+    seed = _whole(seed, "seed", 0, 2**63 - 1)
+    start = _whole(start, "start", 0, _MOST_SCENARIOS - n)
+    for name in wanted:
+        if name not in catalog.quantities:
+            raise InputError("sample", "names", f"one of {', '.join(catalog.quantities)}", name)
+    fixed = {name: catalog.fixed(name).copy() for name in wanted if name not in catalog.varying}
+    drawn = [name for name in wanted if name in catalog.varying]
+    if not drawn:
+        return iter(()), fixed
+    program, params = _compiled(catalog, drawn)
+    size = _whole(chunk, "chunk", 1, 2**24) if chunk is not None else _chunk_size(catalog, drawn)
+    words = np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32)
+
+    def blocks() -> Iterator[dict[str, Array]]:
+        device_params = jax.device_put(params)
+        for at in range(0, n, size):
+            block = _draw(device_params, words, np.uint32(start + at), program=program, size=size)
+            for values in block:
+                assert values.dtype == np.float64, "draws are float64 on every device"
+            yield dict(zip(drawn, block, strict=True))
+
+    return blocks(), fixed
+
+
+def _on_host(
+    blocks: Iterator[dict[str, Array]], fixed: dict[str, np.ndarray], n: int
+) -> dict[str, np.ndarray]:
+    found, at = dict(fixed), 0
+    with jax.enable_x64(True):
+        for block in _ahead(blocks):
+            size = len(next(iter(block.values())))
+            for name, values in block.items():
+                if at == 0:
+                    found[name] = np.empty((n, *values.shape[1:]))
+                found[name][at : at + size] = np.asarray(values)[: n - at]
+            at += size
+    return found
+
+
+def _on_device(blocks: Iterator[dict[str, Array]], fixed: dict[str, np.ndarray], n: int) -> dict[str, Array]:
+    with jax.enable_x64(True):
+        parts = list(blocks)
+        names = list(parts[0]) if parts else []
+        drawn = {name: jnp.concatenate([part.pop(name) for part in parts])[:n] for name in names}
+        return drawn | {name: jnp.asarray(value) for name, value in fixed.items()}
+
+
+def _whole(value: Any, name: str, low: int, high: int) -> int:
+    expected = f"a whole number from {low} to {high}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InputError("sample", name, expected, value) from None
+    if isinstance(value, bool) or not low <= number <= high:
+        raise InputError("sample", name, expected, value)
+    return number
+
+
+def _ahead(blocks: Iterator[Any]) -> Iterator[Any]:
+    """The same items, one early: the device draws the next block while the host copies this one."""
+    waiting = None
+    for block in blocks:
+        if waiting is not None:
+            yield waiting
+        waiting = block
+    if waiting is not None:
+        yield waiting
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What is done for one quantity; numbers are in the parameters, so that a changed value compiles nothing.
+
+    ``axes`` are positions in (query, model, gpu, tp), ``reads`` earlier steps by position, of which the last
+    ``divides`` are divisors. ``kinds`` are the kinds of distributions used (none where nothing is drawn).
+    """
+
+    rule: str
+    axes: tuple[int, ...]
+    reads: tuple[int, ...] = ()
+    divides: int = 0
+    kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Program:
+    """The structure of a catalogue's draws, all that the compiler sees of it: no names and no numbers."""
+
+    steps: tuple[_Step, ...]
+    outputs: tuple[int, ...]
+
+
+def _hashes(names: Sequence[str], what: str, source: Path) -> np.ndarray:
+    """Hashes of distinct names; two with the same hash would share their draws."""
+    seen: dict[int, str] = {}
+    for name in names:
+        if seen.setdefault(hash32(name), name) != name:
+            raise InputError(source, what, f"another name: its hash is that of {seen[hash32(name)]}", name)
+    return np.array([hash32(name) for name in names], dtype=np.uint32)
+
+
+def _compiled(catalog: Catalog, wanted: Sequence[str]) -> tuple[_Program, dict[str, Any]]:
+    """The steps for the quantities ``wanted`` and what they read, and the numbers that they use."""
+    needed = set(wanted)
+    for name in reversed(list(catalog.quantities)):
+        if name in needed and name in catalog.varying:
+            needed |= set(operands(catalog.quantities[name].recipe))
+    names = tuple(name for name in catalog.quantities if name in needed)
+    position = {name: s for s, name in enumerate(names)}
+    steps, params = [], []
+    for name in names:
+        step, numbers = _step(catalog, catalog.quantities[name], position)
+        steps.append(step)
+        params.append(numbers)
+    axis_hashes = [
+        _hashes(catalog.sets[a], f"sets.{a}", catalog.path) for a in ("query", "model", "gpu", "tp")
+    ]
+    all_hashes = dict(
+        zip(catalog.quantities, _hashes(list(catalog.quantities), "quantity", catalog.path), strict=True)
+    )
+    quantity_hashes = np.array([all_hashes[name] for name in names], dtype=np.uint32)
+    program = _Program(tuple(steps), tuple(position[name] for name in wanted))
+    return program, {"steps": params, "axes": axis_hashes, "quantities": quantity_hashes}
+
+
+def _step(catalog: Catalog, q: Quantity, position: dict[str, int]) -> tuple[_Step, Params]:
+    axes = tuple(("query", "model", "gpu", "tp").index(a) for a in q.over)
+    if q.name not in catalog.varying:
+        return _Step("shared", axes), {"value": catalog.fixed(q.name)}
+    reads = tuple(position[o] for o in operands(q.recipe))
+    match q.recipe:
+        case Draws():
+            drawn = [e.distribution for e in catalog.entries(q.name)]
+            return _draw_step("draw", axes, (), drawn, catalog.shape(q.name))
+        case Classes(of, bounds, entries):
+            drawn = [e.distribution for e in entries]
+            if of in catalog.varying:
+                step, params = _draw_step("classes", axes, reads, drawn, (len(drawn),))
+                return step, params | {"cuts": np.array(bounds)}
+            score = np.broadcast_to(catalog.aligned(catalog.fixed(of), of, q.over), catalog.shape(q.name))
+            chosen = [drawn[sum(s >= b for b in bounds)] for s in score.ravel()]
+            return _draw_step("draw", axes, (), chosen, catalog.shape(q.name))
+        case Product(divide=divide):
+            return _Step("product", axes, reads, divides=len(divide)), {}
+        case Level(cuts=cuts):
+            return _Step("level", axes, reads), {"cuts": np.array(cuts)}
+        case WeightedSum(terms, divisor, clip):
+            weights = np.array([w for _, w in terms])
+            return _Step("sum", axes, reads), {"weights": weights, "divisor": divisor, "clip": np.array(clip)}
+
+
+def _draw_step(
+    rule: str,
+    axes: tuple[int, ...],
+    reads: tuple[int, ...],
+    drawn: list[Distribution],
+    shape: tuple[int, ...],
+) -> tuple[_Step, Params]:
+    """Parameters of a block of draws: see `_transform`, which undoes this packing."""
+    table: list[float] = []
+    packed = {distribution: _packed(distribution, table) for distribution in dict.fromkeys(drawn)}
+    rows = [packed[distribution] for distribution in drawn]
+    kinds = tuple(k for c, k in enumerate(_KINDS) if any(row["kind"] == c for row in rows))
+    used = ["base", "slope"] + ["kind"] * (len(kinds) > 1)
+    used += [k for kind in kinds for k in _KINDS[kind]]
+    params: Params = {k: np.array([row[k] for row in rows]).reshape(shape) for k in used}
+    if "choice" in kinds:
+        params["table"] = np.array(table)
+    return _Step(rule, axes, reads, kinds=kinds), params
+
+
+def _packed(distribution: Distribution, table: list[float]) -> dict[str, float | int]:
+    """One distribution as numbers: a base and a slope for the uniform u, and what its kind needs besides."""
+    low, high = distribution.range
+    row: dict[str, float | int] = {
+        "kind": 0,
+        "base": low,
+        "slope": 0.0,
+        "least": low,
+        "most": high,
+        "mean": 0.0,
+        "sd": 0.0,
+        "first": 0,
+    }
+    match distribution.kind:
+        case "uniform":
+            row["slope"] = _round_down(high - low)
+        case "log_uniform":
+            row |= {
+                "kind": 1,
+                "base": float(np.log(low)),
+                "slope": _round_down(float(np.log(high) - np.log(low))),
+            }
+        case "normal":
+            sd, below, inside = distribution.tail_masses()
+            row |= {"kind": 2, "base": below, "slope": _round_down(inside), "mean": distribution.numbers[0]}
+            row["sd"] = float(np.copysign(_round_down(abs(sd), bits=29), sd))
+        case "choice":
+            row |= {"kind": 3, "base": 0.0, "slope": float(len(distribution.numbers)), "first": len(table)}
+            table.extend(distribution.numbers)
+    return row
+
+
+def _round_down(width: float, bits: int = 24) -> float:
+    """The largest number <= width with this many significant bits."""
+    mantissa, exponent = np.frexp(width)
+    return float(np.ldexp(np.floor(np.ldexp(mantissa, bits)), exponent - bits))
+
+
+def _chunk_size(catalog: Catalog, names: Sequence[str]) -> int:
+    """Scenarios per chunk: the largest power of two whose results fit the byte budget."""
+    budget = by_device(cpu=8 * 2**20, accelerator=64 * 2**20)
+    scenario = 8 * sum(int(np.prod(catalog.shape(name))) for name in names)
+    return 1 << max(budget // scenario, 1).bit_length() - 1
+
+
+@partial(jax.jit, static_argnames=("program", "size"))
+def _draw(
+    params: dict[str, Any], seed: Array, first: Array, *, program: _Program, size: int
+) -> tuple[Array, ...]:
+    """Scenarios first .. first + size - 1 of each output, batch axis first.
+
+    Inside, the batch is the last axis: few names (10 GPUs) would fill vector registers badly.
+    """
+    keys = fold(seed[0], seed[1], first + jnp.arange(size, dtype=jnp.uint32))
+    bits = _bits(params, keys, program)
+    values: list[Array] = []
+    for s, (step, numbers) in enumerate(zip(program.steps, params["steps"], strict=True)):
+        operand = [_spread(values[r], program.steps[r].axes, step.axes) for r in step.reads]
+        value = _apply(step, numbers, operand, bits.get(s))
+        values.append(
+            jnp.broadcast_to(value, (*(len(params["axes"][a]) for a in step.axes), value.shape[-1]))
+        )
+    return tuple(jnp.moveaxis(values[s], -1, 0) for s in program.outputs)
+
+
+def _bits(params: dict[str, Any], keys: tuple[Array, Array], program: _Program) -> dict[int, Array]:
+    """32 random bits per drawn entry, by step: quantities over the same axes are folded together."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for s, step in enumerate(program.steps):
+        if step.kinds:
+            groups.setdefault(step.axes, []).append(s)
+    found: dict[int, Array] = {}
+    parents = fold(keys[0][None], keys[1][None], params["quantities"][:, None])
+    for axes, members in groups.items():
+        pair = (parents[0][np.array(members)], parents[1][np.array(members)])
+        for axis in axes:
+            pair = _children(pair, params["axes"][axis])
+        order = (*reversed(range(len(axes))), len(axes))  # the last axis folded is the first of the array
+        found |= {s: pair[0][..., g, :].transpose(order) for g, s in enumerate(members)}
+    return found
+
+
+def _children(parent: tuple[Array, Array], words: Array) -> tuple[Array, Array]:
+    """Fold each word into every parent; a new first axis runs over the words.
+
+    A loop, because XLA on CPU drops optimisation barriers and would fold each parent again for each child.
+    """
+    return lax.scan(lambda carry, word: (carry, fold(*parent, word)), None, words)[1]
+
+
+def _spread(value: Array, own: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+    """An operand's array with an axis of length 1 for each axis that it lacks."""
+    missing = tuple(a for a, axis in enumerate(axes) if axis not in own)
+    return jnp.expand_dims(value, missing)
+
+
+def _apply(step: _Step, params: Params, operand: list[Array], bits: Array | None) -> Array:
+    match step.rule:
+        case "shared":
+            return params["value"][..., None]
+        case "product":
+            plain = len(operand) - step.divides
+            value = operand[0] if plain else 1.0 / operand[0]
+            for o in operand[1:plain]:
+                value = value * o
+            for o in operand[max(plain, 1) :]:
+                value = value / o
+            return value
+        case "sum":
+            terms = [params["weights"][t] * o for t, o in enumerate(operand)]
+            return jnp.clip(
+                sum(terms[1:], terms[0]) / params["divisor"], params["clip"][0], params["clip"][1]
+            )
+        case "level":
+            return _count(operand[0], params["cuts"]).astype(operand[0].dtype)
+        case "classes":
+            assert bits is not None
+            chosen = jnp.broadcast_to(_count(operand[0], params["cuts"]), bits.shape)
+            own = {k: v if k == "table" else v[chosen] for k, v in params.items() if k != "cuts"}
+            return _transform(step.kinds, own, bits)
+    assert bits is not None
+    return _transform(step.kinds, {k: v if k == "table" else v[..., None] for k, v in params.items()}, bits)
+
+
+def _count(value: Array, cuts: Array) -> Array:
+    """How many cuts are <= value."""
+    none = jnp.zeros(value.shape, jnp.int32)
+    return sum(((value >= cuts[c]).astype(jnp.int32) for c in range(cuts.shape[0])), none)
+
+
+def _transform(kinds: tuple[str, ...], params: Params, bits: Array) -> Array:
+    """32 random bits to a draw of each entry's distribution.
+
+    u is a multiple of 2^-29 and every slope has 24 significant bits, so slope * u is exact in float64 and
+    base + slope * u is rounded once, whether or not the compiler fuses the two: alike on every device.
+    """
+    u = (bits >> np.uint32(3)).astype(jnp.float64) * 2.0**-29
+    t = params["base"] + params["slope"] * u
+    found: dict[str, Array] = {}
+    for kind in kinds:
+        match kind:
+            case "affine":
+                found[kind] = t
+            case "log_uniform":
+                # Libraries differ in the last bits of exp and ndtri: 32 and 24 bits are kept of them.
+                value = lax.reduce_precision(jnp.exp(t), 11, 31)
+                found[kind] = jnp.clip(value, params["least"], params["most"])
+            case "normal":
+                score = lax.reduce_precision(ndtri(t), 11, 23)
+                found[kind] = jnp.clip(params["mean"] + params["sd"] * score, params["least"], params["most"])
+            case "choice":
+                found[kind] = params["table"][params["first"] + jnp.floor(t).astype(params["first"].dtype)]
+    value = found[kinds[0]]
+    for kind in kinds[1:]:
+        value = jnp.where(params["kind"] == list(_KINDS).index(kind), found[kind], value)
+    return value

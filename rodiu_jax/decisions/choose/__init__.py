@@ -1,0 +1,1 @@
+"""Which one deployment to rent for many scenarios."""

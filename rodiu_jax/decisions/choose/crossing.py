@@ -1,0 +1,148 @@
+"""Costs of options (a deployment, with or without a routing of its own) crossed with scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from rodiu_jax.decisions.choose.candidates import Pairs
+from rodiu_jax.decisions.choose.criteria import weights_of
+from rodiu_jax.decisions.sources import hard_scenarios
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import Plan, PlanArrays, plan_arrays
+from rodiu_jax.model.verdict import FAMILIES, TOLERANCE
+
+QUANTILES = (0.5, 0.75, 0.9, 0.99, 1.0)
+"""How hard the scenarios are for which fixed routings are made, beside the mean one, where none suits all scenarios."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A deployment; ``plan`` is its fixed routing, or None where every scenario may route anew."""
+
+    deployment: Pairs
+    plan: Plan | None = None
+
+
+class Costs(NamedTuple):
+    """Of Q options in B scenarios, $ per period: lower <= cost <= upper, both inf where a promise or limit breaks.
+
+    ``broken`` counts, per option, the scenarios that break each thing: pairs of name and count, most frequent first.
+    """
+
+    lower: np.ndarray  # Q,B
+    upper: np.ndarray  # Q,B
+    broken: list[dict[str, int]]
+
+
+_BLOCK = 1024
+"""Scenarios between two signs of life."""
+
+_PLANS = 64
+"""Plans scored at a time: their margins must fit in memory."""
+
+
+def costs_of(
+    options: Sequence[Option],
+    instances: Instances,
+    *,
+    gap: float,
+    tell: Callable[[int], None] = lambda _: None,
+) -> Costs:
+    """Cross all options, of one kind, with all scenarios.
+
+    Args:
+      gap: relative gap to which recourse is solved.
+      tell: called with the number of scenarios just done.
+    """
+    parts = []
+    for first in range(0, instances.size, _BLOCK):
+        block = instances.take(range(first, min(first + _BLOCK, instances.size)))
+        fixed = options[0].plan is not None
+        parts.append(_fixed(options, block) if fixed else _recourse(options, block, gap))
+        tell(block.size)
+    broken = []
+    for q in range(len(options)):
+        total: dict[str, int] = {}
+        for part in parts:
+            for name, count in part.broken[q].items():
+                total[name] = total.get(name, 0) + count
+        broken.append(dict(sorted(total.items(), key=lambda item: -item[1])))
+    return Costs(
+        np.concatenate([p.lower for p in parts], axis=1),
+        np.concatenate([p.upper for p in parts], axis=1),
+        broken,
+    )
+
+
+def _recourse(options: Sequence[Option], instances: Instances, gap: float) -> Costs:
+    from solvers.recourse import REASONS, recourse
+
+    found = recourse(instances, [o.deployment for o in options], gap=gap)
+    broken = [
+        {REASONS[r]: int(n) for r, n in zip(*np.unique(row, return_counts=True), strict=True) if REASONS[r]}
+        for row in found.reason
+    ]
+    return Costs(found.lower, found.upper, broken)
+
+
+def _fixed(options: Sequence[Option], instances: Instances) -> Costs:
+    from rodiu_jax.model.evaluation import score_crossed
+
+    plans = [o.plan for o in options if o.plan is not None]
+    arrays = plan_arrays(plans, instances)
+    costs, broken = [], []
+    for first in range(0, len(plans), _PLANS):
+        scores = score_crossed(instances, PlanArrays(*(a[first : first + _PLANS] for a in arrays)))
+        margins = np.asarray(scores.margins)
+        bad = ~(margins >= -TOLERANCE)
+        costs.append(np.where(bad.any(-1), np.inf, np.asarray(scores.costs)[..., 0]))
+        broken += [{name: int(n) for name, n in zip(FAMILIES, row, strict=True) if n} for row in bad.sum(1)]
+    cost = np.concatenate(costs)
+    return Costs(cost, cost, broken)
+
+
+def with_recourse(deployments: Sequence[Pairs]) -> list[Option]:
+    """One option per deployment: routing is chosen anew in every scenario."""
+    return [Option(d) for d in deployments]
+
+
+def without_recourse(
+    deployments: Sequence[Pairs],
+    instances: Instances,
+    *,
+    criterion: str,
+    level: float,
+    offset: np.ndarray | float = 0.0,
+) -> list[Option]:
+    """Options with a fixed routing: per deployment the best one that keeps every promise in every scenario.
+
+    Where there is none, the best routings of the mean scenario and of ever harder ones stand in, which break some; a
+    deployment that has a plan in none of these serves nothing.
+
+    Args:
+      criterion, level: what is best.
+      offset: what each scenario's cost is less, $ per period (for regret, the scenario's own optimum).
+    """
+    from solvers.fixed_routing import fixed_routings
+    from solvers.recourse import recourse_plans
+
+    best = fixed_routings(
+        instances, deployments, partial(weights_of, criterion=criterion, level=level), offset
+    )
+    found = [Option(d, plan) for d, plan in zip(deployments, best, strict=True) if plan is not None]
+    others = [d for d, plan in zip(deployments, best, strict=True) if plan is None]
+    if not others:
+        return found
+    tried: dict[tuple, Option] = {}
+    routed = recourse_plans(hard_scenarios(instances, QUANTILES), others)[1]
+    for deployment, plans in zip(others, routed, strict=True):
+        nothing = Plan(None, deployment, (), dict.fromkeys(instances.query_names, 1.0))
+        for plan in [p for p in plans if p is not None] or [nothing]:
+            fixed = replace(plan, instance=None)
+            tried.setdefault((deployment, fixed.routes), Option(deployment, fixed))
+    return [*found, *tried.values()]

@@ -1,0 +1,1 @@
+"""Which limit costs most in one scenario, and what would help."""

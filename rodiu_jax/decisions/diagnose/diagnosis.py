@@ -1,0 +1,179 @@
+"""What costs most in one scenario and what to change: prices of limits, adjustments, idle GPUs, unserved traffic."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rodiu_jax.decisions.diagnose.idle_gpus import Entry, entries
+from rodiu_jax.decisions.diagnose.limit_prices import certified, price
+from rodiu_jax.decisions.diagnose.resolve import Change, Resolver
+from rodiu_jax.decisions.diagnose.serve_all import Everyone, everyone
+from rodiu_jax.decisions.diagnose.shadow_prices import Shadow, shadows
+from rodiu_jax.errors import InputError, WorkFailed
+from rodiu_jax.io.files import json_number
+from rodiu_jax.model.instance import Fields, Instances
+from rodiu_jax.runtime.progress import progress
+
+if TYPE_CHECKING:
+    from solvers.result import Result
+
+
+_MOST_SOLVES = 300
+"""What progress is told to expect: more than it takes, as ranges and entry prices rarely need all their rounds."""
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """A change, re-solved.
+
+    Attributes:
+      name: what is changed, with its values.
+      lower_bound, upper_bound: of the optimum then, $ per period.
+      saving_lower, saving_upper: what it saves against the optimum now; none of the changes can cost.
+      unmet_share: share of all queries unserved by the plan then.
+    """
+
+    name: str
+    lower_bound: float
+    upper_bound: float
+    saving_lower: float
+    saving_upper: float
+    unmet_share: float
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found about scenario ``instance``.
+
+    Attributes:
+      result: the optimum and its plan.
+      relaxation: $ per period, a bound that the dual function proves at the multipliers of ``relaxed_price``.
+      binding: the limits that cost, dearest per percent first.
+      adjustments: the largest saving first.
+      everyone: what serving every query takes.
+      idle: GPUs that are not rented, and what would change that.
+    """
+
+    instance: int
+    result: Result
+    relaxation: float
+    binding: list[Shadow]
+    adjustments: list[Adjustment]
+    everyone: Everyone
+    idle: list[Entry]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; what is not known or infinite is null."""
+
+        def each(item: Any) -> dict[str, Any]:
+            return {k: json_number(v) if isinstance(v, float) else v for k, v in vars(item).items()}
+
+        plan = self.result.plan
+        return {
+            "instance": self.instance,
+            "status": self.result.status,
+            "objective": json_number(self.result.objective),
+            "lower_bound": json_number(self.result.bound),
+            "relaxation": json_number(self.relaxation),
+            "plan": None if plan is None else plan.to_json(),
+            "binding": [
+                {
+                    "constraint": s.limit.constraint,
+                    "name": s.limit.name,
+                    "shadow_price": s.price,
+                    "unit": s.limit.unit,
+                    "value": s.value,
+                    "holds_from": s.holds_from,
+                    "holds_to": s.holds_to,
+                    "per_percent": s.per_percent,
+                    "relaxed_price": s.relaxed_price,
+                    "resolved": [w._asdict() for w in s.witnesses],
+                }
+                for s in self.binding
+            ],
+            "adjustments": [each(a) for a in self.adjustments],
+            "everyone": each(self.everyone) | {"levers": [each(lever) for lever in self.everyone.levers]},
+            "idle": [each(e) for e in self.idle],
+        }
+
+
+def adjustments_of(fields: Fields) -> dict[str, Change]:
+    """The seed's four adjustments (its section 6), relative to the scenario's own values."""
+
+    def scaled(name: str, factor: float) -> np.ndarray:
+        return np.asarray(getattr(fields, name), np.float64) * factor
+
+    budget, gamma = float(fields.budget), float(fields.gamma_delay)
+    return {
+        f"budget {budget:,.0f} -> {budget * 5 / 3:,.0f}": {"budget": scaled("budget", 5 / 3)},
+        "delay thresholds x1.5 and error thresholds x1.2": {
+            "delay_threshold": scaled("delay_threshold", 1.5),
+            "error_threshold": scaled("error_threshold", 1.2),
+        },
+        "unmet penalty x0.1": {"unmet_penalty": scaled("unmet_penalty", 0.1)},
+        f"Gamma_d {gamma:g} -> {gamma / 2:g}": {"gamma_delay": scaled("gamma_delay", 0.5)},
+    }
+
+
+def diagnose(
+    instances: Instances,
+    b: int,
+    *,
+    time_limit: float = math.inf,
+    workers: int | None = None,
+    quiet: bool = True,
+) -> Diagnosis:
+    """Solve scenario ``b``, price its limits, and solve it again with every change that is worth telling.
+
+    Args:
+      time_limit: seconds for each of the solves (some dozens of them).
+      workers: processes; the number of usable cores by default.
+      quiet: no progress on standard error.
+
+    Raises:
+      InputError: no such scenario.
+      WorkFailed: the scenario itself could not be solved in the time limit.
+    """
+    from solvers.pool import Pool, solve_iter
+
+    instances.check_index(b)
+    if not time_limit > 0:
+        raise InputError("diagnose", "time_limit", "seconds > 0", time_limit)
+    fields = instances.one(b)
+    with progress("diagnose", _MOST_SOLVES, quiet=quiet) as bar, Pool(workers) as pool:
+        solve = partial(solve_iter, workers=pool, time_limit=time_limit)
+        resolver = Resolver(instances, b, solve, bar, spread=pool.map, time_limit=time_limit)
+        (base,) = resolver([{}])
+        if base.plan is None and base.status != "infeasible":
+            raise WorkFailed(f"instance {b}: {base.message or f'no plan found in {time_limit:g} s'}")
+        plan, cost = base.plan, base.objective
+        changes = adjustments_of(fields)
+        adjusted = [
+            _adjustment(name, instances, b, base, result)
+            for name, result in zip(changes, resolver(list(changes.values()), plan), strict=True)
+        ]
+        relaxed = price(instances, b)
+        proven = certified(instances, b, relaxed, fixed=False) if relaxed.multipliers else base.bound
+        binding = shadows(resolver, plan, cost, relaxed) if plan else []
+        served = everyone(resolver, plan, base.bound, cost)
+        idle = entries(resolver, plan, cost, relaxed) if plan else []
+    adjusted.sort(
+        key=lambda a: (-(a.saving_lower + a.saving_upper), a.upper_bound) if plan else (0.0, a.upper_bound)
+    )
+    return Diagnosis(b, base, proven, binding, adjusted, served, idle)
+
+
+def _adjustment(name: str, instances: Instances, b: int, base: Result, result: Result) -> Adjustment:
+    saved = max(base.bound - result.objective, 0.0), max(base.objective - result.bound, 0.0)
+    if base.plan is None:  # nothing to save against: it only matters whether there is a plan
+        saved = math.inf, math.inf
+    rate = np.asarray(instances.one(b).arrival_rate, np.float64)
+    left = result.plan.unmet if result.plan else {}
+    unmet = np.array([left.get(q, 0.0) for q in instances.query_names])
+    share = float((rate * unmet).sum() / rate.sum()) if rate.sum() > 0 else 0.0
+    return Adjustment(name, result.bound, result.objective, *saved, share if result.plan else math.nan)

@@ -1,0 +1,83 @@
+"""One scenario solved again and again with some of its fields moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from rodiu_jax.decisions.diagnose.movable_limits import variants
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import Plan
+from rodiu_jax.runtime.progress import Bar
+
+if TYPE_CHECKING:
+    from solvers.hints import Hints
+    from solvers.ranging import Ranged, Ranging
+    from solvers.result import Result
+
+Change = dict[str, np.ndarray]
+"""Fields of one instance and their new values."""
+
+
+class Solve(Protocol):
+    """As `solvers.pool.solve_iter`, with its workers and time limit bound."""
+
+    def __call__(
+        self, instances: Instances, indices: Sequence[int], *, gap: float, hints: Sequence[Hints]
+    ) -> Iterable[Result]: ...
+
+
+class Resolver:
+    """Solves variants of scenario ``b`` exactly.
+
+    Args:
+      spread: applies a function to tasks, such as `solvers.pool.Pool.map`; one after the other by default.
+      time_limit: seconds for each question of `ranged`; ``solve`` has its own.
+    """
+
+    def __init__(
+        self,
+        instances: Instances,
+        b: int,
+        solve: Solve,
+        bar: Bar,
+        *,
+        spread: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]] = map,
+        time_limit: float = math.inf,
+    ) -> None:
+        self.instances, self.b = instances, b
+        self._solve, self._bar, self._spread, self._time_limit = solve, bar, spread, time_limit
+
+    def __call__(
+        self, changes: Sequence[Change], start: Plan | None = None, *, gap: float = 1e-6
+    ) -> list[Result]:
+        """The result of each variant; ``start`` is a plan that may be good.
+
+        A variant that ends with an error keeps the bracket it has, which may be infinite on both sides.
+        """
+        from solvers.hints import Hints
+
+        if not changes:
+            return []
+        batch = variants(self.instances, self.b, changes)
+        hints = [Hints(plan=start)] * len(changes)
+        found = []
+        for result in self._solve(batch, range(len(changes)), gap=gap, hints=hints):
+            found.append(result)
+            self._bar.advance(result.status, result.gap)
+        return found
+
+    def ranged(self, questions: Sequence[Ranging]) -> list[Ranged]:
+        """What is proven with a limit free in an interval (`solvers.ranging`)."""
+        from solvers.ranging import ranged
+
+        if not questions:
+            return []
+        limited = [replace(q, time_limit=self._time_limit) for q in questions]
+        found = list(self._spread(ranged, limited))
+        self._bar.advance("ranged", count=len(found))
+        return found

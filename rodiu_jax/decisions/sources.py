@@ -1,0 +1,205 @@
+"""Scenarios to choose for, each with a bracket of its own optimum: from a file, a sweep that is there, or a spec."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rodiu_jax.errors import InputError, WorkFailed
+from rodiu_jax.model.instance import FIELD_SPECS, Instances, load_instances
+from rodiu_jax.model.plan import Plan, plan_from_json
+
+if TYPE_CHECKING:
+    from rodiu_jax.catalog import Catalog
+    from rodiu_jax.sweeps.spec import SweepSpec
+
+HOLD_OUT_SHARE = 0.2
+"""Share of a file's scenarios that is held out where it holds at least `HOLD_OUT_FROM`."""
+
+HOLD_OUT_FROM = 500
+
+_FRESH = 1000
+"""Most scenarios drawn anew to hold out, where a spec says how."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Scenarios and what is proven of each one's own optimum.
+
+    Attributes:
+      lower, upper: (B,), $ per period: bounds of the cheapest plan's cost; inf both where there provably is none,
+        -inf and inf where nothing is known.
+      plans: the plans found, or None.
+    """
+
+    instances: Instances
+    lower: np.ndarray
+    upper: np.ndarray
+    plans: tuple[Plan | None, ...]
+
+
+def bracketed(instances: Instances, *, gap: float, quiet: bool = True, title: str = "bracket") -> Known:
+    """Bracket every scenario's optimum on the device, to a relative gap where branching gets there."""
+    from rodiu_jax.runtime.progress import progress
+    from solvers.cascade import bracketed as brackets
+
+    found = []
+    with progress(title, instances.size, quiet=quiet) as bar:
+        for bracket in brackets(instances, gap=gap):
+            found.append(bracket)
+            bar.advance(bracket.status, bracket.gap)
+    return Known(
+        instances,
+        np.array([b.lower for b in found]),
+        np.array([b.upper for b in found]),
+        tuple(b.plan for b in found),
+    )
+
+
+@dataclass(frozen=True)
+class Scenarios:
+    """What `choose` reads: scenarios to choose with, and others that it never looks at until it has chosen."""
+
+    training: Known
+    hold_out: Instances | None
+
+
+def read_scenarios(source: str | Path, *, gap: float, seed: int = 0, quiet: bool = True) -> Scenarios:
+    """Scenarios of an ``.npz``, of the folder of a sweep, or of a sweep's spec (a preset's name or a TOML file).
+
+    Every row of a sweep counts as one scenario, all of them equally likely. A spec also says how to draw fresh ones:
+    as many as there are rows, up to 1,000, are held out, each from a sample number of its own that the sweep does not
+    use, at the points of the design in equal shares. A file of at least 500 scenarios gives up a fifth of them.
+
+    Args:
+      gap: relative gap to which scenarios are bracketed where no sweep has done it.
+      seed: of the choice of a file's scenarios.
+
+    Raises:
+      InputError: no such file, folder or preset; a fault in it; another catalogue than the sweep's.
+      WorkFailed: a sweep without rows.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _of_sweep(path)
+    if path.suffix == ".npz":
+        instances = load_instances(path)
+        rows = np.arange(instances.size)
+        held = _held_out(instances.size, seed)
+        training = instances.take(np.setdiff1d(rows, held)) if len(held) else instances
+        hold_out = instances.take(held) if len(held) else None
+        return Scenarios(bracketed(training, gap=gap, quiet=quiet), hold_out)
+    from rodiu_jax.catalog import load_catalog
+    from rodiu_jax.sweeps.scenarios import scenarios
+    from rodiu_jax.sweeps.spec import load_spec
+
+    spec = load_spec(source)
+    catalog = load_catalog(spec.catalog, source=source, key="catalog")
+    known = bracketed(scenarios(spec, catalog, 0, spec.rows), gap=gap, quiet=quiet)
+    return Scenarios(known, _fresh(spec, catalog))
+
+
+def _fresh(spec: SweepSpec, catalog: Catalog) -> Instances:
+    """Scenarios to hold out: a sample each, as rows that share one would tell less than their number says."""
+    from rodiu_jax.sweeps.scenarios import scenarios_at
+
+    count = min(spec.rows, _FRESH)
+    number = np.arange(count)
+    return scenarios_at(spec, catalog, (spec.samples + number) * spec.points + number * spec.points // count)
+
+
+def _held_out(size: int, seed: int) -> np.ndarray:
+    """Positions of a file's scenarios that are held out, sorted; none of a small file."""
+    if size < HOLD_OUT_FROM:
+        return np.zeros(0, np.int64)
+    count = round(HOLD_OUT_SHARE * size)
+    return np.sort(np.random.default_rng([seed, size]).choice(size, count, replace=False))
+
+
+def _of_sweep(folder: Path) -> Scenarios:
+    """The rows that a sweep has so far."""
+    from rodiu_jax.sweeps.scenarios import scenarios
+    from rodiu_jax.sweeps.store import catalog_of, read_rows, read_spec
+
+    spec = read_spec(folder)
+    catalog = catalog_of(folder, spec)
+    frame = read_rows(folder, plans=True)
+    if frame.empty:
+        raise WorkFailed(f"{folder}: no rows yet; go on with `rodiu sweep --resume`")
+    rows = frame["sample"].to_numpy() * spec.points + frame["point"].to_numpy()
+    instances = scenarios(spec, catalog, 0, int(rows[-1]) + 1).take(rows)
+    lower, upper = (frame[n].to_numpy(np.float64) for n in ("lower_bound", "upper_bound"))
+    none = (frame["status"] == "infeasible").to_numpy(bool)
+    known = Known(
+        instances,
+        np.where(none, np.inf, np.where(np.isnan(lower), -np.inf, lower)),
+        np.where(np.isnan(upper), np.inf, upper),
+        tuple(_plans(frame["plan"].tolist(), instances, folder)),
+    )
+    return Scenarios(known, _fresh(spec, catalog))
+
+
+def _plans(texts: Sequence[object], instances: Instances, folder: Path) -> list[Plan | None]:
+    found: list[Plan | None] = []
+    for b, text in enumerate(texts):
+        if not isinstance(text, str):
+            found.append(None)
+            continue
+        try:
+            found.append(plan_from_json(json.loads(text) | {"instance": b}, instances, source=folder))
+        except (json.JSONDecodeError, TypeError, RecursionError) as error:
+            raise InputError(folder, f"plan of row {b}", f"a plan that can be read ({error})") from None
+    return found
+
+
+def mean_scenario(instances: Instances) -> Instances:
+    """The one scenario in which every field has its mean; a whole number is the most common one."""
+    values = {}
+    for name in instances.batched:  # with a batch axis of 1, so that the same programs run
+        value = getattr(instances.fields, name)
+        if FIELD_SPECS[name].integer:
+            kinds, counts = np.unique(value, axis=0, return_counts=True)
+            values[name] = kinds[[np.argmax(counts)]]
+        else:
+            values[name] = np.mean(value, axis=0, keepdims=True)
+    return instances.with_fields(source="mean scenario", **values)
+
+
+_SCARCE = (
+    "gpu_memory",
+    "gpu_compute",
+    "delay_impact",
+    "error_impact",
+    "delay_threshold",
+    "error_threshold",
+    "budget",
+    "storage_capacity",
+    "unmet_cap",
+    "tp_speedup",
+)
+"""Fields of which less is worse; of every other field that a constraint reads, more is."""
+
+
+def hard_scenarios(instances: Instances, quantiles: Sequence[float]) -> Instances:
+    """The mean scenario, then per quantile the one in which every field is as bad as its quantile over all of them.
+
+    At quantile 1 no scenario is harder in any field, and every constraint is monotone in every field: a routing that
+    keeps the promises there keeps them in all scenarios. Penalties, which only cost, stay at their mean.
+    """
+    mean = mean_scenario(instances).fields
+    values = {}
+    for name in instances.batched:
+        value, first = getattr(instances.fields, name), getattr(mean, name)
+        rows = np.repeat(first, len(quantiles), axis=0)
+        if name == "max_routes":
+            rows = np.full_like(rows, np.min(value[value > 0], initial=np.max(value)))
+        elif name not in ("delay_penalty", "unmet_penalty", "tp_degree"):
+            at = [1.0 - q if name in _SCARCE else q for q in quantiles]
+            rows = np.quantile(value, at, axis=0)
+        values[name] = np.concatenate([first, rows])
+    return instances.with_fields(source="hard scenarios", **values)

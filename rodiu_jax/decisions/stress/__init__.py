@@ -1,0 +1,1 @@
+"""How often given plans break their promises when things turn out worse."""

@@ -1,0 +1,186 @@
+"""What deviations can do to a plan: its promises and its cost as linear forms of the deviations, by route.
+
+With xi in [0, 1] per route and a common scale s, type i on scenario b has
+
+    delay[i] = sum_r d_bar T_i x_r / speed + s sum_r a_r xi_r,   a_r = d_hat T_i x_r / speed (shrunk by pairing in ddu)
+
+and errors alike; the plan's cost is its nominal cost plus s sum_i omega_i sum_r a_r xi_r with omega_i = Delta_T rho_i
+lambda_i. So one set of xi serves every scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from rodiu_jax.model.evaluation import score_pairs
+from rodiu_jax.model.instance import Array, Instances
+from rodiu_jax.model.plan import PlanArrays
+from rodiu_jax.model.uncertainty import worst_vertex
+from rodiu_jax.model.verdict import FAMILIES, TOLERANCE
+from rodiu_jax.runtime.threefry import fold, hash32
+
+PROMISES = ("delay", "error")
+"""Families of constraints that deviations can break."""
+
+_COEFFICIENT_BITS = 26
+"""Significant bits of a coefficient: its product with a xi of 27 bits is exact in float64 (relative error 2^-26)."""
+
+
+class Forms(NamedTuple):
+    """The linear forms of M (plan, scenario) pairs, R routes per type; a missing route has coefficients 0.
+
+    Promises run over delays of the I types, then errors of the I types (axis 2I).
+    """
+
+    key0: Array  # M,I,R  uint32, threefry key of the route's deviations: the same for every plan
+    key1: Array  # M,I,R
+    delay: Array  # M,I,R  ms at xi = 1
+    error: Array  # M,I,R  fraction at xi = 1
+    money: (
+        np.ndarray
+    )  # M,I,R  omega a over its sum: what a route's xi adds to the cost, as a share of ``swing``
+    room: (
+        np.ndarray
+    )  # M,2I  deviation that the promise bears, tolerance included; negative: broken as measured
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """M (plan, scenario) pairs: the forms, and what does not move.
+
+    Attributes:
+      forms: for the device.
+      vertex: (M,2I) deviations at the adversary's best point of U(Gamma), scale 1: the worst case W.
+      vertex_cost: (M,) what it adds to the cost, $ per period.
+      nominal_cost: (M,) $ per period without deviations.
+      swing: (M,) $ per period added when every xi is 1.
+      broken: (M,) families of other constraints that the plan breaks whatever the deviations, with commas.
+    """
+
+    forms: Forms
+    vertex: np.ndarray
+    vertex_cost: np.ndarray
+    nominal_cost: np.ndarray
+    swing: np.ndarray
+    broken: list[str]
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """The nearest float64 with `_COEFFICIENT_BITS` significant bits."""
+    mantissa, exponent = np.frexp(values)
+    return np.ldexp(np.round(np.ldexp(mantissa, _COEFFICIENT_BITS)), exponent - _COEFFICIENT_BITS)
+
+
+def expose(
+    instances: Instances,
+    plans: PlanArrays,
+    plan_index: np.ndarray,
+    instance_index: np.ndarray,
+    *,
+    reality: str,
+    seed: int,
+    routes: int | None = None,
+) -> Exposure:
+    """The exposure of plan ``plan_index[m]`` on scenario ``instance_index[m]`` for every m.
+
+    Args:
+      reality: ``ddu`` (pairing shrinks deviations) or ``diu``, what really happens, whatever the plan assumed.
+      seed: of the draws; a route's key folds seed, scenario and the names of query, model and GPU.
+      routes: R, at least what the plans need; by default just that.
+    """
+    f, batched = instances.fields, instances.batched
+    b = instance_index
+    share = plans.share[plan_index]  # M,I,D
+    model, gpu, degree = (a[plan_index] for a in plans[:3])  # M,D
+
+    def per_type(name: str) -> np.ndarray:  # M,I
+        value = np.asarray(getattr(f, name))
+        return value[b] if name in batched else np.broadcast_to(value, (len(b), *value.shape))
+
+    def scalar(name: str) -> np.ndarray:  # M
+        value = np.asarray(getattr(f, name))
+        return value[b] if name in batched else np.broadcast_to(value, len(b))
+
+    def per_route(name: str) -> np.ndarray:  # M,I,D
+        value = np.asarray(getattr(f, name))
+        if name in batched:
+            return value[b[:, None], :, model, gpu].swapaxes(1, 2)
+        return value[:, model, gpu].swapaxes(0, 1)
+
+    def per_pair(name: str) -> np.ndarray:  # M,1,D
+        value = np.asarray(getattr(f, name))
+        return (value[b[:, None], model, gpu] if name in batched else value[model, gpu])[:, None]
+
+    speed = np.asarray(f.tp_speedup)
+    speed = speed[b[:, None], degree] if "tp_speedup" in batched else speed[degree]
+    tokens = per_type("input_tokens") + per_type("output_tokens")
+    time_share = tokens[:, :, None] * share / np.where(degree >= 0, speed, 1.0)[:, None]
+    shrink = 1.0 if reality == "ddu" else 0.0
+    delay = per_route("delay_deviation") * (1.0 - shrink * per_pair("delay_impact")) * time_share
+    error = per_route("error_deviation") * (1.0 - shrink * per_pair("error_impact")) * share
+    served = share.sum(-1)
+    nominal = {
+        "delay": (per_route("delay_nominal") * time_share).sum(-1),
+        "error": (per_route("error_nominal") * share).sum(-1),
+    }
+    room = []
+    for name in PROMISES:
+        limit = per_type(f"{name}_threshold")
+        room.append(limit * served - nominal[name] + TOLERANCE * np.where(limit > 0, limit, 1.0))
+
+    order = np.argsort(share <= 0, axis=-1, kind="stable")  # the routes in use first
+    most = max(int((share > 0).sum(-1).max(initial=1)), routes or 1)
+    order = order[:, :, : min(most, order.shape[-1])]
+    used = np.take_along_axis(share > 0, order, -1)
+    delay, error = (rounded(np.where(used, np.take_along_axis(a, order, -1), 0.0)) for a in (delay, error))
+    omega = scalar("rental_hours")[:, None] * per_type("delay_penalty") * per_type("arrival_rate")
+    spend = omega[:, :, None] * delay
+    swing = spend.sum((1, 2))
+    money = rounded(spend / np.where(swing > 0, swing, 1.0)[:, None, None])
+
+    worst_delay = (worst_vertex(delay, scalar("gamma_delay")[:, None]) * delay).sum(-1)
+    worst_error = (worst_vertex(error, scalar("gamma_error")[:, None]) * error).sum(-1)
+    key0, key1 = _route_keys(instances, model, gpu, b, order, seed)
+    scores = score_pairs(instances.with_uncertainty("none"), plans, plan_index, instance_index)
+    margins = np.asarray(scores.margins)
+    fixed = [name for name in FAMILIES if name not in PROMISES]
+    kept = np.stack([margins[:, FAMILIES.index(name)] >= -TOLERANCE for name in fixed], axis=1)
+    return Exposure(
+        Forms(key0, key1, delay, error, money, np.concatenate(room, axis=1)),
+        np.concatenate([worst_delay, worst_error], axis=1),
+        (omega * worst_delay).sum(-1),
+        np.asarray(scores.costs)[:, 0],
+        swing,
+        [", ".join(n for n, ok in zip(fixed, row, strict=True) if not ok) for row in kept.tolist()],
+    )
+
+
+def _route_keys(
+    instances: Instances,
+    model: np.ndarray,
+    gpu: np.ndarray,
+    instance: np.ndarray,
+    order: np.ndarray,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Threefry keys (M,I,R) of the routes, folded from seed, "stress", scenario, query, model and GPU names."""
+
+    def hashes(names: tuple[str, ...]) -> np.ndarray:
+        return np.array([hash32(n) for n in names], np.uint32)
+
+    def folded(key: tuple[np.ndarray, np.ndarray], word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with np.errstate(over="ignore"):  # threefry adds modulo 2^32
+            first, second = fold(key[0], key[1], word)
+        return np.asarray(first, np.uint32), np.asarray(second, np.uint32)
+
+    words = np.array([seed >> 32], np.uint32), np.array([seed & 0xFFFFFFFF], np.uint32)
+    key = folded(words, np.array([hash32("stress")], np.uint32))
+    key = folded(key, instance.astype(np.uint32))
+    key = folded((key[0][:, None], key[1][:, None]), hashes(instances.query_names)[None])
+    on_route = [np.take_along_axis(np.broadcast_to(a[:, None], (*order.shape[:2], a.shape[1])), order, -1)
+                for a in (hashes(instances.model_names)[model], hashes(instances.gpu_names)[gpu])]  # fmt: skip
+    key = folded((key[0][:, :, None], key[1][:, :, None]), on_route[0])
+    return folded(key, on_route[1])

@@ -1,0 +1,292 @@
+"""Costs, margins and feasibility of plan x instance pairs, in batch on the device, in float64.
+
+One pair's mathematics is written once and batched by `vmap` over a fixed chunk of instances and a fixed block of
+plans, so the number of pairs never recompiles anything. Deployed pairs are few: each pair gathers only the I x D
+cells it needs (D slots of `PlanArrays`) and never touches the I x J x K block again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rodiu_jax.model.instance import Array, Fields, Instances, batch_axes, stored_data, tokens_per_query
+from rodiu_jax.model.plan import Plan, PlanArrays, plan_arrays
+from rodiu_jax.model.uncertainty import worst_case
+from rodiu_jax.model.verdict import COSTS, FAMILIES, TOLERANCE
+from rodiu_jax.runtime.devices import by_device
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_BYTES_PER_CHUNK = 32 * 2**20  # on CPU, as the next
+_PAIRS_PER_BLOCK = 8192
+
+
+class Scores(NamedTuple):
+    """Of one pair: ``costs`` in the order of `COSTS`, smallest ``margins`` in the order of `FAMILIES`, and the
+    position of the binding constraint in the families laid end to end (see `_layout`)."""
+
+    costs: Array  # ..., 5; $ per rental period
+    margins: Array  # ..., 9
+    binding: Array  # ...
+
+
+def _relative(limit: Array, value: Array) -> Array:
+    return (limit - value) / _scale(limit)
+
+
+def score(fields: Fields, plan: PlanArrays, uncertainty: str) -> Scores:
+    """Costs and margins of one plan (no leading axis) on one instance (no batch axis).
+
+    Source: MODEL sections 3 to 5; the scale of margins is told in `rodiu_jax.model.verdict.Verdict`.
+    """
+    share, unmet = jnp.asarray(plan.share), jnp.asarray(plan.unmet)  # I,D and I
+    used = plan.degree >= 0
+    degree = jnp.maximum(plan.degree, 0)
+    gpus = jnp.where(used, fields.tp_degree[degree], 0).astype(share.dtype)  # D
+    speed = fields.tp_speedup[degree]
+    tokens = tokens_per_query(fields)
+    cell = (slice(None), plan.model, plan.gpu)
+    decides = 1.0 if uncertainty == "ddu" else 0.0
+    active = 0.0 if uncertainty == "none" else 1.0
+
+    time_share = tokens[:, None] * share / speed[None, :]
+    delay_excess = (1.0 - decides * fields.delay_impact[cell[1:]])[None, :] * time_share
+    error_excess = (1.0 - decides * fields.error_impact[cell[1:]])[None, :] * share
+    types = unmet.shape
+    delay = (fields.delay_nominal[cell] * time_share).sum(-1) + worst_case(
+        fields.delay_deviation[cell] * delay_excess, jnp.broadcast_to(active * fields.gamma_delay, types)
+    )
+    error = (fields.error_nominal[cell] * share).sum(-1) + worst_case(
+        fields.error_deviation[cell] * error_excess, jnp.broadcast_to(active * fields.gamma_error, types)
+    )
+
+    served = share.sum(-1)
+    weights = jnp.where(used, fields.weight_memory[plan.model], 0.0)
+    hours = fields.rental_hours
+    rental = hours * (fields.gpu_price[plan.gpu] * gpus).sum()
+    storage = hours * fields.storage_price * (weights.sum() + (stored_data(fields) * served).sum())
+    delay_cost = hours * (fields.delay_penalty * fields.arrival_rate * delay).sum()
+    unmet_cost = hours * (fields.unmet_penalty * fields.arrival_rate * unmet).sum()
+    costs = jnp.stack([rental + storage + delay_cost + unmet_cost, rental, storage, delay_cost, unmet_cost])
+
+    traffic = tokens * fields.arrival_rate * fields.residency_hours  # tokens resident when served whole
+    kv = fields.kv_per_token[plan.model] * (traffic[:, None] * share).sum(0)
+    compute = ((fields.compute_per_token * tokens)[:, None] * share).sum(0)
+    safe_gpus = jnp.maximum(gpus, 1.0)
+    limit = jnp.asarray(fields.max_routes).astype(share.dtype)
+    routes = jnp.where(
+        limit > 0, 1.0 - (share > 0).sum(-1).astype(share.dtype) / jnp.maximum(limit, 1.0), jnp.inf
+    )
+    families = {
+        "demand": -jnp.abs(served + unmet - 1.0),
+        "unmet": _relative(jnp.broadcast_to(fields.unmet_cap, types), unmet),
+        "routes": routes,
+        "memory": jnp.where(
+            used, _relative(fields.gpu_memory[plan.gpu], (weights + kv) / safe_gpus), jnp.inf
+        ),
+        "compute": jnp.where(used, _relative(fields.gpu_compute[plan.gpu] * safe_gpus, compute), jnp.inf),
+        "storage": _relative(fields.storage_capacity, weights.sum())[None],
+        "budget": _relative(fields.budget, rental + storage)[None],
+        "delay": (fields.delay_threshold * served - delay) / _scale(fields.delay_threshold),
+        "error": (fields.error_threshold * served - error) / _scale(fields.error_threshold),
+    }
+    margins = jnp.stack([families[name].min() for name in FAMILIES])
+    kept = margins[0] >= -TOLERANCE  # demand is an equality: it binds only when broken
+    ranked = families | {"demand": jnp.where(kept, jnp.inf, families["demand"])}
+    return Scores(costs, margins, jnp.argmin(jnp.concatenate([ranked[name] for name in FAMILIES])))
+
+
+def _scale(limit: Array) -> Array:
+    return jnp.where(limit > 0, limit, 1.0)
+
+
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "crossed"))
+def _score_block(
+    fields: Fields, plans: PlanArrays, *, uncertainty: str, batched: frozenset[str], crossed: bool
+) -> Scores:
+    """C instances against Q plans each: ``crossed`` the same Q for all, else plans have a leading axis C."""
+    one = partial(score, uncertainty=uncertainty)
+    per_plan = jax.vmap(one, in_axes=(None, 0))
+    return jax.vmap(per_plan, in_axes=(batch_axes(batched), None if crossed else 0))(fields, plans)
+
+
+def _with_batch_axis(instances: Instances) -> Instances:
+    """The same instances with at least one varying field, for `vmap` to run over."""
+    return instances if instances.batched else instances.take([0])
+
+
+def _bytes_per_instance(instances: Instances) -> int:
+    """Bytes that one scenario's varying fields take."""
+    return sum(getattr(instances.fields, n)[:1].nbytes for n in instances.batched)
+
+
+def _chunk_size(instances: Instances, plans: int) -> int:
+    """Instances per chunk: a power of two within the byte budget and the pairs of a block."""
+    larger = by_device(cpu=1, accelerator=32)
+    pairs, bytes_ = larger * _PAIRS_PER_BLOCK, larger * _BYTES_PER_CHUNK
+    most = min(pairs // plans, bytes_ // max(_bytes_per_instance(instances), 1))
+    return 1 << max(most, 1).bit_length() - 1
+
+
+def _fields_at(instances: Instances, index: np.ndarray) -> Fields:
+    """Varying fields at ``index``; a run of neighbours is a view, not a copy."""
+    run = slice(int(index[0]), int(index[0]) + len(index))
+    neighbours = run.stop <= instances.size and bool((np.diff(index) == 1).all())
+    chosen = run if neighbours else index
+    values = instances.fields._asdict()
+    return Fields(**{n: (v[chosen] if n in instances.batched else v) for n, v in values.items()})
+
+
+def _padded(index: np.ndarray, size: int) -> np.ndarray:
+    """``index`` filled up to ``size`` with its first entry."""
+    return np.concatenate([index, np.full(size - len(index), index[0])]) if len(index) < size else index
+
+
+def score_pairs(
+    instances: Instances, plans: PlanArrays, plan_index: np.ndarray, instance_index: np.ndarray
+) -> Scores:
+    """Score plan ``plan_index[m]`` on instance ``instance_index[m]`` for every m (NumPy float64 results)."""
+    instances = _with_batch_axis(instances)
+    size = _chunk_size(instances, 1)
+    parts = []
+    with jax.enable_x64(True):
+        for start in range(0, len(plan_index), size):
+            at = _padded(instance_index[start : start + size], size)
+            chosen = PlanArrays(*(a[_padded(plan_index[start : start + size], size)][:, None] for a in plans))
+            block = _score_block(
+                _fields_at(instances, at),
+                chosen,
+                uncertainty=instances.uncertainty,
+                batched=instances.batched,
+                crossed=False,
+            )
+            parts.append(Scores(*(np.asarray(a)[: len(plan_index) - start, 0] for a in block)))
+    return _joined(parts)
+
+
+def score_crossed(instances: Instances, plans: PlanArrays) -> Scores:
+    """Score every plan on every instance; the results have leading axes (plans, instances)."""
+    instances = _with_batch_axis(instances)
+    count = plans.model.shape[0]
+    block_size = min(64, 1 << max(count - 1, 0).bit_length())
+    size = _chunk_size(instances, block_size)
+    rows = []
+    with jax.enable_x64(True):
+        for start in range(0, instances.size, size):
+            stop = min(start + size, instances.size)
+            fields = jax.device_put(_fields_at(instances, _padded(np.arange(start, stop), size)))
+            blocks = []
+            for first in range(0, count, block_size):
+                index = _padded(np.arange(first, min(first + block_size, count)), block_size)
+                block = _score_block(
+                    fields,
+                    PlanArrays(*(a[index] for a in plans)),
+                    uncertainty=instances.uncertainty,
+                    batched=instances.batched,
+                    crossed=True,
+                )
+                kept = count - first
+                blocks.append(Scores(*(np.asarray(a)[: stop - start, :kept].swapaxes(0, 1) for a in block)))
+            rows.append(_joined(blocks))
+    return Scores(*(np.concatenate(arrays, axis=1) for arrays in zip(*rows, strict=True)))
+
+
+def _joined(parts: Sequence[Scores]) -> Scores:
+    return Scores(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def evaluate(plans: Sequence[Plan], instances: Instances) -> pd.DataFrame:
+    """Evaluate each plan on its instance, or on all of them where its ``instance`` is None.
+
+    Returns:
+      A row per (plan, instance), sorted: ``plan``, ``instance``, ``feasible``, the costs in $ per rental period,
+      ``margin_<family>`` for every family of MODEL section 5 (see `rodiu_jax.model.verdict.Verdict`), ``binding``.
+
+    Raises:
+      InputError: a plan names an instance that does not exist, or as `rodiu_jax.model.plan.validate_plan`.
+    """
+    arrays = plan_arrays(plans, instances)
+    everywhere = [p for p, plan in enumerate(plans) if plan.instance is None]
+    single = [p for p, plan in enumerate(plans) if plan.instance is not None]
+    for p in single:
+        instances.check_index(plans[p].instance or 0, source=f"plan {p}")
+    tables = [_table(instances, arrays, np.zeros(0, np.int64), np.zeros(0, np.int64), _NO_SCORES)]
+    if single:
+        plan_index = np.array(single)
+        instance_index = np.array([plans[p].instance for p in single])
+        scores = score_pairs(instances, arrays, plan_index, instance_index)
+        tables.append(_table(instances, arrays, plan_index, instance_index, scores))
+    if everywhere:
+        crossed = score_crossed(instances, PlanArrays(*(a[everywhere] for a in arrays)))
+        flat = Scores(*(np.asarray(a).reshape(-1, *a.shape[2:]) for a in crossed))
+        plan_index = np.repeat(everywhere, instances.size)
+        instance_index = np.tile(np.arange(instances.size), len(everywhere))
+        tables.append(_table(instances, arrays, plan_index, instance_index, flat))
+    import pandas as pd
+
+    filled = [t for t in tables if len(t)] or tables[:1]
+    return pd.concat(filled, ignore_index=True).sort_values(["plan", "instance"], ignore_index=True)
+
+
+_NO_SCORES = Scores(
+    np.zeros((0, len(COSTS))),
+    np.zeros((0, len(FAMILIES))),
+    np.zeros(0, np.int64),
+)
+
+
+def _table(
+    instances: Instances, plans: PlanArrays, plan: np.ndarray, instance: np.ndarray, scores: Scores
+) -> pd.DataFrame:
+    import pandas as pd
+
+    margins, costs = np.asarray(scores.margins), np.asarray(scores.costs)
+    assert margins.dtype == costs.dtype == np.float64, "verdicts are float64 on every device"
+    shares_valid = np.logical_and(
+        (plans.share >= 0).all((1, 2)), (plans.unmet >= 0).all(1)
+    )  # files are refused earlier
+    return pd.DataFrame(
+        {
+            "plan": plan.astype(np.int64),
+            "instance": instance.astype(np.int64),
+            "feasible": (margins >= -TOLERANCE).all(-1) & shares_valid[plan],
+            **{name: costs[:, c] for c, name in enumerate(COSTS)},
+            **{f"margin_{name}": margins[:, c] for c, name in enumerate(FAMILIES)},
+            "binding": _binding_names(instances, plans, plan, np.asarray(scores.binding)),
+        }
+    )
+
+
+def _layout(types: int, slots: int) -> dict[str, int]:
+    """Number of constraints of each family, in the order that `score` lays them end to end."""
+    count = dict.fromkeys(FAMILIES, types) | {"memory": slots, "compute": slots, "storage": 1, "budget": 1}
+    return {name: count[name] for name in FAMILIES}
+
+
+def _binding_names(instances: Instances, plans: PlanArrays, plan: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """Names such as ``delay[Code_Gen]`` or ``memory[Llama-3.1-8B,H100_FP16]`` of positions in the layout."""
+    pair_names = np.array(
+        [f"{m},{g}" for m in instances.model_names for g in instances.gpu_names], dtype=object
+    )
+    pair_code = plans.model.astype(np.int64) * len(instances.gpu_names) + plans.gpu
+    result = np.empty(len(code), dtype=object)
+    first = 0
+    for family, count in _layout(len(instances.query_names), plans.model.shape[1]).items():
+        rows = np.flatnonzero((code >= first) & (code < first + count))
+        inside = code[rows] - first
+        if family in ("storage", "budget"):
+            result[rows] = family
+        else:
+            pairs = family in ("memory", "compute")
+            names = pair_names if pairs else np.array(instances.query_names, dtype=object)
+            full = np.array([f"{family}[{n}]" for n in names], dtype=object)
+            result[rows] = full[pair_code[plan[rows], inside] if pairs else inside]
+        first += count
+    return result

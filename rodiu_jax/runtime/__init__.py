@@ -1,0 +1,1 @@
+"""Devices, cores, compiled programs, keyed random bits, progress and events."""

@@ -1,0 +1,76 @@
+"""The engine of one machine: chunk after chunk in this process, exact solvers in others, parts as time passes."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rodiu_jax.errors import AuditFailed
+from rodiu_jax.sweeps.ask import answered, size_of, tell
+from rodiu_jax.sweeps.methods import CHUNKS
+from rodiu_jax.sweeps.rows import Block, proofs_of, table_of
+from rodiu_jax.sweeps.scenarios import scenarios
+from rodiu_jax.sweeps.work import Work
+
+if TYPE_CHECKING:
+    from solvers.result import Result
+
+CHUNK = 2048
+"""Scenarios made at a time for each CPU, about 30 MB of the default catalogue's; eight times as many for a GPU."""
+
+OPENING = 64
+"""Scenarios in the first chunk, which also compiles."""
+
+FLUSH_SECONDS = 10.0
+"""Rows wait at most this long before they are on disk, and a result longer."""
+
+
+def run(work: Work) -> None:
+    """Answer all gaps, one chunk at a time; see `rodiu_jax.sweeps.work.Engine`."""
+    import jax
+
+    work.store.note_devices(sorted({d.device_kind for d in jax.devices()}))
+    for first, stop in work.chunks(chunk_of(work.store.spec.method), OPENING):
+        _run_chunk(work, first, stop)
+
+
+def chunk_of(method: str) -> int:
+    """Scenarios made at a time for a method on all devices of this process."""
+    from rodiu_jax.runtime.devices import by_device, devices
+
+    return CHUNKS.get(method, CHUNK) * by_device(cpu=1, accelerator=8) * len(devices())
+
+
+def _run_chunk(work: Work, first: int, stop: int) -> None:
+    """Answer rows ``first`` to ``stop - 1``; whatever ends the work, the rows finished so far are written."""
+    instances = scenarios(work.store.spec, work.catalog, first, stop)
+    answers = answered(work.store.spec, instances, first, work.pool)
+    waiting: list[Result | Block] = []
+    written, due = first, time.monotonic() + FLUSH_SECONDS
+
+    def write() -> None:
+        nonlocal written, due
+        if waiting:
+            spec = work.store.spec
+            done = sum(size_of(a) for a in waiting)
+            table = table_of(spec, np.arange(written, written + done), waiting, instances)
+            proofs = proofs_of(written, waiting, instances) if spec.certificates else None
+            waiting.clear()
+            path = work.store.write(written, table, proofs)
+            work.bar.part(path, written, done)
+            written += done
+        due = time.monotonic() + FLUSH_SECONDS
+
+    try:
+        for answer in answers:
+            waiting.append(answer)
+            tell(work.bar, answer)
+            if time.monotonic() > due:
+                write()
+    except AuditFailed as failure:
+        raise work.store.keep_evidence(instances, first + failure.instance, failure) from None
+    finally:
+        write()
+        answers.close()

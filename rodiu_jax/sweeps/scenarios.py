@@ -1,0 +1,67 @@
+"""The scenarios of a sweep's rows: samples drawn from the catalogue, factors set to the levels of their points."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from rodiu_jax.catalog import Catalog
+from rodiu_jax.model.changes import apply_changes, chosen_cells, moved, parse_change
+from rodiu_jax.model.instance import FIELD_SPECS, Instances, make_instances
+from rodiu_jax.sweeps.spec import SweepSpec
+
+
+def scenarios(spec: SweepSpec, catalog: Catalog, first: int, stop: int) -> Instances:
+    """The scenarios of rows ``first`` to ``stop - 1``: drawn by sample number, factors set by point."""
+    return scenarios_at(spec, catalog, np.arange(first, stop))
+
+
+def scenarios_at(spec: SweepSpec, catalog: Catalog, rows: np.ndarray) -> Instances:
+    """The scenarios of ``rows`` in increasing order."""
+    samples, points = np.divmod(rows, spec.points)
+    start = int(samples[0])
+    return _moved(spec, _drawn(spec, catalog, start, int(samples[-1]) + 1).take(samples - start), points)
+
+
+def scenarios_of(spec: SweepSpec, catalog: Catalog, sample: int, points: np.ndarray) -> Instances:
+    """The scenarios of one sample at any ``points`` (shape P, integers)."""
+    return _moved(spec, _drawn(spec, catalog, sample, sample + 1).take(np.zeros_like(points)), points)
+
+
+def _drawn(spec: SweepSpec, catalog: Catalog, start: int, stop: int) -> Instances:
+    """Samples ``start`` to ``stop - 1`` before any factor moves."""
+    from rodiu_jax.catalog.sampling import sample
+
+    drawn = sample(catalog, n=stop - start, seed=spec.seed, uncertainty=spec.uncertainty, start=start)
+    return apply_spec_changes(drawn, spec)
+
+
+def _moved(spec: SweepSpec, base: Instances, points: np.ndarray) -> Instances:
+    """``base`` with the factors of scenario b set to their levels at ``points[b]``."""
+    values: dict[str, np.ndarray] = {}
+    for factor, levels in zip(spec.factors, spec.levels_at(points), strict=True):
+        field = FIELD_SPECS[factor.field]
+        old = np.asarray(values.get(factor.field, getattr(base.fields, factor.field)))
+        axes = len(field.axes)
+        level = levels.reshape(-1, *(1,) * axes)
+        old = np.broadcast_to(old, (len(levels), *old.shape[old.ndim - axes :]))
+        meant = chosen_cells(factor.field, factor.names, base) & ~np.isnan(level)
+        changed = np.where(meant, moved(old, factor.kind, level), old)
+        values[factor.field] = changed.astype(np.int64) if field.integer else changed
+    # Not validated again: `check_spec` did it on the extremes of what can be drawn.
+    return replace(base, fields=base.fields._replace(**values))
+
+
+def apply_spec_changes(instances: Instances, spec: SweepSpec) -> Instances:
+    """``instances`` with the spec's own changes."""
+    return apply_changes(instances, [parse_change(text) for text in spec.changes])
+
+
+def extreme_scenarios(catalog: Catalog) -> Instances:
+    """Two scenarios that no draw leaves: every field at its smallest, every field at its largest."""
+    values: dict[str, Any] = {n: np.stack(catalog.ranges[n]) for n in FIELD_SPECS if n != "tp_degree"}
+    values["tp_degree"] = np.array([int(n) for n in catalog.sets["tp"]])
+    sets = catalog.sets
+    return make_instances(sets["query"], sets["model"], sets["gpu"], "ddu", values, source=catalog.name)

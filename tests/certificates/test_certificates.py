@@ -1,0 +1,413 @@
+"""Certificates: what the solver proves is verified without it, and no false claim passes."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.certificates import Certificate, dual_values, load_certificates, save_certificates, verify_rows
+from rodiu_jax.errors import InputError
+from rodiu_jax.model.instance import Instances
+from solvers.bracket import Bracket, Effort, Leaf, brackets
+from solvers.dual import Multipliers
+from tests.oracles.enumeration import cheapest
+from tests.oracles.instances import random_instances
+
+SMALL = (2, 2, 2, 2)
+LITTLE = Effort(rounds=1, tree_rounds=4, chunk=4)
+Columns = dict[str, list[Any]]
+
+
+def claims(proven: list[Bracket]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "instance": b.instance,
+                "lower_bound": b.lower,
+                "upper_bound": b.upper,
+                "gap": b.gap,
+                "status": b.status,
+            }
+            | (b.costs or {})
+            for b in proven
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[Instances, list[Bracket]]:
+    """Small scenarios of many kinds, some of whose trees branch."""
+    kinds = {"max_routes": np.array([0, 1, 2, 0]), "gamma_delay": np.array([1.3, 1.5, 7.0, 2.0])}
+    instances = random_instances(8, SMALL, batch=4, **kinds)
+    return instances, brackets(instances, gap=1e-4, effort=LITTLE, certificates=True)
+
+
+@pytest.fixture(scope="module")
+def default() -> tuple[Instances, list[Bracket]]:
+    instances = sample("seed", n=2, seed=3)
+    return instances, brackets(instances, gap=0.001, effort=LITTLE, certificates=True)
+
+
+@pytest.fixture(params=["small", "default"])
+def case(request: pytest.FixtureRequest) -> tuple[Instances, list[Bracket]]:
+    return request.getfixturevalue(request.param)
+
+
+def edited(path: Path, edit: Callable[[Columns], None]) -> None:
+    """Rewrite a file of certificates with its columns changed."""
+    table = pq.read_table(path)
+    columns = table.to_pydict()
+    edit(columns)
+    pq.write_table(pa.table(columns, schema=table.schema), path)
+
+
+def test_what_the_solver_proves_is_verified(case: tuple[Instances, list[Bracket]], tmp_path: Path) -> None:
+    instances, proven = case
+    assert any(len(b.leaves) > 1 for b in proven), "this test wants trees"
+    save_certificates(tmp_path / "c.parquet", proven, instances)
+    table = claims(proven)
+    result = verify_rows(table, load_certificates(tmp_path / "c.parquet", instances), instances)
+    assert result["ok"].all(), result.to_string()
+    assert (result["reason"] == "").all()
+    np.testing.assert_allclose(result["lower_recomputed"], table["lower_bound"], rtol=1e-3)
+    np.testing.assert_allclose(result["upper_recomputed"], table["upper_bound"], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("mode", "change"),
+    [
+        ("none", {"delay_threshold": 0.01}),
+        ("ddu", {"delay_threshold": 0.01, "max_routes": 2, "gamma_delay": 2.0}),
+        ("ddu", {"error_threshold": 0.2, "max_routes": 1}),
+        ("diu", {"error_threshold": 0.0}),
+    ],
+)
+def test_promises_that_no_pair_keeps_are_verified_too(mode: str, change: dict, tmp_path: Path) -> None:
+    instances = sample("seed", n=3, seed=3, uncertainty=mode)
+    scaled = {n: v * np.asarray(getattr(instances.fields, n)) for n, v in change.items() if "thres" in n}
+    instances = instances.with_fields(**{**change, **scaled})
+    proven = brackets(instances, gap=0.01, effort=Effort(tree_rounds=0), certificates=True)
+    assert all(math.isfinite(b.lower) and b.lower > 0 for b in proven)
+    save_certificates(tmp_path / "c.parquet", proven, instances)
+    result = verify_rows(claims(proven), load_certificates(tmp_path / "c.parquet", instances), instances)
+    assert result["ok"].all(), result.to_string()
+
+
+def test_round_trip(small: tuple[Instances, list[Bracket]], tmp_path: Path) -> None:
+    instances, proven = small
+    save_certificates(tmp_path / "c.parquet", proven, instances)
+    read = load_certificates(tmp_path / "c.parquet", instances)
+    types, models, gpus, degrees = instances.shape
+    assert sorted(read) == [b.instance for b in proven]
+    for b in proven:
+        found = read[b.instance]
+        assert found.plan == b.plan
+        assert [tuple(p) for p in found.paths] == [leaf.path for leaf in b.leaves]
+        for leaf, pairs, values in zip(b.leaves, found.pairs, found.values, strict=True):
+            y, head = leaf.multipliers, 3 * types + 2
+            start = np.concatenate([y.demand, y.delay, y.error, [y.budget], [y.storage]])
+            np.testing.assert_array_equal(values[:head], start)
+            dense = np.zeros((models * gpus, 2 * (types + degrees)), np.float32)
+            dense[pairs] = values[head:].reshape(len(pairs), dense.shape[1])
+            ends = (degrees, 2 * degrees, 2 * degrees + types)
+            for part, array in zip(
+                np.split(dense, ends, axis=1),
+                (y.memory, y.compute, y.delay_adversary.T, y.error_adversary.T),
+                strict=True,
+            ):
+                np.testing.assert_array_equal(part, array)
+
+
+@pytest.mark.parametrize("mode", ["none", "diu", "ddu"])
+def test_random_multipliers_of_any_sign_prove_no_more_than_the_optimum(mode: str) -> None:
+    """Weak duality, with routes limited and unmet shares capped; enumeration gives the optimum."""
+    rng = np.random.default_rng(5)
+    shape = types, models, gpus, degrees = (2, 2, 1, 2)
+    pairs, width = models * gpus, 2 * (types + degrees)
+    instances = random_instances(
+        16,
+        shape,
+        batch=4,
+        mode=mode,
+        max_routes=np.array([0, 1, 2, 0]),
+        gamma_delay=np.array([1.5, 1, 2.5, 0]),
+        unmet_cap=np.array([1, 1, 1, 0.9]),
+    )
+    optimum = np.array([cheapest(instances, b) for b in range(4)])
+    assert np.isfinite(optimum).all()
+    best = np.full(4, -math.inf)
+    for _ in range(60):
+        price, noise = rng.uniform(0.0, 1.0), rng.choice([0.0, 0.1, 1.0])
+        held = {}
+        for b in range(4):
+            units = np.repeat([50, 0.1, 50, 0.1], [types, types, types, 2])
+            head = rng.normal(0, noise, 3 * types + 2) * units
+            head[:types] += price * optimum[b] / types
+            tail = rng.normal(0, noise, (pairs, width))
+            values = np.concatenate([head, tail.ravel()]).astype(np.float32)
+            held[b] = Certificate(
+                [np.array([], np.int32)], [np.arange(pairs, dtype=np.int32)], [values], None
+            )
+        table = pd.DataFrame({"instance": range(4), "lower_bound": -math.inf, "upper_bound": math.inf})
+        found = verify_rows(table, held, instances)
+        assert found["ok"].all()
+        assert (found["lower_recomputed"] <= optimum * (1 + 1e-6)).all()
+        best = np.maximum(best, found["lower_recomputed"])
+    assert (best / optimum).max() > 0.5, "else this proves little"
+
+
+def _first(columns: Columns, wanted: Callable[[int], bool]) -> int:
+    return next(r for r in range(len(columns["leaf"])) if wanted(r))
+
+
+def _leaf_removed(columns: Columns) -> None:
+    row = _first(columns, lambda r: len(columns["path"][r]) > 0 and columns["leaf"][r] > 0)
+    for column in columns.values():
+        del column[row]
+
+
+def _sign_flipped(columns: Columns) -> None:
+    row = _first(columns, lambda r: len(columns["path"][r]) > 0)
+    columns["path"][row][-1] *= -1
+
+
+def _price_raised(columns: Columns) -> None:
+    """A demand price so high that every type would be served at a loss, or left unmet at one."""
+    columns["values"][0][0] += 1e6
+
+
+def _prices_removed(columns: Columns) -> None:
+    columns["values"][0] = [0.0] * len(columns["values"][0])
+
+
+def _plan_changed(columns: Columns) -> None:
+    row = _first(columns, lambda r: columns["plan"][r] is not None and '"share"' in columns["plan"][r])
+    plan = json.loads(columns["plan"][row])
+    plan["routes"][0]["share"] *= 0.98
+    columns["plan"][row] = json.dumps(plan)
+
+
+def _plan_removed(columns: Columns) -> None:
+    columns["plan"][0] = None
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "reason"),
+    [
+        (_leaf_removed, "cover"),
+        (_sign_flipped, "cover"),
+        (_price_raised, "lower bound"),
+        (_prices_removed, "lower bound"),
+        (_plan_changed, "the plan breaks"),
+        (_plan_removed, "upper bound"),
+    ],
+)
+def test_a_corrupted_certificate_no_longer_proves_its_row(
+    small: tuple[Instances, list[Bracket]], tmp_path: Path, corrupt: Callable[[Columns], None], reason: str
+) -> None:
+    instances, proven = small
+    save_certificates(tmp_path / "c.parquet", proven, instances)
+    edited(tmp_path / "c.parquet", corrupt)
+    result = verify_rows(claims(proven), load_certificates(tmp_path / "c.parquet", instances), instances)
+    assert (~result["ok"]).sum() == 1
+    assert reason in result.loc[~result["ok"], "reason"].item()
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "reason"),
+    [
+        ("lower_bound", lambda v: v * 1.02, "lower bound"),
+        ("lower_bound", lambda v: math.nan, "without two bounds"),
+        ("lower_bound", lambda v: math.inf, "infeasibility"),
+        ("upper_bound", lambda v: v * (1 - 1e-6), "upper bound"),
+        ("upper_bound", lambda v: math.nan, "without two bounds"),
+        ("total_cost", lambda v: v + 0.01, "total_cost"),
+        ("rental_cost", lambda v: math.nan, "rental_cost"),
+        ("gap", lambda v: v * 0.5 - 1e-6, "gap"),
+    ],
+)
+def test_a_false_claim_is_told_with_its_row(
+    small: tuple[Instances, list[Bracket]], tmp_path: Path, column: str, change: Callable, reason: str
+) -> None:
+    instances, proven = small
+    save_certificates(tmp_path / "c.parquet", proven, instances)
+    table = claims(proven)
+    table.loc[1, column] = change(table.loc[1, column])
+    result = verify_rows(table, load_certificates(tmp_path / "c.parquet", instances), instances)
+    assert result.index[~result["ok"]].tolist() == [1]
+    assert reason in result.loc[1, "reason"]
+
+
+def test_a_row_without_certificate_fails_and_a_row_without_claims_needs_no_plan(
+    small: tuple[Instances, list[Bracket]], tmp_path: Path
+) -> None:
+    instances, proven = small
+    save_certificates(tmp_path / "c.parquet", proven[1:], instances)
+    held = load_certificates(tmp_path / "c.parquet", instances)
+    held[1] = held[1]._replace(plan=None)
+    table = pd.DataFrame(
+        {
+            "instance": [0, 1, 1],
+            "lower_bound": [0.0, proven[1].lower, -math.inf],
+            "upper_bound": [math.inf, math.nan, math.inf],
+        }
+    )
+    result = verify_rows(table, held, instances)
+    assert result["ok"].tolist() == [False, True, True]
+    assert "no certificate" in result.loc[0, "reason"]
+
+
+def test_infeasibility_is_proven_by_a_bound_above_any_cost() -> None:
+    """Weights that fit nowhere and a cap of 0.2 on unmet shares: the bound grows by 0.8 pi, without end."""
+    instances = random_instances(1, SMALL, weight_memory=np.full(2, 1e6), unmet_cap=0.2)
+    values = np.zeros(3 * 2 + 2, np.float32)
+    values[:2] = 1e7
+    held = {0: Certificate([np.array([], np.int32)], [np.array([], np.int32)], [values], None)}
+    table = pd.DataFrame({"instance": [0], "lower_bound": [math.inf], "upper_bound": [math.inf]})
+    assert verify_rows(table, held, instances)["ok"].all()
+    values[:2] = 1.0
+    assert not verify_rows(table, held, instances)["ok"].any()
+
+
+def test_a_failed_scenario_does_not_spoil_the_file(
+    small: tuple[Instances, list[Bracket]], tmp_path: Path
+) -> None:
+    instances, proven = small
+    broken = Multipliers(*(np.full_like(a, np.nan) for a in proven[0].leaves[0].multipliers))
+    failed = Bracket(0, -math.inf, math.inf, None, None, "error", 1, 1, (Leaf((), broken),))
+    save_certificates(tmp_path / "c.parquet", [failed, *proven[1:]], instances)
+    held = load_certificates(tmp_path / "c.parquet", instances)
+    assert verify_rows(claims([failed, *proven[1:]]), held, instances)["ok"].all()
+
+
+def _set(name: str, value: Any, at: int = 0) -> Callable[[Columns], None]:
+    def edit(columns: Columns) -> None:
+        columns[name][at] = value(columns[name][at]) if callable(value) else value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "field"),
+    [
+        (_set("values", lambda v: [math.nan, *v[1:]]), "values"),
+        (_set("values", lambda v: [math.inf, *v[1:]]), "values"),
+        (_set("values", lambda v: v[:-1]), "values"),
+        (_set("values", None), "values"),
+        (_set("values", lambda v: [None, *v[1:]]), "values"),
+        (_set("pairs", lambda v: [*v[:-1], 4]), "pairs"),
+        (_set("pairs", lambda v: [v[1], v[0], *v[2:]]), "pairs"),
+        (_set("path", [0]), "path"),
+        (_set("path", [9]), "path"),
+        (_set("instance", 6), "instance"),
+        (_set("leaf", 0, at=-1), "leaf"),
+        (_set("leaf", -1), "leaf"),
+        (_set("plan", "{"), "plan"),
+        (_set("plan", lambda v: v.replace("q0", "unknown")), "plan"),
+        (_set("plan", lambda v: v.replace('"instance": 0', '"instance": 1')), "plan"),
+    ],
+)
+def test_damaged_rows_are_refused(
+    small: tuple[Instances, list[Bracket]], tmp_path: Path, edit: Callable[[Columns], None], field: str
+) -> None:
+    instances, proven = small
+    path = tmp_path / "c.parquet"
+    save_certificates(path, [b for b in proven if len(b.leaves) > 1 or b.instance == 0], instances)
+    edited(path, edit)
+    with pytest.raises(InputError, match=field) as error:
+        load_certificates(path, instances)
+    assert str(path) in str(error.value)
+
+
+def test_damaged_files_are_refused(small: tuple[Instances, list[Bracket]], tmp_path: Path) -> None:
+    instances, proven = small
+    path = tmp_path / "c.parquet"
+    save_certificates(path, proven, instances)
+    whole = path.read_bytes()
+    for cut in (len(whole) // 2, len(whole) - 5, 0):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(InputError, match="whole Parquet"):
+            load_certificates(path, instances)
+    with pytest.raises(InputError, match="readable"):
+        load_certificates(tmp_path / "absent.parquet", instances)
+    path.write_bytes(whole)
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["pairs"]), path)
+    with pytest.raises(InputError, match="pairs"):
+        load_certificates(path, instances)
+    pq.write_table(table.replace_schema_metadata({}), path)
+    with pytest.raises(InputError, match="metadata"):
+        load_certificates(path, instances)
+
+
+def test_certificates_of_other_names_or_another_mode_are_refused(
+    small: tuple[Instances, list[Bracket]], tmp_path: Path
+) -> None:
+    instances, proven = small
+    save_certificates(tmp_path / "c.parquet", proven, instances)
+    with pytest.raises(InputError, match="uncertainty"):
+        load_certificates(tmp_path / "c.parquet", instances.with_uncertainty("diu"))
+    with pytest.raises(InputError, match="queries"):
+        load_certificates(tmp_path / "c.parquet", random_instances(0, (3, 2, 2, 2), batch=6))
+
+
+def test_brackets_without_certificates_are_refused(
+    small: tuple[Instances, list[Bracket]], tmp_path: Path
+) -> None:
+    instances, proven = small
+    bare = replace(proven[0], leaves=())
+    with pytest.raises(InputError, match="certificate"):
+        save_certificates(tmp_path / "c.parquet", [bare], instances)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tables_that_name_no_scenario_are_refused(small: tuple[Instances, list[Bracket]]) -> None:
+    instances, proven = small
+    table = claims(proven)
+    with pytest.raises(InputError, match="upper_bound"):
+        verify_rows(table.drop(columns="upper_bound"), {}, instances)
+    with pytest.raises(InputError, match="instance"):
+        verify_rows(table.assign(instance=6), {}, instances)
+    with pytest.raises(InputError, match="lower_bound"):
+        verify_rows(table.assign(lower_bound="low"), {}, instances)
+
+
+@pytest.mark.parametrize("kept", ["gpu_price", "delay_threshold", "delay_nominal", "max_routes"])
+def test_a_field_that_scenarios_share_counts_as_in_each_of_them(kept: str) -> None:
+    """Four scenarios of which only one field has a row each: as if every field had."""
+    one = random_instances(3, (2, 2, 2, 2), max_routes=2)
+    shared = {n: v[0] if n in one.batched else v for n, v in one.fields._asdict().items()}
+    rows = {n: np.stack([np.asarray(v)] * 4) for n, v in shared.items()}
+    rows["delay_threshold"] = rows["delay_threshold"] * 0.02  # some pairs break the promise alone
+    shared["delay_threshold"] = rows["delay_threshold"][0]
+    few, all_ = one.with_fields(**shared | {kept: rows[kept]}), one.with_fields(**rows)
+    assert (few.batched, all_.size) == ({kept}, 4)
+    rng = np.random.default_rng(0)
+    leaves = [
+        (np.zeros(0, np.int32), np.arange(4, dtype=np.int32), rng.uniform(0, 1, 8 + 4 * 8).astype(np.float32))
+        for _ in range(4)
+    ]
+    at = np.arange(4)
+    np.testing.assert_allclose(dual_values(few, at, leaves), dual_values(all_, at, leaves), rtol=1e-12)
+
+
+def test_the_proof_is_checked_without_the_code_that_made_it():
+    code = (
+        "import sys, rodiu_jax.certificates;"
+        "print([m for m in sys.modules if m.split('.')[0] in ('solvers', 'jax') or m == 'rodiu_jax.model.evaluation'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

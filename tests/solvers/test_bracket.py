@@ -1,0 +1,288 @@
+"""Brackets hold the optimum between them, say no more than is proven, and branching closes them."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.model.check import check_plan
+from rodiu_jax.model.instance import Instances
+from solvers import blocks, deployments
+from solvers import bracket as module
+from solvers.bracket import Bracket, Effort, brackets
+from solvers.highs import solve_instance
+from solvers.result import OPTIMAL_GAP
+from tests.oracles.instances import default_instances, random_instances
+from tests.solvers.test_dual import above, hard_instances
+
+SMALL = (2, 2, 3, 2)
+ROOT = Effort(tree_rounds=0, chunk=16)
+TREE = replace(ROOT, tree_rounds=25)
+PROGRAMS = [module._bound_nodes, deployments._neighbours, deployments._route_plans]
+
+
+def optima_of(instances: Instances) -> tuple[np.ndarray, np.ndarray]:
+    """HiGHS's proven lower bound and the cost of its plan, per scenario; both inf where it proves that none exists."""
+    results = [solve_instance(instances, b) for b in range(instances.size)]
+    assert {r.status for r in results} <= {"optimal", "infeasible"}
+    return np.array([r.bound for r in results]), np.array([r.objective for r in results])
+
+
+def assert_honest(
+    found: list[Bracket], instances: Instances, least: np.ndarray, cost: np.ndarray, gap: float
+) -> None:
+    """What every bracket promises, given the optimum between ``least`` and ``cost``."""
+    assert [f.instance for f in found] == list(range(instances.size))
+    lower, upper = (np.array([getattr(f, n) for f in found]) for n in ("lower", "upper"))
+    assert not above(lower, cost).any(), np.flatnonzero(above(lower, cost))
+    known = np.isfinite(least)
+    assert not (upper < least - 1e-6 * scale(np.where(known, least, 1.0)))[known].any()
+    for b, f in enumerate(found):
+        assert f.lower <= f.upper
+        assert f.nodes >= 1
+        assert f.steps >= f.nodes
+        if f.plan is None:
+            assert (f.upper, f.costs) == (math.inf, None)
+            assert f.status in ("unknown", "infeasible", "error")
+        else:
+            verdict = check_plan(f.plan, instances, b)
+            assert verdict.feasible, verdict.binding
+            assert f.plan.instance == b
+            assert f.costs == verdict.costs
+            assert f.upper == verdict.costs["total_cost"]
+            assert f.status in ("optimal", "gap_limit", "bracket")
+            assert (f.status == "optimal") == (f.gap <= OPTIMAL_GAP)
+            assert (f.status == "gap_limit") == (OPTIMAL_GAP < f.gap <= gap)
+            limit = instances.one(b).max_routes
+            for q in instances.query_names:
+                assert limit == 0 or sum(r.query == q for r in f.plan.routes) <= limit
+        if math.isinf(cost[b]):
+            assert f.status in ("unknown", "infeasible")
+        else:
+            assert f.status != "infeasible"
+
+
+def scale(values: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(values), 1.0)
+
+
+@pytest.fixture(scope="module")
+def hard():
+    """Hard scenarios, limits of routes and of unmet shares among them; HiGHS's optima; brackets of root and tree."""
+    instances = hard_instances(21, SMALL)
+    return (
+        instances,
+        *optima_of(instances),
+        brackets(instances, gap=1e-3, effort=ROOT),
+        brackets(instances, gap=1e-3, effort=TREE),
+    )
+
+
+def test_brackets_of_the_root(hard):
+    instances, least, cost, root, _ = hard
+    assert_honest(root, instances, least, cost, 1e-3)
+    assert all(f.nodes == 1 for f in root)
+    assert all(f.steps == ROOT.root.steps for f in root)
+
+
+def test_branching_raises_the_bound_and_never_crosses(hard):
+    instances, least, cost, root, tree = hard
+    assert_honest(tree, instances, least, cost, 1e-3)
+    before, after = (np.array([f.lower for f in part]) for part in (root, tree))
+    known = np.isfinite(before) & np.isfinite(after)  # an infinite bound says that no plan exists
+    assert np.isfinite(cost[~known]).sum() == 0
+    before, after = before[known], after[known]
+    assert (after >= before - 1e-9 * scale(before)).all()
+    assert (np.array([f.upper for f in tree]) <= np.array([f.upper for f in root]) * (1 + 1e-9)).all()
+    grown = [f.nodes > 1 for f in tree]
+    assert any(grown)
+    assert (after > before + 1e-3 * scale(before)).sum() > 5
+    closed = [f.status in ("optimal", "gap_limit") for f in tree]
+    assert np.mean(closed) > np.mean([f.status in ("optimal", "gap_limit") for f in root])
+    assert np.mean(closed) > 0.35
+
+
+def test_plans_are_near_the_optimum(hard):
+    instances, _, cost, _, tree = hard
+    loose = np.isfinite(cost) & (instances.fields.unmet_cap == 1.0)
+    upper = np.array([f.upper for f in tree])
+    assert np.isfinite(upper[loose]).all()
+    excess = (upper[loose] - cost[loose]) / scale(cost[loose])
+    assert np.median(excess) < 1e-4
+    assert np.mean(excess) < 0.05
+
+
+def test_what_is_not_promising_is_in_no_optimum(hard):
+    instances, _, _, root, _ = hard
+    degrees = instances.axis_names("N")
+    left = [f for f in root if f.promising is not None]
+    assert [f.status == "bracket" for f in root] == [f.promising is not None for f in root]
+    for f in left:
+        best = solve_instance(instances, f.instance)
+        if best.plan is not None and f.upper > best.objective * (1 + 1e-6):
+            for d in best.plan.deployments:
+                place = instances.model_names.index(d.model), instances.gpu_names.index(d.gpu)
+                assert f.promising[(*place, degrees.index(str(d.tp)))]
+    assert any(not f.promising.all() for f in left)
+
+
+@pytest.fixture(scope="module")
+def few_routes():
+    """Scenarios with and without limits of routes, and caps of what may stay unserved."""
+    few = {"max_routes": [0, 1, 2, 1] * 4, "unmet_cap": [0.3, 0.3, 0.0, 1.0] * 4}
+    instances = random_instances(13, SMALL, batch=16, mode="diu", **few)
+    return instances.with_fields(tp_speedup=np.tile(instances.fields.tp_speedup, (16, 1)))
+
+
+def test_tight_caps_and_route_limits(few_routes):
+    # Whatever is answered is right: a plan within the limits, or no claim.
+    instances = few_routes
+    least, cost = optima_of(instances)
+    found = brackets(instances, gap=1e-3, effort=TREE)
+    assert_honest(found, instances, least, cost, 1e-3)
+    assert 0 < np.isinf(cost).sum() < 16
+    assert all(
+        f.plan is not None for f, cap in zip(found, instances.fields.unmet_cap, strict=True) if cap == 1.0
+    )
+
+
+@pytest.mark.parametrize("routes", [1, 2])
+def test_plans_with_few_routes_are_near_the_optimum(routes):
+    instances = default_instances(12, seed=24).with_fields(max_routes=np.array(routes))
+    found = brackets(instances, gap=0.01, effort=replace(Effort(), tree_rounds=0))
+    best = [solve_instance(instances, b) for b in range(12)]
+    assert all(r.status == "optimal" for r in best)
+    above = np.array([b.upper / r.objective - 1.0 for b, r in zip(found, best, strict=True)])
+    below = np.array([1.0 - b.lower / r.objective for b, r in zip(found, best, strict=True)])
+    assert (above > -1e-6).all()
+    assert (below > -1e-9).all()
+    assert above.mean() < 0.015
+    assert below.mean() < 0.04, "promises close routes"
+
+
+def test_limits_of_routes_do_not_touch_the_others(few_routes):
+    mixed = few_routes.take([0, 1, 4, 2, 7, 8])
+    together = brackets(mixed, gap=1e-3, effort=TREE)
+    for b in range(6):
+        (alone,) = brackets(mixed.take([b]), gap=1e-3, effort=TREE)
+        assert module._moved(alone, b) == together[b]
+
+
+def test_nothing_can_be_served_but_all_must(hard):
+    instances = hard[0]
+    rows = np.arange(16)
+    hopeless = instances.take(rows).with_fields(
+        unmet_cap=np.zeros(16), gpu_memory=np.zeros((16, 3)), weight_memory=np.full((16, 2), 5.0)
+    )
+    for f in brackets(hopeless, gap=1e-3, effort=ROOT):
+        assert (f.plan, f.costs, f.upper) == (None, None, math.inf)
+        assert f.status in ("unknown", "infeasible")
+
+
+@pytest.fixture(scope="module")
+def default():
+    """Scenarios of the default catalogue and their brackets at 1 %."""
+    instances = sample("seed", n=4, seed=5)
+    effort = Effort(tree_rounds=6, chunk=4)
+    return instances, brackets(instances, gap=1e-2, effort=effort, certificates=True), effort
+
+
+def test_default_scenarios(default):
+    instances, found, _ = default
+    least, cost = optima_of(instances)
+    assert_honest(found, instances, least, cost, 1e-2)
+    assert all(f.gap < 0.03 for f in found)
+    upper = np.array([f.upper for f in found])
+    assert np.mean(upper / cost - 1) < 0.01
+
+
+def test_certificates_cover_every_plan(default):
+    """The leaves of a scenario's tree part the plans: their paths are the leaves of one binary tree."""
+    _, found, _ = default
+    assert any(f.nodes > 1 for f in found)
+    for f in found:
+        paths = [leaf.path for leaf in f.leaves]
+        assert f.nodes == 2 * len(paths) - 1
+        assert len(set(paths)) == len(paths)
+        assert sum(2.0 ** -len(p) for p in paths) == 1.0
+        inner = {p[:n] for p in paths for n in range(len(p))}
+        for prefix in inner:
+            splits = {p[len(prefix)] for p in paths if p[: len(prefix)] == prefix}
+            assert len(splits) == 2
+            assert sum(splits) == 0
+        assert all(a.dtype == np.float32 for leaf in f.leaves for a in leaf.multipliers)
+
+
+def test_nothing_recompiles_and_rows_are_their_own(hard):
+    instances, _, _, _, tree = hard
+    sizes = [p._cache_size() for p in PROGRAMS]
+    rows = [
+        20,
+        3,
+        33,
+        8,
+        17,
+        0,
+        31,
+    ]  # the single one has a route limit too: limits compile programs of their own
+    for some in (rows, rows[2:3]):
+        part = brackets(instances.take(some), gap=1e-3, effort=replace(TREE))
+        for f, b in zip(part, some, strict=True):
+            expected = tree[b]
+            assert (f.lower, f.upper, f.status) == (expected.lower, expected.upper, expected.status)
+            assert (f.nodes, f.steps) == (expected.nodes, expected.steps)
+    assert [p._cache_size() for p in PROGRAMS] == sizes
+
+
+@pytest.mark.parametrize(("name", "value"), [("gpu_price", math.nan), ("delay_nominal", math.nan)])
+def test_bad_scenario_is_an_error_and_its_neighbours_are_unchanged(hard, name, value):
+    instances = hard[0].take(np.arange(5))
+    # The route limits of the others must not change which programs run.
+    instances = instances.with_fields(max_routes=np.array([0, 0, 0, 0, 1]))
+    clean = brackets(instances, gap=1e-3, effort=ROOT)
+    values = np.array(getattr(instances.fields, name))
+    values[2] = value
+    bad = replace(instances, fields=instances.fields._replace(**{name: values}))
+    found = brackets(bad, gap=1e-3, effort=ROOT)
+    assert found[2].status == "error"
+    assert found[2].lower == -math.inf
+    assert found[2].plan is None or not found[2].plan.routes, (
+        "serving nothing may still be known to be possible"
+    )
+    for b in (0, 1, 3, 4):
+        assert found[b] == clean[b]
+
+
+def test_a_plan_cheaper_than_what_is_proven_is_an_error(monkeypatch):
+    instances = random_instances(14, SMALL, batch=6)
+    clean = brackets(instances, gap=1e-3, effort=ROOT)
+    row = next(b.instance for b in clean if b.status in ("gap_limit", "bracket", "optimal"))
+    plans = module.plans_of
+
+    def cheaper(*args):
+        named, verdicts = plans(*args)
+        costs = {n: 0.5 * v for n, v in verdicts[row].costs.items()}
+        verdicts[row] = replace(verdicts[row], costs=costs)
+        return named, verdicts
+
+    monkeypatch.setattr(module, "plans_of", cheaper)
+    found = brackets(instances, gap=1e-3, effort=ROOT)
+    assert (found[row].status, found[row].lower, found[row].plan) == ("error", -math.inf, None)
+    assert [f for f in found if f.instance != row] == [c for c in clean if c.instance != row]
+
+
+def test_effort_is_spent_only_where_needed(hard):
+    instances, *_ = hard
+    easy = brackets(instances.take(np.arange(16)), gap=0.9, effort=TREE)
+    few = sum(f.nodes for f in easy)
+    assert few < sum(f.nodes for f in hard[4][:16])
+
+
+def test_rows_taken_on_the_device_are_those_taken_on_the_host(monkeypatch: pytest.MonkeyPatch):
+    instances = random_instances(3, SMALL, batch=40)
+    usual = brackets(instances, effort=TREE)
+    monkeypatch.setattr(blocks, "by_device", lambda *, cpu, accelerator: accelerator)
+    assert blocks.resident(instances).size == 64, "few sizes"
+    assert brackets(instances, effort=TREE) == usual

@@ -20,7 +20,8 @@ import numpy as np
 
 from bench.peers import warmed, workers
 from bench.published import solve_published
-from rodiu_jax.model.instance import FIELD_SPECS, Instances, make_instances
+from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.instance import Instances, make_instances
 from solvers.accelerators import ALL, Accelerators
 from solvers.highs import solve_instance
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Deployment, Plan, Route
+from rodiu_jax.model.plan import DeployedPair, Plan, Route
 
 RENTED = (
-    Deployment("Llama-3.2-1B", "H100_INT8", 8),
-    Deployment("Llama-3.2-3B", "H100_FP16", 4),
-    Deployment("Llama-3.2-3B", "H100_INT8", 1),
+    DeployedPair("Llama-3.2-1B", "H100_INT8", 8),
+    DeployedPair("Llama-3.2-3B", "H100_FP16", 4),
+    DeployedPair("Llama-3.2-3B", "H100_INT8", 1),
 )
 """Good for the seed catalogue's scenarios on average; its neighbours are what a search would cross."""
 
@@ -29,6 +29,6 @@ def random_plans(instances: Instances, count: int, *, everywhere: bool) -> list[
             shares = (served * rng.dirichlet(np.ones(len(pairs)))).tolist()
             unmet[query] = 1.0 - sum(shares)
             routes += [Route(query, *pair, share) for pair, share in zip(pairs, shares, strict=True)]
-        deployments = tuple(Deployment(*pair, int(rng.choice(degrees))) for pair in pairs)
+        deployments = tuple(DeployedPair(*pair, int(rng.choice(degrees))) for pair in pairs)
         plans.append(Plan(None if everywhere else p % instances.size, deployments, tuple(routes), unmet))
     return plans

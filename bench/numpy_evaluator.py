@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rodiu_jax.model.instance import Fields, Instances
+from rodiu_jax.model.fields import Fields
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
 
 

@@ -2,8 +2,8 @@
 
 Scenarios of each catalogue are chosen for by `rodiu_jax.decisions.choose.search.choose` with the criterion regret.
 HiGHS then solves every one of them exactly (relative gap 1e-6), and the routing of every candidate that the choice
-crossed with all scenarios, one linear program each. Audited are the interval of each candidate's regret in each scenario and the
-interval of its largest regret that the choice's table states. Exit status 1 where one of them is wrong.
+crossed with all scenarios, one linear program each. Audited are the interval of each candidate's regret in each
+scenario and the interval of its largest regret that the choice's table states. Exit status 1 where one is wrong.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 
 from bench.peers import routing, workers
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Deployment, deployed_triples
+from rodiu_jax.model.plan import DeployedPair, Deployment, deployed_triples
 
 _EXACT = 2e-6
 """Relative to the cost: what the exact optima and linear programs are known to."""
 
 
-def _deployment(name: str) -> tuple[Deployment, ...]:
+def _deployment(name: str) -> Deployment:
     """The deployment that a choice's table calls ``name``."""
     if name == "nothing":
         return ()
@@ -30,7 +30,7 @@ def _deployment(name: str) -> tuple[Deployment, ...]:
     for pair in name.split("; "):
         where, degree = pair.rsplit(" x", 1)
         model, gpu = where.split("@")
-        found.append(Deployment(model, gpu, int(degree)))
+        found.append(DeployedPair(model, gpu, int(degree)))
     return tuple(found)
 
 

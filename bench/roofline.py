@@ -28,7 +28,7 @@ from bench.measure import machine, xla_counts
 from rodiu_jax.catalog import load_catalog, sampling
 from rodiu_jax.io.files import write_text
 from rodiu_jax.model.evaluation import _score_block
-from rodiu_jax.model.instance import FIELD_SPECS, batch_axes
+from rodiu_jax.model.fields import FIELD_SPECS, batch_axes
 from rodiu_jax.model.plan import plan_arrays
 from rodiu_jax.runtime.devices import by_device
 from solvers import dual, primal

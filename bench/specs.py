@@ -30,8 +30,9 @@ from rodiu_jax.decisions.choose.candidates import neighbours, triples_near
 from rodiu_jax.decisions.stress.draws import BINS, draw_tally, mean_share
 from rodiu_jax.decisions.stress.linear_forms import expose
 from rodiu_jax.model.evaluation import _chunk_size, _score_block, evaluate, score_crossed, score_pairs
-from rodiu_jax.model.instance import FIELD_SPECS, Instances
-from rodiu_jax.model.plan import Deployment, PlanArrays, deployed_triples, plan_arrays
+from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import DeployedPair, PlanArrays, deployed_triples, plan_arrays
 from rodiu_jax.model.verdict import COSTS, TOLERANCE
 from rodiu_jax.sweeps import load_spec, preset_names, read_rows
 from rodiu_jax.sweeps.given_plans import evaluated
@@ -354,7 +355,7 @@ def _same_brackets(gap: float, results: Sequence[Any]) -> tuple[bool, str]:
 @contextmanager
 def _recourse(n: int) -> Iterator[Iterator[Case]]:
     instances = sampling.sample("seed", n=n, seed=8)
-    pool_of = triples_near(instances, [RENTED, (Deployment("Llama-3.2-1B", "H100_FP16", 1),)])
+    pool_of = triples_near(instances, [RENTED, (DeployedPair("Llama-3.2-1B", "H100_FP16", 1),)])
     deployments = [RENTED, *neighbours(RENTED, pool_of)[:15]]
     rng = np.random.default_rng(9)
     count = max(len(deployments) * n // 100, 32)

@@ -18,7 +18,8 @@ import numpy as np
 from bench.measure import Case, Side
 from bench.peers import relaxation, workers
 from rodiu_jax.catalog import load_catalog
-from rodiu_jax.model.instance import Fields, Instances, batch_axes
+from rodiu_jax.model.fields import Fields, batch_axes
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.sweeps import load_spec, preset_names
 from rodiu_jax.sweeps.scenarios import scenarios
 from solvers.dual import Ascent, Multipliers, coefficients, cold_start, lower_bounds

@@ -3,6 +3,7 @@
 The names below are loaded when first used, so that ``import rodiu_jax`` is instant and changes no setting.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from rodiu_jax.model.changes import Change, apply_changes, parse_change
     from rodiu_jax.model.check import check_plan
     from rodiu_jax.model.evaluation import evaluate
-    from rodiu_jax.model.instance import Instances, load_instances, make_instances
-    from rodiu_jax.model.plan import Deployment, Plan, Route, load_plans, save_plans
+    from rodiu_jax.model.instance import Instances, make_instances
+    from rodiu_jax.model.npz import load_instances
+    from rodiu_jax.model.plan import DeployedPair, Plan, Route, load_plans, save_plans
     from rodiu_jax.report import write_report
     from rodiu_jax.report.figures.pictures import plot
     from rodiu_jax.sweeps import load_spec, read_rows, sweep
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Catalog": "rodiu_jax.catalog",
     "Change": "rodiu_jax.model.changes",
-    "Deployment": "rodiu_jax.model.plan",
+    "DeployedPair": "rodiu_jax.model.plan",
     "InputError": "rodiu_jax.errors",
     "Instances": "rodiu_jax.model.instance",
     "Plan": "rodiu_jax.model.plan",
@@ -45,7 +47,7 @@ _HOME = {
     "diagnose": "rodiu_jax.decisions.diagnose.diagnosis",
     "evaluate": "rodiu_jax.model.evaluation",
     "load_catalog": "rodiu_jax.catalog",
-    "load_instances": "rodiu_jax.model.instance",
+    "load_instances": "rodiu_jax.model.npz",
     "load_plans": "rodiu_jax.model.plan",
     "load_spec": "rodiu_jax.sweeps",
     "make_instances": "rodiu_jax.model.instance",
@@ -62,10 +64,13 @@ _HOME = {
     "write_report": "rodiu_jax.report",
 }
 
+_DEPRECATED = {"Deployment": "DeployedPair"}
+"""Names of one release ago, and what they are called now."""
+
 __all__ = [
     "Catalog",
     "Change",
-    "Deployment",
+    "DeployedPair",
     "InputError",
     "Instances",
     "Plan",
@@ -99,6 +104,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _DEPRECATED:
+        new = _DEPRECATED[name]
+        warnings.warn(f"rodiu_jax.{name} is now rodiu_jax.{new}", DeprecationWarning, stacklevel=2)
+        return __getattr__(new)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

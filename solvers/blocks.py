@@ -17,7 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from rodiu_jax.model.instance import Array, Fields, Instances
+from rodiu_jax.model.fields import Array, Fields
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.runtime.cores import usable_cores
 from rodiu_jax.runtime.devices import by_device, devices
 

@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from rodiu_jax.model.instance import Array, Fields, Instances, batch_axes
+from rodiu_jax.model.fields import Array, Fields, batch_axes
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
 from rodiu_jax.runtime.devices import by_device
 from solvers.blocks import in_blocks, resident

@@ -15,8 +15,9 @@ import jax
 import numpy as np
 
 from rodiu_jax.model.check import check_plan
-from rodiu_jax.model.instance import Array, Fields, Instances, batch_axes
-from rodiu_jax.model.plan import Deployment, Plan, Route
+from rodiu_jax.model.fields import Array, Fields, batch_axes
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import DeployedPair, Plan, Route
 from rodiu_jax.model.verdict import Verdict
 from solvers.blocks import in_blocks
 from solvers.dual import coefficients
@@ -220,7 +221,7 @@ def _named(batch: Instances, b: int, slot: np.ndarray, share: np.ndarray) -> Pla
     unmet[unmet < 1e-9] = 0.0
     return Plan(
         b,
-        tuple(Deployment(*names[d], int(f.tp_degree[slot[d] % degrees])) for d in used),
+        tuple(DeployedPair(*names[d], int(f.tp_degree[slot[d] % degrees])) for d in used),
         tuple(
             Route(query, *names[d], float(share[i, d]))
             for i, query in enumerate(batch.query_names)

@@ -42,9 +42,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rodiu_jax.model.instance import Array, Fields, Instances, batch_axes, tokens_per_query
-from rodiu_jax.model.instance import compute_demand as compute_demand_of
-from rodiu_jax.model.instance import stored_data as stored_data_of
+from rodiu_jax.model.fields import Array, Fields, batch_axes, tokens_per_query
+from rodiu_jax.model.fields import compute_demand as compute_demand_of
+from rodiu_jax.model.fields import stored_data as stored_data_of
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.runtime.devices import by_device
 from solvers.blocks import in_blocks
 

@@ -22,7 +22,8 @@ import highspy
 import jax
 import numpy as np
 
-from rodiu_jax.model.instance import Array, Fields, Instances, batch_axes
+from rodiu_jax.model.fields import Array, Fields, batch_axes
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan, Route
 from rodiu_jax.model.uncertainty import worst_vertex
 from rodiu_jax.model.verdict import TOLERANCE
@@ -227,7 +228,7 @@ def _programs(instances: Instances, slots: np.ndarray) -> Iterator[_Program]:
 
 def fixed_routings(
     instances: Instances,
-    deployments: Sequence[tuple[Deployment, ...]],
+    deployments: Sequence[Deployment],
     below: Below,
     offset: np.ndarray | float = 0.0,
 ) -> list[Plan | None]:
@@ -260,7 +261,7 @@ def fixed_routings(
     return found
 
 
-def _plan(instances: Instances, deployment: tuple[Deployment, ...], share: np.ndarray) -> Plan:
+def _plan(instances: Instances, deployment: Deployment, share: np.ndarray) -> Plan:
     share = np.where(share > NEGLIGIBLE, share, 0.0)
     share /= np.maximum(share.sum(1, keepdims=True), 1.0)
     routes = [

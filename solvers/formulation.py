@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Deployment, Plan, Route
+from rodiu_jax.model.plan import DeployedPair, Plan, Route
 from solvers.terms import NEGLIGIBLE, Terms, collect
 
 RANGE = 1e6
@@ -419,7 +419,7 @@ def to_plan(instances: Instances, b: int, formulation: Formulation, columns: np.
     }
     return Plan(
         instance=b,
-        deployments=tuple(Deployment(*names[t], int(f.tp_degree[formulation.triple[t, 2]])) for t in used),
+        deployments=tuple(DeployedPair(*names[t], int(f.tp_degree[formulation.triple[t, 2]])) for t in used),
         routes=tuple(
             Route(query, *names[t], float(shares[i, t]))
             for i, query in enumerate(instances.query_names)

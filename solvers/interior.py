@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rodiu_jax.model.instance import Array
+from rodiu_jax.model.fields import Array
 
 
 class Program(NamedTuple):

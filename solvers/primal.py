@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rodiu_jax.model.instance import Array
+from rodiu_jax.model.fields import Array
 from solvers.dual import Ascended, Coefficients, Multipliers, certify, least_by_pair, promise, within_promises
 from solvers.interior import Point, Program, interior_point
 

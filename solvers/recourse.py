@@ -32,8 +32,17 @@ import numpy as np
 
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.evaluation import score
-from rodiu_jax.model.instance import Array, Fields, Instances, batch_axes
-from rodiu_jax.model.plan import Deployment, Plan, PlanArrays, Route, deployed_triples, validate_plan
+from rodiu_jax.model.fields import Array, Fields, batch_axes
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import (
+    DeployedPair,
+    Deployment,
+    Plan,
+    PlanArrays,
+    Route,
+    deployed_triples,
+    validate_plan,
+)
 from rodiu_jax.model.verdict import TOLERANCE, Verdict
 from solvers.dual import Coefficients, Multipliers, certify, coefficients, within_promises
 from solvers.interior import Point, interior_point
@@ -85,7 +94,7 @@ class _Routed(NamedTuple):
     share: Array  # I,D
 
 
-def slots_of(instances: Instances, deployments: Sequence[tuple[Deployment, ...]]) -> np.ndarray:
+def slots_of(instances: Instances, deployments: Sequence[Deployment]) -> np.ndarray:
     """Deployments as rows of slots: positions (model K + gpu) N + degree, sorted, -1 where a slot is empty; (Q,D).
 
     Raises:
@@ -100,14 +109,16 @@ def slots_of(instances: Instances, deployments: Sequence[tuple[Deployment, ...]]
     return np.array([row + [-1] * (width - len(row)) for row in rows], np.int32).reshape(-1, width)
 
 
-def deployment_of(instances: Instances, slot: np.ndarray) -> tuple[Deployment, ...]:
+def deployment_of(instances: Instances, slot: np.ndarray) -> Deployment:
     """The deployment by name of a row of slots."""
     gpus, degrees = len(instances.gpu_names), instances.axis_names("N")
     found = []
     for s in slot[slot >= 0].tolist():
         pair, n = divmod(s, len(degrees))
         found.append(
-            Deployment(instances.model_names[pair // gpus], instances.gpu_names[pair % gpus], int(degrees[n]))
+            DeployedPair(
+                instances.model_names[pair // gpus], instances.gpu_names[pair % gpus], int(degrees[n])
+            )
         )
     return tuple(found)
 
@@ -487,7 +498,7 @@ def _routed(
 
 def recourse(
     instances: Instances,
-    deployments: Sequence[tuple[Deployment, ...]],
+    deployments: Sequence[Deployment],
     *,
     gap: float = RECOURSE_GAP,
     how: Thoroughness = Thoroughness(),
@@ -514,7 +525,7 @@ def recourse(
 
 def recourse_plans(
     instances: Instances,
-    deployments: Sequence[tuple[Deployment, ...]],
+    deployments: Sequence[Deployment],
     *,
     gap: float = RECOURSE_GAP,
     how: Thoroughness = Thoroughness(),
@@ -541,7 +552,7 @@ def recourse_plans(
     return Recourse(lower, found.upper, found.reason), plans, verdicts
 
 
-def _named(instances: Instances, b: int, deployment: tuple[Deployment, ...], share: np.ndarray) -> Plan:
+def _named(instances: Instances, b: int, deployment: Deployment, share: np.ndarray) -> Plan:
     """The plan of scenario ``b`` by name."""
     return Plan(
         b,

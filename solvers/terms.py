@@ -6,14 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rodiu_jax.model.instance import (
-    Instances,
-    compute_demand,
-    kv_demand,
-    stored_data,
-    tokens_per_query,
-    worst_case_inputs,
-)
+from rodiu_jax.model.fields import compute_demand, kv_demand, stored_data, tokens_per_query, worst_case_inputs
+from rodiu_jax.model.instance import Instances
 
 NEGLIGIBLE = 1e-9
 """Shares below this are not worth a variable or a route; HiGHS warns of coefficients this small and drops them."""

@@ -17,7 +17,7 @@ import numpy as np
 from rodiu_jax.catalog.distributions import Distribution
 from rodiu_jax.catalog.file_format import Axis, Comparison, Contradiction, Example
 from rodiu_jax.errors import InputError
-from rodiu_jax.model.instance import FIELD_SPECS, FieldSpec
+from rodiu_jax.model.fields import FIELD_SPECS, FieldSpec
 
 FIELD_AXES: dict[str, Axis] = {"I": "query", "J": "model", "K": "gpu", "N": "tp"}
 """Letters of `rodiu_jax.model.instance.FieldSpec.axes` as axes of a catalogue."""

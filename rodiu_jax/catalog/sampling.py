@@ -36,7 +36,8 @@ from rodiu_jax.catalog import (
 )
 from rodiu_jax.catalog.quantities import operands
 from rodiu_jax.errors import InputError
-from rodiu_jax.model.instance import FIELD_SPECS, Fields, Instances, check_uncertainty
+from rodiu_jax.model.fields import FIELD_SPECS, Fields
+from rodiu_jax.model.instance import Instances, check_uncertainty
 from rodiu_jax.runtime.devices import by_device
 from rodiu_jax.runtime.threefry import fold, hash32
 

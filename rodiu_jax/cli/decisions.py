@@ -216,7 +216,7 @@ def stress(
     those that cannot be, as the scenario is infeasible.
     """
     from rodiu_jax.decisions.stress.draws import stress as run
-    from rodiu_jax.model.instance import load_instances
+    from rodiu_jax.model.npz import load_instances
     from rodiu_jax.model.plan import load_plans
     from rodiu_jax.report.text.stress_section import section, to_json
 
@@ -257,7 +257,7 @@ def diagnose(
     certified, cheaper_from, cheaper_to, deployments, reason}]. Prices in $ per period and unit; null: unknown or none.
     """
     from rodiu_jax.decisions.diagnose.diagnosis import diagnose as run
-    from rodiu_jax.model.instance import load_instances
+    from rodiu_jax.model.npz import load_instances
     from rodiu_jax.report.text.diagnosis_section import section
 
     batch = load_instances(instances)

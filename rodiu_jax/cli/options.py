@@ -64,7 +64,7 @@ def catalog_options(command: Any) -> Any:
 
 
 def _field_help() -> str:
-    from rodiu_jax.model.instance import AXES, FIELD_SPECS
+    from rodiu_jax.model.fields import AXES, FIELD_SPECS
 
     lines = [
         f"  {name:<18} {spec.unit:<13} {'per ' + ', '.join(AXES[a] for a in spec.axes) if spec.axes else 'one number'}"

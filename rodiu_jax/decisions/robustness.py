@@ -19,7 +19,8 @@ from rodiu_jax.decisions.stress.draws import PAIRS_PER_BLOCK, draw_tally, mean_s
 from rodiu_jax.decisions.stress.linear_forms import Forms, expose
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.evaluation import score_pairs
-from rodiu_jax.model.instance import Instances, load_instances
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.plan import Plan, plan_arrays
 from rodiu_jax.model.verdict import TOLERANCE
 from rodiu_jax.runtime.progress import progress

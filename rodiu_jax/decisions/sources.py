@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rodiu_jax.errors import InputError, WorkFailed
-from rodiu_jax.model.instance import FIELD_SPECS, Instances, load_instances
+from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.plan import Plan, plan_from_json
 
 if TYPE_CHECKING:

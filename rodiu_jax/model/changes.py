@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from rodiu_jax.errors import InputError, nearest
-from rodiu_jax.model.instance import AXES, FIELD_SPECS, Instances
+from rodiu_jax.model.fields import AXES, FIELD_SPECS
+from rodiu_jax.model.instance import Instances
 
 _PATTERN = re.compile(
     r"^\s*(?P<field>\w+)\s*(?:\[(?P<names>[^\]]*)\])?\s*(?P<op>[*+]?=)\s*(?P<value>.+?)\s*$"

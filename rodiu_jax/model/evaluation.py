@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rodiu_jax.model.instance import Array, Fields, Instances, batch_axes, stored_data, tokens_per_query
+from rodiu_jax.model.fields import Array, Fields, batch_axes, stored_data, tokens_per_query
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, PlanArrays, plan_arrays
 from rodiu_jax.model.uncertainty import worst_case
 from rodiu_jax.model.verdict import COSTS, FAMILIES, TOLERANCE

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float64, Int32
@@ -21,12 +21,16 @@ from rodiu_jax.model.instance import Instances
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """Model ``model`` on ``tp`` GPUs of configuration ``gpu``."""
+class DeployedPair:
+    """One deployed pair: model ``model`` on ``tp`` GPUs of configuration ``gpu``."""
 
     model: str
     gpu: str
     tp: int
+
+
+Deployment: TypeAlias = tuple[DeployedPair, ...]
+"""All that is deployed together: each (model, GPU) pair at most once."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Plan:
     """
 
     instance: int | None
-    deployments: tuple[Deployment, ...]
+    deployments: Deployment
     routes: tuple[Route, ...]
     unmet: dict[str, float]
 
@@ -151,7 +155,7 @@ def plan_from_json(
         at = f"{path}.deployments[{m}]"
         entry = _object(entry, "deployment", source, at)
         names = {key: _text(entry[key], source, f"{at}.{key}") for key in ("model", "gpu")}
-        deployments.append(Deployment(**names, tp=_whole(entry["tp"], source, f"{at}.tp")))
+        deployments.append(DeployedPair(**names, tp=_whole(entry["tp"], source, f"{at}.tp")))
     routes = []
     for m, entry in enumerate(_list(item["routes"], source, f"{path}.routes")):
         at = f"{path}.routes[{m}]"
@@ -233,7 +237,7 @@ def save_plans(plans: Iterable[Plan], path: str | Path) -> None:
     write_text(path, json.dumps([p.to_json() for p in plans], indent=1, allow_nan=False) + "\n")
 
 
-def deployed_triples(instances: Instances, deployments: Sequence[Deployment]) -> np.ndarray:
+def deployed_triples(instances: Instances, deployments: Sequence[DeployedPair]) -> np.ndarray:
     """(D,3) positions (model, GPU, degree) of deployments whose names ``instances`` have."""
     degrees = instances.axis_names("N")
     rows = [

@@ -9,7 +9,8 @@ import numpy as np
 
 from rodiu_jax.catalog import Catalog
 from rodiu_jax.model.changes import apply_changes, chosen_cells, moved, parse_change
-from rodiu_jax.model.instance import FIELD_SPECS, Instances, make_instances
+from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.instance import Instances, make_instances
 from rodiu_jax.sweeps.spec import SweepSpec
 
 

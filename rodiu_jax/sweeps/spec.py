@@ -15,7 +15,8 @@ from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import read_toml, toml_value
 from rodiu_jax.io.toml_table import TomlTable, input_error, tag
 from rodiu_jax.model.changes import Change, Kind, apply_changes, check_field, chosen_cells, parse_change
-from rodiu_jax.model.instance import FIELD_SPECS, Instances, check_uncertainty
+from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.instance import Instances, check_uncertainty
 from rodiu_jax.sweeps.columns import RANKED
 from rodiu_jax.sweeps.designs import Design, PointFile, one_at_a_time, read_points, spread
 from rodiu_jax.sweeps.methods import GAPS, METHODS

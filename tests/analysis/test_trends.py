@@ -9,7 +9,7 @@ import pytest
 from rodiu_jax.analysis.trends import EXPECTED, check_trends, expected_trends
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.changes import apply_changes, parse_change
-from rodiu_jax.model.instance import FIELD_SPECS
+from rodiu_jax.model.fields import FIELD_SPECS
 from tests.oracles.enumeration import cheapest
 from tests.oracles.instances import random_instances
 

@@ -11,7 +11,7 @@ import pytest
 
 from rodiu_jax.catalog import Catalog, Distribution, Draws, catalog_names, load_catalog
 from rodiu_jax.errors import InputError
-from rodiu_jax.model.instance import FIELD_SPECS
+from rodiu_jax.model.fields import FIELD_SPECS
 
 QUERIES = ("Summarization", "Code_Gen", "Translation", "Math_Solving", "Image_Gen", "Video_Gen")
 SIZES = ("1B", "3B", "8B", "11B", "31B", "70B")  # one model per size: tables below are in this order

@@ -16,7 +16,8 @@ from bench.numpy_sampler import GPU_NAMES, MODEL_NAMES, QUERY_NAMES
 from rodiu_jax.catalog import Catalog, Draws, load_catalog, sampling
 from rodiu_jax.catalog.sampling import sample, sample_quantities
 from rodiu_jax.errors import InputError
-from rodiu_jax.model.instance import FIELD_SPECS, Instances, make_instances
+from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.instance import Instances, make_instances
 from rodiu_jax.runtime.threefry import hash32
 from tests.catalog.test_load import added_gpu, child, resized, written
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rodiu_jax.catalog import load_catalog
-from rodiu_jax.model.instance import load_instances
+from rodiu_jax.model.npz import load_instances
 from tests.cli.calls import SAMPLE, TRACE, Run, answered, refused
 from tests.oracles.tiny import TINY
 

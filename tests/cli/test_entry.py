@@ -9,7 +9,7 @@ import click
 import pytest
 
 from rodiu_jax.cli import cli
-from rodiu_jax.model.instance import FIELD_SPECS
+from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.verdict import COSTS
 from solvers.result import Result
 from tests.cli.calls import Run, answered, assert_one_line, drawn, shell

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rodiu_jax.model.instance import FIELD_SPECS, load_instances
+from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.verdict import COSTS, FAMILIES
 from tests.cli.calls import SWEEP, Run, answered, nothing, refused
 

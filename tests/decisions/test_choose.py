@@ -22,7 +22,7 @@ from rodiu_jax.decisions.sources import Known, hard_scenarios, mean_scenario, re
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Deployment, Plan
+from rodiu_jax.model.plan import DeployedPair, Deployment, Plan
 from rodiu_jax.report.page.kept_answers import write_decision
 from rodiu_jax.report.text.choose_section import frontier_figure, section, sentences
 from solvers.fixed_routing import fixed_routings
@@ -52,11 +52,11 @@ def tiny() -> Instances:
     )
 
 
-def every_deployment(instances: Instances) -> list[tuple[Deployment, ...]]:
+def every_deployment(instances: Instances) -> list[Deployment]:
     pairs = list(itertools.product(instances.model_names, instances.gpu_names))
     degrees = [0, *instances.one(0).tp_degree.tolist()]
     return [
-        sorted_pairs(Deployment(*p, n) for p, n in zip(pairs, tps, strict=True) if n)
+        sorted_pairs(DeployedPair(*p, n) for p, n in zip(pairs, tps, strict=True) if n)
         for tps in itertools.product(degrees, repeat=len(pairs))
     ]
 
@@ -329,7 +329,7 @@ def test_sampling_intervals_cover():
 
 
 def test_neighbours_are_one_move_away(tiny):
-    a, b = Deployment("m0", "g0", 1), Deployment("m1", "g1", 2)
+    a, b = DeployedPair("m0", "g0", 1), DeployedPair("m1", "g1", 2)
     pool = triples_near(tiny, [(a,)])
     assert len(pool) == 8, "a small catalogue is tried whole"
     found = neighbours(sorted_pairs((a, b)), pool)
@@ -340,7 +340,7 @@ def test_neighbours_are_one_move_away(tiny):
 
 
 def test_found_deployments_are_distinct_and_ranked():
-    a, b = Deployment("m0", "g0", 1), Deployment("m1", "g1", 2)
+    a, b = DeployedPair("m0", "g0", 1), DeployedPair("m1", "g1", 2)
     plans = [Plan(0, (a, b), (), {}), Plan(1, (b, a), (), {}), Plan(2, (a,), (), {}), None]
     assert found_deployments(plans, 5) == [(a, b), (a,), ()]
     assert found_deployments(plans, 1) == [(a, b), ()]

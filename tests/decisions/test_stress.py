@@ -17,7 +17,7 @@ from rodiu_jax.decisions.stress.linear_forms import PROMISES, Exposure, expose
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Deployment, Plan, Route, plan_arrays, save_plans
+from rodiu_jax.model.plan import DeployedPair, Plan, Route, plan_arrays, save_plans
 from rodiu_jax.model.verdict import TOLERANCE
 from rodiu_jax.report.text.stress_section import section
 from rodiu_jax.runtime.threefry import hash32
@@ -50,7 +50,7 @@ def two_routes(**fields: Any) -> tuple[Instances, Plan]:
         } | fields,
     )  # fmt: skip
     routes = (Route("q0", "m0", "g0", 0.5), Route("q0", "m0", "g1", 0.5))
-    return instances, Plan(0, (Deployment("m0", "g0", 1), Deployment("m0", "g1", 1)), routes, {})
+    return instances, Plan(0, (DeployedPair("m0", "g0", 1), DeployedPair("m0", "g1", 1)), routes, {})
 
 
 def trapezoid(a: float, b: float, r: float) -> float:
@@ -201,7 +201,7 @@ def test_no_two_draws_routes_or_scenarios_share_their_deviations():
     instances = random_instances(2, (2, 2, 2, 1), batch=2)
     pairs = [(m, g) for m in instances.model_names for g in instances.gpu_names]
     routes = tuple(Route(q, m, g, 0.25) for q in instances.query_names for m, g in pairs)
-    plan = Plan(None, tuple(Deployment(m, g, 1) for m, g in pairs), routes, {})
+    plan = Plan(None, tuple(DeployedPair(m, g, 1) for m, g in pairs), routes, {})
     keys = set()
     for seed in (0, 1, 2**40):
         for b in (0, 1):
@@ -355,7 +355,7 @@ def test_command(tmp_path: Any, rodiu: Run):
     assert "delay[q0] is the first to break, from scale 0.5 on" in said
 
     save_plans([], tmp_path / "none.json")
-    other = json.dumps([replace(plan, deployments=(Deployment("Llama", "g0", 1),)).to_json()])
+    other = json.dumps([replace(plan, deployments=(DeployedPair("Llama", "g0", 1),)).to_json()])
     (tmp_path / "other.json").write_text(other)
     for plans, said in (
         ("none.json", "expected at least one plan"),

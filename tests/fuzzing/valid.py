@@ -118,7 +118,7 @@ def make(folder: Path) -> dict[int, float]:
         for a in (1, 2, 3) for b in (0.5, 1.5) for c in range(3)
     ]  # fmt: skip
     (folder / "table.csv").write_text("\n".join(["a,b,y,sample", *rows, ""]))
-    from rodiu_jax.model.instance import load_instances
+    from rodiu_jax.model.npz import load_instances
 
     batch = load_instances(folder / "two.npz")
     return {b: solve_instance(batch, b).objective for b in range(batch.size)}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.changes import Change, apply_changes, parse_change
-from rodiu_jax.model.instance import FIELD_SPECS
+from rodiu_jax.model.fields import FIELD_SPECS
 from tests.oracles.instances import default_instances, random_instances
 
 

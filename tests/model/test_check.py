@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rodiu_jax.model.check import check_everywhere, check_plan
-from rodiu_jax.model.plan import Deployment, Plan, Route
+from rodiu_jax.model.plan import DeployedPair, Plan, Route
 from rodiu_jax.model.verdict import COSTS, FAMILIES, TOLERANCE
 from tests.oracles.instances import random_instances, random_plan, reordered, worked_example
 
@@ -71,7 +71,7 @@ def test_shares_that_do_not_sum_to_one():
 
 def test_routes_are_counted_where_a_share_is_positive():
     instances = random_instances(0, (1, 1, 3, 1), max_routes=1)
-    pairs = tuple(Deployment("m0", f"g{k}", 1) for k in range(3))
+    pairs = tuple(DeployedPair("m0", f"g{k}", 1) for k in range(3))
     shares = (0.4, 0.6, 0.0)
     routes = tuple(Route("q0", "m0", d.gpu, s) for d, s in zip(pairs, shares, strict=True))
     plan = Plan(0, pairs, routes, {})

@@ -10,8 +10,8 @@ from rodiu_jax.errors import InputError
 from rodiu_jax.model import evaluation as module
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.evaluation import evaluate, score, score_crossed, score_pairs
-from rodiu_jax.model.instance import UNCERTAINTY_MODES, Fields
-from rodiu_jax.model.plan import Deployment, Plan, PlanArrays, Route, plan_arrays
+from rodiu_jax.model.fields import UNCERTAINTY_MODES, Fields
+from rodiu_jax.model.plan import DeployedPair, Plan, PlanArrays, Route, plan_arrays
 from rodiu_jax.model.verdict import COSTS, FAMILIES, TOLERANCE
 from tests.oracles.instances import default_instances, random_instances, random_plan, worked_example
 
@@ -157,7 +157,7 @@ def test_negative_share_is_never_feasible(shares, unmet):
     # Files are refused earlier, plans made in Python are not: the two verdicts must agree on them too.
     wide = {"budget": 1e4, "error_threshold": [1.0], "delay_threshold": [1e4], "gpu_memory": [1e3, 1e3]}
     instances = random_instances(3, (1, 1, 2, 1), **wide, gpu_compute=[1e4, 1e4], storage_capacity=1e3)
-    deployments = (Deployment("m0", "g0", 1), Deployment("m0", "g1", 1))
+    deployments = (DeployedPair("m0", "g0", 1), DeployedPair("m0", "g1", 1))
     routes = tuple(Route("q0", "m0", d.gpu, share) for d, share in zip(deployments, shares, strict=True))
     plan = Plan(0, deployments, routes, {"q0": unmet})
     expected = min(*shares, unmet) >= 0
@@ -258,6 +258,6 @@ def test_degrees_that_differ_between_scenarios_are_no_batch():
     with pytest.raises(InputError, match="the same degrees in every scenario"):
         random_instances(0, (1, 1, 1, 3), batch=2, tp_degree=np.array([[1, 2, 8], [1, 4, 8]]))
     alike = random_instances(0, (1, 1, 1, 3), batch=2, tp_degree=np.array([[1, 2, 8], [1, 2, 8]]))
-    plan = Plan(None, (Deployment("m0", "g0", 2),), (), {"q0": 1.0})
+    plan = Plan(None, (DeployedPair("m0", "g0", 2),), (), {"q0": 1.0})
     expected = [check_plan(plan, alike, b).costs["rental_cost"] for b in range(2)]
     assert evaluate([plan], alike)["rental_cost"].tolist() == pytest.approx(expected)

@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rodiu_jax.errors import InputError
-from rodiu_jax.model.instance import (
+from rodiu_jax.model.fields import (
     FIELD_SPECS,
     UNCERTAINTY_MODES,
     Fields,
     compute_demand,
     kv_demand,
-    load_instances,
-    make_instances,
     stored_data,
     tokens_per_query,
 )
+from rodiu_jax.model.instance import make_instances
+from rodiu_jax.model.npz import load_instances
 from tests.oracles.instances import default_instances, random_instances, scenarios
 
 # Field, axes and symbol as MODEL section 1 lists them.

@@ -11,7 +11,7 @@ from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.evaluation import evaluate
 from rodiu_jax.model.plan import (
-    Deployment,
+    DeployedPair,
     Plan,
     Route,
     load_plans,
@@ -37,7 +37,7 @@ GOOD = {
 
 def test_reads():
     plan = plan_from_json(GOOD, INSTANCES)
-    assert plan.deployments == (Deployment("m0", "g2", 2), Deployment("m1", "g0", 1))
+    assert plan.deployments == (DeployedPair("m0", "g2", 2), DeployedPair("m1", "g0", 1))
     assert plan.routes[2] == Route("q1", "m1", "g0", 1.0)
     assert (plan.instance, plan.unmet) == (1, {"q0": 0.25})
     assert plan.summary() == "m0@g2 x2; m1@g0 x1"
@@ -163,15 +163,15 @@ def test_bad_files(tmp_path, text, message):
         load_plans(path, INSTANCES)
 
 
-_PAIR, _ROUTE = Deployment("m0", "g0", 1), Route("q0", "m0", "g0", 1.0)
+_PAIR, _ROUTE = DeployedPair("m0", "g0", 1), Route("q0", "m0", "g0", 1.0)
 BAD_OBJECTS = {
     "degree": (
-        Plan(0, (Deployment("m0", "g0", 3),), (), {}),
+        Plan(0, (DeployedPair("m0", "g0", 3),), (), {}),
         r"deployments\[0\].tp: got 3, expected one of 1, 2",
     ),
-    "degree is a truth value": (Plan(0, (Deployment("m0", "g0", True),), (), {}), r"tp: got True"),
-    "model": (Plan(0, (Deployment("m9", "g0", 1),), (), {}), r"deployments\[0\].model: got 'm9'"),
-    "GPU": (Plan(0, (Deployment("m0", "g9", 1),), (), {}), r"deployments\[0\].gpu: got 'g9'"),
+    "degree is a truth value": (Plan(0, (DeployedPair("m0", "g0", True),), (), {}), r"tp: got True"),
+    "model": (Plan(0, (DeployedPair("m9", "g0", 1),), (), {}), r"deployments\[0\].model: got 'm9'"),
+    "GPU": (Plan(0, (DeployedPair("m0", "g9", 1),), (), {}), r"deployments\[0\].gpu: got 'g9'"),
     "pair twice": (Plan(0, (_PAIR, _PAIR), (), {}), r"deployments\[1\]: got 'm0 on g0', expected each pair"),
     "query": (Plan(0, (_PAIR,), (Route("q9", "m0", "g0", 1.0),), {}), r"routes\[0\].query: got 'q9'"),
     "not deployed": (
@@ -229,7 +229,7 @@ def test_arrays_hold_the_dense_plan():
 @pytest.mark.parametrize(("pairs", "slots"), [(0, 4), (4, 4), (5, 8), (6, 8)])
 def test_slots_are_a_power_of_two(pairs, slots):
     chosen = [(j, k) for j in ("m0", "m1") for k in ("g0", "g1", "g2")][:pairs]
-    plan = Plan(None, tuple(Deployment(j, k, 1) for j, k in chosen), (), {})
+    plan = Plan(None, tuple(DeployedPair(j, k, 1) for j, k in chosen), (), {})
     arrays = plan_arrays([plan], INSTANCES)
     assert arrays.model.shape == arrays.degree.shape == (1, slots)
     assert arrays.share.shape == (1, 2, slots)

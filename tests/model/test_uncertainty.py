@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rodiu_jax.model.instance import worst_case_inputs
+from rodiu_jax.model.fields import worst_case_inputs
 from rodiu_jax.model.uncertainty import worst_case, worst_vertex
 from tests.oracles.instances import random_instances
 from tests.oracles.worst_case import by_linear_program, by_vertices

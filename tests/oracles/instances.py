@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from bench.numpy_sampler import names, sample_one
-from rodiu_jax.model.instance import FIELD_SPECS, UNCERTAINTY_MODES, Instances, make_instances
-from rodiu_jax.model.plan import Deployment, Plan, Route
+from rodiu_jax.model.fields import FIELD_SPECS, UNCERTAINTY_MODES
+from rodiu_jax.model.instance import Instances, make_instances
+from rodiu_jax.model.plan import DeployedPair, Plan, Route
 
 SHARED = ("tp_degree", "tp_speedup")  # the fields that the generators do not vary within a batch
 
@@ -107,7 +108,7 @@ def worked_example() -> tuple[Instances, Plan, dict[str, float], dict[str, float
         gamma_delay=0.5, gamma_error=5.0, budget=500.0, rental_hours=2.0, storage_capacity=40.0,
         residency_hours=0.1, unmet_cap=1.0, max_routes=2, tp_degree=[1, 2], tp_speedup=[1.0, 1.6],
     )  # fmt: skip
-    plan = Plan(0, (Deployment("m0", "g0", 2),), (Route("q0", "m0", "g0", 0.8),), {"q0": 0.2})
+    plan = Plan(0, (DeployedPair("m0", "g0", 2),), (Route("q0", "m0", "g0", 0.8),), {"q0": 0.2})
     costs = {
         "rental_cost": 2 * 3 * 2.0,
         "storage_cost": 2 * 0.5 * (20 + 1.6),
@@ -132,7 +133,7 @@ def random_plan(
     count = min(int(rng.integers(0, pairs + 1)), models * gpus)
     chosen = [divmod(int(c), gpus) for c in rng.choice(models * gpus, count, replace=False)]
     pair_names = [(instances.model_names[j], instances.gpu_names[k]) for j, k in chosen]
-    deployments = [Deployment(m, g, int(rng.choice(degrees))) for m, g in pair_names]
+    deployments = [DeployedPair(m, g, int(rng.choice(degrees))) for m, g in pair_names]
     routes, unmet = [], {}
     for query in instances.query_names:
         parts = rng.dirichlet(np.full(count + 1, 0.5))

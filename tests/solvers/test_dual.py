@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rodiu_jax.catalog.sampling import sample
-from rodiu_jax.model.instance import FIELD_SPECS, UNCERTAINTY_MODES, Fields, Instances
+from rodiu_jax.model.fields import FIELD_SPECS, UNCERTAINTY_MODES, Fields
+from rodiu_jax.model.instance import Instances
 from solvers import dual
 from solvers.accelerators import Accelerators
 from solvers.dual import Ascent, Multipliers, lower_bound_values, lower_bounds

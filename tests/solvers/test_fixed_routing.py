@@ -10,15 +10,15 @@ from rodiu_jax.decisions.choose.criteria import CRITERIA, value_of, weights_of
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Deployment, Plan
+from rodiu_jax.model.plan import DeployedPair, Deployment, Plan
 from solvers import fixed_routing as module
 from solvers.fixed_routing import fixed_routings
 from tests.oracles.instances import random_instances
 
 LEVEL = 0.6
 COUNT = 5
-PAIRS = (Deployment("m0", "g0", 2), Deployment("m1", "g1", 2))
-MORE = (*PAIRS, Deployment("m0", "g1", 2))
+PAIRS = (DeployedPair("m0", "g0", 2), DeployedPair("m1", "g1", 2))
+MORE = (*PAIRS, DeployedPair("m0", "g1", 2))
 
 
 def easy(mode: str = "ddu", seed: int = 15, **fields: object) -> Instances:
@@ -35,9 +35,7 @@ def easy(mode: str = "ddu", seed: int = 15, **fields: object) -> Instances:
     )
 
 
-def least(
-    instances: Instances, deployment: tuple[Deployment, ...], criterion: str, offset: np.ndarray
-) -> float:
+def least(instances: Instances, deployment: Deployment, criterion: str, offset: np.ndarray) -> float:
     """The optimum over shares, t and sigma of delay and error per scenario, costs, and CVaR's eta and excesses."""
     count, types, slots = instances.size, len(instances.query_names), len(deployment)
     cells = types * slots
@@ -182,7 +180,7 @@ def test_what_cannot_be_kept_everywhere_has_no_routing():
     assert nothing is not None
     assert set(nothing.unmet.values()) == {1.0}
     with pytest.raises(InputError, match="deployment 0"):
-        fixed_routings(easy(), [(Deployment("m9", "g0", 1),)], below)
+        fixed_routings(easy(), [(DeployedPair("m9", "g0", 1),)], below)
 
 
 def test_route_limits_hold():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bench.published import solve_published
 from rodiu_jax.model.check import check_plan
-from rodiu_jax.model.instance import UNCERTAINTY_MODES
+from rodiu_jax.model.fields import UNCERTAINTY_MODES
 from solvers.formulation import build, read_plan, to_plan
 from solvers.highs import route, run_highs, solve_instance
 from tests.oracles.enumeration import cheapest

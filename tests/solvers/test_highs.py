@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
-from rodiu_jax.model.instance import FIELD_SPECS, UNCERTAINTY_MODES, make_instances
+from rodiu_jax.model.fields import FIELD_SPECS, UNCERTAINTY_MODES
+from rodiu_jax.model.instance import make_instances
 from rodiu_jax.model.plan import Plan
 from solvers import highs
 from solvers.accelerators import Accelerators

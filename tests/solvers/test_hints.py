@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rodiu_jax.model.check import check_plan
-from rodiu_jax.model.plan import Deployment, Plan, Route
+from rodiu_jax.model.plan import DeployedPair, Plan, Route
 from solvers import highs
 from solvers.highs import solve_instance
 from solvers.hints import Hints
@@ -44,7 +44,7 @@ def test_a_plan_to_start_from_changes_no_value(seed, most):
 
 def test_a_plan_that_is_not_feasible_is_ignored():
     instances = random_instances(0, SMALL, error_threshold=[0.0, 0.0])
-    lie = Plan(0, (Deployment("m0", "g0", 1),), (Route("q0", "m0", "g0", 1.0),), {"q1": 1.0})
+    lie = Plan(0, (DeployedPair("m0", "g0", 1),), (Route("q0", "m0", "g0", 1.0),), {"q1": 1.0})
     assert not check_plan(lie, instances, 0).feasible
     result = solve_instance(instances, 0, hints=Hints(plan=lie))
     assert result.status == "optimal"

@@ -20,7 +20,7 @@ import pytest
 
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
-from rodiu_jax.model.instance import load_instances
+from rodiu_jax.model.npz import load_instances
 from solvers import pool
 from solvers.highs import solve_instance
 from solvers.pool import solve, solve_iter

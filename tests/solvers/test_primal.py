@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from rodiu_jax.model.check import check_plan
-from rodiu_jax.model.instance import FIELD_SPECS, Fields, Instances
-from rodiu_jax.model.plan import Deployment, Plan, Route
+from rodiu_jax.model.fields import FIELD_SPECS, Fields
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import DeployedPair, Plan, Route
 from solvers.dual import Ascended, Ascent, ascend_and_certify, certify, coefficients
 from solvers.formulation import build
 from solvers.highs import run_highs
@@ -97,7 +98,7 @@ def named(instances: Instances, b: int, slot: np.ndarray, share: np.ndarray) -> 
     degrees = instances.one(b).tp_degree
     return Plan(
         b,
-        tuple(Deployment(*m, int(degrees[n])) for m, (_, _, n) in zip(names, triples, strict=True)),
+        tuple(DeployedPair(*m, int(degrees[n])) for m, (_, _, n) in zip(names, triples, strict=True)),
         tuple(
             Route(q, *m, float(share[i, d]))
             for i, q in enumerate(instances.query_names)

@@ -9,7 +9,7 @@ import pytest
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Deployment
+from rodiu_jax.model.plan import DeployedPair, Deployment
 from solvers import recourse as module
 from solvers.formulation import build
 from solvers.highs import run_highs
@@ -30,7 +30,7 @@ QUICK = Thoroughness(scenarios=16, deployments=8, rows=16)
 FEASIBLE, MEMORY, STORAGE, BUDGET, UNMET, UNKNOWN, ERROR = range(7)
 
 
-def random_deployments(seed: int, instances: Instances, count: int) -> list[tuple[Deployment, ...]]:
+def random_deployments(seed: int, instances: Instances, count: int) -> list[Deployment]:
     """Random sets of 0 to 3 pairs, whether or not they fit."""
     rng = np.random.default_rng(seed)
     _, models, gpus, _ = instances.shape
@@ -39,11 +39,11 @@ def random_deployments(seed: int, instances: Instances, count: int) -> list[tupl
     for _ in range(count):
         pairs = rng.choice(models * gpus, int(rng.integers(0, 4)), replace=False)
         names = [(instances.model_names[p // gpus], instances.gpu_names[p % gpus]) for p in pairs]
-        found.append(tuple(Deployment(*n, int(rng.choice(degrees))) for n in names))
+        found.append(tuple(DeployedPair(*n, int(rng.choice(degrees))) for n in names))
     return found
 
 
-def positions(instances: Instances, deployment: tuple[Deployment, ...]) -> np.ndarray:
+def positions(instances: Instances, deployment: Deployment) -> np.ndarray:
     degrees = instances.axis_names("N")
     rows = [
         (instances.model_names.index(d.model), instances.gpu_names.index(d.gpu), degrees.index(str(d.tp)))
@@ -52,7 +52,7 @@ def positions(instances: Instances, deployment: tuple[Deployment, ...]) -> np.nd
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def highs_cost(instances: Instances, b: int, deployment: tuple[Deployment, ...]) -> float:
+def highs_cost(instances: Instances, b: int, deployment: Deployment) -> float:
     """Optimum of HiGHS with the deployment fixed; inf where there is none."""
     f, at = instances.one(b), positions(instances, deployment)
     room = f.gpu_memory[at[:, 1]] * f.tp_degree[at[:, 2]] - f.weight_memory[at[:, 0]]
@@ -67,7 +67,7 @@ def highs_cost(instances: Instances, b: int, deployment: tuple[Deployment, ...])
     return answer.objective if answer.columns is not None else math.inf
 
 
-def optima(instances: Instances, deployments: list[tuple[Deployment, ...]]) -> np.ndarray:
+def optima(instances: Instances, deployments: list[Deployment]) -> np.ndarray:
     return np.array([[highs_cost(instances, b, d) for b in range(instances.size)] for d in deployments])
 
 
@@ -147,8 +147,8 @@ def test_reasons():
             error_threshold=np.array([[1.0, 1.0]] * 3 + [[0.0, 0.0]]),
         )
     )
-    one, two = Deployment("m0", "g0", 1), Deployment("m0", "g0", 2)
-    other = Deployment("m1", "g0", 1)
+    one, two = DeployedPair("m0", "g0", 1), DeployedPair("m0", "g0", 2)
+    other = DeployedPair("m1", "g0", 1)
     found = recourse(instances, [(one,), (two,), (one, other), ()], how=QUICK)
     expected = [
         ["", "memory", "", "unmet"],
@@ -238,15 +238,15 @@ def test_scenario_that_is_not_a_number_is_an_error_and_its_neighbours_are_unchan
 
 def test_slots_and_names():
     instances = random_instances(39, SMALL)
-    deployment = (Deployment("m1", "g2", 2), Deployment("m0", "g1", 1))
+    deployment = (DeployedPair("m1", "g2", 2), DeployedPair("m0", "g1", 1))
     slots = slots_of(instances, [deployment, ()])
     assert slots.shape == (2, 4)
     assert set(deployment_of(instances, slots[0])) == set(deployment)
     assert deployment_of(instances, slots[1]) == ()
     for wrong in (
-        (Deployment("m9", "g0", 1),),
-        (Deployment("m0", "g0", 3),),
-        (Deployment("m0", "g0", 1), Deployment("m0", "g0", 2)),
+        (DeployedPair("m9", "g0", 1),),
+        (DeployedPair("m0", "g0", 3),),
+        (DeployedPair("m0", "g0", 1), DeployedPair("m0", "g0", 2)),
     ):
         with pytest.raises(InputError, match="deployment 1"):
             recourse(instances, [(), wrong])

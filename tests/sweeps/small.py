@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rodiu_jax.catalog.sampling import sample
-from rodiu_jax.model.plan import Deployment, Plan, Route
+from rodiu_jax.model.plan import DeployedPair, Plan, Route
 from rodiu_jax.sweeps import sweep
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from solvers.result import Result
@@ -23,7 +23,7 @@ def answer(fields, b: int) -> Result:
     total = sum(costs.values())
     plan = Plan(
         b,
-        (Deployment("Llama-3.2-1B", "H100_FP16", 2), Deployment("Llama-3.2-3B", "A6000_INT8", 1)),
+        (DeployedPair("Llama-3.2-1B", "H100_FP16", 2), DeployedPair("Llama-3.2-3B", "A6000_INT8", 1)),
         (Route("Code_Gen", "Llama-3.2-1B", "H100_FP16", 1.0),),
         {"Summarization": 1.0, "Video_Gen": 0.5},
     )

@@ -6,28 +6,25 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Deployment, Plan
-
-Pairs = tuple[Deployment, ...]
-"""A deployment: its pairs, sorted by name."""
+from rodiu_jax.model.plan import DeployedPair, Deployment, Plan
 
 _EVERYTHING = 64
 """Up to so many (model, GPU, degree) a catalogue is small: all of them are tried as neighbours."""
 
 
-def sorted_pairs(pairs: Iterable[Deployment]) -> Pairs:
+def sorted_pairs(pairs: Iterable[DeployedPair]) -> Deployment:
     """The deployment as it is written here, whatever the order of ``pairs``."""
     return tuple(sorted(pairs, key=lambda d: (d.model, d.gpu, d.tp)))
 
 
-def found_deployments(plans: Iterable[Plan | None], most: int) -> list[Pairs]:
+def found_deployments(plans: Iterable[Plan | None], most: int) -> list[Deployment]:
     """Distinct deployments of ``plans``, the most frequent first (at most ``most``), then the empty one."""
     counts = Counter(sorted_pairs(p.deployments) for p in plans if p is not None)
     ranked = sorted(counts, key=lambda d: (-counts[d], [(p.model, p.gpu, p.tp) for p in d]))
     return [*(d for d in ranked[:most] if d), ()]
 
 
-def triples_near(instances: Instances, deployments: Sequence[Pairs]) -> list[Deployment]:
+def triples_near(instances: Instances, deployments: Sequence[Deployment]) -> list[DeployedPair]:
     """Every degree of the pairs that ``deployments`` use; of all pairs where the catalogue is small."""
     degrees = [int(n) for n in instances.axis_names("N")]
     models, gpus = instances.model_names, instances.gpu_names
@@ -35,13 +32,13 @@ def triples_near(instances: Instances, deployments: Sequence[Pairs]) -> list[Dep
         pairs = {(m, g) for m in models for g in gpus}
     else:
         pairs = {(d.model, d.gpu) for deployment in deployments for d in deployment}
-    return [Deployment(m, g, n) for m, g in sorted(pairs) for n in degrees]
+    return [DeployedPair(m, g, n) for m, g in sorted(pairs) for n in degrees]
 
 
-def neighbours(deployment: Pairs, pool: Sequence[Deployment]) -> list[Pairs]:
+def neighbours(deployment: Deployment, pool: Sequence[DeployedPair]) -> list[Deployment]:
     """Deployments one move away: a pair dropped, added, or put (at any degree) in the place of another."""
     held = {(d.model, d.gpu) for d in deployment}
-    found: dict[Pairs, None] = {}
+    found: dict[Deployment, None] = {}
     for at in range(len(deployment)):
         rest = deployment[:at] + deployment[at + 1 :]
         found[sorted_pairs(rest)] = None

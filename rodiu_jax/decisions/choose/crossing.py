@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rodiu_jax.decisions.choose.candidates import Pairs
 from rodiu_jax.decisions.choose.criteria import weights_of
 from rodiu_jax.decisions.sources import hard_scenarios
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Plan, PlanArrays, plan_arrays
+from rodiu_jax.model.plan import Deployment, Plan, PlanArrays, plan_arrays
 from rodiu_jax.model.verdict import FAMILIES, TOLERANCE
 
 QUANTILES = (0.5, 0.75, 0.9, 0.99, 1.0)
@@ -24,7 +23,7 @@ QUANTILES = (0.5, 0.75, 0.9, 0.99, 1.0)
 class Option:
     """A deployment; ``plan`` is its fixed routing, or None where every scenario may route anew."""
 
-    deployment: Pairs
+    deployment: Deployment
     plan: Plan | None = None
 
 
@@ -106,13 +105,13 @@ def _fixed(options: Sequence[Option], instances: Instances) -> Costs:
     return Costs(cost, cost, broken)
 
 
-def with_recourse(deployments: Sequence[Pairs]) -> list[Option]:
+def with_recourse(deployments: Sequence[Deployment]) -> list[Option]:
     """One option per deployment: routing is chosen anew in every scenario."""
     return [Option(d) for d in deployments]
 
 
 def without_recourse(
-    deployments: Sequence[Pairs],
+    deployments: Sequence[Deployment],
     instances: Instances,
     *,
     criterion: str,

@@ -22,7 +22,6 @@ import numpy as np
 
 from rodiu_jax.analysis.intervals import clopper_pearson
 from rodiu_jax.decisions.choose.candidates import (
-    Pairs,
     found_deployments,
     neighbours,
     sorted_pairs,
@@ -34,7 +33,7 @@ from rodiu_jax.decisions.sources import Known, bracketed, mean_scenario
 from rodiu_jax.errors import InputError
 from rodiu_jax.io.files import json_number
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.plan import Deployment, Plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +107,7 @@ class Choice:
     criterion: str
     level: float
     recourse: bool
-    deployment: Pairs
+    deployment: Deployment
     plan: Plan | None
     meets: bool
     value: float
@@ -237,7 +236,7 @@ def _nearest(book: _Book) -> int:
     return next(q for q, o in enumerate(book.found) if o.deployment == found.deployment)
 
 
-def _average(instances: Instances) -> Pairs:
+def _average(instances: Instances) -> Deployment:
     """What is best to rent in the mean scenario, to 0.1 %; nothing where that has no plan."""
     from solvers.highs import solve_instance
 
@@ -257,15 +256,15 @@ class _Book:
         self.found: list[Option] = []
         self.costs = Costs(np.zeros((0, size)), np.zeros((0, size)), [])
         self.least, self.most = known.lower.copy(), known.upper.copy()  # each scenario's own optimum
-        self.tried: set[Pairs] = set()
+        self.tried: set[Deployment] = set()
 
-    def options(self, deployments: Sequence[Pairs]) -> list[Option]:
+    def options(self, deployments: Sequence[Deployment]) -> list[Option]:
         """Options of deployments that were not tried before."""
         new = [d for d in deployments if d not in self.tried]
         self.tried.update(new)
         return with_recourse(new) if self.recourse else self.fixed(new)
 
-    def fixed(self, deployments: Sequence[Pairs]) -> list[Option]:
+    def fixed(self, deployments: Sequence[Deployment]) -> list[Option]:
         """Deployments with their best fixed routings."""
         offset = np.where(np.isfinite(self.least), self.least, 0.0) if self.criterion == "regret" else 0.0
         return without_recourse(
@@ -408,7 +407,7 @@ def _score(costs: np.ndarray, criterion: str) -> np.ndarray:
     return value + _BROKEN * (~kept).sum(1)
 
 
-def _answer(book: _Book, best: int, average: Pairs, hold_out: Instances | None) -> Choice:
+def _answer(book: _Book, best: int, average: Deployment, hold_out: Instances | None) -> Choice:
     known, criterion, level = book.known, book.criterion, book.level
     option = book.found[best]
     share = book.share()
@@ -450,7 +449,7 @@ def _answer(book: _Book, best: int, average: Pairs, hold_out: Instances | None) 
     )
 
 
-def _otherwise(book: _Book, deployment: Pairs) -> tuple[float, float]:
+def _otherwise(book: _Book, deployment: Deployment) -> tuple[float, float]:
     """The criterion with the other kind of routing, where promises hold, and the share of scenarios where they do."""
     instances = book.known.instances
     options = book.fixed([deployment]) if book.recourse else with_recourse([deployment])

@@ -16,7 +16,8 @@ from rodiu_jax.decisions.diagnose.serve_all import Everyone, everyone
 from rodiu_jax.decisions.diagnose.shadow_prices import Shadow, shadows
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.io.files import json_number
-from rodiu_jax.model.instance import Fields, Instances
+from rodiu_jax.model.fields import Fields
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.runtime.progress import progress
 
 if TYPE_CHECKING:

@@ -19,14 +19,8 @@ import numpy as np
 from rodiu_jax.certificates import dual_values
 from rodiu_jax.decisions.diagnose.movable_limits import Limit
 from rodiu_jax.errors import WorkFailed
-from rodiu_jax.model.instance import (
-    Instances,
-    compute_demand,
-    kv_demand,
-    stored_data,
-    tokens_per_query,
-    worst_case_inputs,
-)
+from rodiu_jax.model.fields import compute_demand, kv_demand, stored_data, tokens_per_query, worst_case_inputs
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
 
 Leaf = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rodiu_jax.model.instance import FIELD_SPECS, Fields, Instances, make_instances
+from rodiu_jax.model.fields import FIELD_SPECS, Fields
+from rodiu_jax.model.instance import Instances, make_instances
 
 
 @dataclass(frozen=True)

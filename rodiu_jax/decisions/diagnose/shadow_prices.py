@@ -2,7 +2,8 @@
 
 The price is that of the routing (`rodiu_jax.decisions.diagnose.limit_prices`): with the optimal deployment kept, one
 unit more of the limit saves it. It says what the optimum does as long as no other deployment becomes better. The range
-is found by the routing program first; then a MILP in which the limit may lie anywhere in the range (`solvers.ranging`) proves that no
+is found by the routing program first; then a MILP in which the limit may lie anywhere in the range
+(`solvers.ranging`) proves that no
 deployment is better at any of its points, or shows one, and the range is cut where that one begins to be. Both ends
 are solved again as they are.
 """

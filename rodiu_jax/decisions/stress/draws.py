@@ -21,7 +21,8 @@ from jax import lax
 from rodiu_jax.analysis.intervals import clopper_pearson
 from rodiu_jax.decisions.stress.linear_forms import PROMISES, Exposure, Forms, expose
 from rodiu_jax.errors import InputError
-from rodiu_jax.model.instance import Array, Instances
+from rodiu_jax.model.fields import Array
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, plan_arrays
 from rodiu_jax.runtime.devices import by_device
 from rodiu_jax.runtime.progress import progress

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from rodiu_jax.model.evaluation import score_pairs
-from rodiu_jax.model.instance import Array, Instances
+from rodiu_jax.model.fields import Array
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import PlanArrays
 from rodiu_jax.model.uncertainty import worst_vertex
 from rodiu_jax.model.verdict import FAMILIES, TOLERANCE

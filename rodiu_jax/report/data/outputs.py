@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rodiu_jax.errors import InputError, nearest
-from rodiu_jax.model.instance import FIELD_SPECS
+from rodiu_jax.model.fields import FIELD_SPECS
 
 if TYPE_CHECKING:
     from rodiu_jax.sweeps.spec import SweepSpec

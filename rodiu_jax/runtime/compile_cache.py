@@ -1,4 +1,4 @@
-"""Compiled programs kept from run to run of the command line: JAX's own cache, in the user's cache folder."""
+"""The command line keeps compiled programs from run to run: JAX's own cache, in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import hashlib
 import os
 import platform
 import re
-import sys
 import warnings
 from pathlib import Path
 from typing import TextIO
+
+import platformdirs
 
 _READING = re.compile(r"Error reading persistent compilation cache entry for '(\w+)'")
 _WRITING = re.compile(r"Error writing persistent compilation cache entry")
@@ -18,19 +19,19 @@ _WRITING = re.compile(r"Error writing persistent compilation cache entry")
 def keep_programs() -> None:
     """Let JAX, which must not be imported yet, keep what it compiles and use what it kept.
 
-    Who says otherwise in ``JAX_COMPILATION_CACHE_DIR`` or ``JAX_ENABLE_COMPILATION_CACHE`` is obeyed. Where the folder
-    cannot be written nothing is kept. An entry that is damaged is compiled again and replaced.
+    ``JAX_COMPILATION_CACHE_DIR`` and ``JAX_ENABLE_COMPILATION_CACHE`` of the environment overrule this. Where the
+    folder cannot be written nothing is kept. An entry that is damaged is compiled again and replaced.
     """
     if {"JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"} & os.environ.keys():
         return
     folder = programs_folder()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    _mend(folder)
+    _replace_damaged_entries(folder)
 
 
 def forget_programs() -> None:
@@ -39,19 +40,16 @@ def forget_programs() -> None:
 
 
 def programs_folder() -> Path:
-    """Where programs of this kind of processor are kept: one compiled for another may stop with an illegal instruction,
-    and homes are shared."""
-    home = Path(os.path.expanduser("~"))
-    if sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "rodiu" / f"programs-{_processor()}"
+    """Return the folder of programs compiled for this kind of processor.
+
+    Another processor, which may share the user's home, could stop at an illegal instruction of theirs.
+    """
+    caches = platformdirs.user_cache_path("rodiu", appauthor=False, opinion=False)
+    return caches / f"programs-{_hash_processor()}"
 
 
-def _processor() -> str:
+def _hash_processor() -> str:
+    """Return a short hash of what the processor can do."""
     try:
         lines = (
             Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
@@ -62,8 +60,8 @@ def _processor() -> str:
     return hashlib.sha256("\n".join([platform.machine(), *kind]).encode()).hexdigest()[:12]
 
 
-def _mend(folder: Path) -> None:
-    """Remove an entry that JAX says it cannot read, so that it writes another, and say nothing to the user."""
+def _replace_damaged_entries(folder: Path) -> None:
+    """Remove each entry that JAX warns it cannot read, so that it writes another; the user sees no such warning."""
     before = warnings.showwarning
 
     def show(

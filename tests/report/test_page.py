@@ -1,8 +1,13 @@
 """The page of a sweep in a real browser: silent, offline, safe from names, fit for a phone and for paper."""
 
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -18,8 +23,10 @@ from rodiu_jax.report.page.kept_answers import write_decision
 from rodiu_jax.report.parts.section import PageTable, Picture, Section
 from rodiu_jax.sweeps import sweep
 from rodiu_jax.sweeps.spec import make_spec
-from tests.browser import PROGRAM, Browser, browser
 
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
+)
 HOSTILE = {
     "Llama-3.2-1B": "<script>alert('model')</script>",
     "H100_INT8": '"><img src=http://h.invalid/x onerror=alert(1)>',
@@ -176,67 +183,125 @@ def test_a_second_report_is_the_same_page(folder: Path):
     assert (folder / "report.html").read_bytes() == before
 
 
+@dataclass
+class OpenPage:
+    """A page in a browser tab, every address that it asked for, and everything that the console was told."""
+
+    tab: Any
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression in the page."""
+        return self.tab.evaluate(expression)
+
+
 @pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory):
-    if PROGRAM is None:
+def browser() -> Iterator[Any]:
+    """The system's Chromium, driven by Playwright."""
+    if CHROMIUM is None:
         pytest.skip("no Chromium on this machine (apt-get install chromium): the page is not opened")
-    with browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        pytest.skip("Playwright is not installed (pip install playwright): the page is not opened")
+    with sync_playwright() as playwright:
+        # The sandbox and the shared memory of a container may be too small for Chromium's own defaults.
+        options = ["--no-sandbox", "--disable-dev-shm-usage"]
+        with playwright.chromium.launch(executable_path=CHROMIUM, args=options) as chromium:
+            yield chromium
+
+
+@contextmanager
+def open_page(browser: Any, path: Path, *, width: int = 1280, scripts: bool = True) -> Iterator[OpenPage]:
+    """Load a file from disk in a new tab, and wait until it and all that it asks for have arrived."""
+    viewport = {"width": width, "height": 900}
+    with browser.new_context(
+        viewport=viewport, is_mobile=width < 600, java_script_enabled=scripts
+    ) as context:
+        page = OpenPage(context.new_page())
+        page.tab.on("request", lambda request: page.requests.append(request.url))
+        page.tab.on("console", lambda message: page.complaints.append(message.text))
+        page.tab.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.tab.on("requestfailed", lambda request: page.complaints.append(f"failed: {request.url}"))
+
+        def note_dialog(dialog: Any) -> None:
+            page.complaints.append(f"dialog: {dialog.message}")
+            dialog.dismiss()
+
+        page.tab.on("dialog", note_dialog)
+        page.tab.goto(path.resolve().as_uri())
+        yield page
+
+
+def test_the_browser_tells_what_a_bad_page_does(browser: Any, tmp_path: Path):
+    """The tests below assert that nothing was told: here something is, so that they cannot pass deaf."""
+    bad = tmp_path / "bad.html"
+    bad.write_text(
+        "<meta http-equiv='Content-Security-Policy' content=\"style-src 'none'\"><p style='color: red'>text</p>"
+        "<img src='missing.png'><script>console.log('a word'); alert('a window'); throw Error('a fault')</script>"
+    )
+    with open_page(browser, bad) as page:
+        assert page.requests == [bad.as_uri(), (tmp_path / "missing.png").as_uri()]
+        told = "\n".join(page.complaints)
+    for word in ("a word", "dialog: a window", "a fault", "missing.png", "Content Security Policy"):
+        assert word in told
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_a_browser_asks_for_nothing_and_complains_of_nothing(window: Browser, folder: Path, scripts: bool):
-    page = folder / "report.html"
-    window.open(page, scripts=scripts)
-    asked = [address for address in window.requests() if not address.startswith("data:")]
-    assert asked == [page.resolve().as_uri()]
-    assert window.complaints() == []
+def test_a_browser_asks_for_nothing_and_complains_of_nothing(browser: Any, folder: Path, scripts: bool):
+    report = folder / "report.html"
+    with open_page(browser, report, scripts=scripts) as page:
+        asked = [address for address in page.requests if not address.startswith("data:")]
+        assert asked == [report.resolve().as_uri()]
+        assert page.complaints == []
 
 
-def test_names_are_text_in_the_browser(window: Browser, folder: Path):
-    window.open(folder / "report.html")
-    assert window.evaluate("document.title") == TITLE
-    assert window.evaluate("document.querySelector('h1').textContent") == TITLE
-    assert window.evaluate("document.querySelectorAll('script, img').length") == 0
-    shown = window.evaluate("[...document.querySelectorAll('svg text')].map(t => t.textContent).join(' ')")
+def test_names_are_text_in_the_browser(browser: Any, folder: Path):
+    with open_page(browser, folder / "report.html") as page:
+        assert page.evaluate("document.title") == TITLE
+        assert page.evaluate("document.querySelector('h1').textContent") == TITLE
+        assert page.evaluate("document.querySelectorAll('script, img').length") == 0
+        shown = page.evaluate("[...document.querySelectorAll('svg text')].map(t => t.textContent).join(' ')")
     assert "<script>" in re.sub(r"\s+", " ", shown)
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280, 1920])
-def test_nothing_runs_over_the_side(window: Browser, folder: Path, width: int):
-    window.open(folder / "report.html", width=width)
-    assert window.evaluate("document.documentElement.scrollWidth") <= width
-    over = window.evaluate(
-        """[...document.querySelectorAll('main *, header *')].filter(e => !e.closest('.scroll, pre') &&
-        e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map(e => e.outerHTML)"""
-    )
-    assert over == []
-    assert window.evaluate(
-        "[...document.querySelectorAll('figure svg')].every(s => s.getBoundingClientRect().height > 100)"
-    )
+def test_nothing_runs_over_the_side(browser: Any, folder: Path, width: int):
+    with open_page(browser, folder / "report.html", width=width) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        over = page.evaluate(
+            """[...document.querySelectorAll('main *, header *')].filter(e => !e.closest('.scroll, pre') &&
+            e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map(e => e.outerHTML)"""
+        )
+        assert over == []
+        assert page.evaluate(
+            "[...document.querySelectorAll('figure svg')].every(s => s.getBoundingClientRect().height > 100)"
+        )
 
 
-def test_text_stands_out_from_what_is_behind_it(window: Browser, folder: Path):
+def test_text_stands_out_from_what_is_behind_it(browser: Any, folder: Path):
     """Contrast of 4.5 at least (WCAG 2 AA), between each text's colour and the nearest background behind it."""
-    window.open(folder / "report.html")
-    worst = window.evaluate(
-        """(() => {
-          const light = c => { const [r, g, b] = c.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 :
-            ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-          const parse = s => (s.match(/[\\d.]+/g) || []).map(Number);
-          const behind = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
-            if (c.length == 3 || c[3] > 0) return c.slice(0, 3); } return [255, 255, 255]; };
-          const texts = [...document.querySelectorAll('body *:not(svg *)')].filter(e =>
-            [...e.childNodes].some(n => n.nodeType == 3 && n.textContent.trim()));
-          return Math.min(...texts.map(e => { const a = light(parse(getComputedStyle(e).color).slice(0, 3)),
-            b = light(behind(e)); return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); }));
-        })()"""
-    )
+    with open_page(browser, folder / "report.html") as page:
+        worst = page.evaluate(
+            """(() => {
+              const light = c => { const [r, g, b] = c.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 :
+                ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+              const parse = s => (s.match(/[\\d.]+/g) || []).map(Number);
+              const behind = e => { for (; e; e = e.parentElement) {
+                const c = parse(getComputedStyle(e).backgroundColor);
+                if (c.length == 3 || c[3] > 0) return c.slice(0, 3); } return [255, 255, 255]; };
+              const texts = [...document.querySelectorAll('body *:not(svg *)')].filter(e =>
+                [...e.childNodes].some(n => n.nodeType == 3 && n.textContent.trim()));
+              return Math.min(...texts.map(e => { const a = light(parse(getComputedStyle(e).color).slice(0, 3)),
+                b = light(behind(e)); return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); }));
+            })()"""
+        )
     assert worst >= 4.5
 
 
-def test_the_page_prints(window: Browser, folder: Path):
-    window.open(folder / "report.html")
-    data = window.pdf()
+def test_the_page_prints(browser: Any, folder: Path):
+    with open_page(browser, folder / "report.html") as page:
+        data = page.tab.pdf(print_background=False)
     assert data.startswith(b"%PDF")
     assert 2 <= len(re.findall(rb"/Type\s*/Page\b(?!s)", data)) <= 20

@@ -1,6 +1,7 @@
 """Compiled programs kept between runs of the command: used, replaced when damaged, and never in the way."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from rodiu_jax.runtime.compile_cache import programs_folder
 
 ROOT = Path(__file__).parents[2]
+linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="the cache folder of other systems does not follow XDG_CACHE_HOME"
+)
 
 
 def draw(folder: Path, cache: Path, *options: str, **settings: str) -> bytes:
@@ -35,9 +39,7 @@ def entries(cache: Path) -> dict[str, tuple[int, bytes]]:
     return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in cache.rglob("jit_*")}
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="the cache folder of other systems does not follow XDG_CACHE_HOME"
-)
+@linux
 def test_programs_are_kept_used_and_replaced_when_damaged(tmp_path):
     cache = tmp_path / "cache"
     without = draw(tmp_path, cache, "--no-cache")
@@ -71,10 +73,15 @@ def test_jax_own_settings_are_obeyed(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+@linux
 def test_the_folder_is_one_of_the_user_and_of_the_processor(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "platform", "linux")
+    """Where earlier versions kept them too: what they compiled is still used."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = programs_folder()
     assert folder.parent == tmp_path / "rodiu"
+    assert re.fullmatch("programs-[0-9a-f]{12}", folder.name)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert programs_folder() == tmp_path / ".cache" / "rodiu" / folder.name
     monkeypatch.setattr("platform.machine", lambda: "another")
-    assert programs_folder() != folder
+    assert programs_folder().name != folder.name

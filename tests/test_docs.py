@@ -1,6 +1,7 @@
 """Beside the code: the API reference builds without a warning, the standing files say what pyproject says."""
 
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -47,3 +48,41 @@ def test_every_package_has_its_notice(extra: str):
     for requirement in wanted:
         name = requirement.split(">")[0].split("=")[0]
         assert f"| {name}" in notices, name
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_what_to_change_is_where_the_readme_says():
+    """A path stands in the root, or in the folder of the last such path of the same cell."""
+    table = (ROOT / "README.md").read_text().split("| what to change | where |")[1].split("\n\n")[0]
+    cells = [line.split("|")[2] for line in table.splitlines() if line.count("|") == 3][1:]
+    assert len(cells) > 15
+    for cell in cells:
+        folder = ROOT
+        for path in re.findall(r"`([^`]+)`", cell):
+            if (ROOT / path.partition("*")[0]).exists():
+                folder = ROOT / path if path.endswith("/") else (ROOT / path).parent
+            else:
+                assert (folder / path).exists(), path
+
+
+def test_the_glossary_names_what_exists():
+    """Dotted names can be imported; class names and fields stand in the code."""
+    text = (ROOT / "docs/glossary.md").read_text()
+    code = "\n".join(p.read_text() for d in ("rodiu_jax", "solvers") for p in (ROOT / d).rglob("*.py"))
+    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 6]
+    names = {name for row in rows for name in re.findall(r"`([\w.]+)`", row[4])}
+    assert len(names) > 60
+    for name in names:
+        if name.startswith(("rodiu_jax.", "solvers.")):
+            importlib.import_module(name)
+        else:
+            assert re.search(rf"\b{name}\b", code), name

@@ -54,10 +54,3 @@ def test_pages_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: s
         assert ran.code == (2 if body.startswith("rodiu: ") else 0), (name, ran)
         said = ran.err if ran.code else ran.out
         assert matches(body, said), f"{name}\nshown:\n{body}\nsaid:\n{said}"
-
-
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), target

@@ -16,6 +16,7 @@ import numpy as np
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import write_whole
 from rodiu_jax.model.fields import FIELD_SPECS, NAME_FIELDS, UNCERTAINTY_MODES, Fields
+from rodiu_jax.model.slots import Names
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class Instances:
         """(I, J, K, N)."""
         degrees = self.fields.tp_degree.shape[-1]
         return len(self.query_names), len(self.model_names), len(self.gpu_names), degrees
+
+    @property
+    def names(self) -> Names:
+        """The names along the axes, which give positions and slots their meaning."""
+        degrees = tuple(int(n) for n in self.axis_names("N"))
+        return Names(self.query_names, self.model_names, self.gpu_names, degrees)
 
     def axis_names(self, axis: str) -> tuple[str, ...]:
         """Names along axis ``I``, ``J``, ``K`` or ``N`` (degrees as text)."""

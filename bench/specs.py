@@ -36,7 +36,7 @@ from rodiu_jax.model.plan import DeployedPair, PlanArrays, deployed_triples, pla
 from rodiu_jax.model.verdict import COSTS, TOLERANCE
 from rodiu_jax.sweeps import load_spec, preset_names, read_rows
 from rodiu_jax.sweeps.given_plans import evaluated
-from rodiu_jax.sweeps.methods import CHUNKS
+from rodiu_jax.sweeps.method_table import METHODS
 from rodiu_jax.sweeps.run import run_sweep
 from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import make_spec
@@ -444,7 +444,7 @@ def _sweep(n: int) -> Iterator[Iterator[Case]]:
             return read_rows(Path(folder) / "out") if n <= 10_000 else pd.DataFrame()
 
     def alone() -> list[Any]:
-        chunk = CHUNKS["evaluate"]
+        chunk = METHODS["evaluate"].chunk
         ranges = ((first, min(first + chunk, spec.rows)) for first in range(0, spec.rows, chunk))
         return [block for a, b in ranges for block in evaluated(scenarios(spec, catalog, a, b), plans)]
 

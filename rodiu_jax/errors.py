@@ -35,13 +35,17 @@ class InputError(ValueError):
     _NO_VALUE = object()
 
     def __init__(self, source: str | Path, field: str, expected: str, value: object = _NO_VALUE) -> None:
-        self.source, self.field, self.expected = str(source), field, expected
+        self.source, self.field, self.expected, self.value = str(source), field, expected, value
         parts = [str(source)] + ([field] if field else [])
         if value is not self._NO_VALUE:
             expected = f"got {shortened(_repr(value), _LONGEST_VALUE)}, expected {shortened(expected, _LONGEST_PART)}"
         else:
             expected = f"expected {shortened(expected, _LONGEST_PART)}"
         super().__init__(one_line(": ".join([*(shortened(p, _LONGEST_PART) for p in parts), expected])))
+
+    def move_to(self, source: str, field: str) -> InputError:
+        """Return the same complaint about another place, such as the option that gave an argument its value."""
+        return InputError(source, field, self.expected, self.value)
 
 
 def _repr(value: object) -> str:

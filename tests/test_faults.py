@@ -4,6 +4,7 @@ import math
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from rodiu_jax.errors import WorkFailed
 from rodiu_jax.runtime import progress as progress_module
 from rodiu_jax.sweeps import read_rows, sweep
-from rodiu_jax.sweeps.methods import METHODS
+from rodiu_jax.sweeps.method_table import METHODS
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from solvers import blocks
 from solvers.result import Result
@@ -48,12 +49,12 @@ def failing_after(count: int, message: str) -> Any:
 def test_a_device_that_fails_keeps_the_finished_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, said: str
 ):
-    monkeypatch.setitem(METHODS, "exact", failing_after(4, message))
+    monkeypatch.setitem(METHODS, "exact", replace(METHODS["exact"], call=failing_after(4, message)))
     with pytest.raises(WorkFailed, match=rf"{said}.*; 4 of 6 rows are kept .* --resume") as caught:
         sweep(spec(), tmp_path / "out", quiet=True)
     assert "\n" not in str(caught.value)
     assert len(read_rows(tmp_path / "out")) == 4
-    monkeypatch.setitem(METHODS, "exact", failing_after(9, ""))
+    monkeypatch.setitem(METHODS, "exact", replace(METHODS["exact"], call=failing_after(9, "")))
     assert len(sweep(spec(), tmp_path / "out", resume=True, quiet=True)) == 6
 
 

@@ -22,7 +22,7 @@ def main() -> None:
     try:
         cli.main(standalone_mode=False)
     except InputError as error:
-        _stop(str(error), 2)
+        _stop(str(_name_option(error)), 2)
     except click.ClickException as error:
         where = getattr(error, "ctx", None)
         hint = f" (see {where.command_path} --help)" if where is not None else ""
@@ -42,6 +42,21 @@ def main() -> None:
         if (said := device_failure(error)) is None:
             raise
         _stop(said, 1)
+
+
+_OPTIONS = {"changes": "--set", "log": "--log-json"}
+"""Arguments that several functions of the library have under one name, and the options that give them."""
+
+
+def _name_option(error: InputError) -> InputError:
+    """Turn an error about an argument of a command's function into one about the option that gives the argument."""
+    if error.source in _OPTIONS:
+        return error.move_to(_OPTIONS[error.source], error.field)
+    command = cli.commands.get(error.source)
+    for parameter in command.params if command is not None else ():
+        if isinstance(parameter, click.Option) and parameter.name == error.field:
+            return error.move_to(parameter.opts[0], "")
+    return error
 
 
 def _stop(message: str, status: int) -> None:

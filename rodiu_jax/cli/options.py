@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
@@ -37,6 +38,21 @@ GAP = FloatRange(min=0, max=1)
 SECONDS = FloatRange(min=0, min_open=True)
 COUNT = click.IntRange(min=1, max=10**9)
 PATH = click.Path(path_type=Path)
+
+
+class Named(Protocol):
+    """An entry of a table of methods, engines or criteria."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def summary(self) -> str: ...
+
+
+def summaries(table: Mapping[str, Named]) -> str:
+    """Write the help of an option that takes a name of ``table``: ``local: this machine; ray: ...``."""
+    return "; ".join(f"{entry.name}: {entry.summary}" for entry in table.values()) + "."
 
 
 def catalog_options(command: Any) -> Any:

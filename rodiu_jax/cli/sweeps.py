@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS, WithFields, catalog_options
+from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS, WithFields, catalog_options, summaries
 from rodiu_jax.errors import InputError, WorkFailed
+from rodiu_jax.sweeps.engines import ENGINES
+from rodiu_jax.sweeps.method_table import METHODS
 
 if TYPE_CHECKING:
     from rodiu_jax.report.data.digest import Digest
@@ -25,9 +27,8 @@ if TYPE_CHECKING:
 @catalog_options
 @click.option(
     "--method",
-    type=click.Choice(["cascade", "bracket", "exact", "evaluate"]),
-    help="cascade (default): brackets in batch, HiGHS where they stay wide, 0.1 % audited; bracket: no HiGHS; "
-    "exact: HiGHS for every scenario; evaluate: no optimisation, what the plans of --plans cost.",
+    type=click.Choice(list(METHODS)),
+    help="Default cascade. " + summaries(METHODS),
 )
 @click.option(
     "--plans",
@@ -62,10 +63,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
+    type=click.Choice(list(ENGINES)),
+    default=next(iter(ENGINES)),
     show_default=True,
-    help="local: this machine; ray: a Ray cluster, --workers with a GPU or a share of the cores each.",
+    help=summaries(ENGINES),
 )
 @click.option(
     "--address",

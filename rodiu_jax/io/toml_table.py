@@ -37,16 +37,12 @@ def tag(name: str) -> str:
     return f"({name})"
 
 
-def input_error(error: ValidationError, source: str | Path, *, at_key: bool = True) -> InputError:
-    """The first of pydantic's findings with its path, and the number of the others.
-
-    Args:
-      at_key: name the key's path; false where ``source`` names the key already.
-    """
+def input_error(error: ValidationError, source: str | Path) -> InputError:
+    """Return the first of pydantic's findings with its path, and the number of the others."""
     faults = error.errors(include_url=False)
     first = faults[0]
     path = ""
-    for part in first["loc"] if at_key else ():
+    for part in first["loc"]:
         if isinstance(part, int):
             path += f"[{part}]"
         elif not part.startswith("("):

@@ -39,7 +39,7 @@ class Change:
     names: str | None = None
 
 
-def parse_change(text: str, source: str = "--set") -> Change:
+def parse_change(text: str, source: str = "changes") -> Change:
     """Read ``FIELD=VALUE``, ``FIELD*=FACTOR`` or ``FIELD+=SHIFT``, each also as ``FIELD[NAMES]``.
 
     The number may be a list such as ``1,1.7,2.9``.
@@ -67,7 +67,7 @@ def check_field(name: str, source: str) -> str:
     return name
 
 
-def apply_changes(instances: Instances, changes: Iterable[Change], source: str = "--set") -> Instances:
+def apply_changes(instances: Instances, changes: Iterable[Change], source: str = "changes") -> Instances:
     """Apply changes in order and validate the result.
 
     Raises:

@@ -44,7 +44,7 @@ def event_log(target: str | Path | None) -> Iterator[EventLog | None]:
             stream = Path(target).open("a", encoding="utf-8")  # noqa: SIM115 (closed below)
         except OSError as error:
             raise InputError(
-                "--log-json", "", f"a file that can be written ({error.strerror})", str(target)
+                "log", "", f"a file that can be written ({error.strerror})", str(target)
             ) from None
         with stream:
             yield EventLog(stream)

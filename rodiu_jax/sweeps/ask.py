@@ -10,7 +10,7 @@ import numpy as np
 
 from rodiu_jax.errors import WorkFailed
 from rodiu_jax.runtime.progress import Bar
-from rodiu_jax.sweeps.methods import METHODS
+from rodiu_jax.sweeps.method_table import METHODS
 from rodiu_jax.sweeps.rows import Block
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def answered(spec: SweepSpec, instances: Instances, first: int, pool: Pool) -> G
 
 def asked(spec: SweepSpec, instances: Instances, pool: Pool, audited: np.ndarray) -> Iterator[Result | Block]:
     """Give scenarios to the spec's method; ``audited`` as `rodiu_jax.sweeps.methods.Method` has it."""
-    return METHODS[spec.method](
+    return METHODS[spec.method].load()(
         instances,
         gap=spec.wanted_gap,
         time_limit=math.inf if spec.time_limit is None else spec.time_limit,

@@ -1,4 +1,4 @@
-"""The methods that can answer a sweep's scenarios, by name. A new one is its own module and one line here."""
+"""The functions behind the names of `rodiu_jax.sweeps.method_table`, and the form that all of them have."""
 
 from __future__ import annotations
 
@@ -46,21 +46,25 @@ class Method(Protocol):
     ) -> Iterator[Result | Block]: ...
 
 
-def _exact(
+def solve_exactly(
     instances: Instances, *, gap: float, time_limit: float, workers: int | Pool | None, **_: object
 ) -> Iterator[Result]:
+    """Solve every scenario by HiGHS."""
     from solvers.pool import solve_iter  # it is its own witness: nothing to audit or to certify
 
     return solve_iter(instances, gap=gap, time_limit=time_limit, workers=workers)
 
 
-def _bracket(instances: Instances, *, gap: float, certificates: bool, **_: object) -> Iterator[Result]:
+def bracket_scenarios(
+    instances: Instances, *, gap: float, certificates: bool, **_: object
+) -> Iterator[Result]:
+    """Bracket every scenario, and solve none exactly."""
     from solvers.cascade import cascade
 
     return cascade(instances, gap=gap, exact="none", certificates=certificates)
 
 
-def _cascade(
+def run_cascade(
     instances: Instances,
     *,
     gap: float,
@@ -71,6 +75,7 @@ def _cascade(
     certificates: bool,
     **_: object,
 ) -> Iterator[Result]:
+    """Bracket every scenario, then solve by HiGHS those that ``exact`` and ``audited`` say."""
     from solvers.cascade import cascade
 
     return cascade(
@@ -84,21 +89,8 @@ def _cascade(
     )
 
 
-def _evaluate(instances: Instances, *, plans: Sequence[str], **_: object) -> Iterator[Block]:
+def evaluate_plans(instances: Instances, *, plans: Sequence[str], **_: object) -> Iterator[Block]:
+    """Evaluate given plans in every scenario."""
     from rodiu_jax.sweeps.given_plans import evaluated
 
     return evaluated(instances, plans)
-
-
-METHODS: dict[str, Method] = {
-    "cascade": _cascade,
-    "bracket": _bracket,
-    "exact": _exact,
-    "evaluate": _evaluate,
-}
-
-CHUNKS = {"evaluate": 4096}
-"""Scenarios made at a time by an engine for each CPU, where a method is so fast that 1024 of them are soon answered."""
-
-GAPS = {"cascade": 0.01, "bracket": 0.01}
-"""Relative gap of a method where none is asked for; 1e-6, which counts as optimal, for the others."""

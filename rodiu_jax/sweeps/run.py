@@ -125,16 +125,18 @@ def run_sweep(
     from rodiu_jax.sweeps.work import Work
 
     if engine not in ENGINES:
-        raise InputError("--engine", "", f"one of {', '.join(ENGINES)}", engine)
-    if address is not None and engine != "ray":
-        raise InputError("--address", "", "--engine ray beside it", address)
+        raise InputError("sweep", "engine", f"one of {', '.join(ENGINES)}", engine)
+    chosen = ENGINES[engine]
+    if address is not None and not chosen.has_address:
+        able = " or ".join(name for name, info in ENGINES.items() if info.has_address)
+        raise InputError("sweep", "address", f"engine {able} beside it", address)
     from solvers.pool import Pool
 
     with (
         event_log(log) as events,
-        ENGINES[engine](workers, address) as run,
+        chosen.load()(workers, address) as run,
         open_store(out, spec, loaded, resume=resume) as store,
-        Pool(workers if engine == "local" else None) as pool,
+        Pool(workers if chosen.own_processes else None) as pool,
         _told(events, store),
     ):
         faults: list[str] = []

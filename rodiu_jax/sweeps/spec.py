@@ -19,7 +19,7 @@ from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances, check_uncertainty
 from rodiu_jax.sweeps.columns import RANKED
 from rodiu_jax.sweeps.designs import Design, PointFile, one_at_a_time, read_points, spread
-from rodiu_jax.sweeps.methods import GAPS, METHODS
+from rodiu_jax.sweeps.method_table import METHODS, names_that
 
 AUDIT_SHARE = 1e-3
 """Share of a sweep's scenarios whose brackets are audited by default."""
@@ -143,7 +143,7 @@ class SweepSpec(TomlTable):
     @property
     def wanted_gap(self) -> float:
         """The gap asked for, or the method's own."""
-        return GAPS.get(self.method, 1e-6) if self.gap is None else self.gap
+        return METHODS[self.method].gap if self.gap is None else self.gap
 
     @property
     def points(self) -> int:
@@ -305,17 +305,16 @@ def make_spec(values: dict[str, Any], source: str = "sweep") -> SweepSpec:
 
 
 def override(spec: SweepSpec, **options: Any) -> SweepSpec:
-    """``spec`` with some keys replaced; ``None`` keeps the spec's own, ``set`` adds to the spec's changes.
+    """Replace keys of ``spec``: ``None`` keeps the spec's own, ``set`` adds to the spec's changes.
 
     Raises:
-      InputError: naming the option (``--samples``) at fault.
+      InputError: naming the option at fault, as an argument of `sweep`.
     """
     given = {key: value for key, value in options.items() if value is not None}
-    for key, value in given.items():
-        try:
-            SweepSpec.model_validate(spec.to_dict() | {key: value})
-        except ValidationError as error:
-            raise input_error(error, f"--{key.replace('_', '-')}", at_key=False) from None
+    try:
+        SweepSpec.model_validate(spec.to_dict() | given)
+    except ValidationError as error:
+        raise input_error(error, "sweep") from None
     for text in given.get("set", ()):
         parse_change(text)
     if _is_file_name(catalog := given.get("catalog", "")):
@@ -366,9 +365,10 @@ def _decisive(factor: Factor) -> list[int]:
 
 
 def _check_proofs(spec: SweepSpec, source: str) -> None:
-    """Keys about who is solved exactly mean something with the cascade only, certificates where there are brackets."""
+    """Check that the keys about proofs and plans suit the method, as its entry in `METHODS` says."""
+    info = METHODS[spec.method]
     for key in ("exact", "top", "by", "audit"):
-        if (value := getattr(spec, key)) is not None and spec.method in ("bracket", "exact", "evaluate"):
+        if (value := getattr(spec, key)) is not None and not info.audits:
             raise InputError(source, key, f"no such key with method {spec.method}", value)
     for key in ("top", "by"):
         if (value := getattr(spec, key)) is not None and spec.exact != "top":
@@ -377,14 +377,15 @@ def _check_proofs(spec: SweepSpec, source: str) -> None:
         raise InputError(source, "top", "how many rows to solve exactly")
     if spec.by is not None and spec.by not in RANKED:
         raise InputError(source, "by", f"one of {', '.join(RANKED)}{nearest(spec.by, RANKED)}", spec.by)
-    if spec.plans and spec.method != "evaluate":
+    if spec.plans and not info.takes_plans:
         raise InputError(source, "plans", f"no such key with method {spec.method}")
-    if spec.method == "evaluate" and not spec.plans:
-        raise InputError(source, "plans", "a file of plans, which method evaluate needs")
-    if spec.certificates and spec.method == "evaluate":
-        raise InputError(source, "certificates", "another method: evaluate proves no lower bound")
-    if spec.certificates and spec.method == "exact":
-        raise InputError(source, "certificates", "method cascade or bracket: HiGHS leaves no certificate")
+    if info.takes_plans and not spec.plans:
+        raise InputError(source, "plans", f"a file of plans, which method {spec.method} needs")
+    if spec.certificates and not info.certifies:
+        able = names_that(lambda method: method.certifies)
+        raise InputError(
+            source, "certificates", f"method {able}: {spec.method} leaves no certificate of lower bounds"
+        )
 
 
 def _check_field_and_key(factor: Factor, source: str, path: str) -> None:

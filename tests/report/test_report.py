@@ -33,6 +33,7 @@ from rodiu_jax.sweeps.spec import make_spec
 from rodiu_jax.sweeps.store import iterate_rows
 from solvers.result import Result
 from tests.oracles.tiny import TINY
+from tests.sweeps.small import toy
 
 PRICE, LIMIT = Axis("gpu_price", "Price, multiplier", True), Axis("error_threshold", "Limit, fraction")
 COST, SHARE = OUTPUTS[0], next(o for o in OUTPUTS if o.column == "unmet_share")
@@ -492,7 +493,7 @@ def test_constraints_are_those_of_the_evaluator(tmp_path):
 
 
 def test_only_the_parts_that_hold_the_chosen_rows_are_read(tmp_path, monkeypatch):
-    monkeypatch.setitem(METHODS, "fake", partial(partly, 3))
+    monkeypatch.setitem(METHODS, "fake", toy(partial(partly, 3)))
     sweep(small(method="fake"), tmp_path, quiet=True, chunk=5)
     numbers = [
         (part["sample"] * 6 + part["point"]).tolist()
@@ -539,7 +540,7 @@ def test_report_of_failures_and_of_nothing(tmp_path, monkeypatch):
     def failing(instances, **_):
         return iter([Result(b, "error", message="no") for b in range(instances.size)])
 
-    monkeypatch.setitem(METHODS, "fake", failing)
+    monkeypatch.setitem(METHODS, "fake", toy(failing))
     sweep(small(method="fake", samples=1), tmp_path / "all failed", quiet=True)
     files = write_report(tmp_path / "all failed")
     page = files[0].read_text()
@@ -583,7 +584,7 @@ def test_boxes_are_on_the_page_or_a_word_why_not(tmp_path, monkeypatch):
             yield Result(b, "infeasible") if poor else Result(b, "optimal", 16.0, 16.0, costs, plan)
 
     costs = dict(zip(COSTS, [16.0, 10.0, 1.0, 5.0, 0.0], strict=True))
-    monkeypatch.setitem(METHODS, "fake", cheap)
+    monkeypatch.setitem(METHODS, "fake", toy(cheap))
     sweep(small(samples=5, method="fake"), tmp_path, quiet=True)
     page = write_report(tmp_path)[0].read_text()
     table = pd.read_csv(tmp_path / "tables" / "boxes.csv")
@@ -607,7 +608,7 @@ def test_every_design_has_a_page(tmp_path, monkeypatch, design):
     ]
     kind = {"kind": design} | ({"points": 8} if drawn else {})
     every = 40 if design == "morris" else 3  # so that saltelli has no whole block
-    monkeypatch.setitem(METHODS, "fake", partial(partly, every))
+    monkeypatch.setitem(METHODS, "fake", toy(partial(partly, every)))
     sweep(small(factors=factors, design=kind, samples=2, method="fake"), tmp_path, quiet=True)
     files = write_report(tmp_path)
     page = files[0].read_text()

@@ -13,7 +13,12 @@ from rodiu_jax.runtime import progress as progress_module
 from rodiu_jax.runtime.progress import progress
 from rodiu_jax.sweeps import METHODS, sweep
 from rodiu_jax.sweeps.estimate import estimate
-from tests.sweeps.small import Stopping, damage, fake, run, spec
+from tests.sweeps.small import Stopping, damage, fake, run, spec, toy
+
+
+@pytest.fixture(autouse=True)
+def _fake_method(monkeypatch):
+    monkeypatch.setitem(METHODS, "fake", toy(fake))
 
 
 def test_progress_is_quiet_where_nobody_watches(tmp_path, capsys):
@@ -25,10 +30,10 @@ def test_progress_is_quiet_where_nobody_watches(tmp_path, capsys):
 def test_events_are_lines_of_json(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress_module, "_EVENT_SECONDS", 0.0)
     log, out = tmp_path / "log.jsonl", tmp_path / "out"
-    monkeypatch.setitem(METHODS, "fake", Stopping(6, KeyboardInterrupt()))
+    monkeypatch.setitem(METHODS, "fake", toy(Stopping(6, KeyboardInterrupt())))
     with pytest.raises(WorkFailed):
         run(out, log=log, chunk=4)
-    monkeypatch.setitem(METHODS, "fake", fake)
+    monkeypatch.setitem(METHODS, "fake", toy(fake))
     damage(out / "scenarios" / "part-000000000000-4.parquet", "truncated")
     capsys.readouterr()
     run(out, log="-", resume=True)
@@ -67,9 +72,7 @@ def test_events_are_lines_of_json(tmp_path, monkeypatch, capsys):
 
 
 def test_a_log_that_cannot_be_written_is_refused_before_the_work(tmp_path):
-    with pytest.raises(
-        InputError, match=r"--log-json: got .*none/log.*, expected a file that can be written"
-    ):
+    with pytest.raises(InputError, match=r"log: got .*none/log.*, expected a file that can be written"):
         run(tmp_path / "out", log=tmp_path / "none" / "log")
     assert not (tmp_path / "out").exists()
 
@@ -102,7 +105,7 @@ def test_an_estimate_answers_rows_and_writes_nothing(tmp_path, monkeypatch):
         calls.append(instances.size)
         return fake(instances)
 
-    monkeypatch.setitem(METHODS, "fake", paced)
+    monkeypatch.setitem(METHODS, "fake", toy(paced))
     monkeypatch.chdir(tmp_path)
     found = estimate(spec(), samples=2000, changes=["budget*=2"])
     assert calls == [32, 32, 64, 128, 256]
@@ -116,7 +119,7 @@ def test_an_estimate_answers_rows_and_writes_nothing(tmp_path, monkeypatch):
     lines = found.lines()
     assert lines[1] == "Rows: 12000 (6 points x 2000 samples)"
     assert lines[2] == "Design: grid 3 x 2, 6 points; factors: gpu_price, budget"
-    monkeypatch.setitem(METHODS, "fake", fake)
+    monkeypatch.setitem(METHODS, "fake", toy(fake))
     run(tmp_path / "out", samples=200)
     disk = sum(p.stat().st_size for p in (tmp_path / "out" / "scenarios").iterdir())
     assert disk / 3 < estimate(spec(), samples=200).disk < disk * 3

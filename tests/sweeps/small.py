@@ -7,7 +7,7 @@ import pandas as pd
 
 from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
-from rodiu_jax.sweeps import sweep
+from rodiu_jax.sweeps import MethodInfo, sweep
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from solvers.result import Result
 
@@ -38,6 +38,11 @@ def fake(instances, **_):
             yield Result(b, "time_limit", bound=1.0, seconds=1.0)
         else:
             yield answer(fields, b)
+
+
+def toy(call) -> MethodInfo:
+    """The method ``fake``: ``call`` with every property that a method can have, but for plans."""
+    return MethodInfo("fake", call, audits=True, certifies=True)
 
 
 class Stopping:

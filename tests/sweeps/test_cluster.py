@@ -40,7 +40,9 @@ def test_workers_share_the_cluster(nodes, workers, count, share):
 
 @pytest.mark.parametrize(("nodes", "workers"), [([(2, 0)], 3), (GPUS, 7)])
 def test_more_workers_than_there_is_room_for_are_refused(nodes, workers):
-    with pytest.raises(InputError, match=f"--workers: got {workers}, expected at most {workers - 1}, the"):
+    with pytest.raises(
+        InputError, match=f"sweep: workers: got {workers}, expected at most {workers - 1}, the"
+    ):
         shares(nodes, workers)
 
 
@@ -59,9 +61,9 @@ def test_tasks_are_larger_where_there_are_many_brackets(method, left, workers, r
 
 
 def test_engines_that_do_not_exist_are_refused(tmp_path):
-    with pytest.raises(InputError, match="--engine: got 'moon', expected one of local, ray"):
+    with pytest.raises(InputError, match="sweep: engine: got 'moon', expected one of local, ray"):
         sweep(given(), tmp_path / "out", engine="moon", quiet=True)
-    with pytest.raises(InputError, match="--address: got 'here', expected --engine ray beside it"):
+    with pytest.raises(InputError, match="sweep: address: got 'here', expected engine ray beside it"):
         sweep(given(), tmp_path / "out", address="here", quiet=True)
     assert not (tmp_path / "out").exists()
 
@@ -140,7 +142,7 @@ def test_two_nodes_lose_a_worker_and_give_the_same_rows(tmp_path):
 def test_no_cluster_at_the_address(tmp_path):
     pytest.importorskip("ray", reason="needs Ray: pip install 'rodiu-jax[cluster]'")
     with pytest.raises(
-        InputError, match=r"--address: got '127\.0\.0\.1:1', expected a running Ray cluster \("
+        InputError, match=r"sweep: address: got '127\.0\.0\.1:1', expected a running Ray cluster \("
     ):
         sweep(given(), tmp_path / "out", engine="ray", address="127.0.0.1:1", quiet=True)
     assert not (tmp_path / "out").exists()

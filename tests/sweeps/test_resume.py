@@ -15,7 +15,7 @@ import pytest
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.io.files import write_text
 from rodiu_jax.sweeps import METHODS, load_spec, read_rows, sweep
-from tests.sweeps.small import GOOD, Stopping, damage, fake, parts, run, spec
+from tests.sweeps.small import GOOD, Stopping, damage, fake, parts, run, spec, toy
 
 
 @pytest.mark.parametrize("stop", [0, 1, 5, 6, 13, 17])
@@ -23,7 +23,7 @@ from tests.sweeps.small import GOOD, Stopping, damage, fake, parts, run, spec
 def test_an_interrupted_sweep_keeps_its_rows_and_goes_on(tmp_path, monkeypatch, stop, chunk):
     whole = run(tmp_path / "whole")
     method = Stopping(stop, KeyboardInterrupt())
-    monkeypatch.setitem(METHODS, "fake", method)
+    monkeypatch.setitem(METHODS, "fake", toy(method))
     with pytest.raises(
         WorkFailed, match=f"^interrupted: {stop} of 18 rows are kept in .*scenarios.*--resume"
     ):
@@ -31,14 +31,14 @@ def test_an_interrupted_sweep_keeps_its_rows_and_goes_on(tmp_path, monkeypatch, 
     assert method.closed == stop // chunk + 1
     pd.testing.assert_frame_equal(read_rows(tmp_path / "cut"), whole.iloc[:stop], check_dtype=False)
     counting = Stopping(18 - stop, AssertionError("did more than was missing"))
-    monkeypatch.setitem(METHODS, "fake", counting)
+    monkeypatch.setitem(METHODS, "fake", toy(counting))
     pd.testing.assert_frame_equal(run(tmp_path / "cut", chunk=chunk, resume=True), whole)
     assert counting.left == 0
 
 
 def test_resuming_a_finished_sweep_does_nothing(tmp_path, monkeypatch):
     whole = run(tmp_path)
-    monkeypatch.setitem(METHODS, "fake", Stopping(0, AssertionError("nothing to do")))
+    monkeypatch.setitem(METHODS, "fake", toy(Stopping(0, AssertionError("nothing to do"))))
     pd.testing.assert_frame_equal(run(tmp_path, resume=True), whole)
 
 
@@ -47,7 +47,7 @@ def test_resuming_nothing_starts(tmp_path):
 
 
 def test_a_method_that_breaks_keeps_the_rows_before(tmp_path, monkeypatch):
-    monkeypatch.setitem(METHODS, "fake", Stopping(8, ZeroDivisionError("bug")))
+    monkeypatch.setitem(METHODS, "fake", toy(Stopping(8, ZeroDivisionError("bug"))))
     with pytest.raises(ZeroDivisionError):
         run(tmp_path)
     assert len(read_rows(tmp_path)) == 8
@@ -59,7 +59,7 @@ def test_a_method_that_miscounts_is_found_out(tmp_path, monkeypatch, wrong):
         answers = list(fake(instances, **options))
         return iter(answers[:-1] if wrong == "short" else answers[::-1])
 
-    monkeypatch.setitem(METHODS, "fake", method)
+    monkeypatch.setitem(METHODS, "fake", toy(method))
     message = "answered 17 of 18 scenarios" if wrong == "short" else "answered scenario 17 in place of 0"
     with pytest.raises(WorkFailed, match=message):
         run(tmp_path)
@@ -187,7 +187,7 @@ def test_two_writers_are_refused(tmp_path, monkeypatch):
             run(tmp_path, resume=True)
         return fake(instances, **options)
 
-    monkeypatch.setitem(METHODS, "fake", nested)
+    monkeypatch.setitem(METHODS, "fake", toy(nested))
     assert len(run(tmp_path)) == 18
 
 
@@ -219,10 +219,10 @@ def test_the_manifest_says_how_it_was_made(tmp_path, monkeypatch):
 
     import jax
 
-    monkeypatch.setitem(METHODS, "fake", Stopping(3, KeyboardInterrupt()))
+    monkeypatch.setitem(METHODS, "fake", toy(Stopping(3, KeyboardInterrupt())))
     with pytest.raises(WorkFailed):
         run(tmp_path)
-    monkeypatch.setitem(METHODS, "fake", fake)
+    monkeypatch.setitem(METHODS, "fake", toy(fake))
     run(tmp_path, resume=True)
     made = json.loads((tmp_path / "manifest.json").read_text())
     assert made["catalog"] == "seed"
@@ -239,14 +239,14 @@ import sys, time
 sys.path.insert(0, {root!r})
 from rodiu_jax.sweeps.engines import local
 from rodiu_jax.sweeps import METHODS, sweep
-from tests.sweeps.small import fake, spec
+from tests.sweeps.small import fake, spec, toy
 
 def slow(instances, **options):
     for result in fake(instances, **options):
         time.sleep(0.05)
         yield result
 
-METHODS["fake"] = slow
+METHODS["fake"] = toy(slow)
 local.FLUSH_SECONDS = 0.2
 sweep(spec(samples=40), {out!r}, chunk=50, quiet=True)
 """

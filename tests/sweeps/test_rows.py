@@ -20,7 +20,7 @@ from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import make_spec
 from rodiu_jax.sweeps.verify_sweep import verify_sweep
 from solvers.result import Result
-from tests.sweeps.small import fake, parts, plan_json, run, spec
+from tests.sweeps.small import fake, parts, plan_json, run, spec, toy
 
 COSTS = ("rental_cost", "storage_cost", "delay_cost", "unmet_cost")
 
@@ -90,7 +90,7 @@ def test_an_error_is_a_row_with_missing_numbers(tmp_path, monkeypatch):
     def failing(instances, **_):
         return iter([Result(b, "error", message=f"no {b}") for b in range(instances.size)])
 
-    monkeypatch.setitem(METHODS, "fake", failing)
+    monkeypatch.setitem(METHODS, "fake", toy(failing))
     rows = run(tmp_path)
     assert rows["status"].tolist() == ["error"] * 18
     assert rows["message"].tolist() == [f"no {b}" for b in range(18)]
@@ -102,7 +102,7 @@ def test_an_infeasible_scenario_has_no_infinite_numbers(tmp_path, monkeypatch):
     def infeasible(instances, **_):
         return iter([Result(b, "infeasible", bound=math.inf) for b in range(instances.size)])
 
-    monkeypatch.setitem(METHODS, "fake", infeasible)
+    monkeypatch.setitem(METHODS, "fake", toy(infeasible))
     assert run(tmp_path)[["lower_bound", "upper_bound", "gap"]].isna().all(axis=None)
 
 
@@ -171,7 +171,7 @@ def test_options_reach_the_method(tmp_path, monkeypatch):
         seen.append(options | {"workers": workers.workers})
         return fake(instances)
 
-    monkeypatch.setitem(METHODS, "fake", watching)
+    monkeypatch.setitem(METHODS, "fake", toy(watching))
     run(tmp_path / "a", gap=0.02, time_limit=7.0, workers=3)
     run(tmp_path / "b")
     run(tmp_path / "c", exact="all", audit=0.0)

@@ -215,11 +215,11 @@ def test_options_replace_the_specs_keys(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 0}, "--samples: got 0"),
-        ({"seed": -3}, "--seed: got -3"),
-        ({"gap": 1.5}, "--gap: got 1.5"),
-        ({"time_limit": 0}, "--time-limit: got 0"),
-        ({"changes": ["budget=much"]}, "--set: budget: got 'much'"),
+        ({"samples": 0}, "sweep: samples: got 0"),
+        ({"seed": -3}, "sweep: seed: got -3"),
+        ({"gap": 1.5}, "sweep: gap: got 1.5"),
+        ({"time_limit": 0}, "sweep: time_limit: got 0"),
+        ({"changes": ["budget=much"]}, "changes: budget: got 'much'"),
         ({"method": "guess"}, "small: method: got 'guess'"),
     ],
 )

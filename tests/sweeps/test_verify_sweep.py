@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -283,12 +284,12 @@ def test_an_interrupted_sweep_keeps_rows_with_certificates(
     real = METHODS["cascade"]
 
     def cut(instances: Any, **options: Any) -> Any:
-        for result in real(instances, **options):
+        for result in real.load()(instances, **options):
             if result.instance == 2:
                 raise KeyboardInterrupt
             yield result
 
-    monkeypatch.setitem(METHODS, "cascade", cut)
+    monkeypatch.setitem(METHODS, "cascade", replace(real, call=cut))
     with pytest.raises(WorkFailed, match="2 of 8 rows"):
         sweep(made, tmp_path / "cut", certificates=True, workers=1, quiet=True)
     assert verified(tmp_path / "cut").held == 2

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rodiu_jax.errors import AuditFailed
 from rodiu_jax.sweeps.ask import answered, size_of, tell
-from rodiu_jax.sweeps.methods import CHUNKS
+from rodiu_jax.sweeps.method_table import METHODS
 from rodiu_jax.sweeps.rows import Block, proofs_of, table_of
 from rodiu_jax.sweeps.scenarios import scenarios
-from rodiu_jax.sweeps.work import Work
+from rodiu_jax.sweeps.work import Run, Work
 
 if TYPE_CHECKING:
     from solvers.result import Result
-
-CHUNK = 2048
-"""Scenarios made at a time for each CPU, about 30 MB of the default catalogue's; eight times as many for a GPU."""
 
 OPENING = 64
 """Scenarios in the first chunk, which also compiles."""
@@ -27,8 +25,13 @@ FLUSH_SECONDS = 10.0
 """Rows wait at most this long before they are on disk, and a result longer."""
 
 
-def run(work: Work) -> None:
-    """Answer all gaps, one chunk at a time; see `rodiu_jax.sweeps.work.Engine`."""
+def use_this_machine(workers: int | None, address: str | None) -> AbstractContextManager[Run]:
+    """Return what runs a sweep in this process; see `rodiu_jax.sweeps.work.Engine`."""
+    return nullcontext(_run)
+
+
+def _run(work: Work) -> None:
+    """Answer all gaps, one chunk at a time."""
     import jax
 
     work.store.note_devices(sorted({d.device_kind for d in jax.devices()}))
@@ -37,10 +40,13 @@ def run(work: Work) -> None:
 
 
 def chunk_of(method: str) -> int:
-    """Scenarios made at a time for a method on all devices of this process."""
+    """Return the number of scenarios made at a time for a method on all devices of this process.
+
+    2048 of the default catalogue's scenarios take about 30 MB; a GPU gets eight times as many.
+    """
     from rodiu_jax.runtime.devices import by_device, devices
 
-    return CHUNKS.get(method, CHUNK) * by_device(cpu=1, accelerator=8) * len(devices())
+    return METHODS[method].chunk * by_device(cpu=1, accelerator=8) * len(devices())
 
 
 def _run_chunk(work: Work, first: int, stop: int) -> None:

@@ -26,17 +26,14 @@ from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
 from rodiu_jax.runtime.compile_cache import keep_programs
 from rodiu_jax.runtime.progress import Bar
-from rodiu_jax.sweeps.methods import CHUNKS
+from rodiu_jax.sweeps.method_table import METHODS
 from rodiu_jax.sweeps.rows import proofs_of, table_of
 from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import SweepSpec
 from rodiu_jax.sweeps.work import Run, Work
 
-CHUNK = 256
-"""Rows of a task: enough that a batch is full, few enough that workers end together."""
-
-_LARGER, _TASKS = 4, 8
-"""Tasks of brackets are up to so many times larger, where each worker has so many of them: batches are fuller."""
+_TASKS = 8
+"""Tasks grow towards a method's largest while each worker still has so many of them: batches are fuller."""
 
 _OPENING = 64
 _TRIES = 4
@@ -63,8 +60,8 @@ class Done:
 
 
 @contextmanager
-def connected(workers: int | None, address: str | None) -> Iterator[Run]:
-    """What does a sweep's work on a Ray cluster; see `rodiu_jax.sweeps.work.Engine`.
+def connect_to_cluster(workers: int | None, address: str | None) -> Iterator[Run]:
+    """Yield what runs a sweep on a Ray cluster; see `rodiu_jax.sweeps.work.Engine`.
 
     Args:
       workers: in all; by default one for each GPU of the cluster, or each node where it has none.
@@ -93,7 +90,7 @@ def shares(nodes: Sequence[tuple[int, int]], workers: int | None) -> tuple[int, 
     room = gpus or sum(cores for cores, _ in nodes)
     if not 1 <= count <= room:
         raise InputError(
-            "--workers", "", f"at most {room}, the {'GPUs' if gpus else 'cores'} of the cluster", count
+            "sweep", "workers", f"at most {room}, the {'GPUs' if gpus else 'cores'} of the cluster", count
         )
     if gpus:
         return count, Share(min(max(cores // g, 1) for cores, g in nodes if g), 1)
@@ -155,10 +152,9 @@ def _run(ray: Any, count: int, share: Share, work: Work) -> None:
 
 
 def rows_of_task(method: str, left: int, count: int) -> int:
-    """Rows of a task by ``method``, where ``left`` are to be answered by ``count`` workers."""
-    if method not in ("cascade", "bracket"):
-        return CHUNKS.get(method, CHUNK)
-    return min(max(left // (_TASKS * count), CHUNK), _LARGER * CHUNK)
+    """Return the rows of a task by ``method``, where ``left`` are to be answered by ``count`` workers."""
+    fewest, most = METHODS[method].task_rows
+    return min(max(left // (_TASKS * count), fewest), most)
 
 
 def _answer(
@@ -228,7 +224,7 @@ def _check_answers(address: str | None) -> None:
     try:
         socket.create_connection((found["host"], int(found["port"])), timeout=10).close()
     except (OSError, OverflowError) as error:
-        raise InputError("--address", "", f"a running Ray cluster ({error})", address) from None
+        raise InputError("sweep", "address", f"a running Ray cluster ({error})", address) from None
 
 
 @contextmanager
@@ -239,7 +235,9 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
     except ImportError:
-        raise InputError("--engine", "", "Ray beside it: pip install 'rodiu-jax[cluster]'", "ray") from None
+        raise InputError(
+            "sweep", "engine", "Ray beside it: pip install 'rodiu-jax[cluster]'", "ray"
+        ) from None
     _check_answers(address)
     try:
         ray.init(
@@ -251,7 +249,7 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
-            "--address", "", f"a running Ray cluster ({str(error).splitlines()[0]})", address
+            "sweep", "address", f"a running Ray cluster ({str(error).splitlines()[0]})", address
         ) from None
     try:
         yield ray

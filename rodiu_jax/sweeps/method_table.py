@@ -1,0 +1,86 @@
+"""The methods that can answer a sweep's scenarios. A new one is a file with a function and one entry here.
+
+Specs, engines, progress, commands and reports read what they need to know about a method from this table. It imports
+no method, so that a command's help stays instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rodiu_jax.runtime.lazy_call import load_function
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What the rest of the program knows about a method.
+
+    Attributes:
+      name: as specs and commands write it.
+      call: the function, or its place ``module:function``; its form is `rodiu_jax.sweeps.methods.Method`.
+      summary: one clause for the command's help.
+      gap: relative gap where none is asked for; 1e-6 counts as optimal.
+      chunk: scenarios that the local engine makes at a time for each CPU.
+      task_rows: fewest and most rows of a task on a cluster: enough that a batch is full, few enough that the
+        workers end together.
+      audits: an exact solver can confirm its brackets: the keys ``exact``, ``top``, ``by`` and ``audit`` apply.
+      certifies: it leaves certificates of its lower bounds.
+      takes_plans: it answers for given plans, and needs them.
+    """
+
+    name: str
+    call: str | Callable[..., Any]
+    summary: str = ""
+    gap: float = 1e-6
+    chunk: int = 2048
+    task_rows: tuple[int, int] = (256, 256)
+    audits: bool = False
+    certifies: bool = False
+    takes_plans: bool = False
+
+    def load(self) -> Callable[..., Any]:
+        """Import the function of the method."""
+        return load_function(self.call)
+
+
+_MODULE = "rodiu_jax.sweeps.methods"
+
+METHODS: dict[str, MethodInfo] = {
+    info.name: info
+    for info in (
+        MethodInfo(
+            "cascade",
+            f"{_MODULE}:run_cascade",
+            "brackets in batch, HiGHS where they stay wide, 0.1 % audited",
+            gap=0.01,
+            task_rows=(256, 1024),
+            audits=True,
+            certifies=True,
+        ),
+        MethodInfo(
+            "bracket",
+            f"{_MODULE}:bracket_scenarios",
+            "no HiGHS",
+            gap=0.01,
+            task_rows=(256, 1024),
+            certifies=True,
+        ),
+        MethodInfo("exact", f"{_MODULE}:solve_exactly", "HiGHS for every scenario"),
+        MethodInfo(
+            "evaluate",
+            f"{_MODULE}:evaluate_plans",
+            "no optimisation, what the plans of --plans cost",
+            chunk=4096,
+            task_rows=(4096, 4096),
+            takes_plans=True,
+        ),
+    )
+}
+"""The methods by name; the first is the default."""
+
+
+def names_that(have: Callable[[MethodInfo], bool]) -> str:
+    """Write the names of the methods that ``have`` a property: ``cascade or bracket``."""
+    return " or ".join(name for name, info in METHODS.items() if have(info))

@@ -12,13 +12,14 @@ import pdoc
 import pdoc.render
 
 import rodiu_jax
+import rodiu_jax.sweeps
 import solvers
 
 
 def write(folder: Path) -> None:
     """Write HTML pages of both packages into ``folder``, the public names of ``rodiu_jax`` on its first page.
 
-    Two things are put where a generator looks for them: names of the top package, which are loaded when first used,
+    Two things are put where a generator looks for them: names that a package loads when they are first used,
     and the types of named tuples, which the standard library leaves as texts.
     """
     inside = [m.name for m in pkgutil.iter_modules(rodiu_jax.__path__, "rodiu_jax.")]
@@ -29,8 +30,9 @@ def write(folder: Path) -> None:
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
                 value.__new__.__annotations__ = typing.get_type_hints(value)
-    for name in rodiu_jax.__all__:
-        setattr(rodiu_jax, name, getattr(rodiu_jax, name))
+    for package in (rodiu_jax, rodiu_jax.sweeps):
+        for name in package.__all__:
+            setattr(package, name, getattr(package, name))
     pdoc.render.configure(docformat="google")
     pdoc.pdoc("rodiu_jax", *inside, "solvers", output_directory=folder)
 

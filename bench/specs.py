@@ -33,7 +33,8 @@ from rodiu_jax.model.evaluation import _chunk_size, _score_block, evaluate, scor
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, PlanArrays, deployed_triples, plan_arrays
-from rodiu_jax.model.verdict import COSTS, TOLERANCE
+from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
+from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.sweeps import load_spec, preset_names, read_rows
 from rodiu_jax.sweeps.given_plans import evaluated
 from rodiu_jax.sweeps.method_table import METHODS
@@ -123,7 +124,9 @@ def _agreement(ours: np.ndarray, feasible: np.ndarray, peer: Sequence[Any]) -> t
     costs = np.array([[found.costs[name] for name in COSTS] for found in peer])
     ours, feasible = ours[: len(peer)], feasible[: len(peer)]
     worst = float(np.max(np.abs(ours - costs) / np.maximum(np.abs(costs), 1e-9)))
-    verdicts = np.array([all((m >= -TOLERANCE).all() for m in found.margins.values()) for found in peer])
+    verdicts = np.array(
+        [all((m >= -MARGIN_TOLERANCE).all() for m in found.margins.values()) for found in peer]
+    )
     differ = int((feasible != verdicts).sum())
     share = f"{int(verdicts.sum())} of {len(peer)} feasible"
     return worst < 1e-9 and not differ, f"costs differ by {worst:.1e}; {differ} verdicts differ; {share}"
@@ -142,7 +145,7 @@ def _pairwise(instances: Instances) -> Case:
 
     def quality(results: Sequence[Any]) -> tuple[bool, str]:
         scores, found = results
-        return _agreement(scores.costs, (scores.margins >= -TOLERANCE).all(-1), found)
+        return _agreement(scores.costs, (scores.margins >= -MARGIN_TOLERANCE).all(-1), found)
 
     size = min(_chunk_size(instances, 1), n)
     block = PlanArrays(*(a[:size, None] for a in arrays))
@@ -179,7 +182,7 @@ def _crossed(instances: Instances, count: int = 64) -> Case:
 
     def quality(results: Sequence[Any]) -> tuple[bool, str]:
         scores, found = results
-        return _agreement(scores.costs[chosen], (scores.margins[chosen] >= -TOLERANCE).all(-1), found)
+        return _agreement(scores.costs[chosen], (scores.margins[chosen] >= -MARGIN_TOLERANCE).all(-1), found)
 
     size = min(_chunk_size(instances, count), n)
     counted = _counted(

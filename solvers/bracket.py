@@ -20,6 +20,7 @@ import numpy as np
 from rodiu_jax.model.fields import Array, Fields, batch_axes
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.tolerances import ABOVE_ANY_COST, CROSSED_BY_DEVICE, FLOOR_ROUNDING, OPTIMAL_GAP
 from rodiu_jax.runtime.devices import by_device
 from solvers.blocks import in_blocks, resident
 from solvers.deployments import Deployments, plans_of
@@ -33,7 +34,7 @@ from solvers.dual import (
     least_by_pair,
 )
 from solvers.primal import Search, first_deployments
-from solvers.result import OPTIMAL_GAP, relative_gap
+from solvers.result import relative_gap
 
 BracketStatus = Literal["optimal", "gap_limit", "bracket", "infeasible", "unknown", "error"]
 
@@ -161,7 +162,7 @@ def _prove_infeasible(
     def one(fields: Fields) -> Array:
         exact, most = feasibility(coefficients(fields, uncertainty))
         bound = ascend_and_certify(exact, None, pairs, controls).bound
-        return bound > most * (1.0 + 1e-9)
+        return bound > most * (1.0 + ABOVE_ANY_COST)
 
     return jax.vmap(one, in_axes=(batch_axes(batched),))(fields)
 
@@ -296,11 +297,13 @@ def _brackets(
     lower = np.where(infeasible, math.inf, tree.lower())
     tree.settle(np.ones(len(tree.scenario), bool))
     upper = np.array([math.inf if v is None else v.costs["total_cost"] for v in verdicts])
-    broken = ~np.isfinite(lower) & ~infeasible | (lower > upper + _CROSSED * np.maximum(np.abs(upper), 1.0))
+    broken = ~np.isfinite(lower) & ~infeasible | (
+        lower > upper + CROSSED_BY_DEVICE * np.maximum(np.abs(upper), 1.0)
+    )
     upper[broken] = math.inf
     lower = np.where(broken, -math.inf, np.minimum(lower, upper))
     # The margin covers the rounding of the floors, which only bound the triples of the minimum carefully.
-    promising = ~(root.floor > (upper + 1e-6 * np.abs(upper))[:, None, None]).reshape(
+    promising = ~(root.floor > (upper + FLOOR_ROUNDING * np.abs(upper))[:, None, None]).reshape(
         batch.size, *batch.shape[1:]
     )
     result = []
@@ -371,10 +374,6 @@ def _root(batch: Instances, there: Instances, effort: Effort, certificates: bool
         [[] for _ in range(size)] if certificates else None,
     )
     return tree, found
-
-
-_CROSSED = 1e-5
-"""A plan within the checker's tolerances may cost this much (relative) less than is proven; more is an error."""
 
 
 def _infeasible(there: Instances, best: Deployments, effort: Effort) -> np.ndarray:

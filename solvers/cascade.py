@@ -19,20 +19,15 @@ import numpy as np
 
 from rodiu_jax.errors import AuditFailed
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.tolerances import CASCADE_GAP, CROSSED_BY_HIGHS, OPTIMAL_GAP
 from rodiu_jax.runtime.devices import by_device, devices
 from solvers.bracket import Bracket, Effort, brackets
 from solvers.hints import NOTHING, Hints
 from solvers.pool import Pool, Task, Ticket
-from solvers.result import OPTIMAL_GAP, Result, Status, relative_gap
-
-CASCADE_GAP = 0.01
-"""Relative gap at which a bracket is good enough, unless asked otherwise."""
+from solvers.result import Result, Status, relative_gap
 
 Policy = Literal["gap", "all", "none"]
 """Who is solved exactly beside the audited: brackets wider than the gap (to that gap), all (to optimality), none."""
-
-_CROSSED = 1e-6
-"""Optimum and bracket may disagree by this (relative) through tolerances of solver and checker."""
 
 
 _BLOCK = 512
@@ -253,7 +248,7 @@ def _contradict(bracket: Result, exact: Result) -> bool:
     """Whether both cannot be right: one's lower bound is above the other's upper bound."""
 
     def above(lower: float, upper: float) -> bool:
-        return math.isfinite(upper) and lower > upper + _CROSSED * max(abs(upper), 1.0)
+        return math.isfinite(upper) and lower > upper + CROSSED_BY_HIGHS * max(abs(upper), 1.0)
 
     return above(bracket.bound, exact.objective) or above(exact.bound, bracket.objective)
 

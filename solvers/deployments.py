@@ -18,6 +18,7 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.fields import Array, Fields, batch_axes
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
+from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE_ON_DEVICE, NEGLIGIBLE_UNMET_ON_DEVICE
 from rodiu_jax.model.verdict import Verdict
 from solvers.blocks import in_blocks
 from solvers.dual import coefficients
@@ -28,8 +29,6 @@ _FEW = 4
 
 _WORTHWHILE = 1e-5
 """A candidate's estimated cost is good to about this; a smaller gain is noise."""
-
-_NEGLIGIBLE = 1e-7
 
 
 class _Routed(NamedTuple):
@@ -204,7 +203,7 @@ def _named(batch: Instances, b: int, slot: np.ndarray, share: np.ndarray) -> Pla
     f = batch.one(b)
     degrees = len(f.tp_degree)
     limit = int(f.max_routes)
-    share = np.where(np.isfinite(share) & (share > _NEGLIGIBLE), share, 0.0)
+    share = np.where(np.isfinite(share) & (share > NEGLIGIBLE_SHARE_ON_DEVICE), share, 0.0)
     total = np.minimum(share.sum(1, keepdims=True), 1.0)
     if limit > 0:
         order = np.argsort(-share, axis=1, kind="stable")
@@ -218,7 +217,7 @@ def _named(batch: Instances, b: int, slot: np.ndarray, share: np.ndarray) -> Pla
         for d in used
     }
     unmet = np.maximum(1.0 - share.sum(1), 0.0)
-    unmet[unmet < 1e-9] = 0.0
+    unmet[unmet < NEGLIGIBLE_UNMET_ON_DEVICE] = 0.0
     return Plan(
         b,
         tuple(DeployedPair(*names[d], int(f.tp_degree[slot[d] % degrees])) for d in used),

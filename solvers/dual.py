@@ -46,6 +46,7 @@ from rodiu_jax.model.fields import Array, Fields, batch_axes, tokens_per_query
 from rodiu_jax.model.fields import compute_demand as compute_demand_of
 from rodiu_jax.model.fields import stored_data as stored_data_of
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.tolerances import PROMISE_BAND
 from rodiu_jax.runtime.devices import by_device
 from solvers.blocks import in_blocks
 
@@ -200,10 +201,6 @@ def coefficients(fields: Fields, uncertainty: str) -> Coefficients:
     return c._replace(most=within_promises(c))
 
 
-_IN_BAND = 2e-6
-"""Slack of a promise before it closes a route, relative to its limit or to 1 of its unit: twice the checker's."""
-
-
 def within_promises(c: Coefficients) -> Array:
     """The largest shares (I,P,N) when those of other pairs have to make good what a slow or faulty one breaks.
 
@@ -225,7 +222,7 @@ def within_promises(c: Coefficients) -> Array:
     ):
         own = nominal + jnp.minimum(gamma, 1.0) * excess
         sure = nominal + jnp.where(spread <= jnp.maximum(gamma, 1.0), jnp.minimum(gamma, 1.0), 0.0) * excess
-        slack = _IN_BAND * jnp.where(limit > 0, limit, 1.0)
+        slack = PROMISE_BAND * jnp.where(limit > 0, limit, 1.0)
         promises.append((own, sure, (limit + slack)[:, None, None]))
     most = c.most
     for _ in range(3):

@@ -25,13 +25,12 @@ import numpy as np
 from rodiu_jax.model.fields import Array, Fields, batch_axes
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan, Route
+from rodiu_jax.model.tolerances import MARGIN_TOLERANCE, NEGLIGIBLE_SHARE, NEGLIGIBLE_UNMET
 from rodiu_jax.model.uncertainty import worst_vertex
-from rodiu_jax.model.verdict import TOLERANCE
 from solvers.blocks import in_blocks
 from solvers.dual import Coefficients, coefficients
 from solvers.highs import SolverFailed, print_banner_nowhere, require
 from solvers.recourse import deployment_of, held, slots_of
-from solvers.terms import NEGLIGIBLE
 
 Below = Callable[[np.ndarray], np.ndarray]
 """Costs (B,) to weights (M,B): F lies above ``weights @ costs``, and touches the first of these where it is asked."""
@@ -56,7 +55,7 @@ class _Program:
     def __init__(self, c: Coefficients, used: np.ndarray) -> None:
         """``c``: as `solvers.recourse.held` gives them, with scenarios (B) in front."""
         self.c = c
-        over = 1.0 + TOLERANCE
+        over = 1.0 + MARGIN_TOLERANCE
         fixed = c.deploy[..., 0].sum(1)
         self.possible = bool(
             c.fits[:, used, 0].all()
@@ -201,7 +200,7 @@ class _Floor:
 
     def _row(self, slope: np.ndarray, least: float, most: float, *, floor: float = 0.0) -> None:
         values = np.append(slope.ravel(), floor)
-        at = np.flatnonzero(np.abs(values) > NEGLIGIBLE).astype(np.int32)
+        at = np.flatnonzero(np.abs(values) > NEGLIGIBLE_SHARE).astype(np.int32)
         require(self._solver.addRow(least, most, len(at), at, values[at]), "a plane")
 
 
@@ -254,7 +253,7 @@ def fixed_routings(
         share = None
         if program.possible:
             share = program.best(below, offset, program.open)
-        if share is not None and program.routes < (share > NEGLIGIBLE).sum(1).max(initial=0):
+        if share is not None and program.routes < (share > NEGLIGIBLE_SHARE).sum(1).max(initial=0):
             first = np.argsort(np.argsort(-share, axis=1, kind="stable"), axis=1) < program.routes
             share = program.best(below, offset, program.open & first)
         found.append(None if share is None else _plan(instances, deployment_of(instances, slot), share))
@@ -262,7 +261,7 @@ def fixed_routings(
 
 
 def _plan(instances: Instances, deployment: Deployment, share: np.ndarray) -> Plan:
-    share = np.where(share > NEGLIGIBLE, share, 0.0)
+    share = np.where(share > NEGLIGIBLE_SHARE, share, 0.0)
     share /= np.maximum(share.sum(1, keepdims=True), 1.0)
     routes = [
         Route(query, d.model, d.gpu, float(share[i, m]))
@@ -271,5 +270,7 @@ def _plan(instances: Instances, deployment: Deployment, share: np.ndarray) -> Pl
         if share[i, m] > 0
     ]
     left = np.maximum(1.0 - share.sum(1), 0.0)
-    unmet = {q: float(u) if u > 1e-12 else 0.0 for q, u in zip(instances.query_names, left, strict=True)}
+    unmet = {
+        q: float(u) if u > NEGLIGIBLE_UNMET else 0.0 for q, u in zip(instances.query_names, left, strict=True)
+    }
     return Plan(None, deployment, tuple(routes), unmet)

@@ -35,7 +35,8 @@ import numpy as np
 
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
-from solvers.terms import NEGLIGIBLE, Terms, collect
+from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE, NEGLIGIBLE_UNMET
+from solvers.terms import Terms, collect
 
 RANGE = 1e6
 """Largest ratio of two coefficients of a MILP; its rows are scaled to a largest coefficient of 1."""
@@ -155,7 +156,7 @@ class _Rows:
             # Columns are >= 0: less on the left of <=, or more on the left of >=, only admits more.
             admits = np.where(np.isinf(lower)[row], value < 0, value > 0)
             value = np.where(small, np.where(admits, np.sign(value) / RANGE, 0.0), value)
-        kept = np.abs(value) > NEGLIGIBLE
+        kept = np.abs(value) > NEGLIGIBLE_SHARE
         row, column, value = row[kept], column[kept], value[kept]
         order = np.argsort(row, kind="stable")
         start = np.zeros(self.count + 1, dtype=np.int32)
@@ -224,7 +225,7 @@ def assemble(
     """
     types = terms.types
     most = terms.most if fixed else np.maximum(terms.most, 1.0 / RANGE)
-    usable = terms.most > (NEGLIGIBLE if fixed else 0.0)
+    usable = terms.most > (NEGLIGIBLE_SHARE if fixed else 0.0)
     if routed is not None:
         usable &= routed
     cell = np.argwhere(usable)
@@ -394,7 +395,7 @@ def read_plan(formulation: Formulation, columns: np.ndarray) -> tuple[np.ndarray
 
     Where routes have binaries, these count: HiGHS lets a share of its tolerance pass on a route that is closed.
     """
-    used = _shares(formulation, columns) > NEGLIGIBLE
+    used = _shares(formulation, columns) > NEGLIGIBLE_SHARE
     if len(formulation.route):
         first = formulation.first_route
         open_route = np.zeros((len(used), *formulation.triple[:, :2].max(0) + 1), bool)
@@ -408,10 +409,10 @@ def to_plan(instances: Instances, b: int, formulation: Formulation, columns: np.
     """The plan by name of a solution whose w are whole; shares below 1e-9 are left to ``unmet``."""
     f = instances.one(b)
     shares = _shares(formulation, columns)
-    shares = np.where(shares > NEGLIGIBLE, np.minimum(shares, 1.0), 0.0)
+    shares = np.where(shares > NEGLIGIBLE_SHARE, np.minimum(shares, 1.0), 0.0)
     shares /= np.maximum(shares.sum(1, keepdims=True), 1.0)
     unmet = np.maximum(1.0 - shares.sum(1), 0.0)
-    unmet[unmet < 1e-12] = 0.0
+    unmet[unmet < NEGLIGIBLE_UNMET] = 0.0
     used = [t for t in range(len(formulation.triple)) if columns[t] > 0.5 and shares[:, t].any()]
     names = {
         t: (instances.model_names[j], instances.gpu_names[k])

@@ -20,15 +20,13 @@ import numpy as np
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, deployed_triples
+from rodiu_jax.model.tolerances import CROSSED_BY_HIGHS, LEAST_EXCESS, OPTIMAL_GAP
 from solvers.accelerators import ALL, Accelerators
 from solvers.formulation import Beyond, Formulation, assemble, build, read_plan, to_plan
 from solvers.hints import NOTHING, Hints
 from solvers.pricing import Priced, price
-from solvers.result import OPTIMAL_GAP, Result, Status, relative_gap
+from solvers.result import Result, Status, relative_gap
 from solvers.terms import Terms, collect, tightened
-
-_CROSSED = 1e-6
-"""A bound may pass the checked cost by this (relative) through solver tolerances; more is an error."""
 
 
 class SolverFailed(RuntimeError):
@@ -200,7 +198,7 @@ def _proven_infeasible(instances: Instances, b: int, time_limit: float) -> bool:
     answer = run_highs(
         build(instances, b, measure_excess=True), mip_rel_gap=0.5, time_limit=time_limit, mip_abs_gap=1e-9
     )
-    proven = math.isfinite(answer.bound) and answer.bound > 1e-7
+    proven = math.isfinite(answer.bound) and answer.bound > LEAST_EXCESS
     if not proven and answer.status == highspy.HighsModelStatus.kTimeLimit:
         raise _OutOfTime
     return proven
@@ -281,7 +279,7 @@ class _Best:
         """
         if math.isnan(bound):
             return
-        if bound > self.objective + _CROSSED * max(abs(self.objective), 1.0):
+        if bound > self.objective + CROSSED_BY_HIGHS * max(abs(self.objective), 1.0):
             raise _Contradiction(
                 f"{whose} bound {bound} is above the cost {self.objective} of a checked plan"
             )

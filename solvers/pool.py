@@ -24,10 +24,11 @@ from typing import Any, TypeVar
 
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from rodiu_jax.runtime.cores import usable_cores
 from solvers.highs import solve_instance
 from solvers.hints import Hints
-from solvers.result import OPTIMAL_GAP, Result
+from solvers.result import Result
 
 T = TypeVar("T")
 R = TypeVar("R")

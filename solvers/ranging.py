@@ -23,9 +23,9 @@ import numpy as np
 
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from solvers.formulation import Formulation, assemble, to_plan
 from solvers.highs import HEURISTICS_OFF, SolverFailed, run_highs, starting_point
-from solvers.result import OPTIMAL_GAP
 from solvers.terms import Terms, collect
 
 

@@ -43,7 +43,13 @@ from rodiu_jax.model.plan import (
     deployed_triples,
     validate_plan,
 )
-from rodiu_jax.model.verdict import TOLERANCE, Verdict
+from rodiu_jax.model.tolerances import (
+    ABOVE_ANY_COST,
+    MARGIN_TOLERANCE,
+    NEGLIGIBLE_SHARE_ON_DEVICE,
+    RECOURSE_GAP,
+)
+from rodiu_jax.model.verdict import Verdict
 from solvers.dual import Coefficients, Multipliers, certify, coefficients, within_promises
 from solvers.interior import Point, interior_point
 from solvers.primal import Routing, largest_shares, most_routes, prices, routing
@@ -53,9 +59,6 @@ REASONS = ("", "memory", "storage", "budget", "unmet", "unknown", "error")
 provably too much stays unmet; no plan was found, nothing is proven; or a number out of range."""
 
 _FEASIBLE, _MEMORY, _STORAGE, _BUDGET, _UNMET, _UNKNOWN, _ERROR = range(len(REASONS))
-
-RECOURSE_GAP = 1e-3
-"""Relative gap to which recourse is solved, unless asked otherwise."""
 
 
 @dataclass(frozen=True)
@@ -263,14 +266,11 @@ def _multipliers(c: Coefficients, slot: Array, point: Point, money: Array, *, sh
     )
 
 
-_NEGLIGIBLE = 1e-7
-
-
 def _tidy(share: Array, allowed: Array) -> Array:
     """Shares (I,D) without negligible ones, whose traffic goes to the type's other routes; sums at most 1."""
     share = jnp.where(allowed & jnp.isfinite(share), jnp.clip(share, 0.0, 1.0), 0.0)
     total = jnp.minimum(share.sum(1, keepdims=True), 1.0)
-    share = jnp.where(share > _NEGLIGIBLE, share, 0.0)
+    share = jnp.where(share > NEGLIGIBLE_SHARE_ON_DEVICE, share, 0.0)
     kept = share.sum(1, keepdims=True)
     return share * jnp.where(kept > 0, total / jnp.where(kept > 0, kept, 1.0), 0.0)
 
@@ -326,7 +326,7 @@ def _solved(
     upper, share = costs.min(), both[jnp.argmin(costs)]
 
     fixed, weights, deployed = c.deploy.sum(), c.weights.sum(), slot >= 0
-    over = 1.0 + TOLERANCE
+    over = 1.0 + MARGIN_TOLERANCE
     pair, degree = jnp.maximum(slot, 0) // everything.deploy.shape[1], slot % everything.deploy.shape[1]
     gpus = fields.tp_degree[degree].astype(weights.dtype)
     memory = fields.gpu_memory[pair % fields.gpu_memory.shape[0]] * gpus
@@ -337,7 +337,7 @@ def _solved(
             weights > c.storage * over,
             fixed > c.budget * over,
             jnp.isfinite(upper),
-            lower > _dearest(c) * (1.0 + 1e-9),
+            lower > _dearest(c) * (1.0 + ABOVE_ANY_COST),
             jnp.isfinite(lower),
         ],
         [_ERROR, _MEMORY, _STORAGE, _BUDGET, _FEASIBLE, _UNMET, _UNKNOWN],
@@ -361,7 +361,7 @@ def _checked_cost(fields: Fields, slot: Array, share: Array, uncertainty: str) -
         jnp.maximum(1.0 - share.sum(1), 0.0),
     ]
     found = score(fields, PlanArrays(*parts), uncertainty)
-    return jnp.where((found.margins >= -TOLERANCE).all(), found.costs[0], jnp.inf)
+    return jnp.where((found.margins >= -MARGIN_TOLERANCE).all(), found.costs[0], jnp.inf)
 
 
 @partial(

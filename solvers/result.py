@@ -11,9 +11,6 @@ from rodiu_jax.model.plan import Plan
 
 Status = Literal["optimal", "gap_limit", "time_limit", "bracket", "infeasible", "unknown", "error"]
 
-OPTIMAL_GAP = 1e-6
-"""Relative gap at or below which a result may call itself ``optimal``."""
-
 
 @dataclass(frozen=True)
 class Result:

@@ -8,12 +8,7 @@ import numpy as np
 
 from rodiu_jax.model.fields import compute_demand, kv_demand, stored_data, tokens_per_query, worst_case_inputs
 from rodiu_jax.model.instance import Instances
-
-NEGLIGIBLE = 1e-9
-"""Shares below this are not worth a variable or a route; HiGHS warns of coefficients this small and drops them."""
-
-_SLACK = 1e-7
-"""Relative slack of a promise before it excludes anything: as much as HiGHS and the checker let pass."""
+from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE, TIGHTENING_FLOOR, TIGHTENING_SLACK
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ class Terms:
 
         It is one where every pair that serves may deviate, or only one pair serves, or nothing deviates.
         """
-        if gamma <= NEGLIGIBLE:
+        if gamma <= NEGLIGIBLE_SHARE:
             return 0.0
         return min(gamma, 1.0) if self.spread <= max(gamma, 1.0) else None
 
@@ -163,7 +158,7 @@ def tightened(terms: Terms) -> Terms:
         for nominal, excess, gamma, limit in promises:
             surely = terms.plain(gamma) or 0.0
             own = nominal + min(gamma, 1.0) * excess
-            room = limit[:, None] * (1.0 + _SLACK) + 1e-12
+            room = limit[:, None] * (1.0 + TIGHTENING_SLACK) + TIGHTENING_FLOOR
             keeps = own <= room
             if terms.spread == 1:
                 most = np.where(keeps, most, 0.0)

@@ -26,9 +26,9 @@ from rodiu_jax.analysis.observations import (
     student,
 )
 from rodiu_jax.errors import InputError
+from rodiu_jax.model.tolerances import ROUNDED_TABLE
 
 _RESAMPLES = 200
-_TOLERANCE = 1e-6
 
 
 def sobol_indices(
@@ -336,7 +336,7 @@ def _check_grid(levels: np.ndarray, factors: Sequence[str], count: int, source: 
         sizes = np.abs(np.diff(paths[:, :, j], axis=1)).max(axis=1)
         at = (paths[:, :, j] - paths[:, :, j].min()) / (sizes.min() / (count // 2))
         if (
-            np.ptp(sizes) > _TOLERANCE * sizes.max()
+            np.ptp(sizes) > ROUNDED_TABLE * sizes.max()
             or np.abs(at - np.round(at)).max() > 1e-3
             or at.max() > count - 0.5
         ):

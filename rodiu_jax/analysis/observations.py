@@ -13,6 +13,7 @@ import pandas as pd
 from rodiu_jax.analysis.brackets import magnitude_range, rank_range
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import read_bytes
+from rodiu_jax.model.tolerances import ROUNDED_TABLE
 
 MOST_LEVELS = 12
 """A factor with more distinct levels than this is cut into `BINS` bins of equal counts."""
@@ -25,7 +26,6 @@ NUMBERS = ["_value", "_low", "_high"]
 _LARGEST = 1e140
 """Of a number in a table: sums of squares of a billion such are still numbers."""
 
-_TOLERANCE = 1e-6
 
 _MOST_CSV = 2**32
 
@@ -128,7 +128,7 @@ def observations(frame: pd.DataFrame, factors: Sequence[str], output: str, sourc
         if "upper_bound" in frame:
             high = numeric(frame, "upper_bound", source)
             high = np.where(np.isnan(high), value, high)
-        slack = _TOLERANCE * np.maximum(1.0, np.abs(value))
+        slack = ROUNDED_TABLE * np.maximum(1.0, np.abs(value))
         if len(bad := np.flatnonzero((low > value + slack) | (high < value - slack))):
             expected = f"a total cost inside its brackets [{low[bad[0]]:.10g}, {high[bad[0]]:.10g}]"
             raise InputError(source, f"{output}[{bad[0]}]", expected, float(value[bad[0]]))

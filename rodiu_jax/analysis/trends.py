@@ -16,6 +16,7 @@ import pandas as pd
 
 from rodiu_jax.analysis.observations import check_factors, numeric
 from rodiu_jax.errors import InputError
+from rodiu_jax.model.tolerances import RECOMPUTED, SAME_COST
 
 Trend = Literal["rises", "falls"]
 
@@ -54,12 +55,6 @@ EXPECTED: dict[str, Trend] = {
 allowed and costs no more (MODEL sections 4 and 5); the converse where it falls. ``max_routes``, where 0 means no limit,
 has no such trend.
 """
-
-_TOLERANCE = 1e-9
-"""Relative: brackets that differ by rounding alone contradict nothing."""
-
-_SAME = 1e-6
-"""Relative: plans whose costs differ by less, as far as their constraints are checked, cost the same."""
 
 
 def expected_trends(fields: Mapping[str, str]) -> dict[str, Trend]:
@@ -135,13 +130,13 @@ def _count(line: np.ndarray, at: np.ndarray, low: np.ndarray, high: np.ndarray) 
         if not (line[:-step] == line[step:]).any():
             break
         first, second = np.flatnonzero(pair), np.flatnonzero(pair) + step
-        slack = _TOLERANCE * np.where(np.isfinite(high[second]), np.abs(high[second]), 0.0)
+        slack = RECOMPUTED * np.where(np.isfinite(high[second]), np.abs(high[second]), 0.0)
         broken = low[first] > high[second] + slack
         kept = ~broken & (high[first] <= low[second] + slack)
         with np.errstate(invalid="ignore"):
             fall = np.where(np.isfinite(high[first]), high[first] - high[second], 0.0)
             relative = fall / np.where(high[second] > 0, high[second], 1.0)
-        against = relative > _SAME
+        against = relative > SAME_COST
         counts["pairs"] += len(first)
         counts["kept"] += int(kept.sum())
         counts["broken"] += int(broken.sum())

@@ -12,8 +12,8 @@ import pandas as pd
 from rodiu_jax.catalog import Catalog, Distribution, Draws, Measure, load_catalog
 from rodiu_jax.catalog.file_format import Axis
 from rodiu_jax.catalog.sampling import sample_quantities
+from rodiu_jax.model.tolerances import RECOMPUTED
 
-_TOLERANCE = 1e-9
 _BYTES_PER_BLOCK = 64 * 2**20
 PACKAGED = ("seed", "corrected")
 _EXAMPLE_DRAWS = 4
@@ -166,7 +166,7 @@ def _draws(catalog: Catalog, drawn: _Extremes) -> pd.DataFrame:
     for name, q in catalog.quantities.items():
         least, most = catalog.ranges[name]
         low, high = drawn.low[name], drawn.high[name]
-        room = _TOLERANCE * np.maximum(np.abs(least), np.abs(most))
+        room = RECOMPUTED * np.maximum(np.abs(least), np.abs(most))
         within = bool(((low >= least - room) & (high <= most + room)).all())
         rows.append((name, q.unit, least.min(), most.max(), low.min(), high.max(), within))
     columns = ["quantity", "unit", "least", "most", "low", "high", "within"]
@@ -180,7 +180,7 @@ def _examples(catalog: Catalog, seed: int) -> pd.DataFrame:
         pinned = catalog.with_fixed(e.given)
         values = sample_quantities(pinned, [e.quantity], n=_EXAMPLE_DRAWS, seed=seed)
         value = _measured(pinned, Measure(quantity=e.quantity, at=e.at), values)
-        ok = bool(np.all(np.abs(value - e.expected) <= _TOLERANCE * abs(e.expected)))
+        ok = bool(np.all(np.abs(value - e.expected) <= RECOMPUTED * abs(e.expected)))
         low, high = float(value.min()), float(value.max())
         rows.append((e.name, e.unit, e.stated, e.expected, low, high, ok, e.note, e.source))
     columns = ["name", "unit", "stated", "expected", "low", "high", "ok", "note", "source"]

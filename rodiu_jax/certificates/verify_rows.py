@@ -14,20 +14,12 @@ from rodiu_jax.certificates.witness_dual import dual_values
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.tolerances import OPTIMAL_GAP, RECOMPUTED, RECOMPUTED_FLOOR
 from rodiu_jax.model.verdict import COSTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-_TOLERANCE = 1e-9
-"""Relative: claims and what is recomputed come from different orders of the same operations."""
-
-_FLOOR = 1e-12
-"""Of the highest cost a plan can have (plus $1): what rounding leaves of a bound that is 0."""
-
-_OPTIMAL = 1e-6
-"""Relative gap at or below which a row may call itself optimal."""
 
 _TWO_SIDED = ("optimal", "gap_limit", "bracket")
 """Statuses that say both bounds are finite."""
@@ -95,7 +87,7 @@ def verify_rows(
             reasons.append("the leaves do not cover every plan")
             lower = -math.inf
         highest = _highest_cost(instances, b)
-        floor = _FLOOR * (1.0 + highest)
+        floor = RECOMPUTED_FLOOR * (1.0 + highest)
 
         proven = partial(_proven, lower=lower, highest=highest, floor=floor)
         lower_by = upper_by = ""
@@ -127,7 +119,7 @@ def verify_rows(
                 upper_by = "plan"
             else:
                 reasons.append("the upper bound is not the cost of its plan")
-            if claimed[0] > claimed[1] + _TOLERANCE * abs(claimed[1]) + floor:
+            if claimed[0] > claimed[1] + RECOMPUTED * abs(claimed[1]) + floor:
                 reasons.append("the lower bound is above the upper bound")
                 lower_by = ""
         reasons += beside.faults(row, *claimed, costs, floor)
@@ -188,7 +180,7 @@ def _proven(claim: float, *, lower: float, highest: float, floor: float) -> bool
     """Whether a claimed lower bound (inf: no plan exists; nan: no claim) follows from the recomputed ``lower``."""
     if claim == math.inf:
         return lower > highest
-    return claim <= lower or not claim > lower + _TOLERANCE * abs(claim) + floor
+    return claim <= lower or not claim > lower + RECOMPUTED * abs(claim) + floor
 
 
 def _numbers(table: pd.DataFrame, name: str, source: str | Path) -> np.ndarray:
@@ -204,7 +196,7 @@ def _numbers(table: pd.DataFrame, name: str, source: str | Path) -> np.ndarray:
 
 def _same(claimed: float, found: float, scale: float, floor: float) -> bool:
     """True where both are finite and differ by no more than rounding."""
-    return math.isfinite(found) and bool(abs(claimed - found) <= _TOLERANCE * abs(scale) + floor)
+    return math.isfinite(found) and bool(abs(claimed - found) <= RECOMPUTED * abs(scale) + floor)
 
 
 class _Beside:
@@ -231,9 +223,9 @@ class _Beside:
         if self._status is not None and self._status[row] in _TWO_SIDED and not known:
             reasons.append(f"status {self._status[row]} without two bounds")
         wide = (upper - lower) / abs(upper) if known and upper else math.nan
-        if self._status is not None and self._status[row] == "optimal" and wide > _OPTIMAL + _TOLERANCE:
+        if self._status is not None and self._status[row] == "optimal" and wide > OPTIMAL_GAP + RECOMPUTED:
             reasons.append("status optimal with a wider gap")
-        if self._gap is not None and math.isfinite(wide) and not abs(self._gap[row] - wide) <= _TOLERANCE:
+        if self._gap is not None and math.isfinite(wide) and not abs(self._gap[row] - wide) <= RECOMPUTED:
             reasons.append("the gap is not that of the bounds")
         for name, column in self._costs.items() if math.isfinite(upper) else ():
             if not _same(column[row], costs.get(name, math.nan), upper, floor):

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.tolerances import PROMISE_BAND
 
 
 @dataclass(frozen=True)
@@ -155,10 +156,6 @@ def _problem(instances: Instances, scenario: np.ndarray) -> _Problem:
     )
 
 
-_BROKEN = 2e-6
-"""How far beyond a promise, relatively, a pair counts as breaking it."""
-
-
 def _repaired(
     most: np.ndarray,
     usual: np.ndarray,
@@ -181,7 +178,7 @@ def _repaired(
     every = np.where(reach <= np.maximum(gamma, 1.0), 1.0, 0.0)[:, None, None]
     worst = ((usual + one * excess)[..., None] * factor).reshape(-1, shape[1], most.shape[2])
     better = ((usual + every * one * excess)[..., None] * factor).reshape(-1, shape[1], most.shape[2])
-    limit = (threshold + _BROKEN * np.where(threshold > 0, threshold, 1.0))[:, :, None]
+    limit = (threshold + PROMISE_BAND * np.where(threshold > 0, threshold, 1.0))[:, :, None]
     best = np.where(most > 0, better, np.inf).min(2, keepdims=True)
     best = np.where(np.isfinite(best), best, 0.0)
     breaks = worst > limit

@@ -73,10 +73,10 @@ def solve(
     from rodiu_jax.io.files import write_whole
     from rodiu_jax.model.npz import load_instances
     from rodiu_jax.model.plan import save_plans
+    from rodiu_jax.model.tolerances import OPTIMAL_GAP
     from rodiu_jax.report.parts.tables import results_table, show
     from rodiu_jax.runtime.progress import progress
     from solvers.pool import solve_iter
-    from solvers.result import OPTIMAL_GAP
 
     batch = load_instances(instances)
     for b in indices:

@@ -22,7 +22,7 @@ from rodiu_jax.model.evaluation import score_pairs
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.plan import Plan, plan_arrays
-from rodiu_jax.model.verdict import TOLERANCE
+from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.runtime.progress import progress
 
 if TYPE_CHECKING:
@@ -207,8 +207,8 @@ def _solved(
         for bracket in bracketed(batch, gap=0.01 if gap is None else gap):
             yield bracket.lower, bracket.upper, bracket.plan, bracket.status
         return
+    from rodiu_jax.model.tolerances import OPTIMAL_GAP
     from solvers.pool import solve_iter
-    from solvers.result import OPTIMAL_GAP
 
     target = OPTIMAL_GAP if gap is None else gap
     for result in solve_iter(batch, gap=target, time_limit=time_limit, workers=workers):
@@ -310,7 +310,7 @@ def _value(
     naive = [replace(p, instance=int(r)) for p, r in zip(plans, rows, strict=True)]
     scores = score_pairs(shrinking, plan_arrays(naive, shrinking), np.arange(len(naive)), rows)
     cost = np.asarray(scores.costs)[:, 0]
-    kept = np.all(np.asarray(scores.margins) >= -TOLERANCE, axis=1)
+    kept = np.all(np.asarray(scores.margins) >= -MARGIN_TOLERANCE, axis=1)
     optimal = {n: columns[n][columns["mode"] == "ddu"] for n in ("gamma", "lower_bound", "upper_bound")}
     found = []
     for gamma in np.unique(optimal["gamma"]).tolist():

@@ -16,7 +16,8 @@ import numpy as np
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, validate_plan
-from rodiu_jax.model.verdict import COSTS, FAMILIES, TOLERANCE, Verdict
+from rodiu_jax.model.tolerances import MARGIN_TOLERANCE, RECOMPUTED
+from rodiu_jax.model.verdict import COSTS, FAMILIES, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +113,7 @@ def check_plan(plan: Plan, instances: Instances, b: int) -> Verdict:
     for constraint, margin in named.items():
         family = constraint.partition("[")[0]
         margins[family] = min(margins[family], margin)
-    broken_demand = margins["demand"] < -TOLERANCE
+    broken_demand = margins["demand"] < -MARGIN_TOLERANCE
     tight = {n: v for n, v in named.items() if broken_demand or not n.startswith("demand[")}
     costs = {
         "total_cost": rental_cost + storage_cost + delay_cost + unmet_cost,
@@ -122,7 +123,7 @@ def check_plan(plan: Plan, instances: Instances, b: int) -> Verdict:
         "unmet_cost": unmet_cost,
     }
     return Verdict(
-        feasible=all(v >= -TOLERANCE for v in named.values()) and not _negative(plan),
+        feasible=all(v >= -MARGIN_TOLERANCE for v in named.values()) and not _negative(plan),
         costs=costs,
         margins=margins,
         binding=min(tight, key=lambda n: tight[n]),
@@ -224,13 +225,13 @@ def check_everywhere(plan: Plan, instances: Instances) -> Everywhere:
         for family in FAMILIES
     }
     demand = np.array([family == "demand" for family in families])
-    met = margins["demand"] >= -TOLERANCE
+    met = margins["demand"] >= -MARGIN_TOLERANCE
     binding = np.where(demand[:, None] & met[None], math.inf, every).argmin(0)
     total = rental_cost + storage_cost + delay_cost + unmet_cost
     costs: dict[str, np.ndarray] = dict(
         zip(COSTS, (total, rental_cost, storage_cost, delay_cost, unmet_cost), strict=True)
     )
-    kept = np.all(every >= -TOLERANCE, axis=0, keepdims=True)[0]
+    kept = np.all(every >= -MARGIN_TOLERANCE, axis=0, keepdims=True)[0]
     feasible = kept if not _negative(plan) else np.zeros_like(kept)
     return Everywhere(feasible, costs, margins, binding, tuple(named))
 
@@ -280,16 +281,16 @@ def check_scores(
         if not 0 <= p < len(plans):
             raise InputError(source, "plan", f"a whole number from 0 to {len(plans) - 1}", p)
         verdict = check_plan(plans[p], instances, b)
-        near = 1e-9 * (1.0 + abs(verdict.costs["total_cost"]))
+        near = RECOMPUTED * (1.0 + abs(verdict.costs["total_cost"]))
         reasons = [
             f"{n} is not that of the plan" for n in COSTS if not abs(row[n] - verdict.costs[n]) <= near
         ]
         for n in FAMILIES:
             claimed, margin = row[f"margin_{n}"], verdict.margins[n]
-            if claimed != margin and not abs(claimed - margin) <= 1e-9 * (1.0 + abs(margin)):
+            if claimed != margin and not abs(claimed - margin) <= RECOMPUTED * (1.0 + abs(margin)):
                 reasons.append(f"margin_{n} is not that of the plan")
         least = min(verdict.margins.values())
-        if bool(row["feasible"]) is not verdict.feasible and not abs(least + TOLERANCE) <= 1e-9:
+        if bool(row["feasible"]) is not verdict.feasible and not abs(least + MARGIN_TOLERANCE) <= RECOMPUTED:
             reasons.append(
                 "the plan is feasible" if verdict.feasible else f"not feasible: it breaks {verdict.binding}"
             )

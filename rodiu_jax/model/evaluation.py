@@ -18,8 +18,9 @@ import numpy as np
 from rodiu_jax.model.fields import Array, Fields, batch_axes, stored_data, tokens_per_query
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, PlanArrays, plan_arrays
+from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.model.uncertainty import worst_case
-from rodiu_jax.model.verdict import COSTS, FAMILIES, TOLERANCE
+from rodiu_jax.model.verdict import COSTS, FAMILIES
 from rodiu_jax.runtime.devices import by_device
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def score(fields: Fields, plan: PlanArrays, uncertainty: str) -> Scores:
         "error": (fields.error_threshold * served - error) / _scale(fields.error_threshold),
     }
     margins = jnp.stack([families[name].min() for name in FAMILIES])
-    kept = margins[0] >= -TOLERANCE  # demand is an equality: it binds only when broken
+    kept = margins[0] >= -MARGIN_TOLERANCE  # demand is an equality: it binds only when broken
     ranked = families | {"demand": jnp.where(kept, jnp.inf, families["demand"])}
     return Scores(costs, margins, jnp.argmin(jnp.concatenate([ranked[name] for name in FAMILIES])))
 
@@ -257,7 +258,7 @@ def _table(
         {
             "plan": plan.astype(np.int64),
             "instance": instance.astype(np.int64),
-            "feasible": (margins >= -TOLERANCE).all(-1) & shares_valid[plan],
+            "feasible": (margins >= -MARGIN_TOLERANCE).all(-1) & shares_valid[plan],
             **{name: costs[:, c] for c, name in enumerate(COSTS)},
             **{f"margin_{name}": margins[:, c] for c, name in enumerate(FAMILIES)},
             "binding": _binding_names(instances, plans, plan, np.asarray(scores.binding)),

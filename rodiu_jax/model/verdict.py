@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TOLERANCE = 1e-6
-"""A margin at or above minus this, relative to its limit, counts as kept."""
-
 COSTS = ("total_cost", "rental_cost", "storage_cost", "delay_cost", "unmet_cost")
 """Cost columns, $ per rental period."""
 
@@ -19,7 +16,7 @@ class Verdict:
     """Costs, margins and feasibility of a plan on an instance.
 
     Attributes:
-      feasible: every margin is at least ``-TOLERANCE``.
+      feasible: every margin is at least ``-MARGIN_TOLERANCE``.
       costs: $ per rental period by the names of `COSTS`.
       margins: smallest margin of each family, (limit - value) / limit; inf where the plan meets no constraint
         of the family (no route limit, nothing deployed). A limit of 0 is scaled by 1 of its unit; ``demand``

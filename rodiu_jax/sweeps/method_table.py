@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rodiu_jax.model.tolerances import CASCADE_GAP, OPTIMAL_GAP
 from rodiu_jax.runtime.lazy_call import load_function
 
 
@@ -33,7 +34,7 @@ class MethodInfo:
     name: str
     call: str | Callable[..., Any]
     summary: str = ""
-    gap: float = 1e-6
+    gap: float = OPTIMAL_GAP
     chunk: int = 2048
     task_rows: tuple[int, int] = (256, 256)
     audits: bool = False
@@ -54,7 +55,7 @@ METHODS: dict[str, MethodInfo] = {
             "cascade",
             f"{_MODULE}:run_cascade",
             "brackets in batch, HiGHS where they stay wide, 0.1 % audited",
-            gap=0.01,
+            gap=CASCADE_GAP,
             task_rows=(256, 1024),
             audits=True,
             certifies=True,
@@ -63,7 +64,7 @@ METHODS: dict[str, MethodInfo] = {
             "bracket",
             f"{_MODULE}:bracket_scenarios",
             "no HiGHS",
-            gap=0.01,
+            gap=CASCADE_GAP,
             task_rows=(256, 1024),
             certifies=True,
         ),

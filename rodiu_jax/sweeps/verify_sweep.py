@@ -19,6 +19,7 @@ from rodiu_jax.certificates import Certificate, load_certificates, verify_rows
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, plan_from_json
+from rodiu_jax.model.tolerances import RECOMPUTED
 from rodiu_jax.sweeps.rows import plan_columns
 from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import SweepSpec
@@ -26,8 +27,6 @@ from rodiu_jax.sweeps.store import Store, catalog_of, read_spec
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_TOLERANCE = 1e-9
 
 
 @dataclass
@@ -127,9 +126,9 @@ def _beside(
         same = (
             row[name] == value
             if isinstance(value, str)
-            else abs(row[name] - value) <= _TOLERANCE * (1 + value)
+            else abs(row[name] - value) <= RECOMPUTED * (1 + value)
         )
         if not same:
             yield f"{name} is not that of the plan"
-    if row["status"] == "gap_limit" and not row["gap"] <= spec.wanted_gap * (1 + _TOLERANCE):
+    if row["status"] == "gap_limit" and not row["gap"] <= spec.wanted_gap * (1 + RECOMPUTED):
         yield "status gap_limit with a wider gap"

@@ -18,7 +18,7 @@ from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route, plan_arrays, save_plans
-from rodiu_jax.model.verdict import TOLERANCE
+from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.report.text.stress_section import section
 from rodiu_jax.runtime.threefry import hash32
 from solvers import pool
@@ -69,7 +69,7 @@ def test_two_uniform_deviations_break_as_often_as_the_area_says(limit: float):
     found = stress([plan], instances, draws=200_000, confidence=1 - 1e-9, peers=False).results
     rows = found[found["distribution"] == "uniform"]
     for scale, lower, upper in zip(rows["scale"], rows["lower"], rows["upper"], strict=True):
-        truth = trapezoid(30 * scale, 10 * scale, limit * (1 + TOLERANCE) - 150)
+        truth = trapezoid(30 * scale, 10 * scale, limit * (1 + MARGIN_TOLERANCE) - 150)
         assert lower <= truth <= upper, (scale, truth)
         assert upper - lower < 0.015
 
@@ -227,7 +227,7 @@ def test_the_vertex_is_the_worst_case_by_enumeration_and_by_the_checker(seed: in
     assert total == pytest.approx(verdict.costs["total_cost"], rel=1e-7)
     tally = vertex_tally(exposure, np.array([1.0]))
     broken = {name: tally.violations[0, 0, 3 * f : 3 * f + 3].any() for f, name in enumerate(PROMISES)}
-    assert broken == {name: verdict.margins[name] < -TOLERANCE for name in PROMISES}
+    assert broken == {name: verdict.margins[name] < -MARGIN_TOLERANCE for name in PROMISES}
     least = float(tally.breaks_at[0])
     if 0 < least < np.inf:  # just below that scale every promise holds, just above one does not
         ends = vertex_tally(exposure, np.array([least * (1 - 1e-9), least * (1 + 1e-9)]))

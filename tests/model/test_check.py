@@ -8,7 +8,8 @@ import pytest
 
 from rodiu_jax.model.check import check_everywhere, check_plan
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
-from rodiu_jax.model.verdict import COSTS, FAMILIES, TOLERANCE
+from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
+from rodiu_jax.model.verdict import COSTS, FAMILIES
 from tests.oracles.instances import random_instances, random_plan, reordered, worked_example
 
 
@@ -58,7 +59,7 @@ def test_each_constraint_is_named_when_broken(change, binding):
     verdict = check_plan(plan, instances.with_fields(**change), 0)
     assert not verdict.feasible
     assert verdict.binding == binding
-    assert [n for n in FAMILIES if verdict.margins[n] < -TOLERANCE] == [binding.split("[")[0]]
+    assert [n for n in FAMILIES if verdict.margins[n] < -MARGIN_TOLERANCE] == [binding.split("[")[0]]
 
 
 def test_shares_that_do_not_sum_to_one():

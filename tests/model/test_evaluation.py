@@ -12,7 +12,8 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.evaluation import evaluate, score, score_crossed, score_pairs
 from rodiu_jax.model.fields import UNCERTAINTY_MODES, Fields
 from rodiu_jax.model.plan import DeployedPair, Plan, PlanArrays, Route, plan_arrays
-from rodiu_jax.model.verdict import COSTS, FAMILIES, TOLERANCE
+from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
+from rodiu_jax.model.verdict import COSTS, FAMILIES
 from tests.oracles.instances import default_instances, random_instances, random_plan, worked_example
 
 BATCH = 40
@@ -62,10 +63,14 @@ def assert_row_agrees(row, plan, instances, b):
         expected = verdict.margins[name]
         np.testing.assert_allclose(row[f"margin_{name}"], expected, rtol=1e-9, atol=1e-10, err_msg=name)
         np.testing.assert_allclose(smallest[name], expected, rtol=1e-9, atol=1e-10, err_msg=name)
-    if all(abs(margin + TOLERANCE) > 1e-9 for margin in named.values()):
-        assert bool(row["feasible"]) == verdict.feasible == all(m >= -TOLERANCE for m in named.values())
+    if all(abs(margin + MARGIN_TOLERANCE) > 1e-9 for margin in named.values()):
+        assert (
+            bool(row["feasible"]) == verdict.feasible == all(m >= -MARGIN_TOLERANCE for m in named.values())
+        )
     # Names may differ only where their margins tie.
-    tight = {n: m for n, m in named.items() if not n.startswith("demand") or smallest["demand"] < -TOLERANCE}
+    tight = {
+        n: m for n, m in named.items() if not n.startswith("demand") or smallest["demand"] < -MARGIN_TOLERANCE
+    }
     for binding in (row["binding"], verdict.binding):
         np.testing.assert_allclose(tight[binding], min(tight.values()), rtol=1e-9, atol=1e-10)
 

@@ -9,11 +9,11 @@ import pytest
 from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from solvers import blocks, deployments
 from solvers import bracket as module
 from solvers.bracket import Bracket, Effort, brackets
 from solvers.highs import solve_instance
-from solvers.result import OPTIMAL_GAP
 from tests.oracles.instances import default_instances, random_instances
 from tests.solvers.test_dual import above, hard_instances
 

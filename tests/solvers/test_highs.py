@@ -17,11 +17,12 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.fields import FIELD_SPECS, UNCERTAINTY_MODES
 from rodiu_jax.model.instance import make_instances
 from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from solvers import highs
 from solvers.accelerators import Accelerators
 from solvers.formulation import build
 from solvers.highs import Answer, SolverFailed, run_highs, solve_instance
-from solvers.result import OPTIMAL_GAP, Result, relative_gap
+from solvers.result import Result, relative_gap
 from tests.oracles.instances import default_instances, random_instances, random_plan, reordered
 
 SMALL = (2, 2, 3, 2)

@@ -7,11 +7,11 @@ import pytest
 
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
+from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from solvers import highs
 from solvers.highs import solve_instance
 from solvers.hints import Hints
 from solvers.pool import solve
-from solvers.result import OPTIMAL_GAP
 from tests.oracles.instances import random_instances
 
 SMALL = (2, 2, 3, 2)

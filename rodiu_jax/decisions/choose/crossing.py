@@ -13,7 +13,8 @@ from rodiu_jax.decisions.choose.criteria import weights_of
 from rodiu_jax.decisions.sources import hard_scenarios
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan, PlanArrays, plan_arrays
-from rodiu_jax.model.verdict import FAMILIES, TOLERANCE
+from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
+from rodiu_jax.model.verdict import FAMILIES
 
 QUANTILES = (0.5, 0.75, 0.9, 0.99, 1.0)
 """How hard the scenarios are for which fixed routings are made, beside the mean one, where none suits all scenarios."""
@@ -98,7 +99,7 @@ def _fixed(options: Sequence[Option], instances: Instances) -> Costs:
     for first in range(0, len(plans), _PLANS):
         scores = score_crossed(instances, PlanArrays(*(a[first : first + _PLANS] for a in arrays)))
         margins = np.asarray(scores.margins)
-        bad = ~(margins >= -TOLERANCE)
+        bad = ~(margins >= -MARGIN_TOLERANCE)
         costs.append(np.where(bad.any(-1), np.inf, np.asarray(scores.costs)[..., 0]))
         broken += [{name: int(n) for name, n in zip(FAMILIES, row, strict=True) if n} for row in bad.sum(1)]
     cost = np.concatenate(costs)

@@ -34,12 +34,11 @@ from rodiu_jax.errors import InputError
 from rodiu_jax.io.files import json_number
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan
+from rodiu_jax.model.tolerances import RECOURSE_GAP
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RECOURSE_GAP = 1e-3
-"""Relative gap to which the costs of a candidate are bracketed."""
 
 _MOST = 200
 """Deployments taken from the scenarios' own plans: the most frequent ones."""

@@ -14,9 +14,7 @@ from rodiu_jax.decisions.diagnose.resolve import Change, Resolver
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
-
-_EQUAL = 2e-6
-"""Two optima this near, relative, are the same: each is known to 1e-6."""
+from rodiu_jax.model.tolerances import SAME_OPTIMUM
 
 _ROUNDS = 8
 _FINE = 0.01
@@ -87,7 +85,7 @@ def entries(resolver: Resolver, plan: Plan, cost: float, relaxed: Priced) -> lis
         found = resolver([cut(k, tried[k]) for k in ks], plan)
         for k, result in zip(ks, found, strict=True):
             at = tried.pop(k)
-            better = result.plan is not None and result.objective < cost - _EQUAL * abs(cost)
+            better = result.plan is not None and result.objective < cost - SAME_OPTIMUM * abs(cost)
             gpus = (
                 sum(d.tp for d in result.plan.deployments if d.gpu == instances.gpu_names[k])
                 if result.plan
@@ -99,7 +97,7 @@ def entries(resolver: Resolver, plan: Plan, cost: float, relaxed: Priced) -> lis
                 feasible = check_plan(replace(result.plan, instance=0), there, 0).feasible
                 high[k] = (max(even, low[k]), result.plan) if feasible else (at, result.plan)
                 tried[k] = high[k][0] if feasible else (low[k] + at) / 2
-            elif result.bound >= cost - _EQUAL * abs(cost):
+            elif result.bound >= cost - SAME_OPTIMUM * abs(cost):
                 low[k] = max(low[k], at)
                 if k in high and high[k][0] > at + _FINE * prices[k]:
                     tried[k] = (at + high[k][0]) / 2

@@ -9,6 +9,7 @@ import numpy as np
 
 from rodiu_jax.decisions.diagnose.resolve import Change, Resolver
 from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE
 
 LEVERS = ("budget", "delay_threshold", "error_threshold", "gpu_memory", "gpu_compute", "storage_capacity")
 """Fields that are multiplied, one at a time, all their entries alike."""
@@ -54,7 +55,7 @@ class Everyone:
 
 def everyone(resolver: Resolver, plan: Plan | None, lower: float, upper: float) -> Everyone:
     """What serving everyone takes; ``lower`` and ``upper`` bracket the optimum, which ``plan`` attains."""
-    unmet = {q: u for q, u in plan.unmet.items() if u > 1e-9} if plan else {}
+    unmet = {q: u for q, u in plan.unmet.items() if u > NEGLIGIBLE_SHARE} if plan else {}
     if plan is not None and not unmet:
         return Everyone({}, 0.0, 0.0, [])
     fields = resolver.instances.one(resolver.b)

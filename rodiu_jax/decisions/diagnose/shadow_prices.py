@@ -18,15 +18,11 @@ from rodiu_jax.decisions.diagnose.limit_prices import Priced, price, routes_allo
 from rodiu_jax.decisions.diagnose.movable_limits import Limit, limits, variants
 from rodiu_jax.decisions.diagnose.resolve import Resolver
 from rodiu_jax.model.plan import Plan, deployed_triples
+from rodiu_jax.model.tolerances import SAME_COST
 
 _FURTHEST = 0.5
 """Ranges end at half and at one and a half times the limit."""
 
-_TIGHT = 1e-6
-"""A limit binds where moving it by its own size would change the cost by more than this, relative."""
-
-_EQUAL = 1e-6
-"""Two optima this near, relative, are the same."""
 
 _SLACK = 0.01
 """A prediction holds to this share of the change, or to twice the relative gap of the optima."""
@@ -95,7 +91,7 @@ def shadows(resolver: Resolver, plan: Plan, cost: float, relaxed: Priced) -> lis
     for limit in limits(instances):
         value = limit.value(fields)
         own, other = routing.price(limit, instances, b), relaxed.price(limit, instances, b)
-        if max(own, other) * (value or 1.0) > _TIGHT * max(abs(cost), 1e-9):
+        if max(own, other) * (value or 1.0) > SAME_COST * max(abs(cost), 1e-9):
             found.append(Shadow(limit, value, own, other, value, value))
 
     def routed_value(limit: Limit, value: float) -> float:
@@ -104,7 +100,7 @@ def shadows(resolver: Resolver, plan: Plan, cost: float, relaxed: Priced) -> lis
 
     reach: dict[tuple[int, int], float] = {}
     for number, s in enumerate(found):
-        if s.price * (s.value or 1.0) > _TIGHT * abs(cost):
+        if s.price * (s.value or 1.0) > SAME_COST * abs(cost):
             for side in (-1, 1):
                 reach[number, side] = _linear_reach(s, side, cost, routed_value)
     proven = _proven(resolver, found, {end: step for end, step in reach.items() if step > 0}, plan, cost)
@@ -132,7 +128,7 @@ def _proven(
 
     instances, b = resolver.instances, resolver.b
     fields = instances.one(b)
-    least = cost - _EQUAL * abs(cost)
+    least = cost - SAME_COST * abs(cost)
     proven: dict[tuple[int, int], float] = {}
     for _ in range(_ROUNDS):
         questions, rates = [], []
@@ -163,7 +159,7 @@ def _proven(
                 if better(away):
                     cut = _BACK * _first(better, away)
             ends[n, side] = cut
-            if cut * s.price <= _TIGHT * abs(cost):
+            if cut * s.price <= SAME_COST * abs(cost):
                 del ends[n, side]
     return proven
 

@@ -19,8 +19,9 @@ from rodiu_jax.model.evaluation import score_pairs
 from rodiu_jax.model.fields import Array
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import PlanArrays
+from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.model.uncertainty import worst_vertex
-from rodiu_jax.model.verdict import FAMILIES, TOLERANCE
+from rodiu_jax.model.verdict import FAMILIES
 from rodiu_jax.runtime.threefry import fold, hash32
 
 PROMISES = ("delay", "error")
@@ -130,7 +131,7 @@ def expose(
     room = []
     for name in PROMISES:
         limit = per_type(f"{name}_threshold")
-        room.append(limit * served - nominal[name] + TOLERANCE * np.where(limit > 0, limit, 1.0))
+        room.append(limit * served - nominal[name] + MARGIN_TOLERANCE * np.where(limit > 0, limit, 1.0))
 
     order = np.argsort(share <= 0, axis=-1, kind="stable")  # the routes in use first
     most = max(int((share > 0).sum(-1).max(initial=1)), routes or 1)
@@ -148,7 +149,7 @@ def expose(
     scores = score_pairs(instances.with_uncertainty("none"), plans, plan_index, instance_index)
     margins = np.asarray(scores.margins)
     fixed = [name for name in FAMILIES if name not in PROMISES]
-    kept = np.stack([margins[:, FAMILIES.index(name)] >= -TOLERANCE for name in fixed], axis=1)
+    kept = np.stack([margins[:, FAMILIES.index(name)] >= -MARGIN_TOLERANCE for name in fixed], axis=1)
     return Exposure(
         Forms(key0, key1, delay, error, money, np.concatenate(room, axis=1)),
         np.concatenate([worst_delay, worst_error], axis=1),

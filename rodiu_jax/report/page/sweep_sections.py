@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from rodiu_jax.errors import InputError, WorkFailed
-from rodiu_jax.model.verdict import TOLERANCE
+from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.report.data.digest import MOST_ROWS, Digest, commonest
 from rodiu_jax.report.data.outputs import SETTLED
 from rodiu_jax.report.figures import pictures
@@ -179,7 +179,9 @@ def _records(table: pd.DataFrame) -> Iterator[Any]:
 
 
 def _margin(value: float) -> str:
-    return "0.0%" if abs(value) <= TOLERANCE else f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.1%}"
+    return (
+        "0.0%" if abs(value) <= MARGIN_TOLERANCE else f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.1%}"
+    )
 
 
 def _sensitivity(found: Digest, tables: dict[str, pd.DataFrame]) -> list[Section]:

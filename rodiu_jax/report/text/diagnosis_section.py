@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from rodiu_jax.model.tolerances import SAME_COST
 from rodiu_jax.report.parts.section import PageTable, Section
 from rodiu_jax.report.parts.tables import interval, number
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from rodiu_jax.decisions.diagnose.shadow_prices import Shadow
 
 _TOLD = 3
-_NOTHING = 1e-6
-"""Savings below this share of the cost are told as none."""
 
 
 def section(found: Diagnosis) -> Section:
@@ -68,7 +67,7 @@ def sentences(found: Diagnosis) -> list[str]:
 
 
 def _best(adjustments: list[Adjustment], cost: float) -> list[str]:
-    helps = [a for a in adjustments if a.saving_upper > _NOTHING * abs(cost)]
+    helps = [a for a in adjustments if a.saving_upper > SAME_COST * abs(cost)]
     idle = [a.name for a in adjustments if a not in helps]
     said = [f"{a.name}: saves ${interval(a.saving_lower, a.saving_upper)} per period." for a in helps]
     return said + ([f"Saves nothing: {'; '.join(idle)}."] if idle else [])

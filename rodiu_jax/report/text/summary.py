@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from rodiu_jax.model.tolerances import SAME_COST
 from rodiu_jax.report.data.digest import Digest, Levels, cells, commonest, grid
 from rodiu_jax.report.data.outputs import OUTPUTS, SETTLED, decimals
 from rodiu_jax.report.parts.tables import number, table
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-_SAME = 1e-6
-"""Relative differences of means below this are no movement: optima are proven to 1e-6."""
 
 
 def by_point(found: Digest) -> pd.DataFrame:
@@ -95,12 +93,12 @@ def _span(found: Digest) -> str:
     cheap, dear = _money(low["total_cost_mean"]), _money(high["total_cost_mean"])
     if len(points) == 1:
         return f"The plans cost {cheap} per period on average at {_place(found, low)}, the only point with plans."
-    if high["total_cost_mean"] - low["total_cost_mean"] <= _SAME * abs(low["total_cost_mean"]):
+    if high["total_cost_mean"] - low["total_cost_mean"] <= SAME_COST * abs(low["total_cost_mean"]):
         return f"The plans cost {cheap} per period on average, at every point."
     gap = found.spec.wanted_gap
     near = np.count_nonzero(points["total_cost_mean"] <= low["total_cost_mean"] * (1 + gap)) - 1
     alike = ""
-    if near and gap > _SAME:
+    if near and gap > SAME_COST:
         are = "points are" if near > 1 else "point is"
         alike = f" ({near:,} other {are} within the {_gap(gap)} that is proven)"
     return (
@@ -135,7 +133,7 @@ def _choice(found: Digest, planned: int) -> str:
     names = commonest(found)
     unmet = found.total("unmet_share_sum") / max(found.total("unmet_share_count"), 1)
     served = "every query is served"
-    if found.most("unmet_share_max") > _SAME:
+    if found.most("unmet_share_max") > SAME_COST:
         served = f"{little(unmet)} of the queries stay unserved on average"
     if names.empty:
         return served[0].upper() + served[1:] + "."
@@ -160,7 +158,7 @@ def _movement(found: Digest, levels: Levels) -> str:
     first, last = costs[0], costs[-1]
     change = f" ({last / first - 1:+.1%})" if first > 0 else ""
     span = f"from {_money(first)} at {ticks[0]} to {_money(last)} at {ticks[-1]}{change}"
-    if still.all() and gap > _SAME:
+    if still.all() and gap > SAME_COST:
         return f"moves at no step by more than the {_gap(gap)} that is proven, {span}"
     if still.all():
         return f"does not move between {ticks[0]} and {ticks[-1]}"
@@ -185,7 +183,7 @@ def _path(found: Digest, levels: Levels) -> tuple[np.ndarray, list[str]]:
 def _steps(costs: np.ndarray, gap: float) -> tuple[np.ndarray, np.ndarray]:
     """The steps, and which of them are too small to be called a movement."""
     steps = np.diff(costs)
-    return steps, np.abs(steps) <= max(_SAME, gap) * np.abs(costs[:-1])
+    return steps, np.abs(steps) <= max(SAME_COST, gap) * np.abs(costs[:-1])
 
 
 def _gap(share: float) -> str:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rodiu_jax.model.evaluation import evaluate
     from rodiu_jax.model.instance import Instances, make_instances
     from rodiu_jax.model.npz import load_instances
-    from rodiu_jax.model.plan import DeployedPair, Plan, Route, load_plans, save_plans
+    from rodiu_jax.model.plan import DeployedPair, Plan, Route
+    from rodiu_jax.model.plan_json import load_plans, save_plans
     from rodiu_jax.report import write_report
     from rodiu_jax.report.figures.pictures import plot
     from rodiu_jax.sweeps import load_spec, read_rows, sweep
@@ -48,7 +49,7 @@ _HOME = {
     "evaluate": "rodiu_jax.model.evaluation",
     "load_catalog": "rodiu_jax.catalog",
     "load_instances": "rodiu_jax.model.npz",
-    "load_plans": "rodiu_jax.model.plan",
+    "load_plans": "rodiu_jax.model.plan_json",
     "load_spec": "rodiu_jax.sweeps",
     "make_instances": "rodiu_jax.model.instance",
     "parse_change": "rodiu_jax.model.changes",
@@ -56,7 +57,7 @@ _HOME = {
     "read_rows": "rodiu_jax.sweeps",
     "robustness": "rodiu_jax.decisions.robustness",
     "sample": "rodiu_jax.catalog.sampling",
-    "save_plans": "rodiu_jax.model.plan",
+    "save_plans": "rodiu_jax.model.plan_json",
     "solve": "solvers.pool",
     "stress": "rodiu_jax.decisions.stress.draws",
     "sweep": "rodiu_jax.sweeps",

@@ -24,7 +24,7 @@ from pydantic import (
 from typing_extensions import TypeAliasType
 
 from rodiu_jax.catalog.distributions import Distribution
-from rodiu_jax.io.toml_table import TomlTable, input_error, tag, wrong
+from rodiu_jax.io.strict_table import StrictTable, input_error, tag, wrong
 
 Axis = Literal["query", "model", "gpu", "tp"]
 AXES: tuple[Axis, ...] = get_args(Axis)
@@ -35,7 +35,7 @@ Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
 Range = Annotated[tuple[Number, Number], Field(strict=False)]  # TOML has lists only
 
 
-class NormalTable(TomlTable):
+class NormalTable(StrictTable):
     """A normal distribution cut to a range."""
 
     mean: Number
@@ -44,7 +44,7 @@ class NormalTable(TomlTable):
     high: Number
 
 
-class _PlacedTable(TomlTable):
+class _PlacedTable(StrictTable):
     """A table that knows which catalogue's file holds it."""
 
     _catalog: str = PrivateAttr("")
@@ -175,7 +175,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
 """The ways of getting a quantity's values, each with its keys."""
 
 
-class SetsTable(TomlTable):
+class SetsTable(StrictTable):
     """The names along each axis, in the order of the arrays."""
 
     query: Annotated[list[Name], Field(min_length=1)] | None = None
@@ -184,7 +184,7 @@ class SetsTable(TomlTable):
     tp: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
 
 
-class HeaderTable(TomlTable):
+class HeaderTable(StrictTable):
     """Who the catalogue is and what it builds on."""
 
     name: Name
@@ -192,7 +192,7 @@ class HeaderTable(TomlTable):
     extends: Name | None = None
 
 
-class _Claim(TomlTable):
+class _Claim(StrictTable):
     """A statement about the catalogue, kept as it is."""
 
     model_config = ConfigDict(frozen=True)
@@ -253,7 +253,7 @@ class Contradiction(_Claim):
         return self.catalogs == "both"
 
 
-class CatalogFile(TomlTable):
+class CatalogFile(StrictTable):
     """A whole catalogue file."""
 
     catalog: HeaderTable

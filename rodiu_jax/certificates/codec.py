@@ -19,7 +19,8 @@ from rodiu_jax.errors import InputError
 from rodiu_jax.io.files import write_whole
 from rodiu_jax.io.parquet import read_parquet
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Plan, plan_from_json
+from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.plan_json import plan_from_json
 
 
 class CertifiedLeaf(Protocol):

@@ -217,7 +217,7 @@ def stress(
     """
     from rodiu_jax.decisions.stress.draws import stress as run
     from rodiu_jax.model.npz import load_instances
-    from rodiu_jax.model.plan import load_plans
+    from rodiu_jax.model.plan_json import load_plans
     from rodiu_jax.report.text.stress_section import section, to_json
 
     batch = load_instances(instances)

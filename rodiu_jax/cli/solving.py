@@ -72,7 +72,7 @@ def solve(
 
     from rodiu_jax.io.files import write_whole
     from rodiu_jax.model.npz import load_instances
-    from rodiu_jax.model.plan import save_plans
+    from rodiu_jax.model.plan_json import save_plans
     from rodiu_jax.model.tolerances import OPTIMAL_GAP
     from rodiu_jax.report.parts.tables import results_table, show
     from rodiu_jax.runtime.progress import progress
@@ -137,7 +137,7 @@ def bound(
     from rodiu_jax.certificates import save_certificates
     from rodiu_jax.io.files import write_whole
     from rodiu_jax.model.npz import load_instances
-    from rodiu_jax.model.plan import save_plans
+    from rodiu_jax.model.plan_json import save_plans
     from rodiu_jax.model.verdict import COSTS
     from rodiu_jax.runtime.progress import progress
     from solvers.cascade import bracketed
@@ -200,7 +200,7 @@ def evaluate(instances: Path, plans: Path, output: Path) -> None:
     from rodiu_jax.io.files import write_whole
     from rodiu_jax.model.evaluation import evaluate as score
     from rodiu_jax.model.npz import load_instances
-    from rodiu_jax.model.plan import load_plans
+    from rodiu_jax.model.plan_json import load_plans
 
     batch = load_instances(instances)
     table = score(load_plans(plans, batch), batch)
@@ -239,7 +239,7 @@ def verify(table: Path, proofs: Path | None, instances: Path | None) -> None:
     from rodiu_jax.certificates import load_certificates, verify_rows
     from rodiu_jax.model.check import check_scores
     from rodiu_jax.model.npz import load_instances
-    from rodiu_jax.model.plan import load_plans
+    from rodiu_jax.model.plan_json import load_plans
 
     batch, rows = load_instances(instances), read_frame(table)
     if proofs.suffix == ".json":

@@ -14,7 +14,8 @@ from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.npz import load_instances
-from rodiu_jax.model.plan import Plan, plan_from_json
+from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.plan_json import plan_from_json
 
 if TYPE_CHECKING:
     from rodiu_jax.catalog import Catalog

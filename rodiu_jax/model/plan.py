@@ -6,8 +6,7 @@ deployed pairs, padded to a common length, instead of a dense I x J x K block.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -16,7 +15,6 @@ import numpy as np
 from jaxtyping import Float64, Int32
 
 from rodiu_jax.errors import InputError
-from rodiu_jax.io.files import read_json, write_text
 from rodiu_jax.model.instance import Instances
 
 
@@ -85,92 +83,6 @@ class PlanArrays(NamedTuple):
     unmet: Float64[np.ndarray, "P I"]
 
 
-_LARGEST_SHARE = 1e6
-"""Above 1 a share is a broken demand, which the verdict says; this far above it is no share at all."""
-
-_KEYS = {
-    "plan": ("instance", "deployments", "routes", "unmet"),
-    "deployment": ("model", "gpu", "tp"),
-    "route": ("query", "model", "gpu", "share"),
-}
-
-
-def _object(value: Any, kind: str, source: str | Path, path: str) -> dict[str, Any]:
-    keys = _KEYS[kind]
-    if not isinstance(value, dict):
-        raise InputError(source, path, f"an object with {', '.join(keys)}", value)
-    for key in keys:
-        if key not in value:
-            raise InputError(source, f"{path}.{key}", "this field, which is missing")
-    for key in value:
-        if key not in keys:
-            raise InputError(source, f"{path}.{key}", f"only the fields {', '.join(keys)}")
-    return value
-
-
-def _list(value: Any, source: str | Path, path: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise InputError(source, path, "a list", value)
-    return value
-
-
-def _share(value: Any, source: str | Path, path: str) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= _LARGEST_SHARE:
-        raise InputError(source, path, f"a finite number from 0 to {_LARGEST_SHARE:g} (a share)", value)
-    return float(value)
-
-
-def _text(value: Any, source: str | Path, path: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(source, path, "a name (text)", value)
-    return value
-
-
-def _whole(value: Any, source: str | Path, path: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(source, path, "a whole number", value)
-    return value
-
-
-def _index(value: Any, instances: Instances, source: str | Path, path: str) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < instances.size:
-        raise InputError(source, path, f"null or a whole number from 0 to {instances.size - 1}", value)
-    return value
-
-
-def plan_from_json(
-    value: Any, instances: Instances, *, source: str | Path = "plan", path: str = "plan"
-) -> Plan:
-    """Read one JSON plan and validate it against the names and degrees of ``instances``.
-
-    Raises:
-      InputError: missing or unknown key, wrong type, no such instance, negative share, or as `validate_plan`.
-    """
-    item = _object(value, "plan", source, path)
-    deployments = []
-    for m, entry in enumerate(_list(item["deployments"], source, f"{path}.deployments")):
-        at = f"{path}.deployments[{m}]"
-        entry = _object(entry, "deployment", source, at)
-        names = {key: _text(entry[key], source, f"{at}.{key}") for key in ("model", "gpu")}
-        deployments.append(DeployedPair(**names, tp=_whole(entry["tp"], source, f"{at}.tp")))
-    routes = []
-    for m, entry in enumerate(_list(item["routes"], source, f"{path}.routes")):
-        at = f"{path}.routes[{m}]"
-        entry = _object(entry, "route", source, at)
-        names = {key: _text(entry[key], source, f"{at}.{key}") for key in ("query", "model", "gpu")}
-        routes.append(Route(**names, share=_share(entry["share"], source, f"{at}.share")))
-    if not isinstance(item["unmet"], dict):
-        raise InputError(source, f"{path}.unmet", "an object of query name to share", item["unmet"])
-    unmet = {query: _share(u, source, f"{path}.unmet.{query}") for query, u in item["unmet"].items()}
-    instance = _index(item["instance"], instances, source, f"{path}.instance")
-    plan = Plan(instance, tuple(deployments), tuple(routes), unmet)
-    validate_plan(plan, instances, source=source, path=path)
-    return plan
-
-
 def validate_plan(plan: Plan, instances: Instances, *, source: str | Path = "plan", path: str = "") -> None:
     """Check that a plan can be meant for ``instances``: its names, its degrees, its routes.
 
@@ -214,27 +126,6 @@ def validate_plan(plan: Plan, instances: Instances, *, source: str | Path = "pla
 def _known(name: str, names: Sequence[str], source: str | Path, at: str, key: str) -> None:
     if name not in names:
         raise InputError(source, f"{at}{key}", f"one of {', '.join(names)}", name)
-
-
-def load_plans(path: str | Path, instances: Instances) -> list[Plan]:
-    """Read a JSON list of plans (MODEL section 8) and validate each against ``instances``.
-
-    Raises:
-      InputError: as `plan_from_json`, or the file is not a JSON list.
-    """
-    items = read_json(path)
-    if not isinstance(items, list):
-        raise InputError(path, "", "a JSON list of plans", items)
-    for p, item in enumerate(items):
-        if isinstance(item, dict) and "plan" in item:
-            hint = "this looks like the output of `rodiu solve --json`: use `rodiu solve --plans`"
-            raise InputError(path, f"[{p}]", f"a plan; {hint}")
-    return [plan_from_json(item, instances, source=path, path=f"[{p}]") for p, item in enumerate(items)]
-
-
-def save_plans(plans: Iterable[Plan], path: str | Path) -> None:
-    """Write the JSON list of MODEL section 8."""
-    write_text(path, json.dumps([p.to_json() for p in plans], indent=1, allow_nan=False) + "\n")
 
 
 def deployed_triples(instances: Instances, deployments: Sequence[DeployedPair]) -> np.ndarray:
@@ -283,25 +174,3 @@ def plan_arrays(plans: Sequence[Plan], instances: Instances, *, slots: int | Non
         for name, share in plan.unmet.items():
             arrays.unmet[p, query[name]] = share
     return arrays
-
-
-def read_plan_texts(path: str) -> tuple[str, ...]:
-    """The plans of a JSON file, one text each.
-
-    Raises:
-      InputError: no list of at least one plan.
-    """
-    found = read_json(path)
-    if not isinstance(found, list) or not found:
-        raise InputError(path, "", "a list of at least one plan")
-    return tuple(json.dumps(item, ensure_ascii=False) for item in found)
-
-
-def parse_plans(texts: Sequence[str], instances: Instances, source: str = "sweep") -> list[Plan]:
-    """The plans of a spec, for every scenario whatever ``instance`` says; validated as by `plan_from_json`."""
-    items = [json.loads(text) for text in texts]
-    everywhere = [item | {"instance": None} if isinstance(item, dict) else item for item in items]
-    return [
-        plan_from_json(item, instances, source=source, path=f"plans[{p}]")
-        for p, item in enumerate(everywhere)
-    ]

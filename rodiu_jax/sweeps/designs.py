@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import read_text
-from rodiu_jax.io.toml_table import TomlTable, wrong
+from rodiu_jax.io.strict_table import StrictTable, wrong
 
 KINDS: dict[str, tuple[str, ...]] = {
     "grid": (),
@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 _DEFAULTS: dict[str, dict[str, Any]] = {"saltelli": {"second_order": True}, "morris": {"levels": 4}}
 
 
-class Design(TomlTable):
+class Design(StrictTable):
     """How the points are chosen.
 
     Over listed levels: ``grid``, all combinations, the last factor moving fastest; ``one-at-a-time``, point 0 with

@@ -13,7 +13,8 @@ import pyarrow as pa
 from rodiu_jax.model.check import check_everywhere
 from rodiu_jax.model.fields import Fields
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Plan, parse_plans
+from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.plan_json import parse_plans
 from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.sweeps.rows import Block, plan_constants, unmet_shares
 

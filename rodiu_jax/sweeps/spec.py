@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import read_toml, toml_value
-from rodiu_jax.io.toml_table import TomlTable, input_error, tag
+from rodiu_jax.io.strict_table import StrictTable, input_error, tag
 from rodiu_jax.model.changes import Change, Kind, apply_changes, check_field, chosen_cells, parse_change
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances, check_uncertainty
@@ -41,7 +41,7 @@ _KINDS: dict[str, tuple[Kind, float]] = {
 """The ways a factor changes a field, each with the level that changes nothing (for values: NaN)."""
 
 
-class Factor(TomlTable):
+class Factor(StrictTable):
     """One varied field and its levels: multipliers (``scale``), shifts or values in the field's unit.
 
     Exactly one of ``scale``, ``shift`` and ``value`` is given. What it holds depends on the design: a list of
@@ -89,7 +89,7 @@ class Factor(TomlTable):
         return Change(self.field, self.kind, level, self.names)
 
 
-class SweepSpec(TomlTable):
+class SweepSpec(StrictTable):
     """The points of a ``design`` over ``factors``, each point with the same ``samples`` scenarios.
 
     Attributes:
@@ -277,7 +277,7 @@ def make_spec(values: dict[str, Any], source: str = "sweep") -> SweepSpec:
         raise InputError(source, "method", f"one of {', '.join(METHODS)}", spec.method)
     _check_proofs(spec, source)
     if isinstance(spec.plans, str):
-        from rodiu_jax.model.plan import read_plan_texts  # its rows are of specs
+        from rodiu_jax.model.plan_json import read_plan_texts  # its rows are of specs
 
         spec = spec.model_copy(update={"plans": read_plan_texts(spec.plans)})
     for m, text in enumerate(spec.changes):
@@ -334,7 +334,7 @@ def check_spec(spec: SweepSpec, extremes: Instances, source: str) -> None:
         field's physical range, or a plan of other names.
     """
     if spec.plan_texts:
-        from rodiu_jax.model.plan import parse_plans
+        from rodiu_jax.model.plan_json import parse_plans
 
         parse_plans(spec.plan_texts, extremes, source)
     chosen: list[np.ndarray] = []

@@ -21,7 +21,7 @@ from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import AuditFailed
 from rodiu_jax.io.files import read_json, write_text
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import plan_from_json
+from rodiu_jax.model.plan_json import plan_from_json
 from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.runtime.events import EventLog
 from rodiu_jax.runtime.progress import progress

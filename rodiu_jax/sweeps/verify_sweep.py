@@ -18,7 +18,8 @@ from rodiu_jax.catalog import Catalog
 from rodiu_jax.certificates import Certificate, load_certificates, verify_rows
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Plan, plan_from_json
+from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.plan_json import plan_from_json
 from rodiu_jax.model.tolerances import RECOMPUTED
 from rodiu_jax.sweeps.rows import plan_columns
 from rodiu_jax.sweeps.scenarios import scenarios

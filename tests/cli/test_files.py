@@ -96,7 +96,12 @@ BAD_PLANS = {
     "not a list": (nothing(0), "list of plans"),
     "output of solve": ([{"status": "optimal", "plan": nothing(0)}], "[0]", "rodiu solve --plans"),
     "missing field": ([{k: v for k, v in nothing(0).items() if k != "routes"}], "[0].routes", "missing"),
-    "unknown field": ([nothing(0) | {"rutes": []}], "[0].rutes", "only the fields"),
+    "unknown field": (
+        [nothing(0) | {"rutes": []}],
+        "[0]: got 'rutes'",
+        "only the keys",
+        "did you mean routes?",
+    ),
     "in the second plan": ([nothing(0), nothing(7)], "[1].instance", "7", "from 0 to 1"),
     "instance of another type": ([nothing(0) | {"instance": "0"}], "[0].instance", "'0'"),
     "unknown model": (

@@ -17,7 +17,8 @@ from rodiu_jax.decisions.stress.linear_forms import PROMISES, Exposure, expose
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import DeployedPair, Plan, Route, plan_arrays, save_plans
+from rodiu_jax.model.plan import DeployedPair, Plan, Route, plan_arrays
+from rodiu_jax.model.plan_json import save_plans
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.report.text.stress_section import section
 from rodiu_jax.runtime.threefry import hash32

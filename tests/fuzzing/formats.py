@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.npz import load_instances
-from rodiu_jax.model.plan import load_plans
+from rodiu_jax.model.plan_json import load_plans
 from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.sweeps.spec import load_spec
 from rodiu_jax.sweeps.store import read_rows

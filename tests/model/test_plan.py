@@ -10,16 +10,8 @@ from bench.numpy_evaluator import dense_plan
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.evaluation import evaluate
-from rodiu_jax.model.plan import (
-    DeployedPair,
-    Plan,
-    Route,
-    load_plans,
-    plan_arrays,
-    plan_from_json,
-    save_plans,
-    validate_plan,
-)
+from rodiu_jax.model.plan import DeployedPair, Plan, Route, plan_arrays, validate_plan
+from rodiu_jax.model.plan_json import load_plans, plan_from_json, save_plans
 from tests.oracles.instances import random_instances, random_plan
 
 INSTANCES = random_instances(0, (2, 2, 3, 2), batch=4)
@@ -79,12 +71,15 @@ def _drop(*path):
 
 
 BAD = {
-    "missing part": (_drop("routes"), r"\[0\].routes: expected this field, which is missing"),
-    "missing part of a route": (_drop("routes", 1, "share"), r"\[0\].routes\[1\].share: expected this field"),
-    "unknown part": (_at("cost", value=3), r"\[0\].cost: expected only the fields instance"),
+    "missing part": (_drop("routes"), r"\[0\].routes: expected this key, which is missing"),
+    "missing part of a route": (_drop("routes", 1, "share"), r"\[0\].routes\[1\].share: expected this key"),
+    "unknown part": (
+        _at("cost", value=3),
+        r"\[0\]: got 'cost', expected only the keys instance, deployments",
+    ),
     "unknown part of a deployment": (
         _at("deployments", 0, "n", value=1),
-        r"deployments\[0\].n: expected only",
+        r"deployments\[0\]: got 'n', expected only the keys model, gpu, tp",
     ),
     "instance too large": (
         _at("instance", value=4),
@@ -128,8 +123,17 @@ BAD = {
     ),
     "share is a text": (_at("routes", 0, "share", value="0.1"), r"routes\[0\].share: got '0.1'"),
     "share is a truth value": (_at("routes", 0, "share", value=True), r"routes\[0\].share: got True"),
+    "share without an end": (_at("routes", 0, "share", value=10**30), r"routes\[0\].share: got 1000"),
+    "degree beyond 64 bits": (
+        _at("deployments", 0, "tp", value=10**30),
+        r"tp: got 1000.* expected one of 1, 2",
+    ),
+    "two faults": (
+        lambda plan: plan["routes"][0].update(share=-1, model=3),
+        r"routes\[0\].model: got 3, expected a text \(string\) \(1 more like this\)",
+    ),
     "share is nothing": (_at("routes", 0, "share", value=None), r"routes\[0\].share: got None"),
-    "unmet of another kind": (_at("unmet", value=[0.1]), r"unmet: got \[0.1\], expected an object"),
+    "unmet of another kind": (_at("unmet", value=[0.1]), r"unmet: got \[0.1\], expected a value by name"),
     "unmet of an unknown query": (_at("unmet", "q9", value=0.1), r"unmet: got 'q9', expected one of q0, q1"),
     "negative unmet": (_at("unmet", "q0", value=-1), r"unmet.q0: got -1"),
 }

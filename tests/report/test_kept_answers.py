@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from rodiu_jax.cli import cli
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.npz import load_instances
-from rodiu_jax.model.plan import load_plans, save_plans
+from rodiu_jax.model.plan_json import load_plans, save_plans
 from rodiu_jax.report.figures import style
 from rodiu_jax.report.page.kept_answers import read_decisions, write_decision
 from rodiu_jax.report.parts.section import PageTable, Section

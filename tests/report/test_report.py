@@ -15,7 +15,8 @@ from matplotlib.patches import Rectangle
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.check import check_plan
-from rodiu_jax.model.plan import Plan, plan_from_json
+from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.plan_json import plan_from_json
 from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.report import write_report
 from rodiu_jax.report.data.digest import cells, commonest, digest, read_digest

@@ -12,7 +12,7 @@ from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.model.changes import apply_changes, parse_change
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.fields import FIELD_SPECS
-from rodiu_jax.model.plan import plan_from_json
+from rodiu_jax.model.plan_json import plan_from_json
 from rodiu_jax.runtime.cores import usable_cores
 from rodiu_jax.sweeps import METHODS, load_spec, read_rows, sweep
 from rodiu_jax.sweeps.engines import local

@@ -47,7 +47,7 @@ def read_margins(folder: str | Path, found: Digest, *, most: int = MOST_ROWS) ->
       InputError: the catalogue cannot be read, or is not that of the sweep any more; a damaged part or plan.
     """
     from rodiu_jax.model.evaluation import evaluate
-    from rodiu_jax.model.plan import plan_from_json
+    from rodiu_jax.model.plan_json import plan_from_json
     from rodiu_jax.sweeps.scenarios import scenarios_of
     from rodiu_jax.sweeps.store import catalog_of, iterate_rows
 

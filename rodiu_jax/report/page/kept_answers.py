@@ -16,8 +16,9 @@ import pandas as pd
 from pydantic import Field, ValidationError
 
 from rodiu_jax.io.files import make_folder, read_json, write_csv, write_text
-from rodiu_jax.io.toml_table import TomlTable, input_error
-from rodiu_jax.model.plan import Plan, save_plans
+from rodiu_jax.io.strict_table import StrictTable, input_error
+from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.plan_json import save_plans
 from rodiu_jax.report.figures import style
 from rodiu_jax.report.parts.section import PageTable, Picture, Section, Shown
 
@@ -26,7 +27,7 @@ _SECTION = "section.json"
 _PLAIN = r"^[\w-]+$"
 
 
-class _Table(TomlTable):
+class _Table(StrictTable):
     name: str = Field(pattern=_PLAIN)
     caption: str
     heads: list[str]
@@ -34,12 +35,12 @@ class _Table(TomlTable):
     numbers: list[int]
 
 
-class _Picture(TomlTable):
+class _Picture(StrictTable):
     name: str = Field(pattern=_PLAIN)
     description: str
 
 
-class _Kept(TomlTable):
+class _Kept(StrictTable):
     title: str
     made: str
     text: str

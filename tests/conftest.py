@@ -9,6 +9,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 from tests.cli.calls import Ran, Run
+from tests.golden import Golden
 
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # commands that tests start keep nothing
 
@@ -60,6 +61,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults", type=int, default=100, metavar="N", help="Generated bad inputs (tests marked faults)."
     )
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="Write the words in tests/golden anew instead of comparing.",
+    )
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Compares text with its file in ``tests/golden``."""
+    return Golden(update=bool(request.config.getoption("--update-golden")))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import pytest
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.model.npz import load_instances
 from tests.cli.calls import SAMPLE, TRACE, Run, answered, refused
+from tests.golden import Golden
 from tests.oracles.tiny import TINY
 
 
@@ -47,18 +48,21 @@ def test_first_scenarios_of_a_longer_run_are_the_same(rodiu: Run, here: Path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_describe_and_validate(rodiu: Run, here: Path):
+def test_describe_and_validate(rodiu: Run, here: Path, golden: Golden):
     text = answered(rodiu("describe", "--catalog", "tiny.toml")).out
     assert all(name in text for name in ("Code_Gen", "Llama-3.1-8B", "H100_FP16", "queries/h"))
-    text = answered(rodiu("validate", "--catalog", "tiny.toml", "--n", 50)).out
+    golden("cli/describe", text)
+    text = answered(rodiu("validate", "--catalog", "tiny.toml", "--n", 50, "--all")).out
     assert "Llama-3.1-8B" in text
+    golden("cli/validate", text)
 
 
-def test_calibrated_catalogue_can_be_sampled(rodiu: Run, here: Path):
+def test_calibrated_catalogue_can_be_sampled(rodiu: Run, here: Path, golden: Golden):
     text = answered(
         rodiu("calibrate", TRACE, "--query", "Code_Gen", "--catalog", "tiny.toml", "-o", "c.toml")
     ).out
     assert "c.toml" in text
+    golden("cli/calibrate", text + Path("c.toml").read_text(), numbers=False)
     answered(rodiu("sample", "--catalog", "c.toml", "--n", 5, "-o", "c.npz"))
     fields = load_instances("c.npz").fields
     assert len(set(fields.input_tokens[:, 0])) > 1

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from rodiu_jax.cli import cli
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.verdict import COSTS
 from solvers.result import Result
 from tests.cli.calls import Run, answered, assert_one_line, drawn, shell
+from tests.golden import Golden
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
@@ -26,6 +28,12 @@ def test_help_lists_every_option(rodiu: Run, name: str):
             assert parameter.help, f"{parameter.name} explains itself"
             assert all(spelling in text for spelling in parameter.opts)
     assert answered(rodiu(name, "-h")).out == text
+
+
+@pytest.mark.parametrize("name", ["", *sorted(cli.commands)])
+def test_words_of_the_help(golden: Golden, name: str):
+    ran = CliRunner().invoke(cli, [*name.split(), "--help"], prog_name="rodiu", terminal_width=110)
+    golden(f"help/{name or 'rodiu'}", ran.output)
 
 
 @pytest.mark.parametrize("name", ["sample", "sweep"])

@@ -12,9 +12,10 @@ from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.verdict import COSTS, FAMILIES
 from tests.cli.calls import SWEEP, Run, answered, nothing, refused
+from tests.golden import Golden, numbers
 
 
-def test_walk_from_samples_to_a_sweep(rodiu: Run, here: Path):
+def test_walk_from_samples_to_a_sweep(rodiu: Run, here: Path, golden: Golden):
     answered(rodiu("sample", "--catalog", "tiny.toml", "--n", 3, "--seed", 7, "-o", "three.npz"))
     batch = load_instances("three.npz")
     assert (batch.size, batch.shape, batch.uncertainty) == (3, (2, 2, 2, 2), "ddu")
@@ -42,11 +43,12 @@ def test_walk_from_samples_to_a_sweep(rodiu: Run, here: Path):
     written = json.loads(Path("found.json").read_text())
     assert [plan["instance"] for plan in written] == [0, 1, 2]
     ran = answered(rodiu("evaluate", "three.npz", "found.json", "-o", "found.parquet"))
-    assert ran.out == "3 rows in found.parquet: 3 feasible, 0 not\n"
+    assert numbers(ran.out) == [3, 3, 0]
+    said = [ran.out]
 
     Path("plans.json").write_text(json.dumps([row["plan"] for row in found] + [nothing(None)]))
     ran = answered(rodiu("evaluate", "three.npz", "plans.json", "-o", "table.parquet"))
-    assert ran.out == "6 rows in table.parquet: 6 feasible, 0 not\n"
+    assert numbers(ran.out) == [6, 6, 0]
     table = pd.read_parquet("table.parquet")
     assert list(table) == [
         *("plan", "instance", "feasible"),
@@ -63,6 +65,7 @@ def test_walk_from_samples_to_a_sweep(rodiu: Run, here: Path):
     Path("spec.toml").write_text(SWEEP)
     ran = rodiu("sweep", "spec.toml", "-o", "out", "--seed", 7, "--workers", 2, "--quiet")
     assert (ran.code, ran.err) == (0, "")
+    said += [ran.out, answered(rodiu("solve", "three.npz")).out]
     parts = sorted(Path("out/scenarios").glob("*.parquet"))
     rows = pd.concat([pd.read_parquet(part) for part in parts]).sort_values(["sample", "point"])
     assert rows[["sample", "point"]].to_numpy().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
@@ -75,12 +78,13 @@ def test_walk_from_samples_to_a_sweep(rodiu: Run, here: Path):
     assert at_full_budget == pytest.approx([r["objective"] for r in found[:2]], rel=1e-6)
     page = Path("out/report.html").read_text()
     assert "Cost by budget" in page
-    assert "per period on average, at every point." in page
     before = sorted(path for path in Path("out").rglob("*") if path.is_file())
     for path in before:
         if path.parent.name in ("figures", "tables") or path.name in ("report.html", "summary.csv"):
             path.unlink()
-    assert "Report: out/report.html" in answered(rodiu("report", "out")).out
+    said.append(answered(rodiu("report", "out")).out)
+    assert "out/report.html" in said[-1]
+    golden("cli/walk", "\n".join(said), numbers=False)
     assert sorted(path for path in Path("out").rglob("*") if path.is_file()) == before
     assert Path("out/report.html").read_text() == page
     for figure, made, start in (
@@ -102,18 +106,19 @@ def test_walk_from_samples_to_a_sweep(rodiu: Run, here: Path):
     assert [path.name for path in here.rglob(".*")] == [".lock"], "no temporary file is left"
 
 
-def test_a_sweep_and_its_verification(rodiu: Run, here: Path):
+def test_a_sweep_and_its_verification(rodiu: Run, here: Path, golden: Golden):
     Path("two.toml").write_text(SWEEP)
     options = ("--certificates", "--exact", "top", "--top", 1, "--by", "total_cost", "--audit", 0, "--quiet")
     answered(rodiu("sweep", "two.toml", "-o", "out", *options))
     said = answered(rodiu("verify", "out")).out
-    assert said.startswith("4 of 4 rows hold. Lower bounds: ")
-    assert "Upper bounds: 4 hold by plan." in said
+    assert numbers(said)[:2] == [4, 4]
+    assert numbers(said)[-1] == 4
     (part,) = Path("out/certificates").iterdir()
     part.write_bytes(part.read_bytes()[:-5])
     ran = rodiu("verify", "out")
     assert ran.code == 1
-    assert "4 rows do not hold; the first, sample 0 point 0: its certificate cannot be read" in ran.err
+    assert numbers(ran.err)[:3] == [4, 0, 0]
+    golden("cli/verify", said + ran.err, numbers=False)
     refused(rodiu, "verify", "out", "c.parquet", needles=("nothing after the folder",))
     refused(rodiu, "verify", "b.parquet", needles=("CERTS.parquet or PLANS.json",))
     refused(rodiu, "verify", "b.parquet", "c.parquet", needles=("FILE.npz",))
@@ -145,13 +150,9 @@ def test_sweep_lists_its_presets(rodiu: Run):
 def test_a_dry_run_and_the_events_of_a_sweep(rodiu: Run, here: Path):
     Path("spec.toml").write_text(SWEEP)
     before = set(here.rglob("*"))
-    lines = answered(
-        rodiu("sweep", "spec.toml", "--dry-run", "--samples", 3, "--workers", 1)
-    ).out.splitlines()
-    assert lines[1] == "Rows: 6 (2 points x 3 samples)"
-    assert lines[2] == "Design: grid, 2 points; factors: budget"
-    for line, word in zip(lines[4:7], ("Time: about", "Memory: ", "Disk: about"), strict=True):
-        assert line.startswith(word)
+    told = answered(rodiu("sweep", "spec.toml", "--dry-run", "--samples", 3, "--workers", 1)).out
+    assert numbers(told.splitlines()[1]) == [6, 2, 3]
+    assert [line.split(":")[0] for line in told.splitlines()[4:7]] == ["Time", "Memory", "Disk"]
     assert set(here.rglob("*")) == before
     said = answered(rodiu("sweep", "spec.toml", "-o", "out", "--log-json", "-", "--workers", 1)).out
     events = [json.loads(line) for line in said.splitlines()]

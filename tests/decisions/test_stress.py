@@ -25,6 +25,7 @@ from rodiu_jax.runtime.threefry import hash32
 from solvers import pool
 from solvers.highs import solve_instance
 from tests.cli.calls import Ran, Run
+from tests.golden import Golden, numbers
 from tests.oracles.instances import random_instances, random_plan, reordered, worked_example
 from tests.oracles.worst_case import by_vertices
 
@@ -273,12 +274,12 @@ def test_peers_are_the_optima_of_their_modes():
     assert peers_of([replace(plan, instance=None)], instances) == ([], [])
 
 
-def test_a_scenario_without_a_plan_has_no_peers_and_says_so():
+def test_a_scenario_without_a_plan_has_no_peers_and_says_so(golden: Golden):
     instances, plan = two_routes(unmet_cap=0.0, delay_threshold=[1.0])
     found = stress([plan], instances, draws=100, workers=1)
     assert found.results["kind"].unique().tolist() == ["given"]
     assert found.settings["no_plan"] == [{"kind": "deterministic", "instance": 0}]
-    assert "Scenario 0 has no deterministic plan to compare with." in section(found).points
+    golden("decisions/stress-no-plan", section(found).points[-1])
 
 
 def test_a_mode_is_no_peer_of_itself(monkeypatch: pytest.MonkeyPatch):
@@ -352,8 +353,8 @@ def test_command(tmp_path: Any, rodiu: Run):
     code, out, _ = run(good, "--draws", "100", "--no-peers")
     assert code == 0
     said = " ".join(out.split())
-    assert said.startswith("Plan 0 (given) on scenario 0: uniform deviations break a promise in")
-    assert "delay[q0] is the first to break, from scale 0.5 on" in said
+    assert "delay[q0]" in said
+    assert 0.5 in numbers(said)
 
     save_plans([], tmp_path / "none.json")
     other = json.dumps([replace(plan, deployments=(DeployedPair("Llama", "g0", 1),)).to_json()])

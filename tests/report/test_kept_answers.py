@@ -15,6 +15,7 @@ from rodiu_jax.report.figures import style
 from rodiu_jax.report.page.kept_answers import read_decisions, write_decision
 from rodiu_jax.report.parts.section import PageTable, Section
 from solvers.highs import solve_instance
+from tests.golden import Golden, section_words
 from tests.oracles.instances import random_instances
 
 
@@ -97,7 +98,7 @@ def run(*arguments: object) -> str:
     return found.stdout
 
 
-def test_commands_keep_what_they_say(files, tmp_path):
+def test_commands_keep_what_they_say(files, tmp_path, golden: Golden):
     one, plans = files / "one.npz", files / "plans.json"
     where = tmp_path / "decisions"
     commands = {
@@ -112,6 +113,9 @@ def test_commands_keep_what_they_say(files, tmp_path):
     assert [s.place for s in found] == [f"decisions/{n} {name}" for n, name in enumerate(commands)]
     asked = f"Found by rodiu stress {one} {plans} --draws 1000 --scales 0.5,2 --no-peers."
     assert found[0].text.strip() == asked
+    for name, section in zip(commands, found, strict=True):
+        words = section_words(section).replace(str(files), "FOLDER")
+        golden(f"decisions/{name}", words, numbers=False)
     said = " ".join(run("stress", *commands["stress"], "--quiet").split())
     assert found[0].points
     assert all(point in said for point in found[0].points)

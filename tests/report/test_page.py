@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -23,6 +22,7 @@ from rodiu_jax.report.page.kept_answers import write_decision
 from rodiu_jax.report.parts.section import PageTable, Picture, Section
 from rodiu_jax.sweeps import sweep
 from rodiu_jax.sweeps.spec import make_spec
+from tests.page_structure import Structure
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
@@ -93,24 +93,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     decide(folder / "out" / DECISIONS / "rent #1 & <b>")
     write_report(folder / "out", page=folder / "alone.html")
     return folder / "out"
-
-
-class Structure(HTMLParser):
-    """Tags, attributes and text of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_a_page_holds_no_script_and_no_address(folder: Path):

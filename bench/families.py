@@ -19,11 +19,11 @@ import click
 import numpy as np
 
 from bench.peers import warmed, workers
-from bench.published import solve_published
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances, make_instances
 from solvers.accelerators import ALL, Accelerators
 from solvers.highs import solve_instance
+from tests.oracles.published import solve_published
 
 _SPEED_UP = np.array([1.0, 2.0, 4.0, 8.0]) ** 0.8
 

@@ -12,12 +12,12 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from bench.published import Outcome, solve_published
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.runtime.cores import usable_cores
 from solvers.formulation import assemble, build
 from solvers.highs import print_banner_nowhere, run_highs, solve_instance
 from solvers.terms import collect, tightened
+from tests.oracles.published import Outcome, solve_published
 
 S = TypeVar("S")
 T = TypeVar("T")

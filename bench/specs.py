@@ -18,10 +18,6 @@ from bench.commands import growth as _growth
 from bench.commands import start as _start
 from bench.inputs import RENTED, random_plans
 from bench.measure import Case, Side, Spec, xla_counts
-from bench.numpy_batch_sampler import sample_batch
-from bench.numpy_evaluator import dense_plan, evaluate_one
-from bench.numpy_sampler import sample_one
-from bench.numpy_stress import Counts, stress_one
 from bench.peers import published, relaxation, routing, scipy_relaxation, workers
 from bench.plans import cases as _plans
 from bench.starts import cases as _starts
@@ -46,6 +42,10 @@ from solvers.bracket import Effort
 from solvers.cascade import cascade
 from solvers.highs import solve_instance
 from solvers.recourse import recourse
+from tests.oracles.numpy_batch_sampler import sample_batch
+from tests.oracles.numpy_evaluator import dense_plan, evaluate_one
+from tests.oracles.numpy_sampler import sample_one
+from tests.oracles.numpy_stress import Counts, stress_one
 
 _ONE_BY_ONE = 400
 """Items a slow peer does per repeat; its rate is per item."""
@@ -476,8 +476,8 @@ SPECS = {
             measures="Scenarios per second drawn from the seed catalogue, host arrays in hand."
             " A batch smaller than a block (512 scenarios) pays for the whole block.",
             item="scenario",
-            peers="bench/numpy_sampler.py, one call per scenario; bench/numpy_batch_sampler.py, the same"
-            " formulas vectorised over blocks of the batch (it cannot redraw scenario b alone, as ours"
+            peers="tests/oracles/numpy_sampler.py, one call per scenario; tests/oracles/numpy_batch_sampler.py, the"
+            " same formulas vectorised over blocks of the batch (it cannot redraw scenario b alone, as ours"
             " can).",
             quality="every scenario passes validation; the mean of every drawn entry against both peers', in"
             " standard errors (about 1,600 entries are compared twice: 3 to 4.5 is expected, 6 fails).",
@@ -494,7 +494,7 @@ SPECS = {
             measures="Plan x scenario pairs per second: five costs, nine margins and the binding"
             " constraint. A batch smaller than a block (2,048 pairs) pays for the whole block.",
             item="pair",
-            peers="bench/numpy_evaluator.py, dense arrays, one call per pair; plans and fields are"
+            peers="tests/oracles/numpy_evaluator.py, dense arrays, one call per pair; plans and fields are"
             " converted before the clock starts, except in the last case, which is whole on both"
             " sides.",
             quality="largest relative difference of any cost, and verdicts that differ, over the peer's"
@@ -514,7 +514,7 @@ SPECS = {
             " each; starting our processes and checking the plans is included, starting the peer's is"
             " not.",
             item="scenario",
-            peers="the published formulation (bench/published.py): the same HiGHS, gap and number of"
+            peers="the published formulation (tests/oracles/published.py): the same HiGHS, gap and number of"
             " processes.",
             quality="statuses, and the largest relative difference of the optima.",
             precision="float64 on both sides",
@@ -620,7 +620,8 @@ SPECS = {
             " uniform, with every statistic: violations of each promise at three scales, which breaks first, the cost's"
             " moments, extremes and histogram of 4,096 bins. Making the forms is not included.",
             item="draw",
-            peers="bench/numpy_stress.py: NumPy's generator and the same statistics, plan by plan in blocks of 16,384.",
+            peers="tests/oracles/numpy_stress.py: NumPy's generator and the same statistics, plan by plan in"
+            " blocks of 16,384.",
             quality="every violation probability and mean cost against the peer's, in standard errors (144 are "
             "compared, most of them 0; 6 fails).",
             precision="deviations of 27 bits in float64, sums in whole numbers; peer: float64",

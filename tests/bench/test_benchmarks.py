@@ -18,14 +18,14 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from bench import device, lp_peers, specs, tables
 from bench.__main__ import NAMES, main
 from bench.measure import Case, Side, Spec, machine, rent, run_spec, section, time_case
-from bench.numpy_batch_sampler import sample_batch
-from bench.numpy_sampler import sample_one
-from bench.published import Outcome
 from bench.specs import SPECS
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.catalog.sampling import sample
 from solvers.highs import run_highs
 from solvers.result import Result
+from tests.oracles.numpy_batch_sampler import sample_batch
+from tests.oracles.numpy_sampler import sample_one
+from tests.oracles.published import Outcome
 
 ROOT = Path(__file__).parents[2]
 

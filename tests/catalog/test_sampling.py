@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.numpy_sampler import GPU_NAMES, MODEL_NAMES, QUERY_NAMES
 from rodiu_jax.catalog import Catalog, Draws, load_catalog, sampling
 from rodiu_jax.catalog.sampling import sample, sample_quantities
 from rodiu_jax.errors import InputError
@@ -20,6 +19,7 @@ from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances, make_instances
 from rodiu_jax.runtime.threefry import hash32
 from tests.catalog.test_load import added_gpu, child, resized, written
+from tests.oracles.numpy_sampler import GPU_NAMES, MODEL_NAMES, QUERY_NAMES
 
 SEED = load_catalog("seed")
 N = 3000
@@ -261,7 +261,7 @@ def test_worked_examples():
 
 
 def test_same_law_as_the_peer():
-    """Names of the scalar peer in `bench`, so that both mean the same arrays."""
+    """Names of the scalar peer in `tests.oracles`, so that both mean the same arrays."""
     assert tuple(SEED.sets[a] for a in ("query", "model", "gpu")) == (QUERY_NAMES, MODEL_NAMES, GPU_NAMES)
 
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bench.numpy_evaluator import dense_plan, evaluate_one
 from rodiu_jax.errors import InputError
 from rodiu_jax.model import evaluation as module
 from rodiu_jax.model.check import check_plan
@@ -15,6 +14,7 @@ from rodiu_jax.model.plan import DeployedPair, Plan, PlanArrays, Route, plan_arr
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.model.verdict import COSTS, FAMILIES
 from tests.oracles.instances import default_instances, random_instances, random_plan, worked_example
+from tests.oracles.numpy_evaluator import dense_plan, evaluate_one
 
 BATCH = 40
 

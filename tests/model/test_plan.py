@@ -6,13 +6,13 @@ import os
 import numpy as np
 import pytest
 
-from bench.numpy_evaluator import dense_plan
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.evaluation import evaluate
 from rodiu_jax.model.plan import DeployedPair, Plan, Route, plan_arrays, validate_plan
 from rodiu_jax.model.plan_json import load_plans, plan_from_json, save_plans
 from tests.oracles.instances import random_instances, random_plan
+from tests.oracles.numpy_evaluator import dense_plan
 
 INSTANCES = random_instances(0, (2, 2, 3, 2), batch=4)
 GOOD = {

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from bench.numpy_sampler import names, sample_one
 from rodiu_jax.model.fields import FIELD_SPECS, UNCERTAINTY_MODES
 from rodiu_jax.model.instance import Instances, make_instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
+from tests.oracles.numpy_sampler import names, sample_one
 
 SHARED = ("tp_degree", "tp_speedup")  # the fields that the generators do not vary within a batch
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.published import solve_published
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.fields import UNCERTAINTY_MODES
 from solvers.formulation import build, read_plan, to_plan
 from solvers.highs import route, run_highs, solve_instance
 from tests.oracles.enumeration import cheapest
 from tests.oracles.instances import default_instances, random_instances, random_plan, scenarios
+from tests.oracles.published import solve_published
 
 TINY = (2, 2, 2, 2)
 

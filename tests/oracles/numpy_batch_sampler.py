@@ -1,6 +1,6 @@
 """The seed's scenarios drawn in batch by plain NumPy: what a careful user would write without JAX.
 
-The same formulas as `bench.numpy_sampler`, vectorised over blocks that stay in the caches. One generator
+The same formulas as `tests.oracles.numpy_sampler`, vectorised over blocks that stay in the caches. One generator
 draws everything in order, so scenario b cannot be drawn alone: it gives up what the keyed sampler promises.
 """
 
@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.numpy_sampler import _COMPUTE, _LOWEST_IMPACT, _MODEL_LEVEL, _PRECISION, _PRICE, _RANGES, GPU_NAMES
+from tests.oracles.numpy_sampler import (
+    _COMPUTE,
+    _LOWEST_IMPACT,
+    _MODEL_LEVEL,
+    _PRECISION,
+    _PRICE,
+    _RANGES,
+    GPU_NAMES,
+)
 
 _BLOCK = 256
 """Scenarios per block, 3.3 MB of results: the fastest of 32 to 1,024, by little."""

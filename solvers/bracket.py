@@ -20,9 +20,9 @@ import numpy as np
 from rodiu_jax.model.fields import Array, Fields, batch_axes
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.scenario_blocks import keep_on_device, run_scenarios
 from rodiu_jax.model.tolerances import ABOVE_ANY_COST, CROSSED_BY_DEVICE, FLOOR_ROUNDING, OPTIMAL_GAP
-from rodiu_jax.runtime.devices import by_device
-from solvers.blocks import in_blocks, resident
+from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 from solvers.deployments import Deployments, plans_of
 from solvers.dual import (
     Ascent,
@@ -258,8 +258,8 @@ def brackets(
     Raises nothing for a bad scenario: its bracket says ``error`` and its neighbours are untouched. Scenarios with and
     without a limit of routes are searched apart, as other programs route them.
     """
-    batch = instances if instances.batched else instances.take([0])
-    effort = replace(effort, chunk=effort.chunk or by_device(cpu=32, accelerator=4096))
+    batch = instances.as_batch()
+    effort = replace(effort, chunk=effort.chunk or block_size("bracket").rows)
     limited = np.broadcast_to(np.asarray(batch.fields.max_routes) > 0, (batch.size,))
     if limited.all() or not limited.any():
         return _brackets(batch, bool(limited.any()), gap, effort, certificates)
@@ -283,7 +283,7 @@ def _brackets(
         effort = replace(effort, search=effort.search._replace(limited=limited))
         if limited:  # the floors know no limit of routes, so they say little about what is promising
             effort = replace(effort, routed=_EVERY)
-        there = resident(batch)
+        there = keep_on_device(batch)
         tree, root = _root(batch, there, effort, certificates)
         best = Deployments(
             batch.size, there, effort.search, rounds=effort.rounds, routed=effort.routed, chunk=effort.chunk
@@ -350,16 +350,16 @@ def _bounded(
 ) -> _Bounded:
     arrays = (decided, start)
     static = {"controls": ascent.controls, "pairs": ascent.pairs, "how": effort.search}
-    return in_blocks(_bound_nodes, there, scenario, arrays, effort.chunk, **static)
+    return run_scenarios(_bound_nodes, there, scenario, arrays, BlockSize(effort.chunk), **static)
 
 
 def _root(batch: Instances, there: Instances, effort: Effort, certificates: bool) -> tuple[_Tree, _Bounded]:
-    """The tree of roots, and all that was found; ``there`` is the batch as `resident` has it."""
+    """The tree of roots, and all that was found; ``there`` is the batch as `keep_on_device` has it."""
     size = batch.size
     _, models, gpus, degrees = batch.shape
     scenario = np.arange(size)
     decided = np.zeros((size, models * gpus, degrees), np.int8)
-    start = in_blocks(_cold_starts, there, scenario, (), effort.chunk)
+    start = run_scenarios(_cold_starts, there, scenario, (), BlockSize(effort.chunk))
     found = _bounded(there, scenario, decided, start, effort.root, effort)
     tree = _Tree(
         scenario,
@@ -382,8 +382,14 @@ def _infeasible(there: Instances, best: Deployments, effort: Effort) -> np.ndarr
     lost = np.flatnonzero(~np.isfinite(best.cost))
     if len(lost):
         ray = effort.root
-        result[lost] = in_blocks(
-            _prove_infeasible, there, lost, (), effort.chunk, controls=ray.controls, pairs=ray.pairs
+        result[lost] = run_scenarios(
+            _prove_infeasible,
+            there,
+            lost,
+            (),
+            BlockSize(effort.chunk),
+            controls=ray.controls,
+            pairs=ray.pairs,
         )
     return result
 

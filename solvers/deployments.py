@@ -18,9 +18,10 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.fields import Array, Fields, batch_axes
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
+from rodiu_jax.model.scenario_blocks import run_scenarios
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE_ON_DEVICE, NEGLIGIBLE_UNMET_ON_DEVICE
 from rodiu_jax.model.verdict import Verdict
-from solvers.blocks import in_blocks
+from rodiu_jax.runtime.block_sizes import BlockSize
 from solvers.dual import coefficients
 from solvers.primal import THOROUGH, Search, neighbours, route_cost
 
@@ -70,7 +71,7 @@ class Deployments:
     """The cheapest deployment known of each scenario, and which ones have been routed.
 
     Args:
-      size, there: B scenarios, and they as `solvers.blocks.resident` has them.
+      size, there: B scenarios, and they as `rodiu_jax.model.scenario_blocks.keep_on_device` has them.
       rounds, routed: of the local search, each routing the ``routed`` most promising deployments of a scenario.
       chunk: scenarios in a compiled block.
 
@@ -132,12 +133,12 @@ class Deployments:
             if not len(at):
                 return
             self.fresh[at] = False
-            near, least = in_blocks(
+            near, least = run_scenarios(
                 _neighbours,
                 self._there,
                 at,
                 (self.slot[at],),
-                self._chunk,
+                BlockSize(self._chunk),
                 how=self._how,
                 iterations=np.int32(THOROUGH),
             )
@@ -151,12 +152,12 @@ class Deployments:
             for iterations in (self._how.iterations, THOROUGH):
                 if not len(rows):
                     break
-                found = in_blocks(
+                found = run_scenarios(
                     _route_plans,
                     self._there,
                     scenario[rows],
                     (slot[rows, :width],),
-                    self._chunk,
+                    BlockSize(self._chunk),
                     how=self._how,
                     iterations=np.int32(iterations),
                 )
@@ -182,8 +183,8 @@ def plans_of(
     The verdict is None where it refuses both.
     """
     everyone = np.arange(batch.size)
-    share = in_blocks(
-        _route_plans, there, everyone, (slot,), chunk, how=how, iterations=np.int32(THOROUGH)
+    share = run_scenarios(
+        _route_plans, there, everyone, (slot,), BlockSize(chunk), how=how, iterations=np.int32(THOROUGH)
     ).share
     plans: list[Plan] = []
     verdicts: list[Verdict | None] = []

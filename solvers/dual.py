@@ -46,9 +46,9 @@ from rodiu_jax.model.fields import Array, Fields, batch_axes, tokens_per_query
 from rodiu_jax.model.fields import compute_demand as compute_demand_of
 from rodiu_jax.model.fields import stored_data as stored_data_of
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.scenario_blocks import run_scenarios
 from rodiu_jax.model.tolerances import PROMISE_BAND
-from rodiu_jax.runtime.devices import by_device
-from solvers.blocks import in_blocks
+from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 
 _HUGE = 1e30
 
@@ -775,14 +775,14 @@ def _bound_block(
 
 def _bounded(program: Any, instances: Instances, arrays: tuple, ascent: Ascent, chunk: int) -> Any:
     """A program of bounds over all scenarios, in float64 outside the ascent."""
-    batch = instances if instances.batched else instances.take([0])
+    batch = instances.as_batch()
     with jax.enable_x64(True):
-        return in_blocks(
+        return run_scenarios(
             program,
             batch,
             np.arange(batch.size),
             arrays,
-            chunk or by_device(cpu=256, accelerator=16_384),
+            BlockSize(chunk) if chunk else block_size("bound"),
             controls=ascent.controls,
             pairs=ascent.pairs,
         )

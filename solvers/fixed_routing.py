@@ -25,9 +25,10 @@ import numpy as np
 from rodiu_jax.model.fields import Array, Fields, batch_axes
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan, Route
+from rodiu_jax.model.scenario_blocks import run_scenarios
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE, NEGLIGIBLE_SHARE, NEGLIGIBLE_UNMET
 from rodiu_jax.model.uncertainty import worst_vertex
-from solvers.blocks import in_blocks
+from rodiu_jax.runtime.block_sizes import block_size
 from solvers.dual import Coefficients, coefficients
 from solvers.highs import SolverFailed, print_banner_nowhere, require
 from solvers.recourse import deployment_of, held, slots_of
@@ -45,8 +46,8 @@ _EXACT = 1e-9
 _CLOSE = 1e-6
 """F is at its floor where it is this near, relative."""
 
-_BLOCK, _DEPLOYMENTS = 256, 8
-"""Scenarios and deployments whose coefficients are made at a time, in one compiled program."""
+_DEPLOYMENTS = 8
+"""Deployments whose coefficients are made at a time, in one compiled program."""
 
 
 class _Program:
@@ -216,11 +217,12 @@ def _coefficients(fields: Fields, *, slots: Array, uncertainty: str, batched: fr
 
 
 def _programs(instances: Instances, slots: np.ndarray) -> Iterator[_Program]:
-    batch = instances if instances.batched else instances.take([0])
+    batch = instances.as_batch()
     for first in range(0, len(slots), _DEPLOYMENTS):
         group = np.minimum(np.arange(first, first + _DEPLOYMENTS), len(slots) - 1)
         with jax.enable_x64(True):
-            whole = in_blocks(_coefficients, batch, np.arange(batch.size), (), _BLOCK, slots=slots[group])
+            everyone, size = np.arange(batch.size), block_size("coefficients")
+            whole = run_scenarios(_coefficients, batch, everyone, (), size, slots=slots[group])
         for q in range(min(_DEPLOYMENTS, len(slots) - first)):
             yield _Program(Coefficients(*(a[:, q] for a in whole)), slots[first + q] >= 0)
 

@@ -14,13 +14,13 @@ import pytest
 
 from rodiu_jax.errors import WorkFailed
 from rodiu_jax.runtime import progress as progress_module
+from rodiu_jax.runtime.block_sizes import BlockSize
+from rodiu_jax.runtime.blocks import BlockRunner
 from rodiu_jax.sweeps import read_rows, sweep
 from rodiu_jax.sweeps.method_table import METHODS
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
-from solvers import blocks
 from solvers.result import Result
 from tests.fuzzing.run import rodiu
-from tests.oracles.instances import random_instances
 
 pytestmark = pytest.mark.faults
 
@@ -70,41 +70,34 @@ def test_a_device_that_fails_elsewhere_is_one_line(monkeypatch: pytest.MonkeyPat
     assert len(ran.err.splitlines()) == 1
 
 
-def doubled(fields: Any, row: Any, *, uncertainty: str, batched: frozenset[str]) -> Any:
-    return row * 2
-
-
 @pytest.mark.parametrize("room", [64, 5, 1])
-def test_blocks_are_halved_until_the_device_has_room(monkeypatch: pytest.MonkeyPatch, room: int):
+def test_blocks_are_halved_until_the_device_has_room(room: int):
     sizes = []
 
-    def program(fields: Any, row: Any, **options: Any) -> Any:
+    def program(row: Any) -> Any:
         sizes.append(len(row))
         if len(row) > room:
             raise jax.errors.JaxRuntimeError(FULL)
-        return doubled(fields, row, **options)
+        return row * 2
 
-    monkeypatch.setattr(blocks, "_halvings", {})
-    batch, rows = random_instances(0, (1, 1, 1, 1), batch=2), np.arange(20.0, dtype=np.float32)
+    runner, rows = BlockRunner(), np.arange(20.0)
     for _ in range(2):
-        found = blocks.in_blocks(program, batch, np.arange(20) % 2, (rows,), 8)
-        np.testing.assert_array_equal(found, rows * 2)
+        doubled = runner.run(program, lambda at: (rows[at],), 20, BlockSize(8))
+        np.testing.assert_array_equal(doubled, rows * 2)
     assert sum(size > room for size in sizes) == {64: 0, 5: 1, 1: 3}[room], "learned once, not at every call"
 
 
-def test_other_errors_and_single_rows_are_not_tried_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(blocks, "_halvings", {})
+def test_other_errors_and_single_rows_are_not_tried_again():
     calls = []
     for message, tries in ((LOST, 1), (FULL, 4)):
 
-        def program(*_: Any, said: str = message, **__: Any) -> Any:
+        def program(*_: Any, said: str = message) -> Any:
             calls.append(1)
             raise jax.errors.JaxRuntimeError(said)
 
         calls.clear()
-        batch = random_instances(0, (1, 1, 1, 1), batch=2)
         with pytest.raises(jax.errors.JaxRuntimeError):
-            blocks.in_blocks(program, batch, np.zeros(4, int), (), 8)
+            BlockRunner().run(program, lambda at: (at,), 4, BlockSize(8))
         assert len(calls) == tries
 
 

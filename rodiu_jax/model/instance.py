@@ -83,6 +83,10 @@ class Instances:
             taken["budget"] = np.broadcast_to(taken["budget"], index.shape).copy()
         return replace(self, fields=Fields(**taken))
 
+    def as_batch(self) -> Instances:
+        """The same scenarios with a batch axis on at least one field, for `jax.vmap` to run over."""
+        return self if self.batched else self.take([0])
+
     def with_fields(self, *, source: str = "instances", **values: Any) -> Instances:
         """The same instances with some fields replaced, validated anew."""
         return make_instances(

@@ -9,69 +9,84 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rodiu_jax.catalog.sampling import sample
-from solvers import blocks
+from rodiu_jax.runtime.block_sizes import BlockSize, block_size
+from rodiu_jax.runtime.blocks import BlockRunner
 
 DEVICES = 4
 
-ROWS = """
-import json, sys
+PREAMBLE = """
+import json
 from collections import Counter
 import jax
 import numpy as np
 from rodiu_jax.catalog.sampling import sample
-from solvers import blocks, bracket, deployments
-from solvers.primal import Search
 
 worked = Counter()
 
 def watched(program):
-    def run(fields, *rest, **options):
-        found = program(fields, *rest, **options)
-        worked.update(str(d) for d in jax.tree.leaves(found)[0].devices())
-        return found
+    def run(*args, **options):
+        result = program(*args, **options)
+        worked.update(str(d) for d in jax.tree.leaves(result)[0].devices())
+        return result
     return run
 
-def rows(batch, chunk):
-    everyone = np.arange(batch.size)
-    start = blocks.in_blocks(watched(bracket._cold_starts), batch, everyone, (), chunk)
-    slot = np.random.default_rng(1).integers(0, 240, (batch.size, 2)).astype(np.int32)
-    price = blocks.in_blocks(watched(deployments._route_plans), batch, everyone, (slot,), chunk, how=Search(),
-                             iterations=np.int32(12))
-    return [np.asarray(a) for a in jax.tree.leaves((start, price))]
-
-batch = sample("seed", n=35, seed=3)
-with jax.enable_x64(True):
-    here = rows(batch, 8)
-    many = dict(worked)
+def compare(rows):
+    many = rows()
+    used = dict(worked)
     worked.clear()
     with jax.default_device(jax.devices()[0]):
-        alone = rows(batch, 8)
-print(json.dumps({
-    "many": many, "one": dict(worked), "rows": [len(a) for a in here],
-    "same": [a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in zip(here, alone, strict=True)],
-    "priced": bool(np.isfinite(here[-3]).any()),
-}))
+        one = rows()
+    many, one = jax.tree.leaves(many), jax.tree.leaves(one)
+    same = [a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in zip(many, one, strict=True)]
+    finite = [bool(np.isfinite(a.astype(float)).any()) for a in many]
+    print(json.dumps({"many": used, "one": dict(worked), "rows": [len(a) for a in many], "same": same,
+                      "finite": finite}))
 """
+
+BRACKETS = """
+from rodiu_jax.model.scenario_blocks import run_scenarios
+from rodiu_jax.runtime.block_sizes import BlockSize
+from solvers import bracket, deployments
+from solvers.primal import Search
+
+batch = sample("seed", n=35, seed=3)
+everyone, size = np.arange(batch.size), BlockSize(8)
+slot = np.random.default_rng(1).integers(0, 240, (batch.size, 2)).astype(np.int32)
+starts, routes = watched(bracket._cold_starts), watched(deployments._route_plans)
+
+def rows():
+    start = run_scenarios(starts, batch, everyone, (), size)
+    price = run_scenarios(routes, batch, everyone, (slot,), size, how=Search(), iterations=np.int32(12))
+    return start, price
+
+with jax.enable_x64(True):
+    compare(rows)
+"""
+
+
+def run_on_devices(code: str) -> dict:
+    """What a program prints where the CPU plays `DEVICES` devices."""
+    root = Path(__file__).parents[2]
+    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", PREAMBLE + code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_all_devices_work_and_the_rows_are_those_of_one():
     """35 rows in blocks of 8, so two programs have five blocks each and the last is not full."""
-    root = Path(__file__).parents[2]
-    flags = f"--xla_force_host_platform_device_count={DEVICES}"
-    told = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, "-c", ROWS], env=told, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = run_on_devices(BRACKETS)
     assert sorted(found["many"].values()) == [2, 2, 2, 4]
     assert list(found["one"].values()) == [10]
     assert set(found["rows"]) == {35}
     assert all(found["same"])
-    assert found["priced"]
+    assert all(found["finite"])
 
 
 @pytest.mark.parametrize(
-    ("chunk", "rows", "size"),
+    ("rows", "count", "fitting"),
     [
         (32, 1, 32),
         (256, 1, 256),
@@ -82,29 +97,48 @@ def test_all_devices_work_and_the_rows_are_those_of_one():
         (100, 1, 100),
     ],
 )
-def test_few_rows_make_smaller_blocks_of_few_kinds(chunk: int, rows: int, size: int):
-    assert blocks._fitting(chunk, rows) == size
+def test_few_rows_make_smaller_blocks_of_few_kinds(rows: int, count: int, fitting: int):
+    assert BlockSize(rows).fit(count) == fitting
+    assert BlockSize(rows, smallest=rows).fit(count) == rows
+
+
+def test_bytes_bound_a_block():
+    whole = block_size("evaluate", bytes_per_row=1)
+    assert block_size("evaluate", bytes_per_row=2**15).rows == min(2**10, whole.rows)
+    assert block_size("evaluate", bytes_per_row=2**40) == BlockSize(1, 1)
+    assert block_size("evaluate", bytes_per_row=1, rows_per_scenario=64).rows == whole.rows // 64
+    assert all(block_size(name, bytes_per_row=24).rows.bit_count() == 1 for name in ("draw", "evaluate"))
 
 
 def test_a_block_that_fails_in_a_thread_fails_the_call():
-    batch = sample("seed", n=35, seed=3)
-
-    def program(fields, rows, *, uncertainty, batched):
+    def program(rows: np.ndarray) -> np.ndarray:
         if failing in rows:
             raise ValueError(f"row {failing}")
         return rows
 
-    everyone = np.arange(35)
-    failing = 17
+    runner, failing = BlockRunner(), 17
     for _ in range(2):  # at first a block runs alone
         with pytest.raises(ValueError, match="row 17"):
-            blocks.in_blocks(program, batch, everyone, (everyone,), 8)
+            runner.run(program, lambda at: (at,), 35, BlockSize(8))
     failing = -1
-    np.testing.assert_array_equal(blocks.in_blocks(program, batch, everyone, (everyone,), 8), everyone)
+    np.testing.assert_array_equal(runner.run(program, lambda at: (at,), 35, BlockSize(8)), np.arange(35))
+
+
+def test_a_block_has_the_settings_of_the_caller():
+    import jax
+    import jax.numpy as jnp
+
+    def program(rows: np.ndarray) -> jax.Array:
+        return jnp.asarray(rows, dtype=float)
+
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            assert BlockRunner(2).run(program, lambda at: (at,), 9, BlockSize(2)).dtype == (
+                np.float64 if wide else np.float32
+            )
 
 
 def test_threads_are_those_of_a_process_share(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NPROC", "1")
-    blocks._threads.cache_clear()
-    assert blocks._threads()._max_workers == 1
-    blocks._threads.cache_clear()
+    assert BlockRunner().lanes == 1
+    assert BlockRunner(3).lanes == 3

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.model import scenario_blocks
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.tolerances import OPTIMAL_GAP
-from solvers import blocks, deployments
 from solvers import bracket as module
+from solvers import deployments
 from solvers.bracket import Bracket, Effort, brackets
 from solvers.highs import solve_instance
 from tests.oracles.instances import default_instances, random_instances
@@ -283,6 +284,6 @@ def test_effort_is_spent_only_where_needed(hard):
 def test_rows_taken_on_the_device_are_those_taken_on_the_host(monkeypatch: pytest.MonkeyPatch):
     instances = random_instances(3, SMALL, batch=40)
     usual = brackets(instances, effort=TREE)
-    monkeypatch.setattr(blocks, "by_device", lambda *, cpu, accelerator: accelerator)
-    assert blocks.resident(instances).size == 64, "few sizes"
+    monkeypatch.setattr(scenario_blocks, "by_device", lambda *, cpu, accelerator: accelerator)
+    assert scenario_blocks.keep_on_device(instances).size == 64, "few sizes"
     assert brackets(instances, effort=TREE) == usual

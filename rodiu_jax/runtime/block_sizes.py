@@ -1,0 +1,69 @@
+"""How many rows each batched program takes at a time: the one table of block sizes.
+
+A CPU wants what its caches hold, an accelerator enough rows to be busy. Another size is another compiled program, so
+last bits of a row may differ; nothing else depends on it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rodiu_jax.runtime.devices import by_device
+
+
+class BlockSize(NamedTuple):
+    """The rows of a block, and of the smallest block that fewer rows make.
+
+    Where there are far fewer than ``rows``, a block has an eighth of it, or a 64th, and so on, but ``smallest`` at
+    least: no device gains by less than 64. With ``smallest = rows`` a row's numbers do not depend on how many rows
+    there are.
+    """
+
+    rows: int
+    smallest: int = 64
+
+    def fit(self, count: int) -> int:
+        """Return the rows of a block for ``count`` rows in all."""
+        rows = self.rows
+        while rows % 8 == 0 and rows // 8 >= max(count, self.smallest):
+            rows //= 8
+        return rows
+
+
+class _Entry(NamedTuple):
+    """Most rows on a CPU and on an accelerator; most bytes of a block's rows, 0 where rows alone decide."""
+
+    cpu: int
+    accelerator: int
+    cpu_bytes: int = 0
+    accelerator_bytes: int = 0
+    fixed: bool = False  # never smaller blocks for few rows
+
+
+_MIB = 2**20
+
+_SIZES = {
+    "draw": _Entry(2**32, 2**32, 8 * _MIB, 64 * _MIB, fixed=True),  # scenarios; bytes of what is drawn
+    "evaluate": _Entry(2**13, 2**18, 32 * _MIB, 1024 * _MIB, fixed=True),  # (plan, scenario) pairs
+    "stress": _Entry(16, 16),  # (plan, scenario) pairs, each with thousands of draws at a time
+    "bound": _Entry(256, 16_384),  # scenarios whose lower bound alone is wanted
+    "bracket": _Entry(32, 4096),  # scenarios or nodes of their trees, and the routings of their plans
+    "coefficients": _Entry(256, 256),  # scenarios, each with several deployments
+}
+
+
+def block_size(program: str, *, bytes_per_row: int = 0, rows_per_scenario: int = 1) -> BlockSize:
+    """Return the size of a program's blocks on the devices of this process.
+
+    Args:
+      program: its name in the table.
+      bytes_per_row: where the table limits bytes, those that one row takes; the size is then a power of two.
+      rows_per_scenario: rows that are made of each scenario of a block, where blocks are counted in scenarios.
+    """
+    entry = _SIZES[program]
+    rows = by_device(cpu=entry.cpu, accelerator=entry.accelerator) // rows_per_scenario
+    if bytes_per_row:
+        room = by_device(cpu=entry.cpu_bytes, accelerator=entry.accelerator_bytes)
+        rows = 1 << max(min(rows, room // bytes_per_row), 1).bit_length() - 1
+    rows = max(rows, 1)
+    return BlockSize(rows, rows) if entry.fixed else BlockSize(rows)

@@ -8,10 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rodiu_jax.analysis.sensitivity import sensitivity
     from rodiu_jax.analysis.trends import check_trends
     from rodiu_jax.catalog import Catalog, catalog_names, load_catalog
     from rodiu_jax.catalog.audit import validate
     from rodiu_jax.catalog.calibration import calibrate
+    from rodiu_jax.catalog.describe import describe
     from rodiu_jax.catalog.sampling import sample
     from rodiu_jax.decisions.choose.search import choose
     from rodiu_jax.decisions.diagnose.diagnosis import diagnose
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from rodiu_jax.report import write_report
     from rodiu_jax.report.figures.pictures import plot
     from rodiu_jax.sweeps import load_spec, read_rows, sweep
+    from rodiu_jax.sweeps.verify import verify
     from solvers.pool import solve
 
 _HOME = {
@@ -45,6 +48,7 @@ _HOME = {
     "check_plan": "rodiu_jax.model.check",
     "check_trends": "rodiu_jax.analysis.trends",
     "choose": "rodiu_jax.decisions.choose.search",
+    "describe": "rodiu_jax.catalog.describe",
     "diagnose": "rodiu_jax.decisions.diagnose.diagnosis",
     "evaluate": "rodiu_jax.model.evaluation",
     "load_catalog": "rodiu_jax.catalog",
@@ -58,10 +62,12 @@ _HOME = {
     "robustness": "rodiu_jax.decisions.robustness",
     "sample": "rodiu_jax.catalog.sampling",
     "save_plans": "rodiu_jax.model.plan_json",
+    "sensitivity": "rodiu_jax.analysis.sensitivity",
     "solve": "solvers.pool",
     "stress": "rodiu_jax.decisions.stress.draws",
     "sweep": "rodiu_jax.sweeps",
     "validate": "rodiu_jax.catalog.audit",
+    "verify": "rodiu_jax.sweeps.verify",
     "write_report": "rodiu_jax.report",
 }
 
@@ -83,6 +89,7 @@ __all__ = [
     "check_plan",
     "check_trends",
     "choose",
+    "describe",
     "diagnose",
     "evaluate",
     "load_catalog",
@@ -96,10 +103,12 @@ __all__ = [
     "robustness",
     "sample",
     "save_plans",
+    "sensitivity",
     "solve",
     "stress",
     "sweep",
     "validate",
+    "verify",
     "write_report",
 ]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rodiu_jax.errors import InputError, WorkFailed
+from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
 
 
 def test_names_everything():
@@ -33,9 +33,20 @@ def test_long_values_are_cut():
     assert "..." in text
 
 
-def test_kinds():
-    assert issubclass(InputError, ValueError)
-    assert not issubclass(WorkFailed, InputError)
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(InputError("f", "x", "less", 3), 2), (WorkFailed("no plan"), 1), (AuditFailed("two proofs", 0, {}), 1)],
+)
+def test_kinds_end_a_command_with_a_status_and_one_line(rodiu, monkeypatch, error: Exception, status: int):
+    """Bad input is 2, and what Python callers may catch as a ValueError; work that failed is 1, and is none."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rodiu_jax.catalog.sampling.sample", fail)
+    ran = rodiu("sample", "--n", 1, "-o", "never.npz")
+    assert (ran.code, ran.out, ran.err) == (status, "", f"rodiu: {error}\n")
+    assert isinstance(error, ValueError) == (status == 2)
 
 
 def test_signs_that_do_not_print_are_written_out():

@@ -112,8 +112,8 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch
     np.save(bomb, np.zeros((4_000_000, 2)))
     path = _archive(tmp_path / "a.npz", arrival_rate=bomb.getvalue())
     assert path.stat().st_size < 500_000
-    monkeypatch.setattr("rodiu_jax.model.instance.MOST_BYTES", 2**20)
-    monkeypatch.setattr("rodiu_jax.model.instance._MOST_TIMES", 10)
+    monkeypatch.setattr("rodiu_jax.model.npz.MOST_BYTES", 2**20)
+    monkeypatch.setattr("rodiu_jax.model.npz._MOST_TIMES", 10)
     monkeypatch.setattr("numpy.lib.format.read_array", lambda *_, **__: pytest.fail("unpacked"))
     _refused(path, load_instances, "unpacks to at most")
 

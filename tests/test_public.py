@@ -1,15 +1,99 @@
-"""The names of the package: each is what it says, however often and in whatever order it is asked for."""
+"""The names of the package: what is public, that every command is one of them, and what the functions answer."""
 
+import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
 
 import rodiu_jax
+from rodiu_jax.cli.main import cli
+from rodiu_jax.errors import InputError
+from tests.oracles.instances import random_instances, random_plan
+from tests.oracles.tiny import TINY
+
+ROOT = Path(__file__).parent.parent
 
 
-def test_every_public_name_is_a_function_or_class_every_time():
-    for name in rodiu_jax.__all__:
-        for _ in range(2):
-            assert callable(getattr(rodiu_jax, name)), name
+def test_public_names_are_listed_once_in_order_and_load_from_where_they_are_said_to_be():
+    assert rodiu_jax.__all__ == sorted(set(rodiu_jax.__all__))
+    assert set(rodiu_jax.__all__) == set(rodiu_jax._HOME)
+    for name, home in rodiu_jax._HOME.items():
+        loaded = getattr(rodiu_jax, name)
+        assert loaded is getattr(rodiu_jax, name), "the same every time"
+        assert loaded is getattr(sys.modules[home], name)
+
+
+@pytest.mark.parametrize("name", sorted(rodiu_jax.__all__))
+def test_public_names_are_documented_and_annotated(name: str):
+    """A docstring that begins with a sentence, and a type for every argument and for what comes back."""
+    public = getattr(rodiu_jax, name)
+    doc = inspect.getdoc(public) or ""
+    assert re.match(r"[A-Z`].*\.", doc, re.S), name
+    if inspect.isclass(public):
+        return
+    signature = inspect.signature(public)
+    assert signature.return_annotation is not inspect.Signature.empty, name
+    for argument in signature.parameters.values():
+        assert argument.annotation is not inspect.Parameter.empty, (name, argument.name)
+
+
+def test_every_command_is_a_function_too():
+    names = {"report": "write_report"}  # the page of a sweep
+    for command in set(cli.commands) - {"bound"}:
+        assert names.get(command, command) in rodiu_jax.__all__, command
+
+
+def test_what_the_readme_calls_is_public():
+    page = (ROOT / "README.md").read_text()
+    called = set(re.findall(r"\brj\.(\w+)", page))
+    assert len(called) > 5
+    assert called <= set(rodiu_jax.__all__)
+
+
+def test_describe_is_a_row_for_every_number_of_a_catalogue(tmp_path: Path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    catalog = rodiu_jax.load_catalog(tmp_path / "tiny.toml")
+    table = rodiu_jax.describe(tmp_path / "tiny.toml")
+    pd.testing.assert_frame_equal(table, rodiu_jax.describe(catalog))
+    assert len(table) == sum(len(catalog.names(name)) for name in catalog.quantities)
+    for name, (low, high) in catalog.ranges.items():
+        rows = table[table["quantity"] == name]
+        np.testing.assert_array_equal(rows["low"], low.ravel())
+        np.testing.assert_array_equal(rows["high"], high.ravel())
+        assert (rows["unit"] == catalog.quantities[name].unit).all()
+    assert table["source"].ne("").any()
+
+
+def test_verify_takes_tables_and_plans_as_they_are(tmp_path: Path):
+    batch = random_instances(3, (2, 2, 2, 2), batch=4)
+    plans = [random_plan(np.random.default_rng(b), batch, instance=b) for b in range(4)]
+    table = rodiu_jax.evaluate(plans, batch)
+    assert rodiu_jax.verify(table, plans, batch)["ok"].all()
+    batch.save(tmp_path / "b.npz")
+    rodiu_jax.save_plans(plans, tmp_path / "p.json")
+    table.assign(total_cost=table["total_cost"] * 1.01).to_parquet(tmp_path / "t.parquet")
+    verdicts = rodiu_jax.verify(tmp_path / "t.parquet", tmp_path / "p.json", tmp_path / "b.npz")
+    assert not verdicts["ok"].any()
+    for arguments in ((table,), (table, plans), (tmp_path, plans)):
+        with pytest.raises(InputError, match="verify: "):
+            rodiu_jax.verify(*arguments)
+
+
+def test_sensitivity_takes_a_table_as_it_is():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"a": np.tile([0.0, 1.0, 2.0], 8), "b": np.repeat([0.0, 1.0], 12)})
+    table["total_cost"] = 10.0 * table["a"] + table["b"] + rng.normal(0, 0.01, 24)
+    table.loc[3, "total_cost"] = np.nan
+    found = rodiu_jax.sensitivity(table, factors=["a", "b"])
+    assert (found.rows, found.left_out, found.factors) == (24, 1, ("a", "b"))
+    assert found.tables["tornado"]["factor"].tolist() == ["a", "b"]
+    with pytest.raises(InputError, match="factors: expected names among a, b"):
+        rodiu_jax.sensitivity(table)
 
 
 def test_device_mathematics_is_no_public_name():

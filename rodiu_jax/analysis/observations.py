@@ -13,6 +13,7 @@ import pandas as pd
 from rodiu_jax.analysis.brackets import magnitude_range, rank_range
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import read_bytes
+from rodiu_jax.io.parquet import read_frame
 from rodiu_jax.model.tolerances import ROUNDED_TABLE
 
 MOST_LEVELS = 12
@@ -52,20 +53,6 @@ def read_table(source: str | Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         return pd.read_csv(io.BytesIO(content)), ()
     except ValueError as error:  # pandas' own errors are ValueErrors
         raise InputError(source, "", f"a readable table ({str(error).splitlines()[0]})") from None
-
-
-def read_frame(path: str | Path) -> pd.DataFrame:
-    """A Parquet file that anyone may have written, as `rodiu_jax.io.parquet.read_parquet` reads it."""
-    from rodiu_jax.io.parquet import read_parquet
-
-    table = read_parquet(path, what="a readable table")
-    if len(set(table.column_names)) < len(table.column_names):
-        names = table.column_names
-        raise InputError(path, next(n for n in names if names.count(n) > 1), "each column once")
-    try:
-        return table.to_pandas()
-    except (ValueError, TypeError, KeyError, OverflowError) as error:  # such as a date out of range
-        raise InputError(path, "", f"a table of numbers and texts ({str(error).splitlines()[0]})") from None
 
 
 def check_factors(frame: pd.DataFrame, factors: Sequence[str], source: str = "table") -> None:

@@ -232,20 +232,9 @@ def verify(table: Path, proofs: Path | None, instances: Path | None) -> None:
             raise InputError("verify", str(proofs), "nothing after the folder of a sweep")
         _verify_sweep(table)
         return
-    if proofs is None or instances is None:
-        missing = "CERTS.parquet or PLANS.json" if proofs is None else "FILE.npz"
-        raise InputError("verify", missing, "this argument, as the first is not the folder of a sweep")
-    from rodiu_jax.analysis.observations import read_frame
-    from rodiu_jax.certificates import load_certificates, verify_rows
-    from rodiu_jax.model.check import check_scores
-    from rodiu_jax.model.npz import load_instances
-    from rodiu_jax.model.plan_json import load_plans
+    from rodiu_jax.sweeps.verify import verify as recompute
 
-    batch, rows = load_instances(instances), read_frame(table)
-    if proofs.suffix == ".json":
-        verdicts = check_scores(rows, load_plans(proofs, batch), batch, source=table)
-    else:
-        verdicts = verify_rows(rows, load_certificates(proofs, batch), batch, source=table)
+    verdicts = recompute(table, proofs, instances)
     held = verdicts["ok"].tolist()
     click.echo(f"{sum(held)} of {len(held)} rows hold")
     if not all(held):

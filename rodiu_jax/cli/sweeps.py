@@ -244,11 +244,7 @@ def sensitivity(
     """
     import json
 
-    import numpy as np
-
-    from rodiu_jax.analysis.boxes import discover_all
-    from rodiu_jax.analysis.effects import analyse
-    from rodiu_jax.analysis.observations import numeric, read_table
+    from rodiu_jax.analysis.sensitivity import sensitivity as explain
     from rodiu_jax.report.parts.tables import show
     from rodiu_jax.report.text.sensitivity_tables import (
         boxes_table,
@@ -257,27 +253,19 @@ def sensitivity(
         write_sensitivity,
     )
 
-    frame, own = read_table(source)
-    chosen = [name.strip() for name in factors.split(",")] if factors else list(own)
-    if not chosen:
-        raise InputError(source, "--factors", f"names among {', '.join(map(str, frame.columns))}")
-    tables = analyse(frame, chosen, output, levels=levels, seed=seed, source=str(source))
-    note = ""
-    try:
-        tables["boxes"] = discover_all(frame, chosen, seed=seed, source=str(source))
-    except WorkFailed as lack:
-        note = f"No boxes: {lack}."
-    missing = int((~np.isfinite(numeric(frame, output, str(source)))).sum())
-    counts = {"output": output, "factors": chosen, "rows": len(frame), "left_out": missing}
-    files = write_sensitivity(tables, folder, output) if folder else []
+    chosen = [name.strip() for name in factors.split(",")] if factors else None
+    found = explain(source, output, chosen, levels=levels, seed=seed)
+    files = write_sensitivity(found.tables, folder, output) if folder else []
     if as_json:
-        found = {name: records(table) for name, table in tables.items()}
-        click.echo(json.dumps(counts | ({"note": note} if note else {}) | found, indent=1, allow_nan=False))
+        counts = {"output": output, "factors": found.factors, "rows": found.rows, "left_out": found.left_out}
+        tables = {name: records(table) for name, table in found.tables.items()}
+        note = {"note": found.note} if found.note else {}
+        click.echo(json.dumps(counts | note | tables, indent=1, allow_nan=False))
         return
-    parts: list[Any] = [*sensitivity_tables(tables, output)]
-    if "boxes" in tables:
-        parts.append(boxes_table(tables["boxes"]) if len(tables["boxes"]) else "No box gathers any outcome.")
-    parts += [note] if note else []
-    parts.append(f"{len(frame)} rows, {missing} of them without {output} and left out.")
+    parts: list[Any] = [*sensitivity_tables(found.tables, output)]
+    if (boxes := found.tables.get("boxes")) is not None:
+        parts.append(boxes_table(boxes) if len(boxes) else "No box gathers any outcome.")
+    parts += [found.note] if found.note else []
+    parts.append(f"{found.rows} rows, {found.left_out} of them without {output} and left out.")
     parts += [f"{len(files)} files written to {folder}."] if files else []
     show(parts)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rodiu_jax.errors import InputError
 from rodiu_jax.io.files import MOST_BYTES, open_file, size_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MOST_TIMES = 200
 """A file may unpack to this many times its length, or to `MOST_BYTES`, whichever is more."""
@@ -68,3 +72,15 @@ def _values(file: pq.ParquetFile) -> int:
     groups = [about.row_group(g) for g in range(about.num_row_groups)]
     flat = about.num_columns - len(lists)
     return sum(group.num_rows * flat + sum(group.column(c).num_values for c in lists) for group in groups)
+
+
+def read_frame(path: str | Path) -> pd.DataFrame:
+    """Read a Parquet file as a table; raises as `read_parquet`, and where a column is there twice."""
+    table = read_parquet(path, what="a readable table")
+    if len(set(table.column_names)) < len(table.column_names):
+        names = table.column_names
+        raise InputError(path, next(n for n in names if names.count(n) > 1), "each column once")
+    try:
+        return table.to_pandas()
+    except (ValueError, TypeError, KeyError, OverflowError) as error:  # such as a date out of range
+        raise InputError(path, "", f"a table of numbers and texts ({str(error).splitlines()[0]})") from None

@@ -116,12 +116,20 @@ def test_order_of_entries_is_irrelevant(weights, gamma, order):
     np.testing.assert_allclose(w(weights[list(order)], gamma), w(weights, gamma), rtol=1e-12, atol=1e-12)
 
 
-@given(st.booleans(), st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.floats(0.0, 1e3))
-def test_decision_dependent_product_collapses(serves, part, impact, deviation):
-    # z is 0 or 1 and 0 <= x <= z. If z = 1 both sides are the same; if z = 0 then x = 0 and both vanish.
-    z = float(serves)
-    x = part * z
-    assert deviation * (1.0 - impact * z) * x == deviation * (1.0 - impact) * x
+_FOUR = arrays(np.float64, (2, 2), elements=st.floats(0.0, 1.0))
+
+
+@given(arrays(np.bool_, (2, 2)), _FOUR, _FOUR, _FOUR, _BUDGETS)
+def test_decision_dependent_product_collapses(serves, part, impact, deviation, gamma):
+    """The explicit product deviation (1 - impact z) x of MODEL section 3, against the deviations shrunk beforehand."""
+    f = random_instances(0, (1, 2, 2, 1)).one(0)
+    f = f._replace(delay_deviation=deviation[None], delay_impact=impact, error_impact=impact[::-1])
+    share = part * serves  # z is 0 or 1, and 0 <= x <= z
+    shrunk, _, budget, _ = worst_case_inputs(f._replace(gamma_delay=np.float64(gamma)), "ddu")
+    explicit = by_vertices((deviation * (1.0 - impact * serves) * share).ravel(), gamma)
+    np.testing.assert_allclose(
+        w((shrunk[0] * share).ravel(), float(budget)), explicit, rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -140,19 +148,27 @@ def test_collapse_holds_for_the_worst_case_of_a_type(seed):
             np.testing.assert_allclose(w((collapsed * x).ravel(), float(gamma)), explicit, rtol=1e-12)
 
 
-def test_modes_change_what_the_adversary_has():
-    f = random_instances(0, (2, 2, 2, 2), gamma_delay=1.5, gamma_error=2.5).one(0)
-    for mode, delay, error, budgets in (
-        ("none", f.delay_deviation, f.error_deviation, (0.0, 0.0)),
-        ("diu", f.delay_deviation, f.error_deviation, (1.5, 2.5)),
-        (
-            "ddu",
-            f.delay_deviation * (1 - f.delay_impact),
-            f.error_deviation * (1 - f.error_impact),
-            (1.5, 2.5),
-        ),
-    ):
-        d, e, gamma_d, gamma_e = worst_case_inputs(f, mode)
-        assert (gamma_d, gamma_e) == budgets
-        np.testing.assert_allclose(d, delay)
-        np.testing.assert_allclose(e, error)
+@pytest.mark.parametrize(
+    ("mode", "delay", "error", "budgets"),
+    [
+        ("none", 0.8, 0.2, (0.0, 0.0)),
+        ("diu", 0.8, 0.2, (1.5, 2.5)),
+        ("ddu", 0.6, 0.02, (1.5, 2.5)),  # 0.8 less a quarter; 0.2 less nine tenths
+    ],
+)
+def test_modes_change_what_the_adversary_has(mode, delay, error, budgets):
+    entries, pairs = np.ones((2, 2, 2)), np.ones((2, 2))
+    f = random_instances(
+        0,
+        (2, 2, 2, 2),
+        gamma_delay=1.5,
+        gamma_error=2.5,
+        delay_deviation=0.8 * entries,
+        error_deviation=0.2 * entries,
+        delay_impact=0.25 * pairs,
+        error_impact=0.9 * pairs,
+    ).one(0)
+    d, e, gamma_d, gamma_e = worst_case_inputs(f, mode)
+    assert (gamma_d, gamma_e) == budgets
+    np.testing.assert_allclose(d, np.full((2, 2, 2), delay))
+    np.testing.assert_allclose(e, np.full((2, 2, 2), error))

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -96,12 +95,14 @@ def test_the_rate_is_that_of_the_last_minute(monkeypatch):
 
 
 def test_an_estimate_answers_rows_and_writes_nothing(tmp_path, monkeypatch):
-    """At a known pace: 2 ms a row, and half a second for the first call."""
-    calls = []
+    """By a clock that only the work moves: 2 ms a row, and half a second for the first call."""
+    calls: list[int] = []
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
 
     def paced(instances, **options):
         assert not options["audited"].any()
-        time.sleep(0.002 * instances.size + (0.5 if not calls else 0.0))
+        now[0] += 0.002 * instances.size + (0.5 if not calls else 0.0)
         calls.append(instances.size)
         return fake(instances)
 
@@ -111,15 +112,33 @@ def test_an_estimate_answers_rows_and_writes_nothing(tmp_path, monkeypatch):
     assert calls == [32, 32, 64, 128, 256]
     assert found.spec.rows == 12_000
     assert found.spec.changes == ("budget*=2",)
-    assert found.start_seconds >= 0.5
-    assert 100 < found.rate < 500
-    assert found.seconds == found.start_seconds + 12_000 / found.rate
+    assert found.start_seconds == pytest.approx(0.5)
+    assert found.rate == pytest.approx(500.0)
+    assert found.seconds == pytest.approx(0.5 + 12_000 / 500)
     assert found.memory is None or 5e7 < found.memory < 2e10
     assert list(tmp_path.iterdir()) == []
     lines = found.lines()
     assert lines[1] == "Rows: 12000 (6 points x 2000 samples)"
     assert lines[2] == "Design: grid 3 x 2, 6 points; factors: gpu_price, budget"
-    monkeypatch.setitem(METHODS, "fake", toy(fake))
+
+
+def test_an_estimate_ends_its_probe_when_the_time_for_it_is_spent(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    calls: list[int] = []
+
+    def slow(instances, **_):
+        now[0] += 60.0 * instances.size
+        calls.append(instances.size)
+        return fake(instances)
+
+    monkeypatch.setitem(METHODS, "fake", toy(slow))
+    found = estimate(spec(), samples=2000)
+    assert calls == [32, 32]
+    assert found.rate == pytest.approx(1 / 60)
+
+
+def test_the_disk_estimated_is_that_of_the_sweep(tmp_path):
     run(tmp_path / "out", samples=200)
     disk = sum(p.stat().st_size for p in (tmp_path / "out" / "scenarios").iterdir())
     assert disk / 3 < estimate(spec(), samples=200).disk < disk * 3

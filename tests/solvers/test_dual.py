@@ -332,7 +332,9 @@ def test_rows_do_not_depend_on_the_batch_and_nothing_recompiles():
 def test_other_chunks_give_the_same_bounds():
     instances = random_instances(9, SMALL, batch=11)
     one, other = (lower_bounds(instances, ascent=STEPS, chunk=c).lower for c in (CHUNK, 4))
-    np.testing.assert_allclose(one, other, rtol=1e-4)
+    np.testing.assert_allclose(
+        one, other, rtol=1e-6
+    )  # last bits may differ: another block is another program
 
 
 def test_start_from_multipliers():
@@ -345,7 +347,7 @@ def test_start_from_multipliers():
     assert np.mean(warm.lower - rough.lower) > 0.001 * np.mean(cold.lower)
     assert (warm.lower > 0.995 * cold.lower).all()
     few = lower_bounds(instances, ascent=Ascent(steps=1, rate=1e-9), start=cold.multipliers, chunk=16)
-    np.testing.assert_allclose(few.lower, cold.lower, rtol=1e-3)
+    np.testing.assert_allclose(few.lower, cold.lower, rtol=1e-6)
 
 
 MONEY = ("gpu_price", "storage_price", "delay_penalty", "unmet_penalty", "budget")
@@ -354,17 +356,17 @@ MONEY = ("gpu_price", "storage_price", "delay_penalty", "unmet_penalty", "budget
 def test_bounds_scale_with_money():
     instances = random_instances(6, SMALL, batch=CHUNK)
     dearer = instances.with_fields(**{n: 100.0 * getattr(instances.fields, n) for n in MONEY})
-    one, other = (lower_bounds(i, ascent=STEPS, chunk=CHUNK).lower for i in (instances, dearer))
-    np.testing.assert_allclose(other, 100.0 * one, rtol=1e-3)  # the ascents' float32 paths part
-    assert np.median(np.abs(other / one - 100.0)) < 0.01
+    one, other = (lower_bounds(i, ascent=LONG, chunk=CHUNK).lower for i in (instances, dearer))
+    np.testing.assert_allclose(other, 100.0 * one, rtol=5e-4)  # the ascents' float32 paths part
+    assert np.median(np.abs(other / (100.0 * one) - 1)) < 5e-5
 
 
 def test_bounds_do_not_depend_on_the_order_of_names():
     instances = random_instances(8, SMALL, batch=CHUNK)
     shuffled = reordered(instances, ([1, 0], [1, 0], [2, 0, 1]))
-    one, other = (lower_bounds(i, ascent=STEPS, chunk=CHUNK).lower for i in (instances, shuffled))
-    np.testing.assert_allclose(one, other, rtol=5e-3)
-    assert np.median(np.abs(one / other - 1)) < 1e-3
+    one, other = (lower_bounds(i, ascent=LONG, chunk=CHUNK).lower for i in (instances, shuffled))
+    np.testing.assert_allclose(one, other, rtol=3e-4)  # as far as a long ascent leaves the optimum of the LP
+    assert np.median(np.abs(one / other - 1)) < 5e-5
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.4, 1.0, 2.5, 7.0, 99.0])

@@ -170,7 +170,7 @@ def test_route_limits_hold_and_bounds_stay_valid():
     assert not (found.reason == FEASIBLE)[~known].any()
     limited = known & (instances.fields.max_routes > 0)
     assert limited.sum() > 40
-    assert (found.upper[limited] <= best[limited] * 1.001).mean() > 0.9
+    assert (found.upper[limited] <= best[limited] * (1 + 1e-6)).mean() > 0.9
     assert (found.reason[:, instances.fields.max_routes == 0] != UNKNOWN).all()
     for plans in recourse_plans(instances, deployments[:2], how=QUICK)[1]:
         for b, plan in enumerate(plans):
@@ -229,8 +229,9 @@ def test_scenario_that_is_not_a_number_is_an_error_and_its_neighbours_are_unchan
         found = recourse(
             replace(instances, fields=instances.fields._replace(**{name: values})), deployments, how=QUICK
         )
-        assert (found.reason[:, 2] != FEASIBLE).all() or name == "delay_nominal"
-        assert not (np.isfinite(found.lower[:, 2]) & (found.lower[:, 2] > clean.upper[:, 2])).any()
+        assert (found.reason[:, 2] == ERROR).all()
+        assert (found.lower[:, 2] == -math.inf).all()
+        assert (found.upper[:, 2] == math.inf).all()
         others = [0, 1, 3, 4]
         for mine, its in zip(found, clean, strict=True):
             np.testing.assert_array_equal(mine[:, others], its[:, others])

@@ -86,3 +86,19 @@ def test_the_glossary_names_what_exists():
             importlib.import_module(name)
         else:
             assert re.search(rf"\b{name}\b", code), name
+
+
+def test_hooks_and_ci_check_the_same():
+    """One script, whose tools are pinned in the extra `dev`; what the short lane leaves out, CI runs."""
+    assert "entry: .ci/lint\n" in (ROOT / ".pre-commit-config.yaml").read_text()
+    run, lint = ((ROOT / ".ci" / name).read_text() for name in ("run", "lint"))
+    assert re.search(r"^step lint \d+ .ci/lint$", run, re.M)
+    assert re.search(r"^step long .* -m slow$", run, re.M)
+    pinned = " ".join(PROJECT["optional-dependencies"]["dev"])
+    for tool, package in (
+        ("ruff", "ruff"),
+        ("lint-imports", "import-linter"),
+        ("pyright", "pyright[nodejs]"),
+    ):
+        assert f'"$tools/{tool}"' in lint
+        assert f"{package}==" in pinned

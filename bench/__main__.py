@@ -1,4 +1,4 @@
-"""``python -m bench``: run registered benchmarks and write their tables as Markdown."""
+"""``python -m bench``: run registered benchmarks, print their tables and keep their results as JSON."""
 
 from __future__ import annotations
 
@@ -8,23 +8,7 @@ from pathlib import Path
 
 import click
 
-from rodiu_jax.errors import InputError
-
-NAMES = (
-    "sampling",
-    "evaluation",
-    "exact",
-    "bound",
-    "plans",
-    "starts",
-    "cascade",
-    "gap",
-    "recourse",
-    "stress",
-    "sweep",
-    "growth",
-    "start",
-)
+from bench.specs import NAMES, load_benchmark
 
 
 @click.command()
@@ -39,13 +23,14 @@ NAMES = (
     help="Sizes in place of a benchmark's own; peers that solve one by one do some hundreds of them.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables to a file too."
+    "--out", type=click.Path(path_type=Path), metavar="FILE.json", help="Write the results to a file too."
 )
 @click.option(
     "--compare",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="OLD",
-    help="A table of an earlier run: which ratios to peers have fallen or risen beyond the spread of both runs.",
+    metavar="OLD.json",
+    help="Results of an earlier run: which ratios to peers, and on the same kind of machine which rates of ours, have"
+    " fallen or risen beyond the spread of both runs.",
 )
 def main(
     names: tuple[str, ...], smoke: bool, sizes: tuple[int, ...], out: Path | None, compare: Path | None
@@ -56,43 +41,38 @@ def main(
     the machine.
     """
     # Imported here: the processes that the peers spawn import this module, and need none of it.
-    from bench.measure import load, machine, run_spec, section
-    from bench.specs import SPECS
-    from bench.tables import compared, read
-    from rodiu_jax.io.files import write_text
+    from bench.measure import describe_this_machine, read_load, run_spec
+    from bench.records import Record, compare_records, read_record, write_record
+    from bench.render import render_benchmark, render_machine
+    from rodiu_jax.errors import InputError
     from rodiu_jax.runtime.devices import by_device
 
-    parts = [
-        "# Benchmarks" + (" (smoke run: first calls are timed, compilation included)" if smoke else ""),
-        machine(),
-    ]
-    click.echo("\n\n".join(parts))
-    wrong = []
+    try:
+        old = None if compare is None else read_record(compare)
+    except InputError as error:
+        raise click.UsageError(str(error)) from None
+    record = Record(version=1, machine=describe_this_machine())
+    if smoke:
+        record.note = "Smoke run: first calls are timed, compilation included."
+    click.echo("\n\n".join(["# Benchmarks", render_machine(record.machine), *filter(None, [record.note])]))
     for name in names or NAMES:
-        own = SPECS[name].sizes + by_device(cpu=(), accelerator=SPECS[name].large)
-        spec = replace(SPECS[name], sizes=sizes or own)
-        rows = run_spec(spec, smoke=smoke)
-        parts.append(section(SPECS[name], rows))
-        click.echo("\n" + parts[-1])
-        wrong += [f"{name}, {row.case.size}: {row.quality}" for row in rows if not row.ok]
-    if compare is not None:
-        try:
-            old = read(compare.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise click.UsageError(f"{compare} is no table of benchmarks: {error}") from None
-        moved = compared(old, read("\n".join(parts)))
-        parts.append("\n".join([f"## Beside {compare.name}", "", *(f"- {line}" for line in moved)]))
-        click.echo("\n" + parts[-1])
-        if not moved:
-            click.echo("nothing in common", err=True)
-    parts.append(f"Load average at the end, our own work included: {load()}")
+        spec = load_benchmark(name)
+        own = spec.sizes + by_device(cpu=(), accelerator=spec.large)
+        record.benchmarks.append(run_spec(replace(spec, sizes=sizes or own), smoke=smoke))
+        click.echo("\n" + render_benchmark(record.benchmarks[-1]))
+    record.machine.load_at_end = read_load()
+    if old is not None and compare is not None:
+        moved = [f"- {line}" for line in compare_records(old, record)] or ["nothing in common"]
+        click.echo("\n".join(["", f"## Beside {compare.name}", "", *moved]))
     if out is not None:
         try:
-            write_text(out, "\n\n".join(parts) + "\n")
+            write_record(record, out)
         except InputError as error:
             raise click.UsageError(str(error)) from None
+    wrong = [(b.name, case) for b in record.benchmarks for case in b.cases if not case.right]
     if wrong:
-        click.echo(f"wrong: {wrong[0]}", err=True)
+        name, case = wrong[0]
+        click.echo(f"wrong: {name}, {case.name}: {case.quality}", err=True)
         sys.exit(1)
 
 

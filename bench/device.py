@@ -1,8 +1,9 @@
 """``python -m bench.device DIR``: all that is measured on a machine with a GPU, in one call.
 
 Runs, one after the other, the tests of GPUs, the roofline, the benchmarks that a GPU changes, and each LP solver of
-`bench.lp_peers` that is installed. Tables go to DIR as DATE-gpu-NAME.md; where one step fails the others still run, and
-the exit status is 1. On a machine without a GPU the same runs on the CPU, as a rehearsal (``--smoke``: in few minutes).
+`bench.lp_peers` that is installed. Results go to DIR as DATE-gpu-NAME.json; where one step fails the others still run,
+and the exit status is 1. On a machine without a GPU the same runs on the CPU, as a rehearsal (``--smoke``: in few
+minutes).
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ import click
 BENCHMARKS = ("sampling", "evaluation", "bound", "plans", "gap", "cascade", "stress")
 
 
-def steps(folder: Path, smoke: bool) -> dict[str, list[str]]:
-    """Arguments of Python by the step's name."""
+def list_steps(folder: Path, smoke: bool) -> dict[str, list[str]]:
+    """Return the arguments of Python by the step's name."""
     date = datetime.now(UTC).strftime("%Y-%m-%d")
 
     def out(name: str) -> list[str]:
-        return ["--out", str(folder / f"{date}-gpu-{name}.md")]
+        return ["--out", str(folder / f"{date}-gpu-{name}.json")]
 
     few = ["--scenarios", "64"] if smoke else []
-    found = {
+    commands = {
         "tests": ["-m", "pytest", "-q", "tests/test_gpu.py"],
         "roofline": ["-m", "bench.roofline", *few, *out("roofline")],
         "benchmarks": ["-m", "bench", *BENCHMARKS, *(["--smoke"] if smoke else []), *out("benchmarks")],
@@ -35,8 +36,8 @@ def steps(folder: Path, smoke: bool) -> dict[str, list[str]]:
     for solver in ("mpax", "cupdlpx"):
         if find_spec(solver) is not None:
             size = ["--scenarios", "2", "--iterations", "500"] if smoke else ["--scenarios", "256"]
-            found[solver] = ["-m", "bench.lp_peers", solver, *size, *out(solver)]
-    return found
+            commands[solver] = ["-m", "bench.lp_peers", solver, *size, *out(solver)]
+    return commands
 
 
 @click.command()
@@ -44,8 +45,8 @@ def steps(folder: Path, smoke: bool) -> dict[str, list[str]]:
 @click.option("--smoke", is_flag=True, help="The smallest sizes: does every step run here?")
 @click.option("--only", multiple=True, metavar="STEP", help="Of the steps, these alone; can be repeated.")
 def main(folder: Path, smoke: bool, only: tuple[str, ...]) -> None:
-    """Test and measure this machine; tables to DIR."""
-    todo = steps(folder, smoke)
+    """Test and measure this machine; results to DIR."""
+    todo = list_steps(folder, smoke)
     for name in only:
         if name not in todo:
             raise click.UsageError(f"--only: got {name}, expected one of {', '.join(todo)}")
@@ -54,8 +55,8 @@ def main(folder: Path, smoke: bool, only: tuple[str, ...]) -> None:
     for name in only or todo:
         began = time.perf_counter()
         done = subprocess.run([sys.executable, *todo[name]], cwd=Path(__file__).parents[1])
-        told = "done" if done.returncode == 0 else f"failed with exit status {done.returncode}"
-        click.echo(f"{name}: {told} in {time.perf_counter() - began:.0f} s", err=True)
+        outcome = "done" if done.returncode == 0 else f"failed with exit status {done.returncode}"
+        click.echo(f"{name}: {outcome} in {time.perf_counter() - began:.0f} s", err=True)
         failed += [name] * (done.returncode != 0)
     if failed:
         raise SystemExit(1)

@@ -18,7 +18,10 @@ from typing import Any
 import click
 import numpy as np
 
+from bench.measure import describe_this_machine
 from bench.peers import warmed, workers
+from bench.records import Study
+from bench.study import out_option, read_words, save_study, show_study
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances, make_instances
 from solvers.accelerators import ALL, Accelerators
@@ -162,30 +165,31 @@ def agree(found: Mapping[str, Sequence[Solved]], gap: float) -> tuple[bool, floa
     return right and most <= gap + 1e-6, most
 
 
-_HEADER = (
-    "| family | scenarios | way | s: median | p95 | most | median / ours | p95 / ours | not proven | right |"
-    " values differ |",
-    "|---|--:|---|--:|--:|--:|--:|--:|--:|---|--:|",
-)
+_COLUMNS = [
+    *("family", "scenarios", "way", "s: median", "p95", "most", "median / ours", "p95 / ours", "not proven"),
+    *("right", "values differ"),
+]
 
 
-def table_rows(name: str, family: Family, found: Mapping[str, Sequence[Solved]]) -> list[str]:
-    """A line per way."""
-    right, most = agree(found, family.gap)
+def make_rows(
+    name: str, family: Family, solved: Mapping[str, Sequence[Solved]]
+) -> list[list[str | int | float | None]]:
+    """Return a row of `_COLUMNS` per way."""
+    right, most = agree(solved, family.gap)
 
     def quantiles(way: str) -> tuple[float, float, float]:
-        seconds = [s.seconds for s in found[way]]
+        seconds = [s.seconds for s in solved[way]]
         return float(np.median(seconds)), float(np.quantile(seconds, 0.95)), max(seconds)
 
     own = quantiles("ours")
-    lines = []
-    for way, solved in found.items():
+    rows: list[list[str | int | float | None]] = []
+    for way, answers in solved.items():
         median, tail, worst = quantiles(way)
-        ratios = ["-", "-"] if way == "ours" else [f"{median / own[0]:.3g}", f"{tail / own[1]:.3g}"]
-        cells = [name, len(solved), way, f"{median:.3g}", f"{tail:.3g}", f"{worst:.3g}", *ratios]
-        cells += [sum(not s.proven for s in solved), "yes" if right else "NO", f"{most:.1e}"]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return lines
+        ratios = [None, None] if way == "ours" else [median / own[0], tail / own[1]]
+        unproven = sum(not s.proven for s in answers)
+        verdict = "yes" if right else "NO"
+        rows.append([name, len(answers), way, median, tail, worst, *ratios, unproven, verdict, f"{most:.1e}"])
+    return rows
 
 
 @click.command()
@@ -194,26 +198,16 @@ def table_rows(name: str, family: Family, found: Mapping[str, Sequence[Solved]])
 @click.option("--large", "many", default=3, show_default=True, help="Scenarios of the large family.")
 @click.option("--seed", default=9, show_default=True)
 @click.option("--time-limit", default=120.0, show_default=True, help="Seconds for each, by the clock.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the table to a file, row by row."
-)
+@out_option
 def main(
     names: Sequence[str], scenarios: int, many: int, seed: int, time_limit: float, out: Path | None
 ) -> None:
     """Time the exact solver on families of scenarios beside the published way (all families by default)."""
-    from bench.measure import machine, told
-    from rodiu_jax.io.files import write_text
-
-    lines = [
-        "# Exact solver on families of scenarios",
-        "",
-        machine(),
-        "",
-        f"{told(__doc__)} Limit: {time_limit:g} s.",
-        "",
-    ]
-    click.echo("\n".join([*lines, *_HEADER]))
-    lines += _HEADER
+    machine = describe_this_machine()
+    words = f"{read_words(__doc__)} Limit: {time_limit:g} s."
+    study = Study(
+        name="families", title="Exact solver on families of scenarios", words=words, columns=_COLUMNS
+    )
     wrong = False
     with workers() as peers:
         peers.map(warmed, [FAMILIES["corrected"].sample(1, 0)] * peers.count)
@@ -223,14 +217,13 @@ def main(
             instances = family.sample(n, seed)
             ways = WAYS if family.published else WAYS[:2]
             task = partial(solve_every_way, gap=family.gap, time_limit=time_limit, ways=ways)
-            solved = peers.map(task, [instances.take([b]) for b in range(n)])
-            found = {way: [s[way] for s in solved] for way in ways}
-            rows = table_rows(name, family, found)
-            wrong |= not agree(found, family.gap)[0]
-            click.echo("\n".join(rows))
-            lines += rows
-            if out is not None:
-                write_text(out, "\n".join(lines) + "\n")
+            answers = peers.map(task, [instances.take([b]) for b in range(n)])
+            solved = {way: [s[way] for s in answers] for way in ways}
+            study.rows += make_rows(name, family, solved)
+            wrong |= not agree(solved, family.gap)[0]
+            click.echo(f"{name}: done", err=True)
+            save_study(study, machine, out)
+    show_study(study, machine, None)
     if wrong:
         raise SystemExit(1)
 

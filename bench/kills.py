@@ -41,10 +41,10 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
 
 
-def given(folder: Path, method: str, samples: int, *, certificates: bool = True) -> list[str]:
-    """The arguments of a sweep by ``method``; what it reads is written to ``folder``."""
+def write_arguments(folder: Path, method: str, samples: int, *, certificates: bool = True) -> list[str]:
+    """Return the arguments of a sweep by ``method``, and write what it reads to ``folder``."""
     arguments = ["cost-budget", "--samples", str(samples), "--method", method, "--quiet"]
-    arguments += ["--catalog", "corrected"]  # where the plan given fits
+    arguments += ["--catalog", "corrected"]  # where the plan below fits
     if method != "evaluate":
         return [*arguments, *(["--certificates"] if certificates else [])]
     names = sample("seed", n=1).query_names
@@ -60,8 +60,8 @@ def given(folder: Path, method: str, samples: int, *, certificates: bool = True)
     return [*arguments, "--plans", str(path)]
 
 
-def killed_and_resumed(
-    arguments: list[str], folder: Path, *, kills: int, seed: int, said: bool = False
+def kill_and_resume(
+    arguments: list[str], folder: Path, *, kills: int, seed: int, loud: bool = False
 ) -> Tally:
     """Kill so many runs of a sweep, in as many trials as that takes.
 
@@ -87,30 +87,30 @@ def killed_and_resumed(
             os.killpg(run.pid, signal.SIGKILL)
             run.communicate()
             tally.kills += 1
-            if not _gone(run.pid):
+            if not _is_gone(run.pid):
                 tally.wrong.append(f"trial {trial}: processes of a killed run live on")
             parts = len(list(out.glob("scenarios/part-*")))
             tally.rows_kept += parts > 0
-            if said:
+            if loud:
                 click.echo(f"kill {tally.kills}, trial {trial}: {parts} parts on disk", err=True)
             run = _start([*arguments, "--resume"], out)
             again = rng.random() < 0.5
         _end(run)
-        tally.wrong += [f"trial {trial}: {difference}" for difference in differences(whole, out)]
+        tally.wrong += [f"trial {trial}: {difference}" for difference in list_differences(whole, out)]
         shutil.rmtree(out)
         trial += 1
     return tally
 
 
-def differences(whole: Path, out: Path) -> list[str]:
-    """What the resumed sweep in ``out`` has otherwise than the uninterrupted one in ``whole``."""
+def list_differences(whole: Path, out: Path) -> list[str]:
+    """List what the resumed sweep in ``out`` has otherwise than the uninterrupted one in ``whole``."""
     found = []
     expected, resumed = (read_rows(folder, plans=True).drop(columns="seconds") for folder in (whole, out))
     try:
         pd.testing.assert_frame_equal(resumed, expected, check_exact=True)
     except AssertionError as error:
         found.append("rows: " + " ".join(str(error).split()))
-    proofs = [_proofs(folder) for folder in (whole, out)]
+    proofs = [_read_certificates(folder) for folder in (whole, out)]
     if not proofs[0].equals(proofs[1]):
         found.append("certificates")
     pages = [sorted(p.name for p in folder.iterdir()) for folder in (whole, out)]
@@ -120,8 +120,8 @@ def differences(whole: Path, out: Path) -> list[str]:
     return found + [f"left over: {name}" for name in left]
 
 
-def _proofs(folder: Path) -> pd.DataFrame:
-    """All certificates of a sweep, as text: leaves are arrays of arrays."""
+def _read_certificates(folder: Path) -> pd.DataFrame:
+    """Read all certificates of a sweep as text: leaves are arrays of arrays."""
     parts = [pq.read_table(p).to_pandas() for p in sorted(folder.glob("certificates/part-*"))]
     return pd.concat(parts, ignore_index=True).map(repr) if parts else pd.DataFrame()
 
@@ -137,13 +137,13 @@ def _start(arguments: list[str], out: Path) -> subprocess.Popen[str]:
 
 
 def _end(run: subprocess.Popen[str]) -> None:
-    _, told = run.communicate()
+    _, errors = run.communicate()
     if run.returncode:
-        raise SystemExit(f"a sweep that nobody killed ended with {run.returncode}: {told}")
+        raise SystemExit(f"a sweep that nobody killed ended with {run.returncode}: {errors}")
 
 
-def _gone(group: int) -> bool:
-    """Whether no process of a group lives any more, soon."""
+def _is_gone(group: int) -> bool:
+    """Return whether, within `_GRACE`, no process of a group lives any more."""
     until = time.monotonic() + _GRACE
     while time.monotonic() < until:
         try:
@@ -162,8 +162,8 @@ def _gone(group: int) -> bool:
 def main(kills: int, method: str, samples: int, seed: int) -> None:
     """Kill sweeps at random moments and compare what is resumed; exit status 1 where anything differs."""
     with tempfile.TemporaryDirectory() as name:
-        arguments = given(Path(name), method, samples)
-        tally = killed_and_resumed(arguments, Path(name), kills=kills, seed=seed, said=True)
+        arguments = write_arguments(Path(name), method, samples)
+        tally = kill_and_resume(arguments, Path(name), kills=kills, seed=seed, loud=True)
     click.echo(
         f"{method}: {tally.kills} kills, {tally.rows_kept} with rows on disk, {len(tally.wrong)} differences"
     )

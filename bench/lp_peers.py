@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from bench.measure import machine, told
+from bench.measure import describe_this_machine
+from bench.records import Study
+from bench.study import out_option, read_words, show_study
 from rodiu_jax.catalog.sampling import sample
-from rodiu_jax.io.files import write_text
 from rodiu_jax.model.instance import Instances
 from solvers.dual import lower_bounds
 from solvers.formulation import Formulation, assemble
@@ -161,10 +162,10 @@ def formulations(instances: Instances) -> list[Formulation]:
 @click.argument("solver", type=click.Choice(["mpax", *JOINED]))
 @click.option("--scenarios", default=4, show_default=True)
 @click.option("--iterations", default=20_000, show_default=True, help="Of the peer, at most.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the table to a file too.")
+@out_option
 def main(solver: str, scenarios: int, iterations: int, out: Path | None) -> None:
     """Print how fast and how near the LP optimum the bounds and SOLVER are."""
-    about = machine()
+    machine = describe_this_machine()
     instances = sample("seed", n=scenarios, seed=6)
     programs = formulations(instances)
     optima = np.array([run_highs(f, relax=True).objective for f in programs])
@@ -180,26 +181,17 @@ def main(solver: str, scenarios: int, iterations: int, out: Path | None) -> None
     began = time.perf_counter()
     objective = run()
     theirs = time.perf_counter() - began
-    lines = [
-        f"{scenarios} scenarios of the seed catalogue, compiled before; {solver} stops at {iterations:,} iterations.",
-        "",
-        "| side | scenarios per second | ours / this | off the LP optimum, mean | at most |",
-        "|---|--:|--:|--:|--:|",
-    ]
+    limits = f"{scenarios} scenarios of the seed catalogue, compiled before; {solver} stops at {iterations:,}"
+    study = Study(
+        name=f"lp-peers-{solver}",
+        title=f"Lower bounds beside {solver}",
+        words=f"{read_words(__doc__)} {limits} iterations.",
+        columns=["side", "scenarios per second", "ours / this", "off the LP optimum, mean, %", "at most, %"],
+    )
     for name, seconds, value in (("lower_bounds", ours, lower), (solver, theirs, objective)):
-        off = np.abs(value / optima - 1.0)
-        cells = (
-            name,
-            f"{scenarios / seconds:.4g}",
-            f"{seconds / ours:.3g}",
-            f"{off.mean():.4%}",
-            f"{off.max():.4%}",
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    text = "\n\n".join([f"# Lower bounds beside {solver}", about, told(__doc__), "\n".join(lines)])
-    click.echo(text)
-    if out is not None:
-        write_text(out, text + "\n")
+        off = 100 * np.abs(value / optima - 1.0)
+        study.rows.append([name, scenarios / seconds, seconds / ours, float(off.mean()), float(off.max())])
+    show_study(study, machine, out)
 
 
 if __name__ == "__main__":

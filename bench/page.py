@@ -1,4 +1,7 @@
-"""``python -m bench.page``: one page, ``bench/RESULTS.md``, with pictures, of the newest committed tables."""
+"""``python -m bench.page``: one page, ``bench/RESULTS.md``, with pictures, of the newest committed results.
+
+``python -m bench.page FILE.json``: the Markdown of one file of results, on the terminal.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,82 @@ import click
 import numpy as np
 from matplotlib.axes import Axes
 
-from bench.tables import CPU, Roofline, Row, by_age, device, machine_of, newest, read_roofline, rent
+from bench.records import (
+    BenchmarkResult,
+    CaseResult,
+    Machine,
+    SideResult,
+    Study,
+    iterate_records,
+    read_record,
+)
+from bench.render import (
+    describe_machine,
+    render_record,
+    render_study,
+    render_table,
+    show_rate,
+    show_ratio,
+)
+from rodiu_jax.errors import InputError
 from rodiu_jax.report.figures import style
 
 FOLDER = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent / "RESULTS.md"
+CPU = "cpu"
 
-_WORDS = {
+_ARCHIVE = {
     "2026-11-25-cpu-exact.md": "the exact solver on ten families of scenarios, each accelerator alone, what was tried",
-    "2026-11-25-cpu-regret.md": "regret intervals against exact regrets",
-    "2026-11-25-cpu-shadow-prices.md": "shadow prices against solving again",
-    "2026-11-26-cpu-truth.md": "a million scenarios bracketed and audited",
+    "2026-11-25-cpu-brackets.md": "bounds and cascades beside the table of the same morning",
+    "2026-11-25-cpu-sweep.md": "what the machinery of a sweep takes, and the first rows",
     "2026-11-26-cpu-before-after.md": "every benchmark before and after the work on speed",
     "2026-11-26-cpu-before-after-routings.md": "before and after routings were solved by their structure",
-    "2026-11-26-cpu-mpax.md": "bounds beside MPAX",
 }
+"""Tables of the time before results were JSON, which say more than a file of results holds."""
 
 
-def _largest(rows: list[Row]) -> list[Row]:
-    """The rows of the largest size of each kind of case: kinds differ in the words around their numbers."""
+class _Measured(NamedTuple):
+    """Something measured, and the file and the machine it is from."""
 
-    def kind(row: Row) -> tuple[str, str]:
-        return re.sub(r"[\d.,]+", "", row.size), row.side
+    path: Path
+    machine: Machine
+    what: BenchmarkResult | Study
+
+
+class _Point(NamedTuple):
+    """A side of a case: the benchmark's axes are case, items and rate."""
+
+    case: CaseResult
+    side: SideResult
+
+
+def list_newest(folder: Path) -> list[_Measured]:
+    """Return what was measured last of each benchmark and study on each kind of device, CPU first."""
+    newest: dict[tuple[bool, str, str], _Measured] = {}
+    for path, record in iterate_records(folder):
+        for what in (*record.benchmarks, *record.studies):
+            key = isinstance(what, Study), what.name, record.machine.device
+            newest[key] = _Measured(path, record.machine, what)
+    order = list(dict.fromkeys(key[:2] for key in newest))
+    return [
+        newest[key] for key in sorted(newest, key=lambda k: (k[0], order.index(k[:2]), k[2] != CPU, k[2]))
+    ]
+
+
+def _list_points(result: BenchmarkResult) -> list[_Point]:
+    return [_Point(case, side) for case in result.cases for side in case.sides]
+
+
+def _keep_largest(points: list[_Point]) -> list[_Point]:
+    """Return the points of the largest size of each kind of case: kinds differ in the words around their numbers."""
+
+    def kind(point: _Point) -> tuple[str, str]:
+        return re.sub(r"[\d.,]+", "", point.case.name), point.side.name
 
     most: dict[tuple[str, str], int] = {}
-    for row in rows:
-        most[kind(row)] = max(row.items, most.get(kind(row), 0))
-    return [row for row in rows if row.items == most[kind(row)]]
+    for point in points:
+        most[kind(point)] = max(point.side.items, most.get(kind(point), 0))
+    return [point for point in points if point.side.items == most[kind(point)]]
 
 
 _GAP = re.compile(r"to (\S+) %, ")
@@ -44,135 +96,160 @@ _MEMORY = re.compile(r"peak memory ([\d,]+) MB")
 
 
 class _Panel(NamedTuple):
-    """Points (x, y, colour's name) and what the axes say."""
+    """Points (x, y, name of the side), and what the axes say."""
 
     points: list[tuple[float, float, str]]
     x: str
     y: str
 
 
-def _panels(rows: list[Row]) -> list[_Panel]:
-    """What a benchmark's rows are about: rates over gaps or over the size of the work, and memory where it is told."""
-    item = rows[0].item
-    gaps = [(float(m[1]), r.rate, r.side) for r in _largest(rows) if (m := _GAP.match(r.size))]
+def _list_panels(result: BenchmarkResult) -> list[_Panel]:
+    """Return what a benchmark's picture shows: rates over gaps or over the size of the work, and memory if told."""
+    item, points = f"{result.item}s", _list_points(result)
+    gaps = [
+        (float(m[1]), p.side.rate, p.side.name)
+        for p in _keep_largest(points)
+        if (m := _GAP.match(p.case.name))
+    ]
     if gaps:
         return [_Panel(gaps, "gap to close, %", f"{item} per second")]
-    found = []
-    if len({r.items for r in rows}) > 1:
-        rates = [(float(r.items), r.rate, r.side) for r in rows]
-        found.append(_Panel(rates, f"{item} at a time", f"{item} per second"))
+    panels = []
+    if len({p.side.items for p in points}) > 1:
+        rates = [(float(p.side.items), p.side.rate, p.side.name) for p in points]
+        panels.append(_Panel(rates, f"{item} at a time", f"{item} per second"))
     memory = [
-        (float(r.items), float(m[1].replace(",", "")), r.side)
-        for r in rows
-        if (m := _MEMORY.search(r.quality))
+        (float(p.side.items), float(m[1].replace(",", "")), p.side.name)
+        for p in points
+        if (m := _MEMORY.search(p.case.quality))
     ]
     if memory:
-        found.append(_Panel(memory, f"{item} at a time", "peak memory, MB"))
-    return found
+        panels.append(_Panel(memory, f"{item} at a time", "peak memory, MB"))
+    return panels
 
 
-def _logarithmic(axes: Axes, x: str, y: str) -> None:
+def _finish_axes(axes: Axes, x: str, y: str) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     style.labels(axes, x=x, y=y)
     axes.legend(frameon=False, fontsize=8)
 
 
-def _draw(axes: Axes, panel: _Panel) -> None:
+def _draw_panel(axes: Axes, panel: _Panel) -> None:
     for colour, name in zip(style.COLOURS, dict.fromkeys(p[2] for p in panel.points), strict=False):
-        mine = sorted((x, y) for x, y, whose in panel.points if whose == name)
-        axes.plot(*zip(*mine, strict=True), "o", color=colour, label=name, markersize=5)
-    _logarithmic(axes, panel.x, panel.y)
+        places = sorted((x, y) for x, y, side in panel.points if side == name)
+        axes.plot(*zip(*places, strict=True), "o", color=colour, label=name, markersize=5)
+    _finish_axes(axes, panel.x, panel.y)
 
 
-def _roofs(axes: Axes, found: Roofline) -> None:
-    """Operations per second over operations per byte, below the machine's roofs."""
-    for colour, stage in zip(style.COLOURS * 2, found.stages, strict=False):
-        filled = colour if stage.precision == "float32" else "none"
-        axes.plot(stage.intensity, stage.rate / 1e9, "o", color=colour, mfc=filled, label=stage.name)
+def _draw_roofs(axes: Axes, roofline: Study) -> None:
+    """Draw operations per second over operations per byte, below the machine's roofs."""
+    peaks = {name.split(",")[0]: value for name, value in roofline.facts.items()}
+    bandwidth = peaks.pop("memory")
+    arithmetic = {kind: peaks[kind] for kind in ("float32", "float64")}
+    for colour, row in zip(style.COLOURS * 2, roofline.rows, strict=False):
+        cell = dict(zip(roofline.columns, row, strict=True))
+        kind = str(cell["precision"])
+        intensity, share = cell["operations per byte"], cell["of arithmetic's peak, %"]
+        if isinstance(intensity, float) and isinstance(share, float):
+            filled = colour if kind == "float32" else "none"
+            rate = share / 100 * arithmetic[kind]
+            axes.plot(intensity, rate, "o", color=colour, mfc=filled, label=str(cell["stage"]))
     across = np.geomspace(0.05, 100.0, 50)
-    for kind, peak in found.arithmetic.items():
-        roof = np.minimum(across * found.bandwidth, peak)
-        axes.plot(across, roof / 1e9, "-" if kind == "float32" else "--", color="0.4", label=f"roof, {kind}")
-    _logarithmic(axes, "operations per byte", "G operations per second")
+    for kind, peak in arithmetic.items():
+        roof = np.minimum(across * bandwidth, peak)
+        axes.plot(across, roof, "-" if kind == "float32" else "--", color="0.4", label=f"roof, {kind}")
+    _finish_axes(axes, "operations per byte", "G operations per second")
 
 
-def _source(path: Path, text: str) -> str:
-    """Where a section is from, and the machine."""
-    told = machine_of(text)
-    return f"From [{path.name}](results/{path.name})" + (f": {told}." if told else ".")
-
-
-def _title(name: str, kind: str) -> tuple[str, str]:
-    """A section's heading and its picture's file: those of a CPU have the benchmark's own name."""
-    if kind in CPU:
+def _name_on(name: str, device: str) -> tuple[str, str]:
+    """Return a section's heading and its picture's file: those of a CPU have the benchmark's own name."""
+    if device == CPU:
         return name, f"{name}.png"
-    return f"{name} on {kind}", f"{name}-{re.sub(r'[^a-z0-9]+', '-', kind.lower()).strip('-')}.png"
+    return f"{name} on {device}", f"{name}-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.png"
 
 
-def _roofline(path: Path, text: str, pictures: Path) -> str:
-    """The section of a table of `bench.roofline`, with its picture."""
-    title, picture = _title("roofline", device(text))
-    figure, (axes,) = style.panels(1, high=4.6)
-    _roofs(axes, read_roofline(text))
-    style.heading(axes, f"{title}: filled float32, open float64; above the slope the caches hold the state")
-    style.save_as(figure, pictures / picture)
-    table = text[text.index("## roofline") :].removeprefix("## roofline").strip()
-    shown = f"![operations per second over operations per byte](results/{picture})"
-    return f"## {title}\n\n{_source(path, text)}\n\n{table}\n\n{shown}"
+def _render_source(measured: _Measured) -> str:
+    name = measured.path.name
+    return (
+        f"From [{name}](results/{name}), {measured.machine.date} UTC: {describe_machine(measured.machine)}."
+    )
 
 
-def _section(spec: str, kind: str, path: Path, text: str, rows: list[Row], pictures: Path) -> str:
-    """The section of a benchmark on a kind of device, with its picture."""
-    title, picture = _title(spec, kind)
-    hourly = rent(text)
-    lines = [f"## {title}", "", _source(path, text), ""]
-    money = "" if hourly is None else f" $ per million {rows[0].item} |"
-    lines += [f"| case | side | per second | ours / this |{money} quality |"]
-    lines += ["|---|---|--:|--:|" + ("--:|" if money else "") + "---|"]
-    for row in _largest(rows):
-        rate = f"{row.rate:,.0f}" if row.rate >= 100 else f"{row.rate:.3g}"
-        ratio = "-" if row.ratio is None else f"{row.ratio:.3g} ({row.low:.3g} to {row.high:.3g})"
-        cost = "" if hourly is None else f" {hourly / 3600 * 1e6 / row.rate:.3g} |"
-        lines.append(f"| {row.size} | {row.side} | {rate} {row.item} | {ratio} |{cost} {row.quality} |")
-    if panels := _panels(rows):
+def _render_study(measured: _Measured, study: Study, pictures: Path) -> str:
+    title, picture = _name_on(study.title, measured.machine.device)
+    parts = [render_study(study.model_copy(update={"title": title})), _render_source(measured)]
+    if study.name == "roofline":
+        figure, (axes,) = style.panels(1, high=4.6)
+        _draw_roofs(axes, study)
+        style.heading(
+            axes, f"{title}: filled float32, open float64; above the slope the caches hold the state"
+        )
+        style.save_as(figure, pictures / picture)
+        parts.append(f"![operations per second over operations per byte](results/{picture})")
+    return "\n\n".join(parts)
+
+
+def _render_benchmark(measured: _Measured, result: BenchmarkResult, pictures: Path) -> str:
+    title, picture = _name_on(result.name, measured.machine.device)
+    rent = measured.machine.rent
+    columns = ["case", "side", f"{result.item}s per second", "ours / this"]
+    columns += [] if rent is None else [f"$ per million {result.item}s"]
+    rows = []
+    for case, side in _keep_largest(_list_points(result)):
+        cost = [] if rent is None else [f"{rent.hourly / 3600 * 1e6 / side.rate:.3g}"]
+        quality = case.quality if side is case.sides[0] else ""
+        rows.append([case.name, side.name, show_rate(side.rate), show_ratio(side), *cost, quality])
+    table = render_table([*columns, "quality"], rows, texts=(1, len(columns)))
+    parts = [f"## {title}", _render_source(measured), table]
+    if panels := _list_panels(result):
         figure, grid = style.panels(len(panels), high=3.4)
         for axes, panel in zip(grid, panels, strict=True):
-            _draw(axes, panel)
+            _draw_panel(axes, panel)
         style.over_all(figure, title)
         style.save_as(figure, pictures / picture)
         shown = "; ".join(f"{panel.y} over {panel.x}" for panel in panels)
-        lines += ["", f"![{title}: {shown}](results/{picture})"]
-    return "\n".join(lines)
+        parts.append(f"![{title}: {shown}](results/{picture})")
+    return "\n\n".join(parts)
 
 
-def page(folder: Path, pictures: Path) -> str:
-    """The page as Markdown; its pictures are written to a folder beside it."""
-    found = newest(folder)
-    rooflines = {
-        device(text): (path, text) for path, text in by_age(folder) if path.stem.endswith("roofline")
-    }
-    measured = {kind for _, kind in found} | set(rooflines)
-    none = "" if measured - set(CPU) else " No GPU has been measured yet: [how to](../docs/machines.md)."
+def render_page(folder: Path, pictures: Path) -> str:
+    """Return the page as Markdown and write its pictures to a folder beside it."""
+    newest = list_newest(folder)
+    only_cpu = all(measured.machine.device == CPU for measured in newest)
+    none = " No GPU has been measured yet: [how to](../docs/machines.md)." if only_cpu else ""
     parts = [
         "# What was measured",
-        "Made by `python -m bench.page` from the tables in [results/](results/), the newest of each benchmark and kind"
+        "Made by `python -m bench.page` from the files in [results/](results/), the newest of each benchmark and kind"
         " of device. A ratio is our rate over the peer's in the same run, the median of interleaved repeats with the"
-        " least and the largest; each table names machine, versions, date, load and precision." + none,
+        " least and the largest; each file names machine, versions, date, load and precision"
+        " (`python -m bench.page FILE.json` shows all it holds)." + none,
     ]
-    parts += [_section(spec, kind, *entry, pictures) for (spec, kind), entry in found.items()]
-    parts += [_roofline(path, text, pictures) for path, text in rooflines.values()]
-    others = [
-        f"- [{name}](results/{name}): {words}" for name, words in _WORDS.items() if (folder / name).exists()
+    for measured in newest:
+        if isinstance(measured.what, Study):
+            parts.append(_render_study(measured, measured.what, pictures))
+        else:
+            parts.append(_render_benchmark(measured, measured.what, pictures))
+    old = [
+        f"- [{n}](results/archive/{n}): {words}"
+        for n, words in _ARCHIVE.items()
+        if (folder / "archive" / n).exists()
     ]
-    parts.append("\n".join(["## Other tables", "", *others]))
+    if old:
+        parts.append("\n".join(["## Archive", "", *old]))
     return "\n\n".join(parts) + "\n"
 
 
 @click.command()
-def main() -> None:
-    """Write bench/RESULTS.md and its pictures."""
-    PAGE.write_text(page(FOLDER, FOLDER), encoding="utf-8")
+@click.argument("file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def main(file: Path | None) -> None:
+    """Write bench/RESULTS.md and its pictures, or print the Markdown of FILE."""
+    try:
+        if file is not None:
+            click.echo(render_record(read_record(file)))
+            return
+        PAGE.write_text(render_page(FOLDER, FOLDER), encoding="utf-8")
+    except InputError as error:
+        raise click.UsageError(str(error)) from None
     click.echo(f"written: {PAGE}")
 
 

@@ -15,6 +15,8 @@ import click
 import numpy as np
 
 from bench.peers import routing, workers
+from bench.records import Study
+from bench.study import out_option, read_words, show_study
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Deployment, deployed_triples
 
@@ -23,19 +25,19 @@ _EXACT = 2e-6
 
 
 def _deployment(name: str) -> Deployment:
-    """The deployment that a choice's table calls ``name``."""
+    """Return the deployment that a choice's table calls ``name``."""
     if name == "nothing":
         return ()
-    found = []
+    pairs = []
     for pair in name.split("; "):
         where, degree = pair.rsplit(" x", 1)
         model, gpu = where.split("@")
-        found.append(DeployedPair(model, gpu, int(degree)))
-    return tuple(found)
+        pairs.append(DeployedPair(model, gpu, int(degree)))
+    return tuple(pairs)
 
 
-def _fits(one: Instances, at: np.ndarray) -> bool:
-    """Whether every model's weights fit at all, which the linear program leaves to its caller."""
+def _fit_weights(one: Instances, at: np.ndarray) -> bool:
+    """Return whether every model's weights fit at all, which the linear program leaves to its caller."""
     f = one.one(0)
     return bool((f.gpu_memory[at[:, 1]] * f.tp_degree[at[:, 2]] >= f.weight_memory[at[:, 0]]).all())
 
@@ -50,27 +52,21 @@ def _share(inside: np.ndarray) -> str:
 )
 @click.option("--seed", default=11, show_default=True)
 @click.option("--gap", default=0.01, show_default=True, help="To which scenarios are bracketed at first.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the table to a file.")
+@out_option
 def main(scenarios: int, seed: int, gap: float, out: Path | None) -> None:
     """Audit the intervals of regrets."""
-    from bench.measure import machine, told
+    from bench.measure import describe_this_machine
     from rodiu_jax.catalog.sampling import sample
     from rodiu_jax.decisions.choose.search import choose
     from rodiu_jax.decisions.sources import bracketed
-    from rodiu_jax.io.files import write_text
     from solvers.pool import solve
     from solvers.recourse import recourse
 
-    lines = ["# Regret intervals against exact regrets", "", machine(), ""]
-    lines += [told(__doc__), ""]
-    heads = ("catalogue", "scenarios", "candidates", "regrets inside", "width, mean", "most")
-    heads += ("largest regrets inside", "width, mean", "most", "chosen: interval", "exact")
-    lines += [
-        "Widths are relative to the scenario's own optimum; $ per period.",
-        "",
-        "| " + " | ".join(heads) + " |",
-        "|---" + "|--:" * (len(heads) - 1) + "|",
-    ]
+    machine = describe_this_machine()
+    columns = ["catalogue", "scenarios", "candidates", "regrets inside", "width, mean", "most"]
+    columns += ["largest regrets inside", "width, mean", "most", "chosen: interval", "exact"]
+    words = f"{read_words(__doc__)} Widths are relative to the scenario's own optimum; $ per period."
+    study = Study(name="regret", title="Regret intervals against exact regrets", words=words, columns=columns)
     right = True
     for catalog in ("seed", "corrected"):
         instances = sample(catalog, n=scenarios, seed=seed)
@@ -84,7 +80,7 @@ def main(scenarios: int, seed: int, gap: float, out: Path | None) -> None:
         tasks = [(one, a) for a in at for one in singles]
         with workers() as peers:
             costs = np.array(peers.map(routing, tasks)).reshape(len(at), scenarios)
-        fits = np.array([[_fits(one, a) for one in singles] for a in at])
+        fits = np.array([[_fit_weights(one, a) for one in singles] for a in at])
         regret = np.where(fits, costs, math.inf) - optimum
         slack = _EXACT * np.abs(optimum)
 
@@ -95,18 +91,16 @@ def main(scenarios: int, seed: int, gap: float, out: Path | None) -> None:
 
         largest, where = regret.max(1), regret.argmax(1)
         low, high = (choice.table[n].to_numpy() for n in ("regret_lower", "regret"))
-        kept = (low - slack[where] <= largest) & (largest <= high + slack[where])
+        covered = (low - slack[where] <= largest) & (largest <= high + slack[where])
         finite = np.isfinite(high)
         span = (high[finite] - low[finite]) / np.abs(optimum[where][finite])
-        mine = int(choice.table["chosen"].to_numpy().argmax())
+        chosen = int(choice.table["chosen"].to_numpy().argmax())
         cells = (catalog, scenarios, len(names), _share(inside), f"{wide.mean():.3%}", f"{wide.max():.3%}")
-        cells += (_share(kept), f"{span.mean():.3%}", f"{span.max():.3%}")
-        cells += (f"{low[mine]:,.2f} to {high[mine]:,.2f}", f"{largest[mine]:,.2f}")
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-        right &= bool(inside.all() and kept.all())
-    click.echo("\n".join(lines))
-    if out is not None:
-        write_text(out, "\n".join(lines) + "\n")
+        cells += (_share(covered), f"{span.mean():.3%}", f"{span.max():.3%}")
+        cells += (f"{low[chosen]:,.2f} to {high[chosen]:,.2f}", f"{largest[chosen]:,.2f}")
+        study.rows.append(list(cells))
+        right &= bool(inside.all() and covered.all())
+    show_study(study, machine, out)
     if not right:
         raise SystemExit(1)
 

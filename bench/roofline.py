@@ -10,6 +10,7 @@ so a share above 100 % of the bandwidth says that the state stays in the caches.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -24,9 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.inputs import RENTED, random_plans
-from bench.measure import machine, xla_counts
+from bench.measure import count_by_xla, describe_this_machine
+from bench.records import Study
+from bench.study import out_option, read_words, show_study
 from rodiu_jax.catalog import load_catalog, sampling
-from rodiu_jax.io.files import write_text
 from rodiu_jax.model.evaluation import _score_block
 from rodiu_jax.model.fields import FIELD_SPECS, batch_axes
 from rodiu_jax.model.plan import plan_arrays
@@ -128,9 +130,9 @@ def _stage(
       without: the program without that loop.
     """
     args = jax.tree.map(jnp.asarray, args)
-    total = xla_counts(stage, *args, **options)
+    total = count_by_xla(stage, *args, **options)
     if without is not None:
-        outside = xla_counts(without, *args, **options)
+        outside = count_by_xla(without, *args, **options)
         total = outside + loop * (total - outside)
     seconds = _seconds(lambda: stage(*args, **options))
     return Stage(name, precision, scenarios, seconds, float(total[0]), float(total[1]))
@@ -217,54 +219,41 @@ def shares(scenarios: int) -> Shares:
     )
 
 
-def table(peaks: Peaks, found: list[Stage], whole: Shares) -> str:
-    """The figures as Markdown."""
-    lines = [
-        "## roofline",
-        "",
-        f"- Peaks: {peaks.bandwidth / 1e9:.4g} GB/s of memory; "
-        + ", ".join(f"{peak / 1e9:.4g} G operations/s in {kind}" for kind, peak in peaks.arithmetic.items()),
-        f"- Whole calls, host to host, us per scenario: draw {1e6 * whole.draw:.4g}, bound {1e6 * whole.bound:.4g},"
-        f" bracket to 1 % {1e6 * whole.bracket:.4g}; drawn and bounded on the device {1e6 * whole.there:.4g}",
-        "",
-        "| stage | precision | scenarios | us per scenario | KB | thousand operations | operations per byte |"
-        " of memory's peak | of arithmetic's peak |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for stage in found:
+def tabulate(peaks: Peaks, stages: list[Stage], whole: Shares) -> Study:
+    """Return the figures as a study; the page draws its picture from it."""
+    facts = {"memory, GB/s": peaks.bandwidth / 1e9}
+    facts |= {f"{kind}, G operations/s": peak / 1e9 for kind, peak in peaks.arithmetic.items()}
+    calls = {"draw": whole.draw, "bound": whole.bound, "bracket to 1 %": whole.bracket}
+    calls["draw and bound on the device"] = whole.there
+    facts |= {f"{name}, whole call, us per scenario": 1e6 * seconds for name, seconds in calls.items()}
+    columns = ["stage", "precision", "scenarios", "us per scenario", "KB", "thousand operations"]
+    columns += ["operations per byte", "of memory's peak, %", "of arithmetic's peak, %"]
+    rows = []
+    for stage in stages:
         memory = stage.bytes_accessed / stage.seconds / peaks.bandwidth
         arithmetic = stage.operations / stage.seconds / peaks.arithmetic[stage.precision]
-        cells = [
-            stage.name,
-            stage.precision,
-            f"{stage.scenarios:,}",
-            f"{1e6 * stage.seconds / stage.scenarios:.4g}",
-            f"{stage.bytes_accessed / stage.scenarios / 1e3:.4g}",
-            f"{stage.operations / stage.scenarios / 1e3:.4g}",
-            f"{stage.intensity:.3g}",
-            f"{100 * memory:.3g} %",
-            f"{100 * arithmetic:.3g} %",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        each = [1e6 * stage.seconds, stage.bytes_accessed / 1e3, stage.operations / 1e3]
+        numbers = [*(x / stage.scenarios for x in each), stage.intensity, 100 * memory, 100 * arithmetic]
+        told = [x if math.isfinite(x) else None for x in numbers]  # XLA does not count everywhere
+        rows.append([stage.name, stage.precision, stage.scenarios, *told])
+    return Study(
+        name="roofline", title="roofline", words=read_words(__doc__), facts=facts, columns=columns, rows=rows
+    )
 
 
 @click.command()
 @click.option("--scenarios", type=click.IntRange(min=1), help="In a block (default: what suits the device).")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the table to a file too.")
+@out_option
 def main(scenarios: int | None, out: Path | None) -> None:
     """Print each stage's share of the machine's peaks."""
-    about = machine()
+    machine = describe_this_machine()
     peaks = measure_peaks(
         by_device(cpu=2**26, accelerator=2**28), width=by_device(cpu=2**14, accelerator=2**20)
     )
     with jax.enable_x64(True):
         found = stages(scenarios or by_device(cpu=256, accelerator=16_384))
     whole = shares(scenarios or by_device(cpu=1024, accelerator=65_536))
-    text = f"# Roofline\n\n{about}\n\n{table(peaks, found, whole)}\n"
-    click.echo(text)
-    if out is not None:
-        write_text(out, text)
+    show_study(tabulate(peaks, found, whole), machine, out)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from bench.measure import describe_this_machine
+from bench.records import Study
+from bench.study import out_option, read_words, show_study
 from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.decisions.diagnose.limit_prices import price
 from rodiu_jax.decisions.diagnose.resolve import Resolver
@@ -28,14 +31,13 @@ from solvers.pool import Pool, solve_iter
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option("--catalog", default="seed", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the table to a file.")
+@out_option
 def main(count: int, points: int, seed: int, catalog: str, out: Path | None) -> None:
     """Solve again what shadow prices predict."""
-    from bench.measure import machine, told
-    from rodiu_jax.io.files import write_text
-
-    lines = ["# Shadow prices against solving again", "", machine(), ""]
-    lines += [told(__doc__), ""]
+    study = Study(
+        name="shadow-prices", title="Shadow prices against solving again", words=read_words(__doc__)
+    )
+    machine = describe_this_machine()
     instances = sample(catalog, n=count, seed=seed)
     rng = np.random.default_rng(seed)
     limits = ranges = solved = right = 0
@@ -67,8 +69,8 @@ def main(count: int, points: int, seed: int, catalog: str, out: Path | None) -> 
                 solved, right, worst = solved + 1, right + (off <= slack), max(worst, off / slack)
                 if off > slack:
                     wrong = f"off by ${off:.4g}, tolerance ${slack:.4g}"
-                    lines.append(f"- wrong: scenario {b}, {s.limit.label} at {value:.6g}: {wrong}")
-    heads = (
+                    study.notes.append(f"wrong: scenario {b}, {s.limit.label} at {value:.6g}: {wrong}")
+    study.columns = [
         "catalogue",
         "scenarios",
         "limits with a price",
@@ -76,17 +78,12 @@ def main(count: int, points: int, seed: int, catalog: str, out: Path | None) -> 
         "median width",
         "points",
         "as predicted",
-    )
+        "worst / tolerance",
+    ]
     width = f"{np.median(widths):.2%} of the limit" if widths else "-"
     cells = catalog, instances.size, limits, ranges, width, solved, right, f"{worst:.2f}"
-    lines += [
-        "| " + " | ".join([*heads, "worst / tolerance"]) + " |",
-        "|---" + "|--:" * len(heads) + "|",
-        "| " + " | ".join(map(str, cells)) + " |",
-    ]
-    click.echo("\n".join(lines))
-    if out is not None:
-        write_text(out, "\n".join(lines) + "\n")
+    study.rows = [list(cells)]
+    show_study(study, machine, out)
     if right < solved:
         raise SystemExit(1)
 

@@ -15,9 +15,10 @@ import click
 import numpy as np
 import pandas as pd
 
-from bench.measure import machine, told
+from bench.measure import describe_this_machine
+from bench.records import Study
+from bench.study import out_option, read_words, show_study
 from rodiu_jax.errors import InputError, WorkFailed
-from rodiu_jax.io.files import write_text
 from rodiu_jax.sweeps.run import run_sweep
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from rodiu_jax.sweeps.store import iterate_rows, read_spec
@@ -34,7 +35,7 @@ _WANTED = (
 
 
 def specification(samples: int, seed: int) -> SweepSpec:
-    """The sweep: one point, at which nothing changes."""
+    """Return the sweep: one point, at which nothing changes."""
     return make_spec(
         {
             "name": "truth",
@@ -51,8 +52,8 @@ def specification(samples: int, seed: int) -> SweepSpec:
     )
 
 
-def counted(folder: Path) -> tuple[str, bool]:
-    """What a sweep's folder holds as a Markdown table, and whether all its brackets are valid.
+def count_rows(folder: Path) -> tuple[dict[str, str | int], bool]:
+    """Return what a sweep's folder holds, by name, and whether all its brackets are valid.
 
     Raises:
       InputError: no sweep there.
@@ -60,7 +61,7 @@ def counted(folder: Path) -> tuple[str, bool]:
     spec = read_spec(folder)
     parts = list(iterate_rows(folder, columns=_WANTED))
     if not parts:
-        return "No rows yet.", False
+        return {}, False
     sample, upper, certified, status, method, nodes, message = (
         np.concatenate([part[name].to_numpy() for part in parts]) for name in _WANTED
     )
@@ -72,7 +73,7 @@ def counted(folder: Path) -> tuple[str, bool]:
     gap = (upper - certified) / np.abs(upper)
     known = np.isfinite(gap)
     widest = int(np.where(known, gap, -1.0).argmax())
-    figures = {
+    figures: dict[str, str | int] = {
         "seed": spec.seed,
         "scenarios": f"{len(sample):,} of {spec.rows:,}",
         "withdrawn": int(withdrawn.sum()),
@@ -86,34 +87,31 @@ def counted(folder: Path) -> tuple[str, bool]:
         "largest": f"{gap[widest]:.3%}",
         "of scenario": f"{sample[widest]:,} ({nodes[widest]} nodes)",
     }
-    lines = ["| " + " | ".join(figures) + " |", "|" + "--:|" * len(figures)]
-    lines.append("| " + " | ".join(map(str, figures.values())) + " |")
     right = not withdrawn.any() and not failed and bool((audited == confirmed).all())
-    return "\n".join(lines), right
+    return figures, right
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--samples", default=10**6, show_default=True, type=click.IntRange(min=1), help="Scenarios.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the table to a file.")
+@out_option
 def main(folder: Path, samples: int, seed: int, out: Path | None) -> None:
     """Bracket and audit very many default scenarios, rows in FOLDER, and count what is wrong."""
-    about, failed = machine(), ""
+    machine = describe_this_machine()
+    study = Study(name="truth", title="Brackets of very many scenarios", words=read_words(__doc__))
     try:
         run_sweep(specification(samples, seed), folder, resume=folder.exists())
     except InputError as error:
         raise click.UsageError(str(error)) from None
     except WorkFailed as error:
-        failed = f"Ended early: {error}."
-    table, right = counted(folder)
-    text = "\n\n".join(
-        filter(None, ["# Brackets of very many scenarios", about, told(__doc__), failed, table])
-    )
-    click.echo(text)
-    if out is not None:
-        write_text(out, text + "\n")
-    if failed or not right:
+        study.notes.append(f"Ended early: {error}.")
+    figures, right = count_rows(folder)
+    study.columns, study.rows = list(figures), [list(figures.values())] if figures else []
+    if not figures:
+        study.notes.append("No rows yet.")
+    show_study(study, machine, out)
+    if study.notes or not right:
         raise SystemExit(1)
 
 

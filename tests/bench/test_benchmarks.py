@@ -5,23 +5,22 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from scipy.optimize import Bounds, LinearConstraint, milp
 
-from bench import device, lp_peers, specs, tables
-from bench.__main__ import NAMES, main
-from bench.measure import Case, Side, Spec, machine, rent, run_spec, section, time_case
-from bench.specs import SPECS
+from bench.__main__ import main
+from bench.measure import Case, Side, Spec, describe_this_machine, find_rent, run_spec, time_case
+from bench.records import BenchmarkResult, CaseResult, read_record
+from bench.render import render_benchmark, render_machine
+from bench.specs import NAMES, load_benchmark
+from bench.specs.time_bound import _judge_bounds
+from bench.specs.time_exact import _judge_optima
+from bench.specs.time_sampling import measure_distances
 from rodiu_jax.catalog import load_catalog
-from rodiu_jax.catalog.sampling import sample
-from solvers.highs import run_highs
 from solvers.result import Result
 from tests.oracles.numpy_batch_sampler import sample_batch
 from tests.oracles.numpy_sampler import sample_one
@@ -31,8 +30,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_registry_is_complete():
-    assert tuple(SPECS) == NAMES
-    for spec in SPECS.values():
+    files = {path.stem for path in (ROOT / "bench" / "specs").glob("time_*.py")}
+    assert files == {f"time_{name}" for name in NAMES}
+    for name in NAMES:
+        spec = load_benchmark(name)
+        assert spec.name == name
         for text in (spec.measures, spec.peers, spec.quality, spec.precision, spec.by_hand):
             assert text
         assert list(spec.sizes + spec.large) == sorted(spec.sizes + spec.large)
@@ -40,35 +42,37 @@ def test_registry_is_complete():
 
 
 def test_stress_is_that_of_its_peer():
-    run = run_spec(SPECS["stress"], smoke=True)
-    assert [row.ok for row in run] == [True, True], run[0].quality
+    result = run_spec(load_benchmark("stress"), smoke=True)
+    assert [case.right for case in result.cases] == [True], result.cases[0].quality
 
 
 @pytest.mark.parametrize("name", ["sampling", "evaluation"])
-def test_smoke_run_writes_its_table(name: str, tmp_path: Path):
-    out = tmp_path / "table.md"
+def test_smoke_run_keeps_its_results(name: str, tmp_path: Path):
+    out = tmp_path / "found.json"
     ran = CliRunner().invoke(main, [name, "--smoke", "--out", str(out)])
     assert ran.exit_code == 0, ran.output
-    text = out.read_text()
-    for word in ("Date", "Machine", "cores", "jax", "numpy", "highspy", "Python", "Load average", "float64"):
-        assert word in text
-    assert "bytes read and written" in text
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    width = table[0].count("|")
-    assert len(table) > 3
-    assert all(line.count("|") == width for line in table)
-    columns = [cell.strip() for cell in table[0].split("|")[1:-1]]
-    rows = [dict(zip(columns, map(str.strip, line.split("|")[1:-1]), strict=True)) for line in table[2:]]
-    ours = [row for row in rows if row["ours / this"] == "-"]
-    assert all(row["right"] == "yes" and row["quality"] for row in ours)
-    assert any(float(row["wanted"]) >= 5 for row in rows if row["wanted"] != "-")
+    record = read_record(out)
+    assert "Smoke run" in record.note
+    assert {"Python", "jax", "numpy", "highspy"} <= set(record.machine.versions)
+    assert record.machine.cores >= 1
+    (result,) = record.benchmarks
+    assert result.name == name
+    assert "float64" in result.precision
+    assert all(case.right and case.quality for case in result.cases)
+    assert "bytes read and written" in result.cases[0].counted
+    sides = [side for case in result.cases for side in case.sides]
+    assert all(len(side.seconds) == 1 and side.seconds[0] > 0 for side in sides)
+    assert any(side.wanted is not None and side.wanted >= 5 for side in sides)
+    table = [line for line in ran.output.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(sides)
+    assert len({line.count("|") for line in table}) == 1
 
 
 @pytest.mark.parametrize(
-    "args", [["speed"], ["--smok"], ["sampling", "--smoke", "--out", "nowhere/else/table.md"]]
+    "args", [["speed"], ["--smok"], ["sampling", "--smoke", "--out", "nowhere/else/found.json"]]
 )
 def test_bad_usage(args: list[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bench.measure.run_spec", lambda spec, smoke: [])
+    monkeypatch.setattr("bench.measure.run_spec", lambda spec, smoke: describe([]))
     ran = CliRunner().invoke(main, args)
     assert ran.exit_code == 2
     assert "Error" in ran.output
@@ -106,31 +110,43 @@ def toy(order: list[str], *, right: bool = True) -> Case:
     return Case("toy", (Side("ours", ours, 10), Side("peer", peer, 5, target=2)), quality)
 
 
+def describe(cases: list[CaseResult]) -> BenchmarkResult:
+    """A benchmark's result with these cases."""
+    words = ("name", "measures", "item", "peers", "quality", "precision", "by_hand")
+    return BenchmarkResult(**dict.fromkeys(words, "sampling"), cases=cases)
+
+
 def test_repeats_are_interleaved_after_a_warm_up():
     order: list[str] = []
-    own, other = time_case(toy(order), 3)
+    own, other = time_case(toy(order), 3).sides
     assert order == ["ours", "peer"] * 4
-    assert len(own.seconds) == len(other.seconds) == 3
-    assert own.ratios == (1.0,) * 3
+    assert len(own.seconds) == len(other.seconds) == len(other.ratios) == 3
+    assert own.ratios == []
     assert min(other.seconds) >= 0.02
-    for ratio, mine, its in zip(other.ratios, own.seconds, other.seconds, strict=True):
-        assert ratio == pytest.approx((10 / mine) / (5 / its))  # a rate per item, whoever did fewer
+    for ratio, ours, its in zip(other.ratios, own.seconds, other.seconds, strict=True):
+        assert ratio == pytest.approx((10 / ours) / (5 / its))  # a rate per item, whoever did fewer
     assert other.rate == pytest.approx(5 / sorted(other.seconds)[1])
+    assert other.ratio == sorted(other.ratios)[1]
 
 
 def test_smoke_runs_each_side_once():
     order: list[str] = []
-    assert len(time_case(toy(order), 0)) == 2
+    assert len(time_case(toy(order), 0).sides) == 2
     assert order == ["ours", "peer"]
 
 
 def test_a_wrong_result_shows_and_fails(monkeypatch: pytest.MonkeyPatch):
-    rows = time_case(toy([], right=False), 0)
-    assert "| NO | as told |" in section(SPECS["sampling"], rows)
-    monkeypatch.setattr("bench.measure.run_spec", lambda spec, smoke: rows)
+    result = describe([time_case(toy([], right=False), 0)])
+    assert "| NO | as told |" in render_benchmark(result)
+    monkeypatch.setattr("bench.measure.run_spec", lambda spec, smoke: result)
     ran = CliRunner().invoke(main, ["sampling"])
     assert ran.exit_code == 1
     assert "wrong: sampling, toy: as told" in ran.output
+
+
+def count_seconds(result: BenchmarkResult) -> list[int]:
+    """How often each side was timed."""
+    return [len(side.seconds) for case in result.cases for side in case.sides]
 
 
 def test_sizes_and_repeats(monkeypatch: pytest.MonkeyPatch):
@@ -146,29 +162,30 @@ def test_sizes_and_repeats(monkeypatch: pytest.MonkeyPatch):
         def __exit__(self, *error: object) -> None:
             return None
 
-    spec: Spec = replace(SPECS["sampling"], sizes=(1, 7), cases=Cases, repeats=3)
-    assert [len(row.seconds) for row in run_spec(spec, smoke=True)] == [1, 1]
+    spec: Spec = replace(load_benchmark("sampling"), sizes=(1, 7), build=Cases, repeats=3)
+    assert count_seconds(run_spec(spec, smoke=True)) == [1, 1]
     assert seen == [1]
-    assert [len(row.seconds) for row in run_spec(spec)] == [3] * 4
+    assert count_seconds(run_spec(spec)) == [3] * 4
     assert seen == [1, 1, 7]
 
 
 def test_a_gpu_has_the_rent_of_the_catalogue():
-    line = rent("NVIDIA H100 80GB HBM3", 4)
-    assert "$10.00 per hour (4 x H100_" in line  # 2.50, 0.65 and 0.35 as MODEL section 7 has them
-    assert tables.rent(f"# x\n{line}\n") == pytest.approx(10.0)
-    assert "$0.35 per hour (1 x RTX_4090_" in rent("NVIDIA GeForce RTX 4090", 1)
-    assert "$0.65 per hour (1 x A6000_" in rent("NVIDIA RTX A6000", 1)
+    found = find_rent("NVIDIA H100 80GB HBM3", 4)
+    assert found is not None
+    assert found.hourly == pytest.approx(10.0)  # 2.50, 0.65 and 0.35 as MODEL section 7 has them
+    assert found.source.startswith("4 x H100_")
+    for kind, price in (("NVIDIA GeForce RTX 4090", 0.35), ("NVIDIA RTX A6000", 0.65)):
+        rent = find_rent(kind, 1)
+        assert rent is not None
+        assert rent.hourly == pytest.approx(price)
     for kind in ("cpu", "NVIDIA H200", "NVIDIA RTX 4000"):
-        assert rent(kind, 1) == ""
-    assert tables.rent("# x\n") is None
+        assert find_rent(kind, 1) is None
 
 
 def test_sizes_grow_on_a_gpu_and_can_be_given(monkeypatch: pytest.MonkeyPatch):
     seen: list[tuple[int, ...]] = []
-    monkeypatch.setattr("bench.measure.run_spec", lambda spec, smoke: seen.append(spec.sizes) or [])
-    monkeypatch.setattr("bench.measure.section", lambda spec, rows: "")
-    own = SPECS["bound"]
+    monkeypatch.setattr("bench.measure.run_spec", lambda spec, smoke: seen.append(spec.sizes) or describe([]))
+    own = load_benchmark("bound")
     CliRunner().invoke(main, ["bound"])
     monkeypatch.setattr("rodiu_jax.runtime.devices.by_device", lambda *, cpu, accelerator: accelerator)
     CliRunner().invoke(main, ["bound"])
@@ -177,9 +194,12 @@ def test_sizes_grow_on_a_gpu_and_can_be_given(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_machine_is_described():
-    text = machine()
-    assert "cores" in text
-    assert "jax" in text
+    machine = describe_this_machine()
+    assert machine.is_like(machine)
+    assert not machine.is_like(machine.model_copy(update={"cores": machine.cores + 1}))
+    text = render_machine(machine)
+    for word in (machine.date, f"{machine.cores} cores used", f"jax {machine.versions['jax']}"):
+        assert word in text
 
 
 # ---- the peers and the measures of quality ----
@@ -205,14 +225,14 @@ def test_batch_sampler_agrees_with_the_one_by_one_sampler():
     rng = np.random.default_rng(9)
     single = [sample_one(rng) for _ in range(600)]
     for name, values in sample_batch(rng, 600).items():
-        assert specs._deviations(values, np.stack([s[name] for s in single])).max() < 5.0, name
+        assert measure_distances(values, np.stack([s[name] for s in single])).max() < 5.0, name
 
 
 def test_quality_of_sampling_sees_a_shifted_draw():
     rng = np.random.default_rng(10)
     same, other = rng.random((400, 7)), rng.random((400, 7))
-    assert specs._deviations(same, other).max() < 5.0
-    assert specs._deviations(same, other + 0.2).max() > 6.0
+    assert measure_distances(same, other).max() < 5.0
+    assert measure_distances(same, other + 0.2).max() > 6.0
 
 
 def outcome(objective: float, *, optimal: bool = True) -> Outcome:
@@ -229,7 +249,7 @@ def outcome(objective: float, *, optimal: bool = True) -> Outcome:
     ],
 )
 def test_quality_of_exact(ours: Result, peer: Outcome, right: bool):
-    assert specs._same_optimum([[ours], [peer]])[0] is right
+    assert _judge_optima([[ours], [peer]])[0] is right
 
 
 @pytest.mark.parametrize(
@@ -239,88 +259,8 @@ def test_quality_of_bounds(lower: list[float], right: bool):
     from solvers.dual import Bounds
 
     bounds = Bounds(np.array(lower), None)  # pyright: ignore[reportArgumentType]
-    ok, text = specs._bound_quality([bounds, [100.0, 50.0]])
+    ok, text = _judge_bounds([bounds, [100.0, 50.0]])
     assert ok is right
     if right:
         assert "0.500 % on average" in text
     assert f"{int(100.1 in lower)} above it, {int(-np.inf in lower)} not proven" in text
-
-
-def stand_in(found: list[Any]) -> ModuleType:
-    """A module with the interface of cuPDLPx 0.3, whose models HiGHS solves."""
-
-    class Model:
-        def __init__(self, cost, rows, row_lower, row_upper, lower, upper) -> None:
-            self.given = cost, rows.tocsr(), row_lower, row_upper, lower, upper
-            self.params: dict[str, Any] = {}
-            self.X = None
-            found.append(self)
-
-        def setParams(self, **params: Any) -> None:
-            self.params |= params
-
-        def optimize(self) -> None:
-            cost, rows, row_lower, row_upper, lower, upper = self.given
-            bounds = LinearConstraint(rows, row_lower, row_upper)
-            self.X = milp(cost, constraints=bounds, bounds=Bounds(lower, upper)).x
-
-    module = ModuleType("cupdlpx")
-    module.Model = Model  # pyright: ignore[reportAttributeAccessIssue]
-    return module
-
-
-def test_a_solver_of_one_sparse_program_answers_each_scenario(monkeypatch: pytest.MonkeyPatch):
-    made: list[Any] = []
-    monkeypatch.setitem(sys.modules, "cupdlpx", stand_in(made))
-    programs = lp_peers.formulations(sample("seed", n=3, seed=8))
-    optima = [run_highs(f, relax=True).objective for f in programs]
-    np.testing.assert_allclose(lp_peers.peer("cupdlpx", programs, 1000)(), optima, rtol=1e-6)
-    assert made[0].params["IterationLimit"] == 1000
-    assert made[0].params["OptimalityTol"] == lp_peers.TOLERANCE
-
-
-def test_first_order_solver_of_highs_nears_the_optima():
-    programs = lp_peers.formulations(sample("seed", n=2, seed=8))
-    optima = np.array([run_highs(f, relax=True).objective for f in programs])
-    near = lp_peers.peer("pdlp", programs, 20_000)()
-    assert (np.abs(near / optima - 1.0) < 0.05).all()
-    far = lp_peers.peer("pdlp", programs, 10)()
-    assert (np.abs(far / optima - 1.0) > 0.05).any(), "the limit counts"
-
-
-@pytest.mark.parametrize("solver", ["mpax", "cupdlpx"])
-def test_a_peer_that_is_not_installed_is_named(solver: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, solver, None)
-    result = CliRunner().invoke(lp_peers.main, [solver, "--scenarios", "1"])
-    assert result.exit_code == 2
-    assert f"pip install {solver}" in result.output
-
-
-def test_one_call_measures_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    ran: list[list[str]] = []
-
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        ran.append(command[2:])
-        return subprocess.CompletedProcess(command, int("bench.roofline" in command))
-
-    monkeypatch.setattr(device.subprocess, "run", run)
-    result = CliRunner().invoke(device.main, [str(tmp_path / "out"), "--smoke"])
-    assert result.exit_code == 1, "a step failed"
-    assert [command[0] for command in ran][:3] == ["pytest", "bench.roofline", "bench"], "the others ran"
-    for command in ran[1:]:
-        assert Path(command[command.index("--out") + 1]).parent == tmp_path / "out"
-    ran.clear()
-    assert CliRunner().invoke(device.main, [str(tmp_path), "--only", "tests"]).exit_code == 0
-    assert len(ran) == 1
-    refused = CliRunner().invoke(device.main, [str(tmp_path), "--only", "nothing"])
-    assert refused.exit_code == 2
-    assert "expected one of tests, roofline" in refused.output
-
-
-def test_steps_of_a_machine_are_commands_that_exist(tmp_path: Path):
-    assert set(device.BENCHMARKS) <= set(NAMES)
-    for arguments in device.steps(tmp_path, smoke=True).values():
-        module = arguments[1]
-        if module != "pytest":
-            command = import_module(f"{module}.__main__" if module == "bench" else module).main
-            command.make_context(module, [*arguments[2:]])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bench.families import FAMILIES, Solved, agree, main, table_rows
+from bench.families import FAMILIES, Solved, agree, main, make_rows
+from bench.records import read_record
 
 NAMES = list(FAMILIES)
 
@@ -36,14 +37,15 @@ def test_no_two_entries_of_the_large_family_are_alike(drawn):
 
 
 def test_table_of_one_scenario(tmp_path):
-    out = tmp_path / "table.md"
+    out = tmp_path / "found.json"
     ran = CliRunner().invoke(main, ["corrected", "--scenarios", "1", "--out", str(out)])
     assert ran.exit_code == 0, ran.output
-    rows = [line.split("|")[1:-1] for line in out.read_text().splitlines() if line.startswith("| corrected")]
-    assert [row[2].strip() for row in rows] == ["ours", "all off", "published"]
-    assert all(float(row[3]) > 0 for row in rows)
-    assert [row[9].strip() for row in rows] == ["yes"] * 3
-    assert float(rows[2][6]) > 1, "slower than ours"
+    (study,) = read_record(out).studies
+    rows = [dict(zip(study.columns, row, strict=True)) for row in study.rows]
+    assert [row["way"] for row in rows] == ["ours", "all off", "published"]
+    assert all(row["s: median"] > 0 for row in rows)
+    assert [row["right"] for row in rows] == ["yes"] * 3
+    assert rows[2]["median / ours"] > 1, "slower than ours"
 
 
 def solved(objective: float, bound: float | None = None, *, proven: bool = True) -> Solved:
@@ -65,7 +67,7 @@ def solved(objective: float, bound: float | None = None, *, proven: bool = True)
 def test_a_wrong_value_shows(ours, theirs, right):
     found = {"ours": [ours], "published": [theirs]}
     assert agree(found, 1e-4)[0] is right
-    assert ("NO" in table_rows("x", FAMILIES["seed"], found)[0]) is not right
+    assert ("NO" in make_rows("x", FAMILIES["seed"], found)[0]) is not right
 
 
 def test_ratios_and_what_was_not_proven():
@@ -73,5 +75,6 @@ def test_ratios_and_what_was_not_proven():
         "ours": [Solved(0.1, 1.0, 1.0, True), Solved(0.3, 1.0, 1.0, True)],
         "published": [Solved(2.0, 1.0, 1.0, True), Solved(6.0, 2.0, 0.5, False)],
     }
-    cells = [c.strip() for c in table_rows("x", FAMILIES["seed"], found)[1].split("|")[1:-1]]
-    assert cells[:9] == ["x", "2", "published", "4", "5.8", "6", "20", "20", "1"]
+    cells = make_rows("x", FAMILIES["seed"], found)[1]
+    assert cells[:3] == ["x", 2, "published"]
+    assert cells[3:9] == pytest.approx([4, 5.8, 6, 20, 20, 1], rel=1e-6)

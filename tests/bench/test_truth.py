@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from bench.truth import counted, main, specification
+from bench.records import read_record
+from bench.truth import count_rows, main, specification
 from rodiu_jax.sweeps.engines import local
 from solvers import cascade
 from solvers.bracket import Bracket
@@ -23,10 +24,12 @@ from solvers.bracket import Bracket
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("truth") / "out"
-    table = folder.parent / "table.md"
-    done = CliRunner().invoke(main, [str(folder), "--samples", "6", "--seed", "3", "--out", str(table)])
+    found = folder.parent / "found.json"
+    done = CliRunner().invoke(main, [str(folder), "--samples", "6", "--seed", "3", "--out", str(found)])
     assert done.exit_code == 0, done.output
-    assert "| 3 | 6 of 6 | 0 | 0 | 1 | 1 |" in table.read_text()
+    (study,) = read_record(found).studies
+    assert study.columns[:6] == ["seed", "scenarios", "withdrawn", "without an answer", "audits", "confirmed"]
+    assert study.rows[0][:6] == [3, "6 of 6", 0, 0, "1", "1"]
     return folder
 
 
@@ -64,8 +67,8 @@ def test_sees_a_wrong_row(swept: Path, tmp_path: Path, column: str, wrong: str |
         field = table.schema.field(at)
         values = pa.array([wrong if sample == audited else value for sample, value in pairs], field.type)
         pq.write_table(table.set_column(at, field, values), path)
-    text, right = counted(folder)
-    assert not right, text
+    figures, right = count_rows(folder)
+    assert not right, figures
 
 
 def test_counts_a_bracket_that_contradicted_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""How near the optimum the batch's plans come without branching, family by family, and what they cost beside bounds."""
+"""How near the optimum plans come without branching, family by family, and what they cost beside bounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.families import FAMILIES
-from bench.measure import Case, Side
+from bench.measure import Case, Side, Spec
 from solvers import pool
 from solvers.bracket import Bracket, Effort, brackets
 from solvers.dual import lower_bounds
@@ -21,7 +21,7 @@ _PROVEN = 1e-4
 
 
 @contextmanager
-def cases(n: int) -> Iterator[Iterator[Case]]:
+def build(n: int) -> Iterator[Iterator[Case]]:
     """A case per family: bound and plan, the bound alone, the exact solver."""
 
     def each() -> Iterator[Case]:
@@ -35,12 +35,12 @@ def cases(n: int) -> Iterator[Iterator[Case]]:
                 ),
                 Side("exact", partial(pool.solve, instances, gap=_PROVEN), n),
             )
-            yield Case(f"{name}, {n}", sides, _quality)
+            yield Case(f"{name}, {n}", sides, _judge_plans)
 
     yield each()
 
 
-def _quality(results: Sequence[Any]) -> tuple[bool, str]:
+def _judge_plans(results: Sequence[Any]) -> tuple[bool, str]:
     found: list[Bracket] = results[0]
     exact: list[Result] = results[2]
     proven = sum(r.gap <= _PROVEN for r in exact)
@@ -57,3 +57,17 @@ def _quality(results: Sequence[Any]) -> tuple[bool, str]:
         f" {proven} optima proven"
     )
     return not crossed and not missing and proven == len(exact), text
+
+
+SPEC = Spec(
+    name="plans",
+    measures="A certified bound and a checked plan of every scenario without branching, on five families",
+    item="scenario",
+    peers="the certified bound alone, and the exact solver to 1e-4 in as many processes as cores.",
+    quality="cost of the plans above the optimum (0.5 % on average, 1.5 % at p95 wanted); no bracket crossed.",
+    precision="ascent float32, certificates, routings and the checker's costs float64; HiGHS float64",
+    by_hand="as cascade, the root alone",
+    sizes=(8, 200),
+    build=build,
+    repeats=3,
+)

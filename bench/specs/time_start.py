@@ -1,0 +1,54 @@
+"""What a first start of the command `rodiu sweep` costs beside a later one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.commands import at_home, count_rows, run_command, sample_count
+from bench.measure import Case, Side, Spec
+from rodiu_jax.sweeps import read_rows
+
+
+@contextmanager
+def build(n: int) -> Iterator[Iterator[Case]]:
+    """A sweep of n rows with its programs compiled by an earlier one, and with none."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) / "kept"
+
+        def run(home: Path) -> pd.DataFrame:
+            with tempfile.TemporaryDirectory() as out:
+                arguments = ["cost-budget", "--samples", str(sample_count(n)), "--quiet", "-o", f"{out}/out"]
+                run_command(arguments, at_home(home))
+                return read_rows(Path(out) / "out").drop(columns="seconds")
+
+        def cold() -> pd.DataFrame:
+            with tempfile.TemporaryDirectory() as home:
+                return run(Path(home))
+
+        def judge(results: Sequence[Any]) -> tuple[bool, str]:
+            return results[0].equals(results[1]), f"{len(results[0])} rows, the same from both"
+
+        rows = count_rows(n)
+        sides = (Side("programs kept", lambda: run(kept), rows), Side("nothing kept", cold, rows))
+        yield iter([Case(f"sweep of {rows} rows", sides, judge)])
+
+
+SPEC = Spec(
+    name="start",
+    measures="Rows per second of the whole command `rodiu sweep cost-budget` with programs that an earlier one"
+    " compiled and kept.",
+    item="row",
+    peers="the same with an empty cache folder.",
+    quality="both give the same rows.",
+    precision="as cascade",
+    by_hand="some 25 programs of 0.1 to 2 s of compiling each.",
+    sizes=(30, 120),
+    build=build,
+    repeats=3,
+)

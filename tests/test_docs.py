@@ -102,3 +102,21 @@ def test_hooks_and_ci_check_the_same():
     ):
         assert f'"$tools/{tool}"' in lint
         assert f"{package}==" in pinned
+
+
+@pytest.mark.parametrize("arguments", [[], ["page.html", "many"], ["page.html", "4", "5"]])
+def test_the_example_page_says_how_it_is_called(arguments: list[str]):
+    command = [sys.executable, ROOT / "docs/example_page.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "usage: python docs/example_page.py FILE.html [SAMPLES]\n")
+
+
+@pytest.mark.slow
+def test_the_example_page_is_one_file(tmp_path: Path):
+    command = [sys.executable, ROOT / "docs/example_page.py", tmp_path / "page.html", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "page.html").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    assert "<html" in page
+    assert "src=\"http" not in page

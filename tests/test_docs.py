@@ -119,4 +119,4 @@ def test_the_example_page_is_one_file(tmp_path: Path):
     page = (tmp_path / "page.html").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
     assert "<html" in page
-    assert "src=\"http" not in page
+    assert 'src="http' not in page

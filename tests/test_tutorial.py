@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzzing.run import rodiu
+from tests.cli.calls import Run
+from tests.fuzzing import run as guarded
 
 DOCS = Path(__file__).parent.parent / "docs"
 _BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<kind>\w*)\n(?P<body>.*?)```", re.S)
@@ -50,7 +51,54 @@ def test_pages_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: s
             continue
         words = shlex.split(name.removeprefix("$ "))
         assert words[0] == "rodiu"
-        ran = rodiu(*words[1:])
+        ran = guarded.rodiu(*words[1:])
         assert ran.code == (2 if body.startswith("rodiu: ") else 0), (name, ran)
         said = ran.err if ran.code else ran.out
         assert matches(body, said), f"{name}\nshown:\n{body}\nsaid:\n{said}"
+
+
+README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+NOT_HERE = "AzureLLMInferenceTrace_code.csv"  # a trace of 8,819 requests that is not in the repository
+
+
+def readme_steps() -> list[tuple[str, str]]:
+    """The commands of the README with what is shown below, but those about a trace that is not here."""
+    found = [(name, shown) for name, shown in steps(README) if name.startswith("$ ")]
+    about_it = {n + m for n, (name, _) in enumerate(found) if NOT_HERE in name for m in (0, 1)}
+    return [step for n, step in enumerate(found) if n not in about_it]
+
+
+@pytest.mark.slow
+def test_the_readme_prints_what_it_shows(rodiu: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    todo = readme_steps()
+    assert [name.split()[2] for name, _ in todo] == [
+        "sample",
+        "stress",
+        "diagnose",
+        "sample",
+        "choose",
+        "robustness",
+    ]
+    wrong = []
+    for name, shown in todo:
+        said = ""
+        for command in name.removeprefix("$ ").split(" && "):
+            ran = rodiu(*shlex.split(command)[1:])
+            assert ran.code == 0, (command, ran)
+            said = ran.out
+        if shown and not matches(shown + "...", said):
+            wrong.append(f"{name}\nshown:\n{shown}\nsaid:\n{said}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+def test_the_first_command_of_the_readme_ends_as_it_shows(
+    rodiu: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    command = README.split("<!-- the sweep -->\n```sh\n")[1].split("\n")[0].split(".venv/bin/rodiu ")[1]
+    shown = README.split("It ends with\n\n```text\n")[1].split("```")[0]
+    ran = rodiu(*shlex.split(command))
+    assert ran.code == 0, ran
+    assert matches(shown, ran.out), ran.out

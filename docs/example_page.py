@@ -1,6 +1,6 @@
 """Make the page that README and ``docs/analyses.md`` speak of: ``python docs/example_page.py FILE.html [SAMPLES]``.
 
-It runs the preset ``gpu-cost-error`` (with 64 samples, the default, eight minutes on two cores) in a temporary folder and
+It runs the preset ``gpu-cost-error`` (64 samples by default: eight minutes on two cores) in a temporary folder and
 writes its page, one file that opens offline. The page is made, not versioned: it is 5,000 generated lines.
 """
 

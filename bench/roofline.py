@@ -32,6 +32,7 @@ from rodiu_jax.catalog import load_catalog, sampling
 from rodiu_jax.model.evaluation import _score_block
 from rodiu_jax.model.fields import FIELD_SPECS, batch_axes
 from rodiu_jax.model.plan import plan_arrays
+from rodiu_jax.model.scenario_blocks import keep_on_device
 from rodiu_jax.runtime.devices import by_device
 from solvers import dual, primal
 from solvers.bracket import brackets
@@ -148,8 +149,8 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
 
     drawn = [name for name in FIELD_SPECS if name in catalog.varying]
     program, params = sampling._compiled(catalog, drawn)
-    first = (params, np.zeros(2, np.uint32), np.uint32(0))
-    found = [_stage("draw", "float64", sampling._draw, first, scenarios, program=program, size=scenarios)]
+    first = (params, np.zeros(2, np.uint32), np.arange(scenarios, dtype=np.uint32))
+    found = [_stage("draw", "float64", sampling._draw, first, scenarios, program=program)]
 
     def opened(fields: Any) -> tuple[dual.Coefficients, Any]:
         c = dual.coefficients(fields, instances.uncertainty)
@@ -199,7 +200,7 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
 
 @dataclass(frozen=True)
 class Shares:
-    """Seconds per scenario of whole calls, host to host; ``there``: drawn and bounded on the device."""
+    """Seconds per scenario of whole calls, host to host; ``there``: bounded where the scenarios are kept."""
 
     draw: float
     bound: float
@@ -209,13 +210,13 @@ class Shares:
 
 def shares(scenarios: int) -> Shares:
     """Time drawing, bounding and bracketing (to 1 %) whole batches."""
-    drawn = partial(sampling.sample, "seed", n=scenarios, seed=12, on_device=True)
     instances = sampling.sample("seed", n=scenarios, seed=12)
+    kept = keep_on_device(instances)
     return Shares(
         _seconds(lambda: sampling.sample("seed", n=scenarios, seed=12).fields.budget) / scenarios,
         _seconds(lambda: dual.lower_bounds(instances).lower) / scenarios,
         _seconds(lambda: [found.lower for found in brackets(instances)]) / scenarios,
-        _seconds(lambda: dual.lower_bound_values(drawn())) / scenarios,
+        _seconds(lambda: dual.lower_bound_values(kept)) / scenarios,
     )
 
 

@@ -820,7 +820,7 @@ def _value_block(
 def lower_bound_values(instances: Instances, *, ascent: Ascent = Ascent(), chunk: int = 0) -> np.ndarray:
     """`Bounds.lower` alone, (B,): multipliers stay where they are computed and are forgotten.
 
-    With scenarios of ``sample(..., on_device=True)`` nothing but these numbers leaves an accelerator.
+    With scenarios of `rodiu_jax.model.scenario_blocks.keep_on_device` nothing but these numbers leaves an accelerator.
     """
     lower = _bounded(_value_block, instances, (), ascent, chunk)
     assert lower.dtype == np.float64, "certificates are float64"

@@ -11,7 +11,7 @@ import numpy as np
 from bench.inputs import random_plans
 from bench.measure import SLOW_PEER_ITEMS, Case, Side, Spec, describe_counts
 from rodiu_jax.catalog import sampling
-from rodiu_jax.model.evaluation import _chunk_size, _score_block, evaluate, score_crossed, score_pairs
+from rodiu_jax.model.evaluation import _block_size, _score_block, evaluate, score_crossed, score_pairs
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import PlanArrays, plan_arrays
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
@@ -54,7 +54,7 @@ def _build_pairwise(instances: Instances) -> Case:
         scores, found = results
         return _judge_costs(scores.costs, (scores.margins >= -MARGIN_TOLERANCE).all(-1), found)
 
-    size = min(_chunk_size(instances, 1), n)
+    size = min(_block_size(instances, 1).rows, n)
     block = PlanArrays(*(a[:size, None] for a in arrays))
     counted = describe_counts(
         _score_block,
@@ -93,7 +93,7 @@ def _build_crossed(instances: Instances, count: int = 64) -> Case:
             scores.costs[chosen], (scores.margins[chosen] >= -MARGIN_TOLERANCE).all(-1), found
         )
 
-    size = min(_chunk_size(instances, count), n)
+    size = min(_block_size(instances, count).rows, n)
     counted = describe_counts(
         _score_block,
         size * count,

@@ -46,9 +46,9 @@ def build(n: int) -> Iterator[Iterator[Case]]:
 
     drawn = [name for name in FIELD_SPECS if name in catalog.varying]
     program, params = sampling._compiled(catalog, drawn)
-    size = sampling._chunk_size(catalog, drawn)
-    numbers = (params, np.zeros(2, np.uint32), np.uint32(0))
-    counted = describe_counts(sampling._draw, size, "scenario", *numbers, program=program, size=size)
+    size = sampling._block_size(catalog, drawn).rows
+    numbers = (params, np.zeros(2, np.uint32), np.arange(size, dtype=np.uint32))
+    counted = describe_counts(sampling._draw, size, "scenario", *numbers, program=program)
     sides = (
         Side("rodiu sample", ours, n),
         Side("NumPy, one by one", one_by_one, few, target=5),

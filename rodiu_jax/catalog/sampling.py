@@ -11,7 +11,7 @@ Cost of one default scenario: about 1,000 threefry blocks of 120 integer operati
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.scipy.special import ndtri
+from jaxtyping import Float64, Int64, UInt32
 
 from rodiu_jax.catalog import (
     Catalog,
@@ -38,7 +39,8 @@ from rodiu_jax.catalog.quantities import operands
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.fields import FIELD_SPECS, Fields
 from rodiu_jax.model.instance import Instances, check_uncertainty
-from rodiu_jax.runtime.devices import by_device
+from rodiu_jax.runtime.block_sizes import BlockSize, block_size
+from rodiu_jax.runtime.blocks import RUNNER
 from rodiu_jax.runtime.threefry import fold, hash32
 
 _KINDS = {
@@ -60,8 +62,6 @@ def sample(
     seed: int = 0,
     uncertainty: str = "ddu",
     start: int = 0,
-    chunk: int | None = None,
-    on_device: bool = False,
 ) -> Instances:
     """Draw scenarios ``start`` to ``start + n - 1``; a field that no draw touches comes without batch axis.
 
@@ -69,10 +69,6 @@ def sample(
       catalog: a catalogue, its name, or its file.
       seed: from 0 to 2**63 - 1; with the index it determines a scenario.
       uncertainty: ``none``, ``diu`` or ``ddu``, passed on to the instances.
-      chunk: scenarios per call of the compiled program, which changes memory and speed only; by default what
-        fits a byte budget.
-      on_device: the fields are JAX's arrays, left where they were drawn for `solvers.dual.lower_bound_values` and
-        `solvers.blocks.in_blocks`; everything else would fetch them again and again.
 
     Raises:
       InputError: a bad catalogue or argument; two names with the same hash.
@@ -82,13 +78,11 @@ def sample(
     mode = check_uncertainty(uncertainty, "uncertainty")
     catalog = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
     wanted = [name for name in FIELD_SPECS if name != "tp_degree"]
-    blocks, found = _drawn(catalog, wanted, n, seed, start, chunk)
-    values: dict[str, Any] = dict(_on_device(blocks, found, n) if on_device else _on_host(blocks, found, n))
+    values: dict[str, Any] = dict(_values(catalog, wanted, n, seed, start))
     values["tp_degree"] = np.array(catalog.sets["tp"], dtype=np.int64)
     for name, spec in FIELD_SPECS.items():
         if spec.integer:
-            with jax.enable_x64(True):
-                values[name] = values[name].astype(np.int64)
+            values[name] = values[name].astype(np.int64)
     # Not validated again: loading the catalogue showed from the ranges that every value is admissible.
     names = (catalog.sets["query"], catalog.sets["model"], catalog.sets["gpu"])
     instances = Instances(*names, mode, Fields(**values))
@@ -102,68 +96,42 @@ def sample_quantities(
     n: int,
     seed: int = 0,
     start: int = 0,
-    chunk: int | None = None,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Float64[np.ndarray, ...]]:
     """Values of quantities (all by default), float64, over their axes; with a leading n where they are drawn.
 
     Arguments and errors as in `sample`.
     """
     wanted = list(catalog.quantities if names is None else names)
-    blocks, found = _drawn(catalog, wanted, n, seed, start, chunk)
-    values = _on_host(blocks, found, n)
+    values = _values(catalog, wanted, n, seed, start)
     return {name: values[name] for name in wanted}
 
 
-def _drawn(
-    catalog: Catalog, wanted: Sequence[str], n: int, seed: int, start: int, chunk: int | None
-) -> tuple[Iterator[dict[str, Array]], dict[str, np.ndarray]]:
-    """The drawn ones of the quantities ``wanted``, block by block (the last may have too many), and the fixed ones."""
+def _values(
+    catalog: Catalog, wanted: Sequence[str], n: int, seed: int, start: int
+) -> dict[str, Float64[np.ndarray, ...]]:
+    """The quantities ``wanted``: those that are drawn with a leading axis n, the fixed ones without."""
     n = _whole(n, "n", 1, _MOST_SCENARIOS)
     seed = _whole(seed, "seed", 0, 2**63 - 1)
     start = _whole(start, "start", 0, _MOST_SCENARIOS - n)
     for name in wanted:
         if name not in catalog.quantities:
             raise InputError("sample", "names", f"one of {', '.join(catalog.quantities)}", name)
-    fixed = {name: catalog.fixed(name).copy() for name in wanted if name not in catalog.varying}
-    drawn = [name for name in wanted if name in catalog.varying]
-    if not drawn:
-        return iter(()), fixed
-    program, params = _compiled(catalog, drawn)
-    size = _whole(chunk, "chunk", 1, 2**24) if chunk is not None else _chunk_size(catalog, drawn)
+    values = {name: catalog.fixed(name).copy() for name in wanted if name not in catalog.varying}
+    varying = [name for name in wanted if name in catalog.varying]
+    if not varying:
+        return values
+    program, params = _compiled(catalog, varying)
     words = np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32)
-
-    def blocks() -> Iterator[dict[str, Array]]:
-        device_params = jax.device_put(params)
-        for at in range(0, n, size):
-            block = _draw(device_params, words, np.uint32(start + at), program=program, size=size)
-            for values in block:
-                assert values.dtype == np.float64, "draws are float64 on every device"
-            yield dict(zip(drawn, block, strict=True))
-
-    return blocks(), fixed
-
-
-def _on_host(
-    blocks: Iterator[dict[str, Array]], fixed: dict[str, np.ndarray], n: int
-) -> dict[str, np.ndarray]:
-    found, at = dict(fixed), 0
     with jax.enable_x64(True):
-        for block in _ahead(blocks):
-            size = len(next(iter(block.values())))
-            for name, values in block.items():
-                if at == 0:
-                    found[name] = np.empty((n, *values.shape[1:]))
-                found[name][at : at + size] = np.asarray(values)[: n - at]
-            at += size
-    return found
+        params = jax.device_put(params)
 
+        def take(rows: Int64[np.ndarray, " C"]) -> tuple[Params, np.ndarray, np.ndarray]:
+            return params, words, (start + rows).astype(np.uint32)
 
-def _on_device(blocks: Iterator[dict[str, Array]], fixed: dict[str, np.ndarray], n: int) -> dict[str, Array]:
-    with jax.enable_x64(True):
-        parts = list(blocks)
-        names = list(parts[0]) if parts else []
-        drawn = {name: jnp.concatenate([part.pop(name) for part in parts])[:n] for name in names}
-        return drawn | {name: jnp.asarray(value) for name, value in fixed.items()}
+        drawn = RUNNER.run(_draw, take, n, _block_size(catalog, varying), program=program)
+    for array in drawn:
+        assert array.dtype == np.float64, "draws are float64 on every device"
+    return values | dict(zip(varying, drawn, strict=True))
 
 
 def _whole(value: Any, name: str, low: int, high: int) -> int:
@@ -175,17 +143,6 @@ def _whole(value: Any, name: str, low: int, high: int) -> int:
     if isinstance(value, bool) or not low <= number <= high:
         raise InputError("sample", name, expected, value)
     return number
-
-
-def _ahead(blocks: Iterator[Any]) -> Iterator[Any]:
-    """The same items, one early: the device draws the next block while the host copies this one."""
-    waiting = None
-    for block in blocks:
-        if waiting is not None:
-            yield waiting
-        waiting = block
-    if waiting is not None:
-        yield waiting
 
 
 @dataclass(frozen=True)
@@ -328,22 +285,21 @@ def _round_down(width: float, bits: int = 24) -> float:
     return float(np.ldexp(np.floor(np.ldexp(mantissa, bits)), exponent - bits))
 
 
-def _chunk_size(catalog: Catalog, names: Sequence[str]) -> int:
-    """Scenarios per chunk: the largest power of two whose results fit the byte budget."""
-    budget = by_device(cpu=8 * 2**20, accelerator=64 * 2**20)
+def _block_size(catalog: Catalog, names: Sequence[str]) -> BlockSize:
+    """Scenarios in a block: the largest power of two whose results fit the bytes of the table."""
     scenario = 8 * sum(int(np.prod(catalog.shape(name))) for name in names)
-    return 1 << max(budget // scenario, 1).bit_length() - 1
+    return block_size("draw", bytes_per_row=scenario)
 
 
-@partial(jax.jit, static_argnames=("program", "size"))
+@partial(jax.jit, static_argnames=("program",))
 def _draw(
-    params: dict[str, Any], seed: Array, first: Array, *, program: _Program, size: int
-) -> tuple[Array, ...]:
-    """Scenarios first .. first + size - 1 of each output, batch axis first.
+    params: dict[str, Any], seed: UInt32[Array, 2], scenario: UInt32[Array, " C"], *, program: _Program
+) -> tuple[Float64[Array, "C ..."], ...]:
+    """Each output of the scenarios numbered ``scenario``, batch axis first.
 
     Inside, the batch is the last axis: few names (10 GPUs) would fill vector registers badly.
     """
-    keys = fold(seed[0], seed[1], first + jnp.arange(size, dtype=jnp.uint32))
+    keys = fold(seed[0], seed[1], scenario)
     bits = _bits(params, keys, program)
     values: list[Array] = []
     for s, (step, numbers) in enumerate(zip(program.steps, params["steps"], strict=True)):

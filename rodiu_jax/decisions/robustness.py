@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rodiu_jax.analysis.intervals import bertsimas_sim, clopper_pearson
-from rodiu_jax.decisions.stress.draws import PAIRS_PER_BLOCK, draw_tally, mean_share, quantile_table
 from rodiu_jax.decisions.stress.linear_forms import Forms, expose
+from rodiu_jax.decisions.stress.tally import draw_tally, mean_share, pairs_at_once, quantile_table
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.evaluation import score_pairs
 from rodiu_jax.model.instance import Instances
@@ -232,14 +232,13 @@ def _measured(
     same = [first.setdefault((p.instance, p.deployments, p.routes), m) for m, p in enumerate(plans)]
     todo = np.array(sorted(set(same)))
     where = np.array([p.instance for p in plans], np.int64)
-    size = min(PAIRS_PER_BLOCK, 1 << (len(todo) - 1).bit_length())
+    blocks = np.array_split(todo, -(-len(todo) // pairs_at_once()))
     scale, table = np.ones(1), quantile_table((2.0, 5.0))
     names = ("uniform", "beta", "symmetric", "realised_cost")
     found = {name: np.zeros(len(plans)) for name in names}
     deviating = np.zeros((len(plans), 2 * len(instances.query_names)), np.int64)
     with progress("stress", len(todo), quiet=quiet) as bar:
-        for start in range(0, len(todo), size):
-            block = todo[np.minimum(np.arange(start, start + size), len(todo) - 1)]
+        for block in blocks:
             exposure = expose(
                 instances, arrays, block, where[block], reality=reality, seed=seed, routes=routes
             )
@@ -259,7 +258,7 @@ def _measured(
             deviating[block] = np.where(
                 total > forms.room, count, 0
             )  # the others bear every deviation at once
-            for _ in range(min(size, len(todo) - start)):
+            for _ in block:
                 bar.advance()
     result = {name: values[same] for name, values in found.items()}
     n, g = deviating[same], gamma[:, None]

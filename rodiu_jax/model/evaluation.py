@@ -14,32 +14,36 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float, Float64, Int
 
-from rodiu_jax.model.fields import Array, Fields, batch_axes, stored_data, tokens_per_query
+from rodiu_jax.model.fields import Fields, batch_axes, stored_data, tokens_per_query
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, PlanArrays, plan_arrays
+from rodiu_jax.model.scenario_blocks import run_scenarios, take_fields
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.model.uncertainty import worst_case
 from rodiu_jax.model.verdict import COSTS, FAMILIES
-from rodiu_jax.runtime.devices import by_device
+from rodiu_jax.runtime.block_sizes import BlockSize, block_size
+from rodiu_jax.runtime.blocks import RUNNER
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_BYTES_PER_CHUNK = 32 * 2**20  # on CPU, as the next
-_PAIRS_PER_BLOCK = 8192
+_MOST_PLANS = 64
+"""Plans of a compiled block: more scenarios beside fewer plans keep a device as busy and take less memory."""
 
 
 class Scores(NamedTuple):
     """Of one pair: ``costs`` in the order of `COSTS`, smallest ``margins`` in the order of `FAMILIES`, and the
     position of the binding constraint in the families laid end to end (see `_layout`)."""
 
-    costs: Array  # ..., 5; $ per rental period
-    margins: Array  # ..., 9
-    binding: Array  # ...
+    costs: Float64[Array | np.ndarray, "*pairs 5"]  # $ per rental period
+    margins: Float64[Array | np.ndarray, "*pairs 9"]
+    binding: Int[Array | np.ndarray, "*pairs"]
 
 
-def _relative(limit: Array, value: Array) -> Array:
+def _relative(limit: Float[Array, "*n"], value: Float[Array, "*m"]) -> Float[Array, "*m"]:
     return (limit - value) / _scale(limit)
 
 
@@ -105,7 +109,7 @@ def score(fields: Fields, plan: PlanArrays, uncertainty: str) -> Scores:
     return Scores(costs, margins, jnp.argmin(jnp.concatenate([ranked[name] for name in FAMILIES])))
 
 
-def _scale(limit: Array) -> Array:
+def _scale(limit: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jnp.where(limit > 0, limit, 1.0)
 
 
@@ -119,89 +123,54 @@ def _score_block(
     return jax.vmap(per_plan, in_axes=(batch_axes(batched), None if crossed else 0))(fields, plans)
 
 
-def _with_batch_axis(instances: Instances) -> Instances:
-    """The same instances with at least one varying field, for `vmap` to run over."""
-    return instances if instances.batched else instances.take([0])
-
-
-def _bytes_per_instance(instances: Instances) -> int:
-    """Bytes that one scenario's varying fields take."""
-    return sum(getattr(instances.fields, n)[:1].nbytes for n in instances.batched)
-
-
-def _chunk_size(instances: Instances, plans: int) -> int:
-    """Instances per chunk: a power of two within the byte budget and the pairs of a block."""
-    larger = by_device(cpu=1, accelerator=32)
-    pairs, bytes_ = larger * _PAIRS_PER_BLOCK, larger * _BYTES_PER_CHUNK
-    most = min(pairs // plans, bytes_ // max(_bytes_per_instance(instances), 1))
-    return 1 << max(most, 1).bit_length() - 1
-
-
-def _fields_at(instances: Instances, index: np.ndarray) -> Fields:
-    """Varying fields at ``index``; a run of neighbours is a view, not a copy."""
-    run = slice(int(index[0]), int(index[0]) + len(index))
-    neighbours = run.stop <= instances.size and bool((np.diff(index) == 1).all())
-    chosen = run if neighbours else index
-    values = instances.fields._asdict()
-    return Fields(**{n: (v[chosen] if n in instances.batched else v) for n, v in values.items()})
-
-
-def _padded(index: np.ndarray, size: int) -> np.ndarray:
-    """``index`` filled up to ``size`` with its first entry."""
-    return np.concatenate([index, np.full(size - len(index), index[0])]) if len(index) < size else index
+def _block_size(instances: Instances, plans: int) -> BlockSize:
+    """Scenarios in a block, each with ``plans`` plans: a power of two within the bytes and pairs of the table."""
+    bytes_per_scenario = sum(getattr(instances.fields, n)[:1].nbytes for n in instances.batched)
+    return block_size("evaluate", bytes_per_row=max(bytes_per_scenario, 1), rows_per_scenario=plans)
 
 
 def score_pairs(
-    instances: Instances, plans: PlanArrays, plan_index: np.ndarray, instance_index: np.ndarray
+    instances: Instances,
+    plans: PlanArrays,
+    plan_index: Int[np.ndarray, " M"],
+    instance_index: Int[np.ndarray, " M"],
 ) -> Scores:
     """Score plan ``plan_index[m]`` on instance ``instance_index[m]`` for every m (NumPy float64 results)."""
-    instances = _with_batch_axis(instances)
-    size = _chunk_size(instances, 1)
-    parts = []
+    batch = instances.as_batch()
+
+    def take(rows: Int[np.ndarray, " C"]) -> tuple[Fields, PlanArrays]:
+        return take_fields(batch, instance_index[rows]), PlanArrays(
+            *(a[plan_index[rows], None] for a in plans)
+        )
+
+    static = {"uncertainty": batch.uncertainty, "batched": batch.batched, "crossed": False}
     with jax.enable_x64(True):
-        for start in range(0, len(plan_index), size):
-            at = _padded(instance_index[start : start + size], size)
-            chosen = PlanArrays(*(a[_padded(plan_index[start : start + size], size)][:, None] for a in plans))
-            block = _score_block(
-                _fields_at(instances, at),
-                chosen,
-                uncertainty=instances.uncertainty,
-                batched=instances.batched,
-                crossed=False,
-            )
-            parts.append(Scores(*(np.asarray(a)[: len(plan_index) - start, 0] for a in block)))
-    return _joined(parts)
+        scores = RUNNER.run(_score_block, take, len(plan_index), _block_size(batch, 1), **static)
+    return Scores(*(a[:, 0] for a in scores))
 
 
 def score_crossed(instances: Instances, plans: PlanArrays) -> Scores:
     """Score every plan on every instance; the results have leading axes (plans, instances)."""
-    instances = _with_batch_axis(instances)
-    count = plans.model.shape[0]
-    block_size = min(64, 1 << max(count - 1, 0).bit_length())
-    size = _chunk_size(instances, block_size)
-    rows = []
+    batch = instances.as_batch()
+    count = len(plans.model)
+    size = min(_MOST_PLANS, 1 << max(count - 1, 0).bit_length())
+    blocks = [np.arange(first, first + size) for first in range(0, count, size)]
+    chosen = [PlanArrays(*(a[np.where(at < count, at, at[0])] for a in plans)) for at in blocks]
     with jax.enable_x64(True):
-        for start in range(0, instances.size, size):
-            stop = min(start + size, instances.size)
-            fields = jax.device_put(_fields_at(instances, _padded(np.arange(start, stop), size)))
-            blocks = []
-            for first in range(0, count, block_size):
-                index = _padded(np.arange(first, min(first + block_size, count)), block_size)
-                block = _score_block(
-                    fields,
-                    PlanArrays(*(a[index] for a in plans)),
-                    uncertainty=instances.uncertainty,
-                    batched=instances.batched,
-                    crossed=True,
-                )
-                kept = count - first
-                blocks.append(Scores(*(np.asarray(a)[: stop - start, :kept].swapaxes(0, 1) for a in block)))
-            rows.append(_joined(blocks))
-    return Scores(*(np.concatenate(arrays, axis=1) for arrays in zip(*rows, strict=True)))
+        scores = run_scenarios(
+            _score_plan_blocks, batch, np.arange(batch.size), (), _block_size(batch, size), plans=chosen
+        )
+    joined = (np.concatenate(parts, axis=1)[:, :count] for parts in zip(*scores, strict=True))
+    return Scores(*(a.swapaxes(0, 1) for a in joined))
 
 
-def _joined(parts: Sequence[Scores]) -> Scores:
-    return Scores(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+def _score_plan_blocks(
+    fields: Fields, *, plans: list[PlanArrays], uncertainty: str, batched: frozenset[str]
+) -> list[Scores]:
+    """C instances, which are sent to the device once, against several blocks of plans."""
+    fields = jax.device_put(fields)
+    how = {"uncertainty": uncertainty, "batched": batched, "crossed": True}
+    return [_score_block(fields, block, **how) for block in plans]
 
 
 def evaluate(plans: Sequence[Plan], instances: Instances) -> pd.DataFrame:

@@ -53,7 +53,7 @@ class BlockRunner:
         return self._threads if taking[0].platform == "cpu" else _IN_FLIGHT * len(taking)
 
     def run(
-        self, program: Callable[..., Any], take: Take, count: int, size: BlockSize, **options: Any
+        self, program: Callable[..., Any], take: Take, count: int, size: BlockSize, /, **options: Any
     ) -> Any:
         """Run a program over ``count`` rows; return its results (NumPy), row by row in the order of the rows.
 
@@ -141,8 +141,16 @@ class _Call:
         """Return what the program is compiled for, as far as it matters here."""
         leaves, tree = jax.tree.flatten(arguments)
         shapes = tuple((np.shape(a), str(getattr(a, "dtype", type(a)))) for a in leaves)
-        static = tuple((name, value) for name, value in self.options.items() if isinstance(value, Hashable))
+        static = tuple((name, value) for name, value in self.options.items() if _is_hashable(value))
         return self.program, tree, shapes, static
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 class _Results:

@@ -17,6 +17,7 @@ from rodiu_jax.catalog.sampling import sample, sample_quantities
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances, make_instances
+from rodiu_jax.runtime.block_sizes import BlockSize
 from rodiu_jax.runtime.threefry import hash32
 from tests.catalog.test_load import added_gpu, child, resized, written
 from tests.oracles.numpy_sampler import GPU_NAMES, MODEL_NAMES, QUERY_NAMES
@@ -306,10 +307,14 @@ def reference() -> Instances:
 
 
 @pytest.mark.parametrize(
-    ("n", "start", "chunk"), [(1, 0, None), (40, 0, 7), (13, 21, None), (13, 21, 7), (1, 39, None)]
+    ("n", "start", "block"), [(1, 0, None), (40, 0, 7), (13, 21, None), (13, 21, 7), (1, 39, None)]
 )
-def test_runs_overlap_bit_for_bit(reference: Instances, n: int, start: int, chunk: int | None):
-    same(sample(SEED, n=n, seed=9, start=start, chunk=chunk), reference, rows_b=slice(start, start + n))
+def test_runs_overlap_bit_for_bit(
+    reference: Instances, n: int, start: int, block: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    if block is not None:
+        monkeypatch.setattr(sampling, "block_size", lambda *_, **__: BlockSize(block, block))
+    same(sample(SEED, n=n, seed=9, start=start), reference, rows_b=slice(start, start + n))
 
 
 def test_seeds_differ(reference: Instances):
@@ -377,7 +382,7 @@ def test_positions_in_the_batch_do_not_matter_to_any_kind(tmp_path: Path):
 # ---- compilation, shapes, checks ----
 
 
-def test_nothing_recompiles(tmp_path: Path):
+def test_nothing_recompiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Other n, start and seed, other values, other names: one program."""
     sample(SEED, n=3)
     count = sampling._draw._cache_size()
@@ -390,7 +395,8 @@ def test_nothing_recompiles(tmp_path: Path):
         text = re.sub(rf"\b{gpu} =", f'"gpu {k}" =', text)
     sample(written(tmp_path, text.split("# ---- what the seed claims")[0]), n=3)
     assert sampling._draw._cache_size() == count
-    sample(SEED, n=3, chunk=5)  # the count does count
+    monkeypatch.setattr(sampling, "block_size", lambda *_, **__: BlockSize(5, 5))
+    sample(SEED, n=3)  # the count does count
     assert sampling._draw._cache_size() == count + 1
 
 
@@ -450,7 +456,6 @@ def test_a_catalogue_without_draws(tmp_path: Path):
         ({"n": 1, "seed": 2**63}, "seed: got 9223372036854775808"),
         ({"n": 1, "start": -1}, "start: got -1"),
         ({"n": 2, "start": 2**32 - 1}, "start: got 4294967295, expected a whole number from 0 to 4294967294"),
-        ({"n": 1, "chunk": 0}, "chunk: got 0"),
         ({"n": 1, "uncertainty": "dui"}, "uncertainty: got 'dui', expected none or diu or ddu"),
         ({"n": 1, "catalog": "sead"}, "did you mean seed?"),
     ],
@@ -469,17 +474,6 @@ def test_unknown_quantity():
 def test_last_scenarios_of_all():
     drawn = sample_quantities(SEED, ["arrival_rate"], n=2, start=2**32 - 2)["arrival_rate"]
     assert (drawn[0] != drawn[1]).all()
-
-
-@pytest.mark.parametrize("catalog", ["seed", "corrected"])
-def test_scenarios_left_on_the_device_are_those_of_the_host(catalog: str):
-    there, here = sample(catalog, n=70, seed=5, chunk=32, on_device=True), sample(catalog, n=70, seed=5)
-    assert there.batched == here.batched
-    assert isinstance(there.fields.budget, jax.Array)
-    for name in FIELD_SPECS:
-        a, b = np.asarray(getattr(there.fields, name)), np.asarray(getattr(here.fields, name))
-        assert a.dtype == b.dtype, name
-        np.testing.assert_array_equal(a, b, err_msg=name)
 
 
 def test_quantities_come_in_the_order_asked_for():

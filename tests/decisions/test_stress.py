@@ -10,10 +10,11 @@ import pytest
 from scipy import special, stats
 
 from rodiu_jax.analysis.intervals import clopper_pearson
-from rodiu_jax.decisions.stress import draws as module
+from rodiu_jax.decisions.stress import tally as module
 from rodiu_jax.decisions.stress.comparison_plans import peers_of
-from rodiu_jax.decisions.stress.draws import BINS, draw_tally, quantile_table, stress, vertex_tally
+from rodiu_jax.decisions.stress.draws import stress
 from rodiu_jax.decisions.stress.linear_forms import PROMISES, Exposure, expose
+from rodiu_jax.decisions.stress.tally import BINS, draw_tally, quantile_table, vertex_tally
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
@@ -182,19 +183,16 @@ def test_blocks_order_and_company_change_nothing(monkeypatch: pytest.MonkeyPatch
     table = quantile_table((2.0, 5.0))
     whole = draw_tally(exposure_of(instances, plans).forms, draws=5000, scales=SCALES, table=table)
     monkeypatch.setattr(module, "_DRAWS_PER_CALL", 1700)
+    monkeypatch.setattr(module, "_draws_per_step", lambda pairs: 77)
     other = reordered(instances, ([2, 0, 1], [1, 0], [1, 2, 0]))
-    split = draw_tally(
-        exposure_of(other, plans[1:], routes=3).forms, draws=5000, scales=SCALES, table=table, size=77
-    )
+    split = draw_tally(exposure_of(other, plans[1:], routes=3).forms, draws=5000, scales=SCALES, table=table)
     order = np.array([2, 0, 1, 5, 3, 4])  # of the promises
     for name, a in whole._asdict().items():
         mine = a[1][..., order] if name in ("violations", "first") else a[1]
         if name in ("total", "square_high", "square_low", "histogram", "least", "most"):
             continue  # a sum over types in another order; below
         np.testing.assert_array_equal(mine, getattr(split, name)[0], err_msg=name)
-    same = draw_tally(
-        exposure_of(instances, plans[1:]).forms, draws=5000, scales=SCALES, table=table, size=77
-    )
+    same = draw_tally(exposure_of(instances, plans[1:]).forms, draws=5000, scales=SCALES, table=table)
     for name, a in whole._asdict().items():
         np.testing.assert_array_equal(a[1], getattr(same, name)[0], err_msg=name)
 

@@ -13,6 +13,7 @@ from rodiu_jax.model.fields import UNCERTAINTY_MODES, Fields
 from rodiu_jax.model.plan import DeployedPair, Plan, PlanArrays, Route, plan_arrays
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.model.verdict import COSTS, FAMILIES
+from rodiu_jax.runtime import block_sizes
 from tests.oracles.instances import default_instances, random_instances, random_plan, worked_example
 from tests.oracles.numpy_evaluator import dense_plan, evaluate_one
 
@@ -212,13 +213,19 @@ def test_batch_is_the_single_score_repeated(batch):
             np.testing.assert_allclose(scores.costs[p], alone.costs, rtol=1e-13)
 
 
+def set_blocks(monkeypatch: pytest.MonkeyPatch, *, pairs: int = 8192, room: int = 2**25) -> None:
+    """Blocks of so many pairs or bytes at most."""
+    entry = block_sizes._Entry(pairs, pairs, room, room, fixed=True)
+    monkeypatch.setitem(block_sizes._SIZES, "evaluate", entry)
+
+
 @pytest.mark.parametrize("pairs_per_block", [4, 64])
 def test_size_of_chunks_changes_only_rounding(batch, monkeypatch, pairs_per_block):
     # Another chunk size is another compiled program; one program treats all its pairs alike (the next test).
     instances, _, arrays = batch
     plan_index, instance_index = np.arange(100), np.arange(100)[::-1] % BATCH
     whole = (score_pairs(instances, arrays, plan_index, instance_index), score_crossed(instances, arrays))
-    monkeypatch.setattr(module, "_PAIRS_PER_BLOCK", pairs_per_block)
+    set_blocks(monkeypatch, pairs=pairs_per_block)
     parts = (score_pairs(instances, arrays, plan_index, instance_index), score_crossed(instances, arrays))
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one.costs, other.costs, rtol=1e-14)
@@ -228,7 +235,7 @@ def test_size_of_chunks_changes_only_rounding(batch, monkeypatch, pairs_per_bloc
 @pytest.mark.parametrize("pairs_per_block", [4, 8192])
 def test_place_in_the_batch_changes_no_bit(batch, monkeypatch, pairs_per_block):
     instances, _, arrays = batch
-    monkeypatch.setattr(module, "_PAIRS_PER_BLOCK", pairs_per_block)
+    set_blocks(monkeypatch, pairs=pairs_per_block)
     plan_index, instance_index = np.arange(100), np.arange(100) % BATCH
     whole = score_pairs(instances, arrays, plan_index, instance_index)
     for chosen in (np.arange(3, 60), np.random.default_rng(0).permutation(100), np.array([77])):
@@ -237,13 +244,13 @@ def test_place_in_the_batch_changes_no_bit(batch, monkeypatch, pairs_per_block):
             np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[chosen], err_msg=name)
 
 
-def test_bytes_bound_the_chunk(batch, monkeypatch):
+def test_bytes_bound_the_block(batch, monkeypatch):
     instances, _, _ = batch
     one = sum(np.asarray(getattr(instances.fields, n)[0]).nbytes for n in instances.batched)
-    monkeypatch.setattr(module, "_BYTES_PER_CHUNK", 5 * one)
-    assert module._chunk_size(instances, 1) == 4
-    monkeypatch.setattr(module, "_BYTES_PER_CHUNK", one // 2)
-    assert module._chunk_size(instances, 1) == 1
+    set_blocks(monkeypatch, room=5 * one)
+    assert module._block_size(instances, 1).rows == 4
+    set_blocks(monkeypatch, room=one // 2)
+    assert module._block_size(instances, 1).rows == 1
 
 
 def test_other_counts_compile_nothing(batch):

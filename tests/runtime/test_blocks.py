@@ -64,6 +64,53 @@ with jax.enable_x64(True):
 """
 
 
+EVALUATION = """
+from rodiu_jax.model import evaluation
+from rodiu_jax.model.plan import plan_arrays
+from rodiu_jax.runtime import block_sizes
+from tests.oracles.instances import random_instances, random_plan
+
+block_sizes._SIZES["evaluate"] = block_sizes._Entry(256, 256, 2**30, 2**30, fixed=True)
+evaluation._score_block = watched(evaluation._score_block)
+rng = np.random.default_rng(5)
+batch = random_instances(4, (3, 3, 4, 3), batch=40)
+plans = plan_arrays([random_plan(rng, batch, instance=None) for _ in range(70)], batch)
+at = rng.integers(0, 70, 1100), rng.integers(0, 40, 1100)
+compare(lambda: (*evaluation.score_pairs(batch, plans, *at), *(
+    np.swapaxes(a, 0, 1) for a in evaluation.score_crossed(batch, plans))))
+"""
+"""1,100 pairs are 5 blocks of 256; 40 scenarios with 70 plans are 10 blocks of 4, each with 2 blocks of 64 plans."""
+
+DRAWS = """
+from rodiu_jax.catalog import sampling
+from rodiu_jax.runtime import block_sizes
+
+sampling.block_size = lambda *_, **__: block_sizes.BlockSize(8, 8)
+sampling._draw = watched(sampling._draw)
+
+def rows():
+    batch = sample("seed", n=35, seed=3)
+    return [getattr(batch.fields, name) for name in sorted(batch.batched)]
+
+compare(rows)
+"""
+
+STRESS = """
+from rodiu_jax.decisions.stress import tally
+from rodiu_jax.decisions.stress.linear_forms import expose
+from rodiu_jax.model.plan import plan_arrays
+from tests.oracles.instances import random_instances, random_plan
+
+tally._tally_draws = watched(tally._tally_draws)
+rng = np.random.default_rng(5)
+batch = random_instances(4, (3, 3, 4, 3), batch=70)
+plans = plan_arrays([random_plan(rng, batch, instance=None) for _ in range(70)], batch)
+forms = expose(batch, plans, np.arange(70), np.arange(70), reality="ddu", seed=1).forms
+compare(lambda: tally.draw_tally(forms, draws=5000, scales=np.array([0.5, 1.5]), table=None))
+"""
+"""70 pairs are 5 blocks of 16."""
+
+
 def run_on_devices(code: str) -> dict:
     """What a program prints where the CPU plays `DEVICES` devices."""
     root = Path(__file__).parents[2]
@@ -75,14 +122,23 @@ def run_on_devices(code: str) -> dict:
     return json.loads(done.stdout)
 
 
-def test_all_devices_work_and_the_rows_are_those_of_one():
-    """35 rows in blocks of 8, so two programs have five blocks each and the last is not full."""
-    found = run_on_devices(BRACKETS)
-    assert sorted(found["many"].values()) == [2, 2, 2, 4]
-    assert list(found["one"].values()) == [10]
-    assert set(found["rows"]) == {35}
+@pytest.mark.parametrize(
+    ("code", "blocks"),
+    [
+        pytest.param(BRACKETS, [2, 2, 2, 4], id="brackets"),
+        pytest.param(EVALUATION, [5, 5, 7, 8], id="evaluation"),
+        pytest.param(DRAWS, [1, 1, 1, 2], id="draws"),
+        pytest.param(STRESS, [1, 1, 1, 2], id="stress"),
+    ],
+)
+def test_all_devices_work_and_the_rows_are_those_of_one(code: str, blocks: list[int]):
+    """35 rows in blocks of 8 are five blocks of a program, and the last is not full; so are the others."""
+    found = run_on_devices(code)
+    assert sorted(found["many"].values()) == blocks
+    assert list(found["one"].values()) == [sum(blocks)]
     assert all(found["same"])
     assert all(found["finite"])
+    assert set(found["rows"]) <= {35, 40, 70, 1100}
 
 
 @pytest.mark.parametrize(

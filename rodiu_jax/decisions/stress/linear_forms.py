@@ -11,12 +11,12 @@ lambda_i. So one set of xi serves every scale.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, UInt32
 
 from rodiu_jax.model.evaluation import score_pairs
-from rodiu_jax.model.fields import Array
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import PlanArrays
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
@@ -37,16 +37,12 @@ class Forms(NamedTuple):
     Promises run over delays of the I types, then errors of the I types (axis 2I).
     """
 
-    key0: Array  # M,I,R  uint32, threefry key of the route's deviations: the same for every plan
-    key1: Array  # M,I,R
-    delay: Array  # M,I,R  ms at xi = 1
-    error: Array  # M,I,R  fraction at xi = 1
-    money: (
-        np.ndarray
-    )  # M,I,R  omega a over its sum: what a route's xi adds to the cost, as a share of ``swing``
-    room: (
-        np.ndarray
-    )  # M,2I  deviation that the promise bears, tolerance included; negative: broken as measured
+    key0: UInt32[Any, "M I R"]  # threefry key of the route's deviations: the same for every plan
+    key1: UInt32[Any, "M I R"]
+    delay: Float64[Any, "M I R"]  # ms at xi = 1
+    error: Float64[Any, "M I R"]  # fraction at xi = 1
+    money: Float64[Any, "M I R"]  # cost that the route adds at xi = 1, divided by ``swing``
+    room: Float64[Any, "M D"]  # deviation the promise bears, tolerance included; < 0: broken as measured
 
 
 @dataclass(frozen=True)

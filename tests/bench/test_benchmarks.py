@@ -68,6 +68,13 @@ def test_smoke_run_keeps_its_results(name: str, tmp_path: Path):
     assert len({line.count("|") for line in table}) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("sampling", "evaluation", "stress")])
+def test_every_benchmark_is_right_at_its_smallest_size(name: str):
+    ran = CliRunner().invoke(main, [name, "--smoke"])
+    assert ran.exit_code == 0, ran.output
+
+
 @pytest.mark.parametrize(
     "args", [["speed"], ["--smok"], ["sampling", "--smoke", "--out", "nowhere/else/found.json"]]
 )

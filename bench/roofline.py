@@ -153,8 +153,8 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
     found = [_stage("draw", "float64", sampling._draw, first, scenarios, program=program)]
 
     def opened(fields: Any) -> tuple[dual.Coefficients, Any]:
-        c = dual.coefficients(fields, instances.uncertainty)
-        return c, dual._opened(dual.in_single(c), None, ascent.pairs)
+        c = dual.derive_coefficients(fields, instances.uncertainty)
+        return c, dual.open_ascent(dual.in_single(c), None, ascent.pairs)
 
     prepare = jax.jit(jax.vmap(opened, in_axes=axes))
     found.append(_stage("open the ascent", "float32", prepare, (fields,), scenarios))
@@ -163,7 +163,7 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
     given = (last.iterate, last.part, last.unit)
     name = f"ascent, {ascent.steps} steps"
     climb, still = (
-        jax.jit(partial(dual._climb_together, controls=jnp.asarray(replace(ascent, steps=steps).controls)))
+        jax.jit(partial(dual.climb_together, controls=jnp.asarray(replace(ascent, steps=steps).controls)))
         for steps in (ascent.steps, 0)
     )
     found.append(_stage(name, "float32", climb, given, scenarios, loop=ascent.steps, without=still))

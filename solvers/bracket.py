@@ -28,8 +28,8 @@ from solvers.dual import (
     Ascent,
     Multipliers,
     ascend_and_certify,
-    coefficients,
     cold_start,
+    derive_coefficients,
     feasibility,
     least_by_pair,
 )
@@ -123,7 +123,7 @@ class _Bounded(NamedTuple):
 @partial(jax.jit, static_argnames=("uncertainty", "batched"))
 def _cold_starts(fields: Fields, *, uncertainty: str, batched: frozenset[str]) -> Multipliers:
     def one(fields: Fields) -> Multipliers:
-        start = cold_start(coefficients(fields, uncertainty))
+        start = cold_start(derive_coefficients(fields, uncertainty))
         return jax.tree.map(lambda a: a.astype(np.float32), start)
 
     return jax.vmap(one, in_axes=(batch_axes(batched),))(fields)
@@ -144,7 +144,7 @@ def _bound_nodes(
     """Ascend (float32) and certify (float64) a block of nodes."""
 
     def one(fields: Fields, decided: Array, start: Multipliers) -> _Bounded:
-        c = coefficients(fields, uncertainty)._replace(decided=decided)
+        c = derive_coefficients(fields, uncertainty)._replace(decided=decided)
         found = ascend_and_certify(c, start, pairs, controls)
         starts, least = first_deployments(c, found, how)
         floor = found.bound - least_by_pair(c, found.value)[:, None] + found.value
@@ -160,7 +160,7 @@ def _prove_infeasible(
     """Whether the dual of the feasibility problem exceeds what any plan can cost."""
 
     def one(fields: Fields) -> Array:
-        exact, most = feasibility(coefficients(fields, uncertainty))
+        exact, most = feasibility(derive_coefficients(fields, uncertainty))
         bound = ascend_and_certify(exact, None, pairs, controls).bound
         return bound > most * (1.0 + ABOVE_ANY_COST)
 

@@ -22,7 +22,7 @@ from rodiu_jax.model.scenario_blocks import run_scenarios
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE_ON_DEVICE, NEGLIGIBLE_UNMET_ON_DEVICE
 from rodiu_jax.model.verdict import Verdict
 from rodiu_jax.runtime.block_sizes import BlockSize
-from solvers.dual import coefficients
+from solvers.dual import derive_coefficients
 from solvers.primal import THOROUGH, Search, neighbours, route_cost
 
 _FEW = 4
@@ -51,7 +51,7 @@ def _route_plans(
     """What deployments cost, and their shares."""
 
     def one(fields: Fields, slot: Array) -> _Routed:
-        found = route_cost(coefficients(fields, uncertainty), slot, iterations, how.limited)
+        found = route_cost(derive_coefficients(fields, uncertainty), slot, iterations, how.limited)
         return _Routed(found.cost, found.sure, found.share)
 
     return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
@@ -62,7 +62,7 @@ def _neighbours(
     fields: Fields, slot: Array, *, iterations: Array, uncertainty: str, batched: frozenset[str], how: Search
 ) -> tuple[Array, Array]:
     def one(fields: Fields, slot: Array) -> tuple[Array, Array]:
-        return neighbours(coefficients(fields, uncertainty), slot, iterations, how)
+        return neighbours(derive_coefficients(fields, uncertainty), slot, iterations, how)
 
     return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
 

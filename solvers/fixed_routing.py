@@ -29,7 +29,7 @@ from rodiu_jax.model.scenario_blocks import run_scenarios
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE, NEGLIGIBLE_SHARE, NEGLIGIBLE_UNMET
 from rodiu_jax.model.uncertainty import worst_vertex
 from rodiu_jax.runtime.block_sizes import block_size
-from solvers.dual import Coefficients, coefficients
+from solvers.dual import Coefficients, derive_coefficients
 from solvers.highs import SolverFailed, print_banner_nowhere, require
 from solvers.recourse import deployment_of, held, slots_of
 
@@ -210,7 +210,7 @@ def _coefficients(fields: Fields, *, slots: Array, uncertainty: str, batched: fr
     """Held coefficients of every scenario (C) and deployment (Q,D)."""
 
     def one(fields: Fields) -> Coefficients:
-        everything = coefficients(fields, uncertainty)
+        everything = derive_coefficients(fields, uncertainty)
         return jax.vmap(lambda slot: held(everything, slot))(slots)
 
     return jax.vmap(one, in_axes=(batch_axes(batched),))(fields)

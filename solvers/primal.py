@@ -16,7 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from rodiu_jax.model.fields import Array
-from solvers.dual import Ascended, Coefficients, Multipliers, certify, least_by_pair, promise, within_promises
+from solvers.dual import (
+    Ascended,
+    Coefficients,
+    Multipliers,
+    certify,
+    least_by_pair,
+    limit_shares_to_promises,
+    promise,
+)
 from solvers.interior import Point, Program, interior_point
 
 
@@ -217,7 +225,7 @@ def _single_routes(c: Coefficients, slot: Array, routing: Routing, point: Point)
 def _grouped_deployment(c: Coefficients, found: Ascended, slots: int) -> Array:
     """The deployment (D,) of the best grouping of the types over all triples, rent included; single routes."""
     types, _, degrees = c.most.shape
-    y, most = found.multipliers, within_promises(c._replace(max_routes=jnp.ones_like(c.max_routes)))
+    y, most = found.multipliers, limit_shares_to_promises(c._replace(max_routes=jnp.ones_like(c.max_routes)))
     budget = jnp.maximum(y.budget, 0.0).astype(c.base.dtype)
     storage = jnp.maximum(y.storage, 0.0).astype(c.base.dtype)
     ms = (c.nominal + jnp.minimum(c.gamma_delay, 1.0) * c.excess)[:, :, None] * c.slowness[None, None]

@@ -15,7 +15,7 @@ The program is solved by the interior-point method of `solvers.primal`. Its pric
 `solvers.dual` restricted to the slots, whose value in float64 is the lower bound; its shares are a plan, whose cost and
 margins `rodiu_jax.model.evaluation.score` gives in float64, the upper bound. What does not close at first is solved
 again, longer and with the exact adversary. Where routes are limited, the bound is that of any number of them (but for
-`solvers.dual.within_promises`), and the plan keeps, type by type, those that carry most.
+`solvers.dual.limit_shares_to_promises`), and the plan keeps, type by type, those that carry most.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from rodiu_jax.model.tolerances import (
     RECOURSE_GAP,
 )
 from rodiu_jax.model.verdict import Verdict
-from solvers.dual import Coefficients, Multipliers, certify, coefficients, within_promises
+from solvers.dual import Coefficients, Multipliers, certify, derive_coefficients, limit_shares_to_promises
 from solvers.interior import Point, interior_point
 from solvers.primal import Routing, largest_shares, most_routes, prices, routing
 
@@ -305,7 +305,7 @@ def _solved(
 ) -> _Routed:
     """Bracket one deployment (D,) in one scenario."""
     c = held(everything, slot)
-    c = c._replace(most=within_promises(c))  # among these pairs alone
+    c = c._replace(most=limit_shares_to_promises(c))  # among these pairs alone
     types, slots = c.nominal.shape
     here = jnp.where(slot >= 0, jnp.arange(slots, dtype=slot.dtype), -1)
     allowed = jnp.ones((types, slots), bool)
@@ -388,7 +388,7 @@ def _block(
     """
 
     def one(fields: Fields, slot: Array, ray: Array) -> _Routed:
-        everything = coefficients(fields, uncertainty)
+        everything = derive_coefficients(fields, uncertainty)
         how = {"sharp": sharp, "capped": capped, "limited": limited}
 
         def solve(slot: Array) -> _Routed:

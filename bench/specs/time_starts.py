@@ -22,7 +22,7 @@ from rodiu_jax.model.fields import Fields, batch_axes
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.sweeps import load_spec, preset_names
 from rodiu_jax.sweeps.scenarios import scenarios
-from solvers.dual import Ascent, Multipliers, coefficients, cold_start, lower_bounds
+from solvers.dual import Ascent, Multipliers, cold_start, derive_coefficients, lower_bounds
 
 _PILOTS = 256
 """Scenarios solved to fit the pilot: a seeded choice among rows that are not timed."""
@@ -37,7 +37,7 @@ WARM = Ascent(rate=0.05, warm=0.002)
 @partial(jax.jit, static_argnames=("uncertainty", "batched"))
 def _units(fields: Fields, *, uncertainty: str, batched: frozenset[str]) -> Multipliers:
     def one(fields: Fields) -> Multipliers:
-        return cold_start(coefficients(fields, uncertainty))
+        return cold_start(derive_coefficients(fields, uncertainty))
 
     return jax.vmap(one, in_axes=(batch_axes(batched),))(fields)
 

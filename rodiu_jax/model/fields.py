@@ -156,7 +156,7 @@ def worst_case_inputs(fields: Fields, uncertainty: str) -> tuple[Array, Array, A
 
     ``none`` sets both budgets to 0; ``diu`` ignores the impact of pairing; ``ddu`` shrinks each deviation by
     ``1 - impact``: a deviation only matters where the pair serves (z = 1, as x <= z), so the product with z
-    collapses (MODEL section 3).
+    collapses (MODEL section 3). Leading axes of a batch pass through.
 
     Returns:
       delay deviation (I,J,K; ms/token), error deviation (I,J,K; fraction), Gamma_d, Gamma_e.
@@ -164,8 +164,8 @@ def worst_case_inputs(fields: Fields, uncertainty: str) -> tuple[Array, Array, A
     keep = 1.0 if uncertainty == "ddu" else 0.0
     active = 0.0 if uncertainty == "none" else 1.0
     return (
-        fields.delay_deviation * (1.0 - keep * fields.delay_impact)[None],
-        fields.error_deviation * (1.0 - keep * fields.error_impact)[None],
+        fields.delay_deviation * (1.0 - keep * fields.delay_impact)[..., None, :, :],
+        fields.error_deviation * (1.0 - keep * fields.error_impact)[..., None, :, :],
         active * fields.gamma_delay,
         active * fields.gamma_error,
     )

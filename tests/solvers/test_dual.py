@@ -14,6 +14,7 @@ from rodiu_jax.model.instance import Instances
 from solvers import dual
 from solvers.accelerators import Accelerators
 from solvers.dual import Ascent, Multipliers, lower_bound_values, lower_bounds
+from solvers.dual import bounds as bounds_module
 from solvers.formulation import assemble, build
 from solvers.highs import run_highs, solve_instance
 from solvers.terms import collect, tightened
@@ -99,7 +100,7 @@ def above(bounds: np.ndarray, optima: np.ndarray) -> np.ndarray:
 @partial(jax.jit, static_argnames="mode")
 def _values(fields, y, decided, mode):
     def one(fields, y, decided):
-        return dual.certify(dual.coefficients(fields, mode)._replace(decided=decided), y)
+        return dual.certify(dual.derive_coefficients(fields, mode)._replace(decided=decided), y)
 
     axes = Fields(
         *(0 if np.ndim(v) > len(FIELD_SPECS[n].axes) else None for n, v in fields._asdict().items())
@@ -319,14 +320,14 @@ def test_neighbours_of_a_bad_scenario_are_unchanged(name, value, nothing):
 def test_rows_do_not_depend_on_the_batch_and_nothing_recompiles():
     instances = random_instances(9, SMALL, batch=40)
     whole = lower_bounds(instances, ascent=STEPS, chunk=CHUNK)
-    compiled = dual._bound_block._cache_size()
+    compiled = bounds_module._bound_block._cache_size()
     for rows in ([17], [39, 3, 17, 8, 20, 0, 31], list(range(39, -1, -1))):
         part = lower_bounds(instances.take(rows), ascent=STEPS, chunk=CHUNK)
         np.testing.assert_array_equal(part.lower, whole.lower[rows])
         for found, expected in zip(part.multipliers, whole.multipliers, strict=True):
             np.testing.assert_array_equal(found, expected[rows])
     lower_bounds(instances, ascent=Ascent(steps=20, rate=0.2), chunk=CHUNK)
-    assert dual._bound_block._cache_size() == compiled
+    assert bounds_module._bound_block._cache_size() == compiled
 
 
 def test_other_chunks_give_the_same_bounds():
@@ -375,7 +376,7 @@ def test_feasible_multipliers_keep_the_adversary_in_its_set(gamma):
     rng = np.random.default_rng(3)
     instances = random_instances(3, SMALL, gamma_delay=gamma, gamma_error=gamma)
     with jax.enable_x64(True):
-        c = dual.coefficients(jax.tree.map(jax.numpy.asarray, instances.one(0)), "diu")
+        c = dual.derive_coefficients(jax.tree.map(jax.numpy.asarray, instances.one(0)), "diu")
         pairs = c.nominal.shape
         wild = jax.numpy.asarray(rng.normal(0.5, 2.0, pairs))
         zero = jax.numpy.zeros(pairs[0])

@@ -97,7 +97,7 @@ def test_dual_function_is_that_of_the_device(mode, routes, monkeypatch):
     rng = np.random.default_rng(0)
     f = instances.one(0)
     with jax.enable_x64(True):
-        c = dual.coefficients(f, mode)
+        c = dual.derive_coefficients(f, mode)
         for _ in range(10):
             scale = rng.choice([0.0, 1.0, 30.0], 9)
             y = Multipliers(

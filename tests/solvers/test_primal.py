@@ -13,7 +13,7 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.fields import FIELD_SPECS, Fields
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
-from solvers.dual import Ascended, Ascent, ascend_and_certify, certify, coefficients
+from solvers.dual import Ascended, Ascent, ascend_and_certify, certify, derive_coefficients
 from solvers.formulation import build
 from solvers.highs import run_highs
 from solvers.primal import (
@@ -38,7 +38,7 @@ EXACT_GAMMA = {"gamma_delay": [6.0] * BATCH, "gamma_error": [6.0] * BATCH}
 @partial(jax.jit, static_argnames=("function", "mode"))
 def _mapped(fields, arrays, function, mode):
     def one(fields, rows):
-        return function(coefficients(fields, mode), *rows)
+        return function(derive_coefficients(fields, mode), *rows)
 
     axes = Fields(
         *(0 if np.ndim(v) > len(FIELD_SPECS[n].axes) else None for n, v in fields._asdict().items())

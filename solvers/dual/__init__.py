@@ -1,0 +1,83 @@
+"""Certified lower bounds in batch: the Lagrangian dual of the tight formulation, ascended by optax.
+
+`coefficients` turns a scenario into numbers, `function` is the dual function, `opening` starts an ascent, `ascent` runs
+it, `bounds` does so for a batch. What needs JAX is loaded when it is first used: solver processes read the coefficients
+and the dual function through NumPy, and must start fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from solvers.dual.coefficients import (
+    Coefficients,
+    derive_coefficients,
+    feasibility,
+    limit_shares_to_promises,
+)
+from solvers.dual.function import (
+    DualValue,
+    Multipliers,
+    certify,
+    evaluate_dual,
+    feasible,
+    least_by_pair,
+)
+
+if TYPE_CHECKING:
+    from solvers.dual.ascent import (
+        Ascended,
+        Ascent,
+        ascend,
+        ascend_and_certify,
+        climb_together,
+        in_single,
+        open_ascent,
+    )
+    from solvers.dual.bounds import Bounds, lower_bound_values, lower_bounds
+    from solvers.dual.opening import cold_start, promise
+
+_HOME = {
+    "Ascended": "ascent",
+    "Ascent": "ascent",
+    "Bounds": "bounds",
+    "ascend": "ascent",
+    "ascend_and_certify": "ascent",
+    "climb_together": "ascent",
+    "cold_start": "opening",
+    "in_single": "ascent",
+    "lower_bound_values": "bounds",
+    "lower_bounds": "bounds",
+    "open_ascent": "ascent",
+    "promise": "opening",
+}
+
+__all__ = [
+    "Ascended",
+    "Ascent",
+    "Bounds",
+    "Coefficients",
+    "DualValue",
+    "Multipliers",
+    "ascend",
+    "ascend_and_certify",
+    "certify",
+    "climb_together",
+    "cold_start",
+    "derive_coefficients",
+    "evaluate_dual",
+    "feasibility",
+    "feasible",
+    "in_single",
+    "least_by_pair",
+    "limit_shares_to_promises",
+    "lower_bound_values",
+    "lower_bounds",
+    "open_ascent",
+    "promise",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"solvers.dual.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

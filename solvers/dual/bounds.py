@@ -1,0 +1,104 @@
+"""Certified lower bounds of a batch of scenarios, block by block."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Float64
+
+from rodiu_jax.model.fields import Array, Fields, batch_axes
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.runtime.devices import by_device
+from solvers.blocks import in_blocks
+from solvers.dual.ascent import Ascent, ascend_and_certify
+from solvers.dual.coefficients import derive_coefficients
+from solvers.dual.function import Multipliers
+
+_USUAL = Ascent()
+
+
+class Bounds(NamedTuple):
+    """Certified lower bounds of B scenarios.
+
+    ``lower`` is in $ per period, -inf where the computation met something that is not a number; ``multipliers`` are
+    float32 arrays with leading axis B: evaluating the dual function at them proves ``lower``.
+    """
+
+    lower: Float64[np.ndarray, " B"]
+    multipliers: Multipliers
+
+
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs"))
+def _bound_block(
+    fields: Fields,
+    start: Multipliers | None,
+    *,
+    controls: Float[Array, " 5"],
+    uncertainty: str,
+    batched: frozenset[str],
+    pairs: int,
+) -> tuple[Array, Multipliers]:
+    def one(fields: Fields, start: Multipliers | None) -> tuple[Array, Multipliers]:
+        found = ascend_and_certify(derive_coefficients(fields, uncertainty), start, pairs, controls)
+        return found.bound, found.multipliers
+
+    return jax.vmap(one, in_axes=(batch_axes(batched), None if start is None else 0))(fields, start)
+
+
+@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs"))
+def _value_block(
+    fields: Fields, *, controls: Float[Array, " 5"], uncertainty: str, batched: frozenset[str], pairs: int
+) -> Array:
+    return _bound_block(
+        fields, None, controls=controls, uncertainty=uncertainty, batched=batched, pairs=pairs
+    )[0]
+
+
+def _run_blocks(program: Any, instances: Instances, arrays: tuple, ascent: Ascent, chunk: int) -> Any:
+    """Run a program of bounds over all scenarios, in float64 outside the ascent."""
+    batch = instances if instances.batched else instances.take([0])
+    with jax.enable_x64(True):
+        return in_blocks(
+            program,
+            batch,
+            np.arange(batch.size),
+            arrays,
+            chunk or by_device(cpu=256, accelerator=16_384),
+            controls=ascent.controls,
+            pairs=ascent.pairs,
+        )
+
+
+def lower_bounds(
+    instances: Instances,
+    *,
+    ascent: Ascent = _USUAL,
+    start: Multipliers | None = None,
+    chunk: int = 0,
+) -> Bounds:
+    """Compute certified lower bounds of every scenario: float32 ascent, float64 certificate.
+
+    Args:
+      start: multipliers to start from, with leading axis B; cold without it.
+      chunk: scenarios in a compiled block, 0 for what suits the device; another value is another program, last bits
+        may differ.
+    """
+    arrays = (jax.tree.map(np.asarray, start),)
+    lower, multipliers = _run_blocks(_bound_block, instances, arrays, ascent, chunk)
+    assert lower.dtype == np.float64, "certificates are float64"
+    return Bounds(lower, multipliers)
+
+
+def lower_bound_values(
+    instances: Instances, *, ascent: Ascent = _USUAL, chunk: int = 0
+) -> Float64[np.ndarray, " B"]:
+    """Compute `Bounds.lower` alone: multipliers stay where they are computed and are forgotten.
+
+    With scenarios of `rodiu_jax.model.scenario_blocks.keep_on_device` nothing but these numbers leaves an accelerator.
+    """
+    lower = _run_blocks(_value_block, instances, (), ascent, chunk)
+    assert lower.dtype == np.float64, "certificates are float64"
+    return lower

@@ -1,0 +1,229 @@
+"""One scenario as the coefficients of its optimisation problem, for NumPy and JAX alike. No JAX is imported here.
+
+`derive_coefficients` is the only place of the solvers that turns the fields of MODEL section 1 into prices, demands
+and capacities; `solvers.terms`, the dual function and the routings all read its result. Both array libraries are
+reached through ``__array_namespace__`` of the arrays given.
+
+``max_routes`` enters only through what follows from it for every plan: Gamma >= max_routes makes the worst case a
+plain sum, and a pair that breaks a promise alone serves nobody whose one route it would be (`limit_shares`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from jaxtyping import Bool, Float, Int
+
+from rodiu_jax.model.fields import (
+    Array,
+    Fields,
+    compute_demand,
+    kv_demand,
+    stored_data,
+    tokens_per_query,
+    worst_case_inputs,
+)
+from rodiu_jax.model.tolerances import PROMISE_BAND
+
+
+class Coefficients(NamedTuple):
+    """What the dual needs of one scenario; P = J K pairs in row-major order, N degrees. Money in $ per period.
+
+    A new family of constraints adds its coefficients here, a term in `solvers.dual.function.reduced_gain` or in V
+    there, and a function in `solvers.formulation`.
+    """
+
+    deploy: Float[Array, "P N"]  # D: rental and storage of weights
+    fits: Bool[Array, "P N"]  # weights fit GPU, storage and budget
+    base: Float[Array, " I"]  # storage of served data at share 1
+    nominal: Float[Array, "I P"]  # ms at share 1, before the speed-up
+    excess: Float[Array, "I P"]  # largest excess, after the mode's collapse
+    slowness: Float[Array, " N"]  # 1 / speed-up
+    error: Float[Array, "I P"]
+    error_excess: Float[Array, "I P"]
+    kv: Float[Array, "I P"]  # GB at share 1
+    compute: Float[Array, " I"]  # TFLOPs at share 1
+    room: Float[Array, "P N"]  # GB left by the weights over all GPUs of the triple, at least 0
+    power: Float[Array, "P N"]  # TFLOPs
+    most: Float[Array, "I P N"]  # largest share of the type that the triple can carry
+    delay_weight: Float[Array, " I"]  # omega, $/ms
+    unmet_cost: Float[Array, " I"]  # Phi
+    delay_limit: Float[Array, " I"]  # Delta, ms
+    error_limit: Float[Array, " I"]  # epsilon
+    budget: Float[Array, ""]
+    storage: Float[Array, ""]
+    weights: Float[Array, " P"]  # B, GB
+    unmet_cap: Float[Array, ""]
+    gamma_delay: Float[Array, ""]
+    gamma_error: Float[Array, ""]
+    max_routes: Float[Array, ""]  # 0: no limit
+    cost_weight: Float[Array, ""]  # 1, or almost 0 where only feasibility is asked (`weigh_feasibility`)
+    decided: Int[Array, "P N"]  # int8: 1 deployed, -1 not deployed, 0 open (a node of a search tree)
+
+
+def derive_coefficients(fields: Fields, uncertainty: str, *, tighten: bool = True) -> Coefficients:
+    """Derive the coefficients of one scenario (no batch axis), in the precision of ``fields``.
+
+    Args:
+      tighten: close what no plan uses: shares of triples that do not fit, and shares that break a promise for good
+        (`limit_shares`); an adversary that reaches every route then has an unlimited budget. Without it ``most``
+        knows capacities alone.
+    """
+    xp = fields.delay_nominal.__array_namespace__()
+    types, models, gpus = fields.delay_nominal.shape
+    pairs = models * gpus
+    tokens = tokens_per_query(fields)
+    degree = fields.tp_degree.astype(tokens.dtype)  # N
+    degrees = degree.shape[0]
+    hours = fields.rental_hours
+    delay_deviation, error_deviation, gamma_delay, gamma_error = worst_case_inputs(fields, uncertainty)
+
+    def flat(values: Any) -> Any:
+        return values.reshape(types, pairs)
+
+    def for_every_model(values: Any) -> Any:  # K -> P,N
+        wide = (values[:, None] * degree[None, :])[None]
+        return xp.broadcast_to(wide, (models, gpus, degrees)).reshape(pairs, degrees)
+
+    weights = xp.repeat(fields.weight_memory, gpus)
+    power = for_every_model(fields.gpu_compute)
+    rent = for_every_model(fields.gpu_price)
+    deploy = hours * (rent + (fields.storage_price * weights)[:, None])
+    room = for_every_model(fields.gpu_memory) - weights[:, None]
+    fits = (room >= 0) & (weights <= fields.storage_capacity)[:, None] & (deploy <= fields.budget)
+    room = xp.maximum(room, 0.0)
+    kv = xp.repeat(kv_demand(fields), gpus, axis=1)
+    compute = compute_demand(fields)
+    by_memory = ratio(room[None], kv[:, :, None])
+    by_compute = ratio(power[None], compute[:, None, None])
+    c = Coefficients(
+        deploy=deploy,
+        fits=fits,
+        base=hours * fields.storage_price * stored_data(fields),
+        nominal=flat(fields.delay_nominal * tokens[:, None, None]),
+        excess=flat(delay_deviation * tokens[:, None, None]),
+        slowness=1.0 / fields.tp_speedup,
+        error=flat(fields.error_nominal),
+        error_excess=flat(error_deviation),
+        kv=kv,
+        compute=compute,
+        room=room,
+        power=power,
+        most=xp.minimum(xp.minimum(by_memory, by_compute), 1.0),
+        delay_weight=hours * fields.delay_penalty * fields.arrival_rate,
+        unmet_cost=hours * fields.unmet_penalty * fields.arrival_rate,
+        delay_limit=fields.delay_threshold,
+        error_limit=fields.error_threshold,
+        budget=fields.budget,
+        storage=fields.storage_capacity,
+        weights=weights,
+        unmet_cap=fields.unmet_cap,
+        gamma_delay=gamma_delay,
+        gamma_error=gamma_error,
+        max_routes=xp.asarray(fields.max_routes).astype(tokens.dtype),
+        cost_weight=xp.ones_like(fields.budget),
+        decided=xp.zeros(fits.shape, xp.int8),
+    )
+    if not tighten:
+        return c
+
+    def reach(gamma: Any) -> Any:
+        everywhere = (c.max_routes > 0) & (gamma >= c.max_routes)
+        return xp.where(everywhere, xp.maximum(gamma, pairs), gamma)
+
+    most = xp.where(fits[None], c.most, 0.0)
+    c = c._replace(most=most, gamma_delay=reach(gamma_delay), gamma_error=reach(gamma_error))
+    return c._replace(most=limit_shares_to_promises(c))
+
+
+def limit_shares_to_promises(c: Coefficients) -> Float[Array, "I P N"]:
+    """Lower ``most`` to what the promises let each triple serve in any plan, see `limit_shares`."""
+    xp = c.most.__array_namespace__()
+    pairs = float(c.nominal.shape[1])
+    spread = xp.where(c.max_routes > 0, xp.minimum(c.max_routes, pairs), pairs)
+    promises = []
+    for nominal, excess, gamma, limit in (
+        (
+            c.nominal[:, :, None] * c.slowness[None, None],
+            c.excess[:, :, None] * c.slowness[None, None],
+            c.gamma_delay,
+            c.delay_limit,
+        ),
+        (c.error[:, :, None], c.error_excess[:, :, None], c.gamma_error, c.error_limit),
+    ):
+        alone = nominal + xp.minimum(gamma, 1.0) * excess
+        surely = xp.where(spread <= xp.maximum(gamma, 1.0), xp.minimum(gamma, 1.0), 0.0)
+        slack = PROMISE_BAND * xp.where(limit > 0, limit, 1.0)
+        promises.append(Promise(alone, nominal + surely * excess, (limit + slack)[:, None, None]))
+    return limit_shares(c.most, promises, spread)
+
+
+class Promise(NamedTuple):
+    """What a share does to a promise, per unit of share; arrays (I,...) that broadcast against the shares."""
+
+    alone: Float[Array, "I ..."]  # the least that a triple's own worst case is where it serves the type
+    surely: Float[Array, "I ..."]  # the least that a partner's part is in the worst case of them all
+    limit: Float[Array, "I ..."]  # with the slack of whoever asks
+
+
+def limit_shares(
+    most: Float[Array, "I ..."], promises: Sequence[Promise], spread: Any
+) -> Float[Array, "I ..."]:
+    """Lower the largest shares where those of other pairs have to make good what a slow or faulty one breaks.
+
+    Of a triple whose worst case a is above the limit L while every other one's is at least m < L, the promise
+    a x + m y <= L (x + y) and x + y <= 1 leave x <= (L - m) / (a - m). Three rounds, as triples that carry nothing
+    make nothing good.
+
+    Args:
+      spread: most pairs that serve a type; where it is 1 there is no other pair.
+    """
+    xp = most.__array_namespace__()
+    axes = tuple(range(1, most.ndim))
+    for _ in range(3):
+        for alone, surely, limit in promises:
+            least = xp.where(most > 0, surely, xp.inf).min(axis=axes, keepdims=True)
+            least = xp.where(xp.isfinite(least), least, 0.0)  # nobody serves the type
+            short = xp.where(alone > limit, alone - least, 1.0)
+            share = xp.where((spread > 1) & (limit > least), (limit - least) / short, 0.0)
+            most = xp.where(alone > limit, xp.minimum(most, share), most)
+    return most
+
+
+FEASIBILITY_WEIGHT = 1e-6
+"""What costs count for in the feasibility problem."""
+
+
+def feasibility(c: Coefficients) -> tuple[Coefficients, Float[Array, ""]]:
+    """Weigh costs at `FEASIBILITY_WEIGHT` under the same constraints; also return what no plan can cost then.
+
+    A plan's cost is at most the budget, plus every type's largest worst-case delay, plus all penalties. A dual
+    value of the weighted problem above the weighted sum of these therefore proves that there is no plan.
+    """
+    xp = c.most.__array_namespace__()
+    usable = (c.most > 0).any(axis=2)
+    slowest = xp.where(usable, (c.nominal + c.excess) * c.slowness.max(), 0.0).max(axis=1)
+    most = c.budget + (c.delay_weight * slowest).sum() + c.unmet_cost.sum()
+    weighted = c._replace(
+        cost_weight=FEASIBILITY_WEIGHT * c.cost_weight,
+        delay_weight=FEASIBILITY_WEIGHT * c.delay_weight,
+        unmet_cost=FEASIBILITY_WEIGHT * c.unmet_cost,
+    )
+    return weighted, FEASIBILITY_WEIGHT * most
+
+
+def ratio(over: Float[Array, " *X"], under: Float[Array, " *Y"]) -> Float[Array, " *Z"]:
+    """Divide, with infinity where ``under`` is 0."""
+    xp = over.__array_namespace__()
+    positive = under > 0
+    return xp.where(positive, over / xp.where(positive, under, 1.0), xp.inf)
+
+
+def take_pairs(c: Coefficients, index: Int[Array, " Q"]) -> Coefficients:
+    """Keep the pairs ``index`` alone."""
+    by_pair = {n: getattr(c, n)[index] for n in ("deploy", "fits", "room", "power", "weights", "decided")}
+    by_type = {
+        n: getattr(c, n)[:, index] for n in ("nominal", "excess", "error", "error_excess", "kv", "most")
+    }
+    return c._replace(**by_pair, **by_type)

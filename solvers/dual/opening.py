@@ -1,0 +1,170 @@
+"""Where an ascent begins: prices of a relaxation that needs no solver, natural units, and the order of the pairs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from rodiu_jax.model.fields import Array
+from solvers.dual.coefficients import Coefficients, ratio
+from solvers.dual.function import Multipliers
+
+
+class Units(NamedTuple):
+    """Natural units of the ascent's variables, in the unit of money of `scale_money`."""
+
+    demand: Float[Array, " I"]
+    delay: Float[Array, " I"]
+    error: Float[Array, " I"]
+    storage: Float[Array, ""]
+    memory: Float[Array, "P N"]
+    compute: Float[Array, "P N"]
+
+
+class Opening(NamedTuple):
+    """Prices of the relaxation in which every type pays for its own share of a deployment.
+
+    The price of type i is max over eta, zeta >= 0 of the least over pairs of
+    ``amortised + eta (delay - Delta) + zeta (error - eps)``, at most Phi where all may stay unmet: from there a type
+    whose promises are hard or impossible to keep need not climb to its penalty step by step.
+    """
+
+    price: Float[Array, " I"]  # $
+    delay: Float[Array, " I"]  # eta, $/ms
+    error: Float[Array, " I"]  # zeta, $
+    cost: Float[Array, "I P"]  # $ at these multipliers, inf where the pair cannot serve
+
+
+_COARSE = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+"""First grid of eta and of zeta, in units of a type's cost per unit of its limit: three points a decade."""
+
+_FINE = (0.4, 0.6, 0.8, 1.0, 1.4, 2.0)
+"""Second grid, as factors of the best point of the first: it fills the gap to the neighbours."""
+
+_LEAST_UNIT = 1e-3
+"""Smallest unit of a price or a capacity, relative: even a free GPU needs a unit for its multipliers."""
+
+
+def _amortise(c: Coefficients) -> Float[Array, "I P"]:
+    """Cost type i served whole by pair p, its deployment paid in proportion to use; inf if the pair cannot.
+
+    The linear relaxation pays for deployments in just this way, so the cheapest of these scales the price of a
+    type and ranks the pairs.
+    """
+    busy = jnp.maximum(  # I,P,N
+        ratio(c.kv[:, :, None], c.room[None]),
+        jnp.where(
+            c.power[None] > 0, c.compute[:, None, None] / jnp.where(c.power > 0, c.power, 1.0)[None], 0.0
+        ),
+    )
+    busy = jnp.where(jnp.isfinite(busy), busy, 0.0)  # no room, no need: `most` decides below
+    per_ms = (c.delay_weight[:, None] * (c.nominal + c.excess))[:, :, None] * c.slowness[None, None, :]
+    cost = c.base[:, None, None] + per_ms + c.deploy[None] * busy
+    return jnp.where(c.most > 0, cost, jnp.inf).min(2)
+
+
+def find_opening(c: Coefficients) -> Opening:
+    """Find the opening prices by a coarse grid over (eta, zeta) and a finer one around its best point."""
+    amortised = _amortise(c)
+    ms = (c.nominal + c.excess) * c.slowness.min()
+    late = ms - c.delay_limit[:, None]  # I,P
+    wrong = c.error + c.error_excess - c.error_limit[:, None]  # I,P
+    cheapest = amortised.min(1)
+    can = jnp.isfinite(cheapest)
+    ceiling = jnp.where(c.unmet_cap >= 1.0, c.unmet_cost, jnp.inf)
+    unit = jnp.minimum(jnp.where(can, cheapest, c.unmet_cost), ceiling)
+    per_ms = unit / jnp.where(c.delay_limit > 0, c.delay_limit, 1.0)
+    per_error = unit / jnp.where(c.error_limit > 0, c.error_limit, 1.0)
+
+    def price_at(eta: Float[Array, " I"], zeta: Float[Array, " I"]) -> tuple[Array, Array]:
+        cost = amortised + (eta * per_ms)[:, None] * late + (zeta * per_error)[:, None] * wrong
+        return jnp.where(c.most.max(2) > 0, cost, jnp.inf), jnp.minimum(cost.min(1), ceiling)
+
+    def best_of(eta: Float[Array, "A I"], zeta: Float[Array, "A I"]) -> tuple[Array, Array]:
+        """Of the grid eta by zeta, take the least multipliers that reach the largest value."""
+        count = len(eta)
+        both = jnp.repeat(eta, count, 0), jnp.tile(zeta, (count, 1))
+        chosen = jnp.argmax(jax.vmap(price_at)(*both)[1], axis=0)[None]
+        return tuple(jnp.take_along_axis(m, chosen, 0)[0] for m in both)  # type: ignore[return-value]
+
+    coarse = jnp.array(_COARSE, unit.dtype)[:, None]
+    eta, zeta = best_of(coarse * jnp.ones_like(unit)[None], coarse * jnp.ones_like(unit)[None])
+    fine = jnp.array(_FINE, unit.dtype)[:, None]
+    eta, zeta = best_of(fine * eta[None], fine * zeta[None])
+    cost, value = price_at(eta, zeta)
+    return Opening(jnp.where(can, value, c.unmet_cost), eta * per_ms, zeta * per_error, cost)
+
+
+def promise(c: Coefficients) -> Float[Array, " P"]:
+    """Score each pair, smaller is better: its least cost over the cheapest pair's, for the type it suits best.
+
+    Counted both by amortised cost and at the opening's prices of the promises, since a promise often needs a pair
+    that cost alone would not choose. Decided pairs come first, excluded ones last.
+    """
+    opening = find_opening(c)
+    cheapest = jnp.where(opening.price > 0, opening.price, 1.0)[:, None]
+    rank = jnp.minimum(
+        _divide_by_least(_amortise(c)), 1.0 + (opening.cost - opening.price[:, None]) / cheapest
+    ).min(0)
+    return jnp.where((c.decided > 0).any(1), -1e6, jnp.where((c.decided < 0).all(1), jnp.inf, rank))
+
+
+def _divide_by_least(cost: Float[Array, "I P"]) -> Float[Array, "I P"]:
+    """Divide costs by the cheapest of their type; inf where there is none."""
+    least = cost.min(1, keepdims=True)
+    known = jnp.isfinite(least) & jnp.isfinite(cost)
+    return jnp.where(known, cost / jnp.where(known & (least > 0), least, 1.0), jnp.inf)
+
+
+def scale_money(c: Coefficients) -> tuple[Coefficients, Float[Array, ""], Opening]:
+    """Count money in units of the scenario's cost; return the coefficients, that unit, and the opening in it."""
+    opening = find_opening(c)
+    money = opening.price.sum()
+    money = jnp.where(money > 0, money, 1.0)
+    scaled = c._replace(
+        deploy=c.deploy / money,
+        base=c.base / money,
+        delay_weight=c.delay_weight / money,
+        unmet_cost=c.unmet_cost / money,
+        budget=c.budget / money,
+    )
+    price = jnp.maximum(opening.price / money, _LEAST_UNIT)
+    return scaled, money, Opening(price, opening.delay / money, opening.error / money, opening.cost / money)
+
+
+def choose_units(c: Coefficients, opening: Opening) -> Units:
+    """Choose the units in which multipliers are near 1: an opening price, or a deployment's cost per capacity."""
+    deploy = jnp.maximum(c.deploy, _LEAST_UNIT)
+
+    def positive(limit: Array) -> Array:
+        return jnp.where(limit > 0, limit, 1.0)
+
+    return Units(
+        demand=opening.price,
+        delay=jnp.maximum(opening.price / positive(c.delay_limit), opening.delay),
+        error=jnp.maximum(opening.price / positive(c.error_limit), opening.error),
+        storage=1.0 / positive(c.storage),
+        memory=deploy / jnp.maximum(c.room, _LEAST_UNIT * positive(c.room.max())),
+        compute=deploy / jnp.maximum(c.power, _LEAST_UNIT * positive(c.power.max())),
+    )
+
+
+def cold_start(c: Coefficients) -> Multipliers:
+    """Start from the scenario's own numbers: the opening prices, each triple paying for half of itself."""
+    scaled, money, opening = scale_money(c)
+    units = choose_units(scaled, opening)
+    none, nobody = jnp.zeros_like(c.budget), jnp.zeros_like(c.nominal)
+    return Multipliers(
+        opening.price * money,
+        opening.delay * money,
+        opening.error * money,
+        none,
+        none,
+        0.5 * units.memory * money,
+        0.5 * units.compute * money,
+        nobody,
+        nobody,
+    )

@@ -27,7 +27,7 @@ from rodiu_jax.model.instance import Instances
 from solvers.dual import lower_bounds
 from solvers.formulation import Formulation, assemble
 from solvers.highs import loaded, run_highs
-from solvers.terms import collect, tightened
+from solvers.terms import collect, tighten
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def peer(name: str, programs: list[Formulation], iterations: int) -> Callable[[]
 def formulations(instances: Instances) -> list[Formulation]:
     """The LP relaxations that the bound is measured against."""
     gpus = len(instances.gpu_names)
-    return [assemble(tightened(collect(instances, b)), gpus) for b in range(instances.size)]
+    return [assemble(tighten(collect(instances, b)), gpus) for b in range(instances.size)]
 
 
 @click.command()

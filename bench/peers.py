@@ -16,7 +16,7 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.runtime.cores import usable_cores
 from solvers.formulation import assemble, build
 from solvers.highs import print_banner_nowhere, run_highs, solve_instance
-from solvers.terms import collect, tightened
+from solvers.terms import collect, tighten
 from tests.oracles.published import Outcome, solve_published
 
 S = TypeVar("S")
@@ -31,13 +31,13 @@ def published(one: Instances) -> Outcome:
 
 def relaxation(one: Instances) -> float:
     """Optimum of the LP relaxation of the tight formulation, $ per period, model building included."""
-    terms = tightened(collect(one, 0))
+    terms = tighten(collect(one, 0))
     return run_highs(assemble(terms, len(one.gpu_names)), relax=True).bound
 
 
 def scipy_relaxation(one: Instances) -> float:
     """The same by SciPy's interface to its own HiGHS, rows given as a sparse matrix."""
-    f = assemble(tightened(collect(one, 0)), len(one.gpu_names))
+    f = assemble(tighten(collect(one, 0)), len(one.gpu_names))
     rows = csr_array((f.value, f.index, f.start), shape=(len(f.row_lower), len(f.cost)))
     found = milp(
         f.cost,

@@ -10,7 +10,7 @@ class Accelerators:
     """Switches, all on by default; `none` turns all off.
 
     Attributes:
-      tightened: smaller shares for pairs that break a promise alone (`solvers.terms.tightened`).
+      tightened: smaller shares for pairs that break a promise alone (`solvers.terms.tighten`).
       pricing: solve the LP relaxation first; where its bound meets a known plan, stop; leave out triples with which,
         by the dual function, no plan is cheaper than the best one known.
       core: search the few triples of least dual value first, for the plan that the line above wants.

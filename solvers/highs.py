@@ -26,7 +26,7 @@ from solvers.formulation import Beyond, Formulation, assemble, build, read_plan,
 from solvers.hints import NOTHING, Hints
 from solvers.pricing import Priced, price
 from solvers.result import Result, Status, relative_gap
-from solvers.terms import Terms, collect, tightened
+from solvers.terms import Terms, collect, tighten
 
 
 class SolverFailed(RuntimeError):
@@ -443,7 +443,7 @@ class _Search:
         return min(enough, default=None)
 
     def _tight(self, terms: Terms) -> Terms:
-        return tightened(terms) if self.use.tightened else terms
+        return tighten(terms) if self.use.tightened else terms
 
     def _known(self) -> np.ndarray:
         """bool (J,K,N): what the best plan deploys."""

@@ -185,7 +185,7 @@ def limit_shares(
         for alone, surely, limit in promises:
             least = xp.where(most > 0, surely, xp.inf).min(axis=axes, keepdims=True)
             least = xp.where(xp.isfinite(least), least, 0.0)  # nobody serves the type
-            short = xp.where(alone > limit, alone - least, 1.0)
+            short = xp.where(alone > least, alone - least, 1.0)
             share = xp.where((spread > 1) & (limit > least), (limit - least) / short, 0.0)
             most = xp.where(alone > limit, xp.minimum(most, share), most)
     return most

@@ -12,7 +12,7 @@ from solvers import highs
 from solvers.accelerators import ALL, Accelerators
 from solvers.formulation import RANGE, Beyond, assemble, build
 from solvers.highs import run_highs, solve_instance
-from solvers.terms import collect, tightened
+from solvers.terms import collect, tighten
 from tests.oracles.instances import default_instances, random_instances, random_plan, scenarios
 
 SMALL = (2, 2, 3, 2)
@@ -114,7 +114,7 @@ def test_bracket_closed_by_the_relaxation_asks_for_no_milp(asked):
 @given(scenarios((2, 2, 2, 3)), st.integers(0, 10**6))
 def test_plans_keep_the_tightened_shares(instances, seed):
     terms = collect(instances, 0)
-    tight = tightened(terms)
+    tight = tighten(terms)
     assert (tight.most <= terms.most).all()
     where = {tuple(t): p for p, t in enumerate(terms.triple.tolist())}
     rng = np.random.default_rng(seed)
@@ -136,9 +136,9 @@ def test_a_partner_is_needed_for_what_breaks_a_promise_alone():
         0, (1, 2, 1, 1), error_nominal=[[[0.3], [0.1]]], error_deviation=np.zeros((1, 2, 1)),
         error_threshold=[0.2], delay_threshold=[1e9], gpu_memory=[1e6], gpu_compute=[1e9], budget=1e9,
     )  # fmt: skip
-    assert tightened(collect(instances, 0)).most.tolist() == [[pytest.approx(0.5, rel=1e-5), 1.0]]
+    assert tighten(collect(instances, 0)).most.tolist() == [[pytest.approx(0.5, rel=1e-5), 1.0]]
     alone = instances.with_fields(max_routes=1)
-    assert tightened(collect(alone, 0)).most.tolist() == [[0.0, 1.0]]
+    assert tighten(collect(alone, 0)).most.tolist() == [[0.0, 1.0]]
 
 
 @settings(max_examples=40)

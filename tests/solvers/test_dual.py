@@ -17,7 +17,7 @@ from solvers.dual import Ascent, Multipliers, lower_bound_values, lower_bounds
 from solvers.dual import bounds as bounds_module
 from solvers.formulation import assemble, build
 from solvers.highs import run_highs, solve_instance
-from solvers.terms import collect, tightened
+from solvers.terms import collect, tighten
 from tests.oracles.instances import random_instances, reordered
 
 SMALL = (2, 2, 3, 2)
@@ -87,7 +87,7 @@ def optimum(instances: Instances, b: int) -> float:
 
 def relaxed_optimum(instances: Instances, b: int) -> float:
     """Optimum of the LP relaxation with the shares that promises allow; inf where there is none."""
-    terms = tightened(collect(instances, b))
+    terms = tighten(collect(instances, b))
     answer = run_highs(assemble(terms, len(instances.gpu_names)), relax=True, **EXACT)
     return answer.objective if math.isfinite(answer.bound) else math.inf
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solvers import dual, pricing
+from solvers import dual
+from solvers.dual import Multipliers
 from solvers.formulation import assemble
 from solvers.highs import run_highs
-from solvers.pricing import Multipliers, dual_function, price
+from solvers.pricing import dual_function, price
 from solvers.terms import collect
 from tests.oracles.instances import default_instances, random_instances, scenarios
 
@@ -78,16 +79,9 @@ def test_plans_of_many_pairs_cost_what_is_claimed(count):
     assert np.isinf(priced(terms, 3).beyond(terms.pair, 7)).all(), "there are six pairs"
 
 
-def _compute_first(terms, gain, memory, compute):
-    """The prices in the one order that the device takes: compute at the given memory's, then memory."""
-    c, _ = pricing._best_multiplier(gain - memory * terms.kv, terms.work, terms.power, terms.most)
-    room = np.maximum(terms.room, 0.0)
-    return c * terms.power + pricing._best_multiplier(gain - c * terms.work, terms.kv, room, terms.most)[1]
-
-
 @pytest.mark.parametrize("mode", ["none", "diu", "ddu"])
 @pytest.mark.parametrize("routes", [0, 2])
-def test_dual_function_is_that_of_the_device(mode, routes, monkeypatch):
+def test_dual_function_is_that_of_the_device(mode, routes):
     # Any multipliers: drawn at random, some of the wrong sign, adversaries outside their sets.
     instances = random_instances(5, (3, 2, 3, 2), mode=mode, max_routes=routes, budget=1e6, storage_capacity=1e6,
                                  weight_memory=[1.0, 2.0], gamma_delay=1.3, gamma_error=1.7,
@@ -97,31 +91,25 @@ def test_dual_function_is_that_of_the_device(mode, routes, monkeypatch):
     rng = np.random.default_rng(0)
     f = instances.one(0)
     with jax.enable_x64(True):
-        c = dual.derive_coefficients(f, mode)
+        c = dual.derive_coefficients(jax.tree.map(jax.numpy.asarray, f), mode)
         for _ in range(10):
             scale = rng.choice([0.0, 1.0, 30.0], 9)
             y = Multipliers(
                 rng.normal(100, 100, 3), rng.normal(0, 0.1, 3) * scale[1], rng.normal(0, 100, 3) * scale[2],
-                float(rng.normal() * scale[3]), float(rng.normal() * 0.1), rng.normal(0, 0.1, 12) * scale[5],
-                rng.normal(0, 0.1, 12) * scale[6], rng.random((3, 6)) * scale[7], rng.random((3, 6)) * scale[8],
+                rng.normal() * scale[3], rng.normal() * 0.1, rng.normal(0, 0.1, (6, 2)) * scale[5],
+                rng.normal(0, 0.1, (6, 2)) * scale[6], rng.random((3, 6)) * scale[7],
+                rng.random((3, 6)) * scale[8],
             )  # fmt: skip
+            here = dual.evaluate_dual(dual.derive_coefficients(f, mode), y)
+            there = dual.evaluate_dual(c, jax.tree.map(jax.numpy.asarray, y))
+            assert isinstance(there.value, jax.Array)
+            for mine, other in zip(here, there, strict=True):
+                np.testing.assert_allclose(mine, np.asarray(other), rtol=1e-12, atol=1e-9)
             better = dual_function(terms, y)
-            with monkeypatch.context() as patched:
-                patched.setattr(pricing, "_paid", _compute_first)
-                mine = dual_function(terms, y)
-            assert better.bound >= mine.bound - 1e-9 * abs(mine.bound), "more orders, a higher bound"
-            shaped = y._replace(
-                budget=np.float64(y.budget),
-                storage=np.float64(y.storage),
-                memory=y.memory.reshape(6, 2),
-                compute=y.compute.reshape(6, 2),
-            )
-            bound, value = dual.certify(c, dual.Multipliers(*shaped))
-            low = mine.bound if np.isfinite(mine.bound) else -np.inf
-            assert low == pytest.approx(float(bound), rel=1e-9, abs=1e-6)
-            near = np.asarray(value).reshape(-1)
-            # The device's search over one multiplier at a time may stop a little earlier or later.
-            assert (mine.value >= near - 1e-9 * np.abs(near) - np.abs(near) * 0.05).all()
+            assert better.bound >= here.bound - 1e-9 * abs(here.bound), "more orders, a higher bound"
+            if mode != "none":  # without an adversary every multiplier of one is 0, whoever asks
+                assert better.bound == pytest.approx(float(here.bound), rel=0.02, abs=1.0)
+            assert (better.value >= here.value.reshape(-1) - 1e-9 * np.abs(better.value)).all()
 
 
 def test_few_triples_are_enough():

@@ -22,8 +22,11 @@ Plans of more than a given number of pairs (`Beyond`) are those with sum w >= th
 this and all demand at a given cost keeps the MILP feasible, so that its bound can be read whatever happens.
 
 Rows are scaled by their natural unit and shares by the most a triple can take, so that coefficients are near 1. In
-a MILP coefficients span at most `RANGE`: what is smaller is left out, or enlarged where leaving it out would
-exclude plans. Its optimum is then a bound all the same, and the routing of a plan is solved again without this.
+a MILP coefficients span at most `RANGE` (`solvers.sparse`): its optimum is then a bound all the same, and the routing
+of a plan is solved again without this.
+
+Each family of constraints is one function below, named as in MODEL section 5: a new family is one more of them and one
+line in `assemble`.
 """
 
 from __future__ import annotations
@@ -32,14 +35,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE, NEGLIGIBLE_UNMET
+from solvers.sparse import RANGE, SparseArrays, SparseProgram
 from solvers.terms import Terms, collect
-
-RANGE = 1e6
-"""Largest ratio of two coefficients of a MILP; its rows are scaled to a largest coefficient of 1."""
 
 
 @dataclass(frozen=True)
@@ -50,153 +52,68 @@ class Beyond:
     cost: float
 
 
+class Columns(NamedTuple):
+    """Where the columns of `Formulation` are; empty where a program has none of the kind."""
+
+    deployed: slice  # w, T
+    share: slice  # x, X
+    unmet: slice  # u, I
+    route: slice  # z, Z
+    nothing: slice  # e, 0 or 1: none of the plans meant, at a given cost
+
+
 class RowNumbers(NamedTuple):
     """Where the rows of `Formulation` are; ``types`` I, ``triples`` T, ``serving`` S pairs that can serve a type."""
 
-    demand: np.ndarray  # I
-    memory: np.ndarray  # T, -1 where the row cannot bind and is left out
-    compute: np.ndarray  # T, likewise
-    storage: np.ndarray  # 1
-    budget: np.ndarray  # 1
-    delay: np.ndarray  # I
-    error: np.ndarray  # I
-    delay_worst: np.ndarray  # S, or 0 where the worst case needs no variables
-    error_worst: np.ndarray  # likewise
-    serving: np.ndarray  # S,2: type and pair of each
+    demand: Int[np.ndarray, " I"]
+    memory: Int[np.ndarray, " T"]  # -1 where the row cannot bind and is left out
+    compute: Int[np.ndarray, " T"]  # likewise
+    storage: Int[np.ndarray, " 1"]
+    budget: Int[np.ndarray, " 1"]
+    delay: Int[np.ndarray, " I"]
+    error: Int[np.ndarray, " I"]
+    delay_worst: Int[np.ndarray, " S"]  # empty where the worst case needs no variables
+    error_worst: Int[np.ndarray, " S"]  # likewise
+    serving: Int[np.ndarray, "S 2"]  # type and pair of each
 
 
 @dataclass(frozen=True)
-class Formulation:
-    """min cost @ v, row_lower <= A v <= row_upper, lower <= v <= upper, v[integer] whole.
+class Formulation(SparseArrays):
+    """A program, and what its columns and rows mean.
 
-    A is stored by rows: row r has columns ``index[start[r]:start[r+1]]`` and coefficients ``value[...]``.
-    ``triple`` (T,3) holds the positions (j, k, n) of the triples kept; ``cell`` (X,2) the (i, t) of the shares;
-    columns are w (T), x (X), u (I), then the worst-case and route variables; ``route`` (Z,3) holds the (i, j, k) of
-    the route binaries, which start at ``first_route``; with ``way_out`` the last column is e.
-    Column c counts in units of ``unit[c]``: a solution is v * unit. Row r is divided by ``row_unit[r]``; ``rows`` says
-    which is which.
+    Attributes:
+      triple: positions (j, k, n) of the triples kept, one per w.
+      cell: the (i, t) of the shares; ``route``: the (i, j, k) of the route binaries.
+      columns, rows: where is what; after u the columns are the worst-case and route variables.
     """
 
-    cost: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    integer: np.ndarray
-    start: np.ndarray
-    index: np.ndarray
-    value: np.ndarray
-    row_lower: np.ndarray
-    row_upper: np.ndarray
-    triple: np.ndarray
-    cell: np.ndarray
+    triple: Int[np.ndarray, "T 3"]
+    cell: Int[np.ndarray, "X 2"]
     types: int
-    route: np.ndarray
-    first_route: int
-    way_out: bool
-    unit: np.ndarray
+    route: Int[np.ndarray, "Z 3"]
+    columns: Columns
     rows: RowNumbers
-    row_unit: np.ndarray
-
-    @property
-    def first_share(self) -> int:
-        """Column of the first share x."""
-        return len(self.triple)
-
-    @property
-    def first_unmet(self) -> int:
-        """Column of the first unmet share u."""
-        return len(self.triple) + len(self.cell)
-
-
-class _Rows:
-    """Collects rows as coordinate triplets, in their own units."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._row: list[np.ndarray] = []
-        self._col: list[np.ndarray] = []
-        self._val: list[np.ndarray] = []
-        self._lower: list[np.ndarray] = []
-        self._upper: list[np.ndarray] = []
-        self._unit: list[np.ndarray] = []
-
-    def add(
-        self, count: int, lower: float | np.ndarray, upper: float | np.ndarray, unit: float | np.ndarray = 1.0
-    ) -> np.ndarray:
-        """Open ``count`` rows and return their numbers; ``unit`` is their natural scale, 1 where that is 0."""
-        rows = np.arange(self.count, self.count + count)
-        self.count += count
-        unit = np.abs(np.asarray(unit, dtype=np.float64))
-        for kept, value in (
-            (self._lower, lower),
-            (self._upper, upper),
-            (self._unit, np.where(unit > 0, unit, 1.0)),
-        ):
-            kept.append(np.broadcast_to(np.asarray(value, dtype=np.float64), (count,)))
-        return rows
-
-    def put(self, row: np.ndarray, column: np.ndarray, value: float | np.ndarray) -> None:
-        """Add coefficients."""
-        row, column, value = np.broadcast_arrays(row, column, np.asarray(value, dtype=np.float64))
-        self._row.append(row)
-        self._col.append(column)
-        self._val.append(value)
-
-    def arrays(self, unit: np.ndarray, *, bounded: bool) -> dict[str, np.ndarray]:
-        """Rows in order and in their units, columns in ``unit``; coefficients within `RANGE` where ``bounded``."""
-        row, column = np.concatenate(self._row), np.concatenate(self._col)
-        row_unit = np.concatenate(self._unit)
-        value = np.concatenate(self._val) * unit[column] / row_unit[row]
-        lower, upper = np.concatenate(self._lower), np.concatenate(self._upper)
-        if bounded:
-            largest = np.zeros(self.count)
-            np.maximum.at(largest, row, np.abs(value))
-            largest = np.where(largest > 0, largest, 1.0)
-            value, row_unit = value / largest[row], row_unit * largest
-            small = np.abs(value) < 1.0 / RANGE
-            # Columns are >= 0: less on the left of <=, or more on the left of >=, only admits more.
-            admits = np.where(np.isinf(lower)[row], value < 0, value > 0)
-            value = np.where(small, np.where(admits, np.sign(value) / RANGE, 0.0), value)
-        kept = np.abs(value) > NEGLIGIBLE_SHARE
-        row, column, value = row[kept], column[kept], value[kept]
-        order = np.argsort(row, kind="stable")
-        start = np.zeros(self.count + 1, dtype=np.int32)
-        np.cumsum(np.bincount(row, minlength=self.count), out=start[1:])
-        return {
-            "start": start,
-            "index": column[order].astype(np.int32),
-            "value": value[order],
-            "row_lower": lower / row_unit,
-            "row_upper": upper / row_unit,
-            "unit": unit,
-            "row_unit": row_unit,
-        }
 
 
 def build(
     instances: Instances,
     b: int,
     *,
-    kept: np.ndarray | None = None,
     deployed: np.ndarray | None = None,
     routed: np.ndarray | None = None,
     measure_excess: bool = False,
 ) -> Formulation:
-    """The robust MILP of scenario ``b``.
+    """Build the robust MILP of scenario ``b``.
 
     Args:
-      kept: bool (J,K,N): only these triples; all that fit by default.
       deployed: (D,3) positions (j, k, n): only these triples, their w fixed to 1 (a routing LP).
       routed: bool (I,D), with ``deployed``: the routes allowed; the route limit then needs no binaries.
       measure_excess: minimise the sum of unmet shares above the cap instead of cost, with the cap taken off:
         its optimum is 0 exactly when the scenario is feasible.
     """
-    if deployed is not None:
-        terms = collect(instances, b, np.asarray(deployed, dtype=np.int64).reshape(-1, 3))
-    else:
-        terms = collect(instances, b)
-        terms = terms if kept is None else terms.take(kept[tuple(terms.triple.T)])
+    triple = None if deployed is None else np.asarray(deployed, dtype=np.int64).reshape(-1, 3)
     return assemble(
-        terms,
+        collect(instances, b, triple),
         len(instances.gpu_names),
         fixed=deployed is not None,
         routed=routed,
@@ -209,204 +126,243 @@ def assemble(
     gpus: int,
     *,
     fixed: bool = False,
+    exact: bool = False,
     routed: np.ndarray | None = None,
     measure_excess: bool = False,
     beyond: Beyond | None = None,
     elastic: float | None = None,
 ) -> Formulation:
-    """The robust MILP over given triples.
+    """Assemble the robust MILP over given triples, one family of constraints after the other.
 
     Args:
       gpus: number of GPU configurations, K.
       fixed: all w are 1 (a routing LP), coefficients as they are.
-      routed, measure_excess: as `build`.
+      exact: coefficients as they are, whatever their range: for a linear program whose multipliers are wanted.
+      routed: bool (I,T), the routes allowed; a limit on their number is then left to whoever chose them.
+      measure_excess: as `build`.
       beyond: only plans of many pairs.
       elastic: $ for each unmet share above the cap, which is then no hard limit: a linear program with a solution.
     """
-    types = terms.types
-    most = terms.most if fixed else np.maximum(terms.most, 1.0 / RANGE)
-    usable = terms.most > (NEGLIGIBLE_SHARE if fixed else 0.0)
-    if routed is not None:
-        usable &= routed
-    cell = np.argwhere(usable)
-    i, t = cell.T
-    nominal_d, excess_d = terms.nominal_delay[i, t], terms.excess_delay[i, t]
-    nominal_e, excess_e = terms.nominal_error[i, t], terms.excess_error[i, t]
-    columns = 0
-    cost: list[np.ndarray] = []
-    lower: list[np.ndarray] = []
-    upper: list[np.ndarray] = []
-    integer: list[np.ndarray] = []
-    units: list[np.ndarray] = []
-
-    def new_columns(
-        costs: np.ndarray,
-        most: float | np.ndarray = np.inf,
-        *,
-        least: float = 0.0,
-        whole: bool = False,
-        unit: float | np.ndarray = 1.0,
-    ) -> np.ndarray:
-        nonlocal columns
-        count = len(costs)
-        for kept, value in ((cost, costs), (lower, least), (upper, most), (integer, whole), (units, unit)):
-            kept.append(np.broadcast_to(np.asarray(value), (count,)))
-        columns += count
-        return np.arange(columns - count, columns)
-
-    pairs, pair_of = np.unique(terms.pair, return_inverse=True)
-    share_cost = terms.data_cost[i] + terms.delay_weight[i] * nominal_d
-    plain_d, plain_e = terms.plain(terms.gamma_delay), terms.plain(terms.gamma_error)
-    if plain_d is not None:
-        nominal_d = nominal_d + plain_d * excess_d
-        share_cost = share_cost + terms.delay_weight[i] * plain_d * excess_d
-    if plain_e is not None:
-        nominal_e = nominal_e + plain_e * excess_e
-
-    soft = measure_excess or elastic is not None
-    w = new_columns(terms.deploy, 1.0, least=float(fixed), whole=not fixed)
-    x = new_columns(share_cost, most[i, t], unit=1.0 if fixed else most[i, t])
-    u = new_columns(terms.unmet_cost, 1.0 if soft else terms.unmet_cap)
-
-    rows = _Rows()
-    demand = rows.add(types, 1.0, 1.0)
-    rows.put(demand[i], x, 1.0)
-    rows.put(demand, u, 1.0)
+    soft_cap = measure_excess or elastic is not None
+    model = _Model(terms, fixed=fixed, exact=exact or fixed, routed=routed, soft_cap=soft_cap)
+    demand = _add_demand(model)
     if not fixed:
-        rows.put(rows.add(len(pairs), -np.inf, 1.0)[pair_of], w, 1.0)
-        link = rows.add(len(cell), -np.inf, 0.0, most[i, t])
-        rows.put(link, x, 1.0)
-        rows.put(link, w[t], -most[i, t])
-    memory = _capacity_rows(rows, terms.kv, terms.room, most * usable, x, w, i, t)
-    compute = _capacity_rows(rows, terms.work, terms.power, most * usable, x, w, i, t)
-    storage = rows.add(1, -np.inf, terms.storage, terms.storage)
-    rows.put(storage, w, terms.weights)
-    budget = rows.add(1, -np.inf, terms.budget, terms.budget)
-    rows.put(budget, w, terms.deploy)
-    rows.put(budget, x, terms.data_cost[i])
-
-    serving, serving_of = np.unique(i * len(pairs) + pair_of[t], return_inverse=True)
-    serving = np.stack([serving // max(len(pairs), 1), serving % max(len(pairs), 1)], axis=1)
-    promise, worst = [], []
-    for limit, nominal, excess, gamma, weight, plain in (
-        (terms.delay_limit, nominal_d, excess_d, terms.gamma_delay, terms.delay_weight, plain_d),
-        (terms.error_limit, nominal_e, excess_e, terms.gamma_error, np.zeros(types), plain_e),
-    ):
-        row = rows.add(types, -np.inf, 0.0, limit)
-        rows.put(row[i], x, nominal - limit[i])
-        promise.append(row)
-        worst.append(np.zeros(0, np.int64))
-        if plain is None:
-            scale = np.ones(types)
-            np.maximum.at(scale, i, excess)
-            level = new_columns(weight * gamma, unit=scale)
-            above = new_columns(weight[serving[:, 0]], unit=scale[serving[:, 0]])
-            rows.put(row, level, gamma)
-            rows.put(row[serving[:, 0]], above, 1.0)
-            worst[-1] = rows.add(len(serving), -np.inf, 0.0, scale[serving[:, 0]])
-            rows.put(worst[-1][serving_of], x, excess)
-            rows.put(worst[-1], level[serving[:, 0]], -1.0)
-            rows.put(worst[-1], above, -1.0)
-
-    binaries = np.zeros((0, 3), np.int64)
-    first_route = columns
-    if 0 < terms.max_routes < len(pairs) and routed is None:
-        binaries = np.stack([serving[:, 0], *np.divmod(pairs[serving[:, 1]], gpus)], axis=1)
-        z = new_columns(np.zeros(len(serving)), 1.0, whole=True)
-        serve = rows.add(len(serving), -np.inf, 0.0)
-        rows.put(serve[serving_of], x, 1.0)
-        rows.put(serve, z, -1.0)
-        rows.put(rows.add(types, -np.inf, float(terms.max_routes))[serving[:, 0]], z, 1.0)
-    if soft:
-        over = new_columns(np.full(types, 1.0 if elastic is None else elastic), 1.0)
-        row = rows.add(types, -np.inf, terms.unmet_cap)
-        rows.put(row, u, 1.0)
-        rows.put(row, over, -1.0)
+        _add_degree(model)
+        _add_link(model)
+    memory = _add_capacity(model, terms.kv, terms.room)
+    compute = _add_capacity(model, terms.work, terms.power)
+    storage = _add_storage(model)
+    budget = _add_budget(model)
+    delay, delay_worst = _add_promise(model, terms.delay_limit, model.delay, terms.delay_weight)
+    error, error_worst = _add_promise(model, terms.error_limit, model.error, np.zeros(terms.types))
+    route, pairs_routed = slice(0, 0), np.zeros((0, 3), np.int64)
+    if 0 < terms.max_routes < len(model.pairs) and routed is None:
+        route, pairs_routed = _add_routes(model, gpus)
     if measure_excess:
-        cost[:-1] = [np.zeros_like(c) for c in cost[:-1]]
-    if beyond is not None:
-        none = new_columns(np.array([beyond.cost]), 1.0, whole=True)
-        rows.put(demand, none, 1.0)
-        row = rows.add(1, beyond.pairs + 1.0, np.inf)
-        rows.put(row, w, 1.0)
-        rows.put(row, none, beyond.pairs + 1.0)
-
-    unit = np.concatenate(units).astype(np.float64)
-    costs = np.concatenate(cost) * unit
-    costs[np.abs(costs) < 1e-100] = 0.0  # HiGHS 1.16 answers wrongly to costs near the smallest float
+        model.program.drop_costs()
+    if soft_cap:
+        _add_unmet(model, 1.0 if elastic is None else elastic)
+    nothing = slice(0, 0) if beyond is None else _add_beyond(model, beyond, demand)
     return Formulation(
-        cost=costs,
-        lower=np.concatenate(lower) / unit,
-        upper=np.concatenate(upper) / unit,
-        integer=np.concatenate(integer),
         triple=terms.triple,
-        cell=cell,
-        types=types,
-        route=binaries,
-        first_route=first_route,
-        way_out=beyond is not None,
+        cell=model.cell,
+        types=terms.types,
+        route=pairs_routed,
+        columns=Columns(_span(model.w), _span(model.x), _span(model.u), route, nothing),
         rows=RowNumbers(
-            demand,
-            memory,
-            compute,
-            storage,
-            budget,
-            promise[0],
-            promise[1],
-            worst[0],
-            worst[1],
-            np.stack([serving[:, 0], pairs[serving[:, 1]]], axis=1) if len(pairs) else serving,
+            demand, memory, compute, storage, budget, delay, error, delay_worst, error_worst, model.serving
         ),
-        **rows.arrays(unit, bounded=not fixed),
+        **vars(model.program.arrays(bounded=not model.exact)),
     )
 
 
-def _capacity_rows(
-    rows: _Rows,
-    demand: np.ndarray,
-    capacity: np.ndarray,
-    most: np.ndarray,
-    x: np.ndarray,
-    w: np.ndarray,
-    i: np.ndarray,
-    t: np.ndarray,
-) -> np.ndarray:
-    """sum_i demand[i,t] x[i,t] <= capacity[t] w[t], for the triples where it can bind; row numbers or -1."""
-    can_bind = (demand * most).sum(0) > capacity * (1.0 - 1e-12)
-    number = np.full(len(w), -1)
-    capacity = np.maximum(capacity, 0.0)
-    number[can_bind] = rows.add(int(can_bind.sum()), -np.inf, 0.0, capacity[can_bind])
+def _span(columns: np.ndarray) -> slice:
+    return slice(int(columns[0]), int(columns[-1]) + 1) if len(columns) else slice(0, 0)
+
+
+class _Deviating(NamedTuple):
+    """Delay or error of each cell (X,): the sure part, the excess, the adversary's budget.
+
+    ``plain``: the part of the excess that the sure part contains; None where the worst case needs variables.
+    """
+
+    sure: np.ndarray
+    excess: np.ndarray
+    gamma: float
+    plain: float | None
+
+
+class _Model:
+    """A program under construction: its columns w, x, u and where they are; the families below add to it."""
+
+    def __init__(
+        self, terms: Terms, *, fixed: bool, exact: bool, routed: np.ndarray | None, soft_cap: bool
+    ) -> None:
+        self.terms, self.exact = terms, exact
+        self.most = terms.most if exact else np.maximum(terms.most, 1.0 / RANGE)  # I,T
+        self.usable = terms.most > (NEGLIGIBLE_SHARE if exact else 0.0)  # I,T
+        if routed is not None:
+            self.usable &= routed
+        self.cell = np.argwhere(self.usable)
+        i, t = self.i, self.t = self.cell.T
+        self.pairs, pair_of = np.unique(terms.pair, return_inverse=True)
+        self.pair_of = pair_of  # T
+        serving, self.serving_of = np.unique(i * len(self.pairs) + pair_of[t], return_inverse=True)
+        type_of, pair_at = np.divmod(serving, max(len(self.pairs), 1))
+        self.serving = np.stack([type_of, self.pairs[pair_at] if len(self.pairs) else pair_at], axis=1)
+
+        self.delay = self._deviating(terms.nominal_delay, terms.excess_delay, terms.gamma_delay)
+        self.error = self._deviating(terms.nominal_error, terms.excess_error, terms.gamma_error)
+        weight = terms.delay_weight[i]
+        cost = terms.data_cost[i] + weight * terms.nominal_delay[i, t]
+        if self.delay.plain is not None:
+            cost = cost + weight * self.delay.plain * self.delay.excess
+        most = self.most[i, t]
+        self.program = SparseProgram()
+        self.w = self.program.add_columns(terms.deploy, 1.0, lower=float(fixed), integer=not fixed)
+        self.x = self.program.add_columns(cost, most, unit=1.0 if fixed else most)
+        self.u = self.program.add_columns(terms.unmet_cost, 1.0 if soft_cap else terms.unmet_cap)
+
+    def _deviating(self, nominal: np.ndarray, excess: np.ndarray, gamma: float) -> _Deviating:
+        sure, excess = nominal[self.i, self.t], excess[self.i, self.t]
+        plain = self.terms.plain(gamma)
+        return _Deviating(sure if plain is None else sure + plain * excess, excess, gamma, plain)
+
+
+def _add_demand(model: _Model) -> np.ndarray:
+    """Add sum_t x[i,t] + u[i] = 1."""
+    program = model.program
+    row = program.add_rows(model.terms.types, 1.0, 1.0)
+    program.put(row[model.i], model.x, 1.0)
+    program.put(row, model.u, 1.0)
+    return row
+
+
+def _add_degree(model: _Model) -> None:
+    """Add sum_n w[j,k,n] <= 1."""
+    row = model.program.add_rows(len(model.pairs), -np.inf, 1.0)
+    model.program.put(row[model.pair_of], model.w, 1.0)
+
+
+def _add_link(model: _Model) -> None:
+    """Add x[i,t] <= most[i,t] w[t]."""
+    most = model.most[model.i, model.t]
+    row = model.program.add_rows(len(model.cell), -np.inf, 0.0, most)
+    model.program.put(row, model.x, 1.0)
+    model.program.put(row, model.w[model.t], -most)
+
+
+def _add_capacity(model: _Model, demand: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+    """Add sum_i demand[i,t] x[i,t] <= capacity[t] w[t] where it can bind; return row numbers (T,) or -1."""
+    i, t, program = model.i, model.t, model.program
+    can_bind = (demand * (model.most * model.usable)).sum(0) > capacity * (1.0 - 1e-12)
+    number = np.full(len(model.w), -1)
+    number[can_bind] = program.add_rows(int(can_bind.sum()), -np.inf, 0.0, capacity[can_bind])
     inside = can_bind[t]
-    rows.put(number[t[inside]], x[inside], demand[i[inside], t[inside]])
-    rows.put(number[can_bind], w[can_bind], -capacity[can_bind])
+    program.put(number[t[inside]], model.x[inside], demand[i[inside], t[inside]])
+    program.put(number[can_bind], model.w[can_bind], -capacity[can_bind])
     return number
 
 
+def _add_storage(model: _Model) -> np.ndarray:
+    """Add sum_t B_j w[t] <= C_s."""
+    limit = model.terms.storage
+    row = model.program.add_rows(1, -np.inf, limit, limit)
+    model.program.put(row, model.w, model.terms.weights)
+    return row
+
+
+def _add_budget(model: _Model) -> np.ndarray:
+    """Add rental + storage cost <= budget."""
+    limit = model.terms.budget
+    row = model.program.add_rows(1, -np.inf, limit, limit)
+    model.program.put(row, model.w, model.terms.deploy)
+    model.program.put(row, model.x, model.terms.data_cost[model.i])
+    return row
+
+
+def _add_promise(
+    model: _Model, limit: np.ndarray, of: _Deviating, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add the worst case of each type <= limit[i] sum_t x[i,t]; return its rows (I,) and the adversary's (S,).
+
+    Args:
+      weight: (I,) $ per unit of the worst case.
+    """
+    program, types = model.program, model.terms.types
+    row = program.add_rows(types, -np.inf, 0.0, limit)
+    program.put(row[model.i], model.x, of.sure - limit[model.i])
+    if of.plain is not None:
+        return row, np.zeros(0, np.int64)
+    served = model.serving[:, 0]
+    scale = np.ones(types)
+    np.maximum.at(scale, model.i, of.excess)
+    level = program.add_columns(weight * of.gamma, unit=scale)
+    above = program.add_columns(weight[served], unit=scale[served])
+    program.put(row, level, of.gamma)
+    program.put(row[served], above, 1.0)
+    worst = program.add_rows(len(served), -np.inf, 0.0, scale[served])
+    program.put(worst[model.serving_of], model.x, of.excess)
+    program.put(worst, level[served], -1.0)
+    program.put(worst, above, -1.0)
+    return row, worst
+
+
+def _add_routes(model: _Model, gpus: int) -> tuple[slice, np.ndarray]:
+    """Add sum_n x[i,t] <= z[i,p] and sum_p z[i,p] <= R; return the columns of z and their (i, j, k)."""
+    program, (types, pairs) = model.program, model.serving.T
+    z = program.add_columns(np.zeros(len(types)), 1.0, integer=True)
+    row = program.add_rows(len(types), -np.inf, 0.0)
+    program.put(row[model.serving_of], model.x, 1.0)
+    program.put(row, z, -1.0)
+    count = program.add_rows(model.terms.types, -np.inf, float(model.terms.max_routes))
+    program.put(count[types], z, 1.0)
+    return _span(z), np.stack([types, *np.divmod(pairs, gpus)], axis=1)
+
+
+def _add_unmet(model: _Model, price: float) -> None:
+    """Add u[i] <= u_max + excess[i], where an excess costs ``price``."""
+    excess = model.program.add_columns(np.full(model.terms.types, price), 1.0)
+    row = model.program.add_rows(model.terms.types, -np.inf, model.terms.unmet_cap)
+    model.program.put(row, model.u, 1.0)
+    model.program.put(row, excess, -1.0)
+
+
+def _add_beyond(model: _Model, beyond: Beyond, demand: np.ndarray) -> slice:
+    """Add sum w >= pairs + 1, or e = 1, which meets all demand too; return the column of e."""
+    program, least = model.program, beyond.pairs + 1.0
+    nothing = program.add_columns(np.array([beyond.cost]), 1.0, integer=True)
+    program.put(demand, nothing, 1.0)
+    row = program.add_rows(1, least, np.inf)
+    program.put(row, model.w, 1.0)
+    program.put(row, nothing, least)
+    return _span(nothing)
+
+
 def _shares(formulation: Formulation, columns: np.ndarray) -> np.ndarray:
-    """The shares of a solution, (I,T)."""
+    """Read the shares (I,T) of a solution."""
     shares = np.zeros((formulation.types, len(formulation.triple)))
-    found = columns[formulation.first_share : formulation.first_unmet]
-    shares[formulation.cell[:, 0], formulation.cell[:, 1]] = found
+    shares[formulation.cell[:, 0], formulation.cell[:, 1]] = columns[formulation.columns.share]
     return shares
 
 
 def read_plan(formulation: Formulation, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Triples deployed and routes used in a solution: (D,3) positions and bool (I,D); idle pairs are left out.
+    """Read the triples deployed and the routes used in a solution, (D,3) positions and bool (I,D).
 
-    Where routes have binaries, these count: HiGHS lets a share of its tolerance pass on a route that is closed.
+    Idle pairs are left out. Where routes have binaries, these count:
+    HiGHS lets a share of its tolerance pass on a route that is closed.
     """
     used = _shares(formulation, columns) > NEGLIGIBLE_SHARE
     if len(formulation.route):
-        first = formulation.first_route
         open_route = np.zeros((len(used), *formulation.triple[:, :2].max(0) + 1), bool)
-        open_route[tuple(formulation.route[columns[first : first + len(formulation.route)] > 0.5].T)] = True
+        open_route[tuple(formulation.route[columns[formulation.columns.route] > 0.5].T)] = True
         used &= open_route[:, formulation.triple[:, 0], formulation.triple[:, 1]]
-    on = (columns[: formulation.first_share] > 0.5) & used.any(0)
+    on = (columns[formulation.columns.deployed] > 0.5) & used.any(0)
     return formulation.triple[on], used[:, on]
 
 
 def to_plan(instances: Instances, b: int, formulation: Formulation, columns: np.ndarray) -> Plan:
-    """The plan by name of a solution whose w are whole; shares below 1e-9 are left to ``unmet``."""
+    """Name the plan of a solution whose w are whole; shares below 1e-9 are left to ``unmet``."""
     f = instances.one(b)
     shares = _shares(formulation, columns)
     shares = np.where(shares > NEGLIGIBLE_SHARE, np.minimum(shares, 1.0), 0.0)

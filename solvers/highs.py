@@ -170,7 +170,7 @@ def starting_point(
     """Positions and values of a plan's binaries, from which HiGHS finds the rest; all where it serves nothing."""
     if not plan.deployments:
         columns = np.zeros(len(formulation.cost))
-        columns[formulation.first_unmet : formulation.first_unmet + formulation.types] = 1.0
+        columns[formulation.columns.unmet] = 1.0
         return np.arange(len(columns)), columns
     w = _deployed(instances, plan)[tuple(formulation.triple.T)]
     used = {
@@ -182,7 +182,9 @@ def starting_point(
         for r in plan.routes
     }
     z = [tuple(r) in used for r in formulation.route.tolist()]
-    positions = np.concatenate([np.arange(len(w)), formulation.first_route + np.arange(len(z))])
+    positions = np.concatenate(
+        [np.arange(len(w)), np.arange(len(formulation.cost))[formulation.columns.route]]
+    )
     return positions, np.concatenate([w, z]).astype(np.float64)
 
 
@@ -517,8 +519,7 @@ class _Search:
         if answer.status not in (kind.kOptimal, kind.kTimeLimit):
             raise SolverFailed(f"HiGHS ended with {answer.status}")
         self.timed |= answer.status == kind.kTimeLimit
-        way_out = formulation.way_out and answer.columns is not None and answer.columns[-1] > 0.5
-        if answer.columns is not None and not way_out:
+        if answer.columns is not None and not (answer.columns[formulation.columns.nothing] > 0.5).any():
             deployed, routed = read_plan(formulation, answer.columns)
             limited = self.terms.max_routes > 0
             plan = route(self.best.instances, self.best.b, deployed, routed if limited else None)

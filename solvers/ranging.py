@@ -88,7 +88,7 @@ def _with_free_limit(base: Formulation, terms: Terms, question: Ranging) -> Form
     width, column = question.width, len(base.cost)
     rows: list[tuple[np.ndarray, np.ndarray, Any]] = []  # columns, coefficients, limit: in their own units
     triples = np.arange(len(base.triple))
-    share = base.first_share + np.arange(len(base.cell))
+    share = np.arange(len(base.cost))[base.columns.share]
     i, t = base.cell.T
     if question.constraint in ("memory", "compute"):
         demand, capacity = (
@@ -107,7 +107,8 @@ def _with_free_limit(base: Formulation, terms: Terms, question: Ranging) -> Form
         rows.append((np.append(columns, column), np.append(values, 1.0), terms.budget))
     elif question.constraint == "unmet":
         rows += [
-            (np.array([base.first_unmet + q, column]), np.ones(2), terms.unmet_cap) for q in range(base.types)
+            (np.array([u, column]), np.ones(2), terms.unmet_cap)
+            for u in np.arange(len(base.cost))[base.columns.unmet].tolist()
         ]
     else:
         row = getattr(base.rows, question.constraint)[question.position]

@@ -181,6 +181,8 @@ def limit_shares(
     """
     xp = most.__array_namespace__()
     axes = tuple(range(1, most.ndim))
+    if 0 in most.shape:  # no triple is left: there is no least of them
+        return most
     for _ in range(3):
         for alone, surely, limit in promises:
             least = xp.where(most > 0, surely, xp.inf).min(axis=axes, keepdims=True)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from rodiu_jax.model.check import check_plan
 from solvers import highs
 from solvers.accelerators import ALL, Accelerators
-from solvers.formulation import RANGE, Beyond, assemble, build
+from solvers.formulation import Beyond, assemble, build
 from solvers.highs import run_highs, solve_instance
+from solvers.sparse import RANGE
 from solvers.terms import collect, tighten
 from tests.oracles.instances import default_instances, random_instances, random_plan, scenarios
 
@@ -96,7 +97,9 @@ def test_each_accelerator_does_something(asked):
     assert sizes(instances, core=False)[0][0] > quick[0][0]
     whole = sizes(instances, core=False, split=False)
     assert whole[0][1] > sizes(instances, core=False)[0][1], "variables of the worst case"
-    assert any(f.way_out for f, _ in (sizes(slow), asked)[1]), "more pairs than the adversary's budget"
+    assert any(f.columns.nothing.stop for f, _ in (sizes(slow), asked)[1]), (
+        "more pairs than the adversary's budget"
+    )
     limited = instances.with_fields(max_routes=1)
     assert sizes(limited, pricing=False)[0][1] < sizes(limited, pricing=False, tightened=False)[0][1]
 

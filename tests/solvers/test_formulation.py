@@ -148,8 +148,8 @@ def test_size_and_shape():
     formulation = build(instances, 0)
     assert formulation.triple.shape == (12, 3)
     assert formulation.cell.shape == (24, 2)
-    assert formulation.first_share == 12
-    assert formulation.first_unmet == 36
+    assert formulation.columns.share == slice(12, 36)
+    assert formulation.columns.unmet == slice(36, 38)
     # w, x, u, and t and sigma of the delays; Gamma_e covers all six pairs, so the errors need none.
     assert len(formulation.cost) == 12 + 24 + 2 + 2 + 12
     assert formulation.integer.sum() == 12

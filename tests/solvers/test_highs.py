@@ -247,7 +247,7 @@ def test_worse_plan_than_claimed_is_an_error(monkeypatch):
     # The first deployed triple is left out of the columns: the plan is worse than the optimum HiGHS claims.
     def drop_one(formulation, answer):
         columns = answer.columns.copy()
-        gone = np.flatnonzero(columns[: formulation.first_share] > 0.5)[0]
+        gone = np.flatnonzero(columns[formulation.columns.deployed] > 0.5)[0]
         columns[gone] = 0.0
         return replace(answer, columns=columns)
 

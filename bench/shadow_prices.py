@@ -17,9 +17,9 @@ from bench.measure import describe_this_machine
 from bench.records import Study
 from bench.study import out_option, read_words, show_study
 from rodiu_jax.catalog.sampling import sample
-from rodiu_jax.decisions.diagnose.limit_prices import price
+from rodiu_jax.decisions.diagnose.linear_programs import relax_deployment
 from rodiu_jax.decisions.diagnose.resolve import Resolver
-from rodiu_jax.decisions.diagnose.shadow_prices import shadows, tolerance
+from rodiu_jax.decisions.diagnose.shadow_prices import find_shadow_prices, tolerance
 from rodiu_jax.runtime.progress import progress
 from solvers.pool import Pool, solve_iter
 
@@ -49,7 +49,7 @@ def main(count: int, points: int, seed: int, catalog: str, out: Path | None) -> 
             if base.plan is None:
                 continue
             fields = instances.one(b)
-            found = shadows(resolver, base.plan, base.objective, price(instances, b))
+            found = find_shadow_prices(resolver, base.plan, base.objective, relax_deployment(instances, b))
             priced = [s for s in found if s.price > 0]
             held = [s for s in priced if s.holds_to > s.holds_from]
             at = [

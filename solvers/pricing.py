@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from solvers.dual.function import Multipliers, evaluate_dual, feasible, least_by_pair, reduced_gain
+from solvers.dual.function import Multipliers, evaluate_dual, feasible, reduced_gain
 from solvers.formulation import Formulation, assemble
 from solvers.terms import Terms
 
@@ -51,7 +51,7 @@ def dual_function(terms: Terms, y: Multipliers) -> Priced:
     c = terms.coefficients
     with np.errstate(all="ignore"):  # what is no number proves nothing
         found = evaluate_dual(c, _with_plain_sums(terms, y), both_orders=True)
-        reduced = found.value - least_by_pair(c, found.value)[:, None] - found.allowance
+        reduced = found.floor - found.bound
     at = terms.pair, terms.triple[:, 2]
     reduced = reduced[at]
     return Priced(float(found.bound), found.value[at], np.where(np.isnan(reduced), 0.0, reduced))

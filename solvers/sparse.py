@@ -29,7 +29,7 @@ class SparseArrays:
     upper: Float64[np.ndarray, " C"]
     integer: Bool[np.ndarray, " C"]
     unit: Float64[np.ndarray, " C"]
-    start: Int32[np.ndarray, " R+1"]
+    start: Int32[np.ndarray, " _"]
     index: Int32[np.ndarray, " E"]
     value: Float64[np.ndarray, " E"]
     row_lower: Float64[np.ndarray, " R"]

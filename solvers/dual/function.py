@@ -53,7 +53,7 @@ class DualValue(NamedTuple):
 
     bound: Float[Array, ""]  # proven: less the allowance; -inf where anything is not a number
     value: Float[Array, "P N"]  # V
-    allowance: Float[Array, ""]  # what rounding may have added
+    floor: Float[Array, "P N"]  # proven: what every plan that deploys the triple costs at least
 
 
 def reduced_gain(c: Coefficients, y: Multipliers) -> Float[Array, "I P N *B"]:
@@ -99,19 +99,22 @@ def evaluate_dual(c: Coefficients, y: Multipliers, *, both_orders: bool = False)
 
     # Only triples that the minimum takes, or could take by rounding, add to its error.
     used = ((c.decided > 0).any(axis=1) | (value.min(axis=1) <= 0))[:, None] & c.fits
-    sizes = fixed + paid + (c.most * xp.abs(gain)).sum(axis=0)
+    sizes = fixed + paid + (c.most * xp.abs(gain)).sum(axis=0)  # P,N
+    of_gain = _gain_magnitude(c, y)
     magnitude = (
         xp.abs(y.demand).sum()
         + (c.unmet_cap * (xp.abs(y.demand) + c.unmet_cost)).sum()
         + xp.abs(y.budget * c.budget)
         + xp.abs(y.storage * c.storage)
         + xp.where(used, sizes, 0.0).max(axis=1).sum()
-        + used.any(axis=1).astype(gain.dtype).sum() * _gain_magnitude(c, y)
+        + used.any(axis=1).astype(gain.dtype).sum() * of_gain
     )
     types, pairs, degrees = gain.shape
-    allowance = (2 * types * degrees + pairs + 32) * xp.finfo(gain.dtype).eps * magnitude
-    bound = bound - allowance
-    return DualValue(xp.where(xp.isfinite(bound), bound, -xp.inf), value, allowance)
+    error = (2 * types * degrees + pairs + 32) * xp.finfo(gain.dtype).eps  # relative to the terms' sizes
+    bound = bound - error * magnitude
+    bound = xp.where(xp.isfinite(bound), bound, -xp.inf)
+    floor = bound + (value - taken[:, None]) - error * (sizes + of_gain)
+    return DualValue(bound, value, floor)
 
 
 def certify(c: Coefficients, y: Multipliers) -> tuple[Float[Array, ""], Float[Array, "P N"]]:

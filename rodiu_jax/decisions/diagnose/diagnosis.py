@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rodiu_jax.decisions.diagnose.idle_gpus import Entry, entries
-from rodiu_jax.decisions.diagnose.limit_prices import certified, price
+from rodiu_jax.decisions.diagnose.idle_gpus import Entry, find_entries
+from rodiu_jax.decisions.diagnose.linear_programs import prove, relax_deployment
 from rodiu_jax.decisions.diagnose.resolve import Change, Resolver
-from rodiu_jax.decisions.diagnose.serve_all import Everyone, everyone
-from rodiu_jax.decisions.diagnose.shadow_prices import Shadow, shadows
+from rodiu_jax.decisions.diagnose.serve_all import Everyone, serve_everyone
+from rodiu_jax.decisions.diagnose.shadow_prices import Shadow, find_shadow_prices
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.io.files import json_number
 from rodiu_jax.model.fields import Fields
@@ -158,11 +158,12 @@ def diagnose(
             _adjustment(name, instances, b, base, result)
             for name, result in zip(changes, resolver(list(changes.values()), plan), strict=True)
         ]
-        relaxed = price(instances, b)
-        proven = certified(instances, b, relaxed, fixed=False) if relaxed.multipliers else base.bound
-        binding = shadows(resolver, plan, cost, relaxed) if plan else []
-        served = everyone(resolver, plan, base.bound, cost)
-        idle = entries(resolver, plan, cost, relaxed) if plan else []
+        relaxed = relax_deployment(instances, b)
+        y = relaxed.multipliers
+        proven = base.bound if y is None else float(prove(instances, b, y).bound)
+        binding = find_shadow_prices(resolver, plan, cost, relaxed) if plan else []
+        served = serve_everyone(resolver, plan, base.bound, cost)
+        idle = find_entries(resolver, plan, cost, relaxed) if plan else []
     adjusted.sort(
         key=lambda a: (-(a.saving_lower + a.saving_upper), a.upper_bound) if plan else (0.0, a.upper_bound)
     )

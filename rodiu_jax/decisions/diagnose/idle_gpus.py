@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from rodiu_jax.certificates import dual_values
-from rodiu_jax.decisions.diagnose.limit_prices import Priced, leaf
+from rodiu_jax.decisions.diagnose.linear_programs import LinearOptimum, prove
 from rodiu_jax.decisions.diagnose.movable_limits import variants
 from rodiu_jax.decisions.diagnose.resolve import Change, Resolver
+from rodiu_jax.decisions.diagnose.threshold import Threshold, last_false, narrow
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.tolerances import SAME_OPTIMUM
+from solvers.result import Result
 
 _ROUNDS = 8
+_BISECTIONS = 30
+"""Rounds that find the certified cut, to 1e-9 of the price."""
+
 _FINE = 0.01
 """An interval this narrow, relative to the price, is narrow enough."""
+
+_CLOSED = 1e-9
+"""An interval this narrow, relative to the price, is a point."""
+
+_NEVER = "not even when it costs nothing"
 
 
 @dataclass(frozen=True)
@@ -43,8 +54,8 @@ class Entry:
     reason: str = ""
 
 
-def entries(resolver: Resolver, plan: Plan, cost: float, relaxed: Priced) -> list[Entry]:
-    """Every GPU that the optimal plan does not rent, those nearest to being rented first.
+def find_entries(resolver: Resolver, plan: Plan, cost: float, relaxed: LinearOptimum) -> list[Entry]:
+    """Find what it takes to rent every GPU that the optimal plan does not rent, those nearest to it first.
 
     With hours h and n GPUs of the kind rented by a plan of cost v at a price cut c, the plan breaks even at the cut
     ``c - (cost - v) / (h n)``; there everything is solved again, until no other plan is better at the break-even.
@@ -55,93 +66,96 @@ def entries(resolver: Resolver, plan: Plan, cost: float, relaxed: Priced) -> lis
     """
     instances, b = resolver.instances, resolver.b
     rented = {d.gpu for d in plan.deployments}
-    idle = [k for k, name in enumerate(instances.gpu_names) if name not in rented]
-    fields = instances.one(b)
-    hours, prices = float(fields.rental_hours), np.asarray(fields.gpu_price, np.float64)
-
-    def cut(k: int, by: float) -> Change:
-        moved = prices.copy()
-        moved[k] = max(moved[k] - by, 0.0)
-        return {"gpu_price": moved}
-
-    done: dict[int, Entry] = {}
-    low: dict[int, float] = {}
-    for k in idle:
-        name, now = instances.gpu_names[k], float(prices[k])
-        bound = _certified_cut(instances, b, k, cost, relaxed)
-        fits = bool((_room(instances, b, k) >= 0).any())
-        if math.isinf(bound) or now == 0:
-            reason = "not even when it costs nothing" if fits else "no model fits it"
-            done[k] = Entry(name, now, bound, math.inf, math.inf, reason=reason)
+    prices = np.asarray(instances.one(b).gpu_price, np.float64)
+    entries: list[Entry] = []
+    thresholds: dict[int, Threshold[Plan]] = {}
+    certified: dict[int, float] = {}
+    for k, name in enumerate(instances.gpu_names):
+        if name in rented:
+            continue
+        now = float(prices[k])
+        certified[k] = _certify_cut(instances, b, k, cost, relaxed)
+        if math.isinf(certified[k]) or now == 0:
+            reason = _NEVER if _fits_any(instances, b, k) else "no model fits it"
+            entries.append(Entry(name, now, certified[k], math.inf, math.inf, reason=reason))
         else:
-            low[k] = bound
-    high: dict[int, tuple[float, Plan]] = {}
-    tried = {k: float(prices[k]) for k in low}  # first: for nothing
-    certified = dict(low)
-    for _ in range(_ROUNDS):
-        if not tried:
-            break
-        ks = list(tried)
-        found = resolver([cut(k, tried[k]) for k in ks], plan)
-        for k, result in zip(ks, found, strict=True):
-            at = tried.pop(k)
-            better = result.plan is not None and result.objective < cost - SAME_OPTIMUM * abs(cost)
-            gpus = (
-                sum(d.tp for d in result.plan.deployments if d.gpu == instances.gpu_names[k])
-                if result.plan
-                else 0
-            )
-            if better and gpus and result.plan is not None:
-                even = at - (cost - result.objective) / (hours * gpus)
-                there = variants(instances, b, [cut(k, even)])
-                feasible = check_plan(replace(result.plan, instance=0), there, 0).feasible
-                high[k] = (max(even, low[k]), result.plan) if feasible else (at, result.plan)
-                tried[k] = high[k][0] if feasible else (low[k] + at) / 2
-            elif result.bound >= cost - SAME_OPTIMUM * abs(cost):
-                low[k] = max(low[k], at)
-                if k in high and high[k][0] > at + _FINE * prices[k]:
-                    tried[k] = (at + high[k][0]) / 2
-            if k in high and k in tried and high[k][0] - low[k] <= 1e-9 * prices[k]:
-                del tried[k]
-    for k in low:
+            thresholds[k] = Threshold(low=certified[k], ask=now)  # first: for nothing
+
+    def solve(questions: Sequence[tuple[int, float]]) -> list[Result]:
+        return resolver([_cut_price(prices, k, by) for k, by in questions], plan)
+
+    narrow(thresholds, _ROUNDS, solve, partial(_learn, instances, b, cost))
+    for k, threshold in thresholds.items():
         name, now = instances.gpu_names[k], float(prices[k])
-        if k in high:
-            done[k] = Entry(name, now, certified[k], low[k], high[k][0], high[k][1].summary())
+        if threshold.high is None or threshold.proof is None:
+            entries.append(Entry(name, now, certified[k], math.inf, math.inf, reason=_NEVER))
         else:
-            reason = "not even when it costs nothing"
-            done[k] = Entry(name, now, certified[k], math.inf, math.inf, reason=reason)
-    return sorted(done.values(), key=lambda e: (e.cheaper_to, e.gpu))
+            deployments = threshold.proof.summary()
+            entries.append(Entry(name, now, certified[k], threshold.low, threshold.high, deployments))
+    return sorted(entries, key=lambda e: (e.cheaper_to, e.gpu))
 
 
-def _room(instances: Instances, b: int, k: int) -> np.ndarray:
-    """(J,N) GB left by each model's weights on GPU k."""
+def _cut_price(prices: np.ndarray, k: int, by: float) -> Change:
+    """Make GPU k cheaper; a price is at least 0."""
+    moved = prices.copy()
+    moved[k] = max(moved[k] - by, 0.0)
+    return {"gpu_price": moved}
+
+
+def _learn(
+    instances: Instances, b: int, cost: float, k: int, threshold: Threshold[Plan], at: float, result: Result
+) -> float | None:
+    """Take in the optimum at a price cut; return the next cut to ask about.
+
+    A better plan that rents the GPU breaks even at a smaller cut, which is asked next where the plan is feasible
+    there; where nothing is better, the middle is.
+    """
+    fields, name = instances.one(b), instances.gpu_names[k]
+    price = float(fields.gpu_price[k])
+    following: float | None = None
+    found = result.plan
+    gpus = 0 if found is None else sum(d.tp for d in found.deployments if d.gpu == name)
+    if found is not None and gpus and result.objective < cost - SAME_OPTIMUM * abs(cost):
+        even = at - (cost - result.objective) / (float(fields.rental_hours) * gpus)
+        there = variants(instances, b, [_cut_price(np.asarray(fields.gpu_price, np.float64), k, even)])
+        if check_plan(replace(found, instance=0), there, 0).feasible:
+            following = max(even, threshold.low)
+            threshold.hold(following, found)
+        else:
+            following = (threshold.low + at) / 2
+            threshold.hold(at, found)
+    elif result.bound >= cost - SAME_OPTIMUM * abs(cost):
+        threshold.fail(at)
+        if threshold.high is not None and threshold.high > at + _FINE * price:
+            following = (at + threshold.high) / 2
+    if threshold.high is not None and threshold.high - threshold.low <= _CLOSED * price:
+        return None
+    return following
+
+
+def _fits_any(instances: Instances, b: int, k: int) -> bool:
+    """True if some model's weights fit GPU k at some degree."""
     f = instances.one(b)
-    return np.asarray(f.gpu_memory)[k] * f.tp_degree[None, :] - np.asarray(f.weight_memory)[:, None]
+    room = np.asarray(f.gpu_memory)[k] * f.tp_degree[None, :] - np.asarray(f.weight_memory)[:, None]  # J,N
+    return bool((room >= 0).any())
 
 
-def _certified_cut(instances: Instances, b: int, k: int, cost: float, relaxed: Priced) -> float:
-    """The largest price cut at which every plan with GPU k is proven to cost more than ``cost``; inf if at any."""
-    if relaxed.multipliers is None:
+def _certify_cut(instances: Instances, b: int, k: int, cost: float, relaxed: LinearOptimum) -> float:
+    """Find the largest price cut at which every plan with GPU k is proven to cost more than ``cost``; inf if at any."""
+    y = relaxed.multipliers
+    if y is None:
         return 0.0
-    price = np.asarray(instances.one(b).gpu_price, np.float64)
-    own = np.flatnonzero(relaxed.triple[:, 1] == k)
-    _, _, gpus, degrees = instances.shape
-    numbers = (relaxed.triple[own, 0] * gpus + k) * degrees + relaxed.triple[own, 2] + 1
-    leaves = [leaf(instances, relaxed, np.array([number])) for number in numbers.tolist()]
+    prices = np.asarray(instances.one(b).gpu_price, np.float64)
+    _, models, gpus, _ = instances.shape
 
-    def proven(by: float) -> bool:
-        moved = price.copy()
+    def may_enter(by: float) -> bool:
+        moved = prices.copy()
         moved[k] -= by
         there = variants(instances, b, [{"gpu_price": moved}])
-        with np.errstate(invalid="ignore"):  # where the triple cannot be deployed at all: inf
-            return bool((dual_values(there, np.zeros(len(leaves), np.int64), leaves) > cost).all())
+        floor = prove(there, 0, y).floor.reshape(models, gpus, -1)[:, k]
+        return not bool((floor > cost).all())
 
-    if proven(float(price[k])):
+    now = float(prices[k])
+    if not may_enter(now):
         return math.inf
-    low, high = 0.0, float(price[k])
-    if not proven(0.0):
-        return 0.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (middle, high) if proven(middle) else (low, middle)
-    return low
+    return 0.0 if may_enter(0.0) else last_false(may_enter, 0.0, now, _BISECTIONS)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rodiu_jax.decisions.diagnose.resolve import Change, Resolver
+from rodiu_jax.decisions.diagnose.threshold import Threshold, narrow
 from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE
+from solvers.result import Result
 
 LEVERS = ("budget", "delay_threshold", "error_threshold", "gpu_memory", "gpu_compute", "storage_capacity")
 """Fields that are multiplied, one at a time, all their entries alike."""
@@ -53,8 +56,8 @@ class Everyone:
     levers: list[Lever]
 
 
-def everyone(resolver: Resolver, plan: Plan | None, lower: float, upper: float) -> Everyone:
-    """What serving everyone takes; ``lower`` and ``upper`` bracket the optimum, which ``plan`` attains."""
+def serve_everyone(resolver: Resolver, plan: Plan | None, lower: float, upper: float) -> Everyone:
+    """Find what serving everyone takes; ``lower`` and ``upper`` bracket the optimum, which ``plan`` attains."""
     unmet = {q: u for q, u in plan.unmet.items() if u > NEGLIGIBLE_SHARE} if plan else {}
     if plan is not None and not unmet:
         return Everyone({}, 0.0, 0.0, [])
@@ -64,28 +67,36 @@ def everyone(resolver: Resolver, plan: Plan | None, lower: float, upper: float) 
     if within.status != "infeasible":
         return Everyone(unmet, max(within.bound - upper, 0.0), within.objective - lower, [])
 
-    def moved(name: str, factor: float) -> Change:
-        return all_served | {name: np.asarray(getattr(fields, name), np.float64) * factor}
+    def solve(questions: Sequence[tuple[str, float]]) -> list[Result]:
+        changes = [
+            all_served | {name: np.asarray(getattr(fields, name), np.float64) * factor}
+            for name, factor in questions
+        ]
+        return resolver(changes, gap=1.0)
 
-    low = {name: 1.0 for name in LEVERS if np.any(np.asarray(getattr(fields, name)) > 0)}
-    high: dict[str, tuple[float, float]] = {}
-    at = dict.fromkeys(low, _MOST)
-    for _ in range(_ROUNDS):
-        if not at:
-            break
-        names = list(at)
-        for name, result in zip(names, resolver([moved(n, at[n]) for n in names], gap=1.0), strict=True):
-            factor = at.pop(name)
-            if result.plan is not None:
-                high[name] = factor, result.objective
-            elif result.status == "infeasible":
-                low[name] = factor
-            else:
-                continue  # neither proven: the interval stays as it is
-            if name in high and high[name][0] > low[name] * (1 + _FINE):
-                at[name] = math.sqrt(low[name] * high[name][0])
+    thresholds: dict[str, Threshold[float]] = {
+        name: Threshold(low=1.0, ask=_MOST)
+        for name in LEVERS
+        if np.any(np.asarray(getattr(fields, name)) > 0)
+    }
+    narrow(thresholds, _ROUNDS, solve, _learn)
     levers = [
-        Lever(name, low[name] if name in high else math.inf, *high.get(name, (math.inf, math.inf)))
-        for name in low
+        Lever(name, math.inf, math.inf, math.inf)
+        if t.high is None or t.proof is None
+        else Lever(name, t.low, t.high, t.proof)
+        for name, t in thresholds.items()
     ]
     return Everyone(unmet, math.inf, math.inf, sorted(levers, key=lambda lever: lever.enough))
+
+
+def _learn(_: str, threshold: Threshold[float], factor: float, result: Result) -> float | None:
+    """Take in whether all can be served at a factor; return the next one, between those known on a log scale."""
+    if result.plan is not None:
+        threshold.hold(factor, result.objective)
+    elif result.status == "infeasible":
+        threshold.fail(factor)
+    else:
+        return None  # neither is proven: the interval stays as it is
+    if threshold.high is None or threshold.high <= threshold.low * (1 + _FINE):
+        return None
+    return math.sqrt(threshold.low * threshold.high)

@@ -1,24 +1,27 @@
 """What each limit costs: its shadow price, and how far the price holds when everything is solved again.
 
-The price is that of the routing (`rodiu_jax.decisions.diagnose.limit_prices`): with the optimal deployment kept, one
+The price is that of the routing (`rodiu_jax.decisions.diagnose.linear_programs`): with the optimal deployment kept, one
 unit more of the limit saves it. It says what the optimum does as long as no other deployment becomes better. The range
-is found by the routing program first; then a MILP in which the limit may lie anywhere in the range
-(`solvers.ranging`) proves that no
-deployment is better at any of its points, or shows one, and the range is cut where that one begins to be. Both ends
-are solved again as they are.
+is found by the routing program first; then a MILP in which the limit may lie anywhere in the range (`solvers.ranging`)
+proves that no deployment is better at any of its points, or shows one, and the range is cut where that one begins to
+be. Both ends are solved again as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from rodiu_jax.decisions.diagnose.limit_prices import Priced, price, routes_allowed
+from rodiu_jax.decisions.diagnose.linear_programs import LinearOptimum, route_deployment, routes_allowed
 from rodiu_jax.decisions.diagnose.movable_limits import Limit, limits, variants
-from rodiu_jax.decisions.diagnose.resolve import Resolver
+from rodiu_jax.decisions.diagnose.resolve import Change, Resolver
+from rodiu_jax.decisions.diagnose.threshold import last_false
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, deployed_triples
 from rodiu_jax.model.tolerances import SAME_COST
+
+if TYPE_CHECKING:
+    from solvers.ranging import Ranged, Ranging
 
 _FURTHEST = 0.5
 """Ranges end at half and at one and a half times the limit."""
@@ -33,6 +36,9 @@ _BACK = 0.9
 
 _SHRINK = 0.3
 """A range is cut to this share where a proof lacks but nothing better is known."""
+
+_NO_REACH = 1e-6
+"""A linear reach below this share of the furthest is none."""
 
 
 class Witness(NamedTuple):
@@ -76,124 +82,163 @@ def tolerance(cost: float, change: float) -> float:
     return max(2e-6 * abs(cost), _SLACK * abs(change))
 
 
-def shadows(resolver: Resolver, plan: Plan, cost: float, relaxed: Priced) -> list[Shadow]:
-    """The binding limits of an optimal plan, those that cost most per percent first.
+@dataclass(frozen=True)
+class _Base:
+    """The scenario whose limits are priced, its optimal plan and what that costs."""
+
+    instances: Instances
+    b: int
+    plan: Plan
+    cost: float
+
+    def move(self, limit: Limit, value: float) -> Change:
+        """Put a limit at another value."""
+        return limit.at(self.instances.one(self.b), value)
+
+    def variant(self, limit: Limit, value: float) -> Instances:
+        """Make the scenario, alone, with a limit at another value."""
+        return variants(self.instances, self.b, [self.move(limit, value)])
+
+    def route(self, plan: Plan) -> LinearOptimum:
+        """Route a plan's deployment in this scenario."""
+        return self._route(self.instances, self.b, plan)
+
+    def route_value(self, plan: Plan, limit: Limit, value: float) -> float:
+        """Cost a plan's deployment, routed anew with a limit at another value."""
+        return self._route(self.variant(limit, value), 0, plan).value
+
+    def _route(self, instances: Instances, b: int, plan: Plan) -> LinearOptimum:
+        deployed = deployed_triples(self.instances, plan.deployments)
+        return route_deployment(instances, b, deployed, routes_allowed(self.instances, self.b, plan))
+
+
+@dataclass(frozen=True)
+class _End:
+    """One end of the range of a price: ``side`` is -1 below the limit's value and 1 above; steps are >= 0."""
+
+    shadow: Shadow
+    side: int
+
+    def value_at(self, step: float) -> float:
+        """The limit's value a step away."""
+        return self.shadow.value + self.side * step
+
+    def predict(self, cost: float, step: float) -> float:
+        """The optimum there, as the price says."""
+        return cost - self.side * step * self.shadow.price
+
+    @property
+    def furthest(self) -> float:
+        """The furthest step that is looked at."""
+        value, highest = self.shadow.value, self.shadow.limit.highest
+        most = _FURTHEST * value if value > 0 else 1.0
+        return min(most, highest - value) if self.side > 0 else min(most, value)
+
+    @property
+    def rate(self) -> float:
+        """The price, less favourable by half of what a prediction may be wrong by."""
+        return self.shadow.price * (1.0 + self.side * _SLACK / 2.0)
+
+    def question(self, base: _Base, step: float) -> Ranging:
+        """Ask whether any deployment beats the prediction between the limit's value and a step away."""
+        from solvers.ranging import Ranging
+
+        s = self.shadow
+        one = base.variant(s.limit, s.value + max(self.side, 0) * step)
+        at = s.limit.position[0] if s.limit.position else 0
+        return Ranging(one, s.limit.constraint, at, step, self.rate, base.plan)
+
+    def proves(self, answer: Ranged, step: float, least: float) -> bool:
+        """True if the answer proves that none does, by more than ``least`` allows."""
+        return answer.bound + self.rate * (max(self.side, 0) * step) >= least
+
+    def cut(self, base: _Base, answer: Ranged, step: float, least: float) -> float:
+        """Shorten the step to where the deployment that the answer shows begins to be better."""
+        other, s = answer.plan, self.shadow
+        if other is None:
+            return _SHRINK * step
+
+        def is_better(by: float) -> bool:
+            value = base.route_value(other, s.limit, self.value_at(by))
+            return value + self.rate * self.side * by < least
+
+        away = self.side * (max(self.side, 0) * step + answer.offset)
+        return _BACK * last_false(is_better, 0.0, away, 12) if is_better(away) else _SHRINK * step
+
+
+def find_shadow_prices(resolver: Resolver, plan: Plan, cost: float, relaxed: LinearOptimum) -> list[Shadow]:
+    """Find the binding limits of an optimal plan, those that cost most per percent first.
 
     Args:
       cost: of the plan, the optimum.
       relaxed: the relaxation of the scenario.
     """
-    instances, b = resolver.instances, resolver.b
-    fields = instances.one(b)
-    deployed, routed = deployed_triples(instances, plan.deployments), routes_allowed(instances, b, plan)
-    routing = price(instances, b, deployed=deployed, routed=routed)
+    base = _Base(resolver.instances, resolver.b, plan, cost)
+    fields = base.instances.one(base.b)
+    routing = base.route(plan)
     found: list[Shadow] = []
-    for limit in limits(instances):
+    for limit in limits(base.instances):
         value = limit.value(fields)
-        own, other = routing.price(limit, instances, b), relaxed.price(limit, instances, b)
+        own, other = routing.price(limit), relaxed.price(limit)
         if max(own, other) * (value or 1.0) > SAME_COST * max(abs(cost), 1e-9):
             found.append(Shadow(limit, value, own, other, value, value))
-
-    def routed_value(limit: Limit, value: float) -> float:
-        there = variants(instances, b, [limit.at(fields, value)])
-        return price(there, 0, deployed=deployed, routed=routed).value
-
-    reach: dict[tuple[int, int], float] = {}
-    for number, s in enumerate(found):
-        if s.price * (s.value or 1.0) > SAME_COST * abs(cost):
-            for side in (-1, 1):
-                reach[number, side] = _linear_reach(s, side, cost, routed_value)
-    proven = _proven(resolver, found, {end: step for end, step in reach.items() if step > 0}, plan, cost)
-    changes = [found[n].limit.at(fields, found[n].value + side * step) for (n, side), step in proven.items()]
-    for ((n, side), step), result in zip(proven.items(), resolver(changes, plan), strict=True):
-        s = found[n]
-        predicted = cost - side * step * s.price
-        slack = tolerance(cost, step * s.price)
+    ends = [
+        _End(s, side)
+        for s in found
+        if s.price * (s.value or 1.0) > SAME_COST * abs(cost)
+        for side in (-1, 1)
+    ]
+    steps = [_linear_reach(end, base) for end in ends]
+    proven = _prove_ranges(resolver, base, [(e, step) for e, step in zip(ends, steps, strict=True) if step > 0])
+    changes = [base.move(end.shadow.limit, end.value_at(step)) for end, step in proven]
+    for (end, step), result in zip(proven, resolver(changes, plan), strict=True):
+        predicted = end.predict(cost, step)
+        slack = tolerance(cost, step * end.shadow.price)
         near = result.bound - slack <= predicted <= result.objective + slack
         if not near or result.objective - result.bound > slack:
             continue
-        s.witnesses.append(Witness(s.value + side * step, predicted, result.bound, result.objective))
-        if side < 0:
-            s.holds_from = s.witnesses[-1].value
+        value = end.value_at(step)
+        end.shadow.witnesses.append(Witness(value, predicted, result.bound, result.objective))
+        if end.side < 0:
+            end.shadow.holds_from = value
         else:
-            s.holds_to = s.witnesses[-1].value
+            end.shadow.holds_to = value
     return sorted(found, key=lambda s: (-s.per_percent, -s.relaxed_price * s.value))
 
 
-def _proven(
-    resolver: Resolver, found: list[Shadow], ends: dict[tuple[int, int], float], plan: Plan, cost: float
-) -> dict[tuple[int, int], float]:
-    """The part of each range (number, side) in which no deployment costs less than predicted, less the tolerance."""
-    from solvers.ranging import Ranging
-
-    instances, b = resolver.instances, resolver.b
-    fields = instances.one(b)
-    least = cost - SAME_COST * abs(cost)
-    proven: dict[tuple[int, int], float] = {}
+def _prove_ranges(
+    resolver: Resolver, base: _Base, ends: list[tuple[_End, float]]
+) -> list[tuple[_End, float]]:
+    """Shorten each end's step until no deployment in between is proven to cost less than predicted."""
+    least = base.cost - SAME_COST * abs(base.cost)
+    proven: list[tuple[_End, float]] = []
     for _ in range(_ROUNDS):
-        questions, rates = [], []
-        for (n, side), step in ends.items():
-            s = found[n]
-            top = s.value + max(side, 0) * step
-            rates.append(s.price * (1.0 + side * _SLACK / 2.0))
-            one = variants(instances, b, [s.limit.at(fields, top)])
-            at = s.limit.position[0] if s.limit.position else 0
-            questions.append(Ranging(one, s.limit.constraint, at, step, rates[-1], plan))
-        answers = resolver.ranged(questions)
-        for ((n, side), step), rate, answer in zip(list(ends.items()), rates, answers, strict=True):
-            s, ahead = found[n], max(side, 0) * step
-            if answer.bound + rate * ahead >= least:
-                proven[n, side] = ends.pop((n, side))
+        answers = resolver.ranged([end.question(base, step) for end, step in ends])
+        unproven = []
+        for (end, step), answer in zip(ends, answers, strict=True):
+            if end.proves(answer, step, least):
+                proven.append((end, step))
                 continue
-            other, away = answer.plan, side * (ahead + answer.offset)
-            cut = _SHRINK * step
-            if other is not None:
-                deployed = deployed_triples(instances, other.deployments)
-                routed = routes_allowed(instances, b, other)
-
-                def better(by: float) -> bool:
-                    there = variants(instances, b, [s.limit.at(fields, s.value + side * by)])  # noqa: B023
-                    value = price(there, 0, deployed=deployed, routed=routed).value  # noqa: B023
-                    return value + rate * side * by < least  # noqa: B023
-
-                if better(away):
-                    cut = _BACK * _first(better, away)
-            ends[n, side] = cut
-            if cut * s.price <= SAME_COST * abs(cost):
-                del ends[n, side]
+            shorter = end.cut(base, answer, step, least)
+            if shorter * end.shadow.price > SAME_COST * abs(base.cost):
+                unproven.append((end, shorter))
+        ends = unproven
     return proven
 
 
-def _first(true: Callable[[float], bool], there: float) -> float:
-    """Where a condition that is false at 0 and true ``there`` still is false, as far as bisection finds it."""
-    low, high = 0.0, there
-    for _ in range(12):
-        middle = (low + high) / 2
-        low, high = (low, middle) if true(middle) else (middle, high)
-    return low
-
-
-def _linear_reach(s: Shadow, side: int, cost: float, routed_value: Callable[[Limit, float], float]) -> float:
-    """How far to one side the routing program's optimum is as the price says."""
+def _linear_reach(end: _End, base: _Base) -> float:
+    """Find how far to one side the routing program's optimum is as the price says."""
+    s, most = end.shadow, end.furthest
 
     def holds(step: float) -> bool:
-        return (
-            abs(routed_value(s.limit, s.value + side * step) - cost + side * step * s.price)
-            <= tolerance(cost, step * s.price) / 2
-        )
+        value = base.route_value(base.plan, s.limit, end.value_at(step))
+        return abs(value - end.predict(base.cost, step)) <= tolerance(base.cost, step * s.price) / 2
 
-    most = _FURTHEST * s.value if s.value > 0 else 1.0
-    most = min(most, s.limit.highest - s.value) if side > 0 else min(most, s.value)
     if most <= 0:
         return 0.0
     step = most
     while not holds(step):
         step /= 2
-        if step < 1e-6 * most:
+        if step < _NO_REACH * most:
             return 0.0
-    if step < most:
-        over = 2 * step
-        for _ in range(5):
-            middle = (step + over) / 2
-            step, over = (middle, over) if holds(middle) else (step, middle)
-    return step
+    return step if step == most else last_false(lambda by: not holds(by), step, 2 * step, 5)

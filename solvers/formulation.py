@@ -66,6 +66,7 @@ class RowNumbers(NamedTuple):
     """Where the rows of `Formulation` are; ``types`` I, ``triples`` T, ``serving`` S pairs that can serve a type."""
 
     demand: Int[np.ndarray, " I"]
+    link: Int[np.ndarray, " X"]  # empty where all w are fixed
     memory: Int[np.ndarray, " T"]  # -1 where the row cannot bind and is left out
     compute: Int[np.ndarray, " T"]  # likewise
     storage: Int[np.ndarray, " 1"]
@@ -146,9 +147,10 @@ def assemble(
     soft_cap = measure_excess or elastic is not None
     model = _Model(terms, fixed=fixed, exact=exact or fixed, routed=routed, soft_cap=soft_cap)
     demand = _add_demand(model)
+    link = np.zeros(0, np.int64)
     if not fixed:
         _add_degree(model)
-        _add_link(model)
+        link = _add_link(model)
     memory = _add_capacity(model, terms.kv, terms.room)
     compute = _add_capacity(model, terms.work, terms.power)
     storage = _add_storage(model)
@@ -170,7 +172,17 @@ def assemble(
         route=pairs_routed,
         columns=Columns(_span(model.w), _span(model.x), _span(model.u), route, nothing),
         rows=RowNumbers(
-            demand, memory, compute, storage, budget, delay, error, delay_worst, error_worst, model.serving
+            demand,
+            link,
+            memory,
+            compute,
+            storage,
+            budget,
+            delay,
+            error,
+            delay_worst,
+            error_worst,
+            model.serving,
         ),
         **vars(model.program.arrays(bounded=not model.exact)),
     )
@@ -220,7 +232,9 @@ class _Model:
         most = self.most[i, t]
         self.program = SparseProgram()
         self.w = self.program.add_columns(terms.deploy, 1.0, lower=float(fixed), integer=not fixed)
-        self.x = self.program.add_columns(cost, most, unit=1.0 if fixed else most)
+        # Where multipliers are wanted no bound of a column may take a part of those of its row (`_add_link`).
+        upper = np.inf if exact and not fixed else most
+        self.x = self.program.add_columns(cost, upper, unit=1.0 if fixed else most)
         self.u = self.program.add_columns(terms.unmet_cost, 1.0 if soft_cap else terms.unmet_cap)
 
     def _deviating(self, nominal: np.ndarray, excess: np.ndarray, gamma: float) -> _Deviating:
@@ -244,12 +258,13 @@ def _add_degree(model: _Model) -> None:
     model.program.put(row[model.pair_of], model.w, 1.0)
 
 
-def _add_link(model: _Model) -> None:
-    """Add x[i,t] <= most[i,t] w[t]."""
+def _add_link(model: _Model) -> np.ndarray:
+    """Add x[i,t] <= most[i,t] w[t]; return its rows (X,)."""
     most = model.most[model.i, model.t]
     row = model.program.add_rows(len(model.cell), -np.inf, 0.0, most)
     model.program.put(row, model.x, 1.0)
     model.program.put(row, model.w[model.t], -most)
+    return row
 
 
 def _add_capacity(model: _Model, demand: np.ndarray, capacity: np.ndarray) -> np.ndarray:

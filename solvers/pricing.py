@@ -50,7 +50,7 @@ def dual_function(terms: Terms, y: Multipliers) -> Priced:
     """
     c = terms.coefficients
     with np.errstate(all="ignore"):  # what is no number proves nothing
-        found = evaluate_dual(c, _with_plain_sums(terms, y), both_orders=True)
+        found = evaluate_dual(c, _with_plain_sums(terms, y), careful=True)
         reduced = found.floor - found.bound
     at = terms.pair, terms.triple[:, 2]
     reduced = reduced[at]

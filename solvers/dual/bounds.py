@@ -11,8 +11,8 @@ from jaxtyping import Float, Float64
 
 from rodiu_jax.model.fields import Array, Fields, batch_axes
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.runtime.devices import by_device
-from solvers.blocks import in_blocks
+from rodiu_jax.model.scenario_blocks import run_scenarios
+from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 from solvers.dual.ascent import Ascent, ascend_and_certify
 from solvers.dual.coefficients import derive_coefficients
 from solvers.dual.function import Multipliers
@@ -59,14 +59,14 @@ def _value_block(
 
 def _run_blocks(program: Any, instances: Instances, arrays: tuple, ascent: Ascent, chunk: int) -> Any:
     """Run a program of bounds over all scenarios, in float64 outside the ascent."""
-    batch = instances if instances.batched else instances.take([0])
+    batch = instances.as_batch()
     with jax.enable_x64(True):
-        return in_blocks(
+        return run_scenarios(
             program,
             batch,
             np.arange(batch.size),
             arrays,
-            chunk or by_device(cpu=256, accelerator=16_384),
+            BlockSize(chunk) if chunk else block_size("bound"),
             controls=ascent.controls,
             pairs=ascent.pairs,
         )

@@ -65,7 +65,7 @@ def reduced_gain(c: Coefficients, y: Multipliers) -> Float[Array, "I P N *B"]:
     return -(fixed[:, :, None] + per_ms[:, :, None] * c.slowness[None, None])
 
 
-def evaluate_dual(c: Coefficients, y: Multipliers, *, both_orders: bool = False) -> DualValue:
+def evaluate_dual(c: Coefficients, y: Multipliers, *, careful: bool = False) -> DualValue:
     """Evaluate the dual function at multipliers made feasible, in the precision of the arguments.
 
     Signs are clipped and each adversary is scaled into its set. Compute and memory multipliers of each triple
@@ -77,7 +77,8 @@ def evaluate_dual(c: Coefficients, y: Multipliers, *, both_orders: bool = False)
     result of at most 16 + I operations, so (2 I N + P + 32) eps sum|terms| covers the whole expression.
 
     Args:
-      both_orders: improve memory first as well, and keep the better of the two for each triple.
+      careful: improve memory first as well and keep the better of the two for each triple, and count the terms one
+        by one in the allowance: a value higher by 1e-11 or so, for three times the work.
     """
     xp = c.most.__array_namespace__()
     y = feasible(c, y)
@@ -87,7 +88,7 @@ def evaluate_dual(c: Coefficients, y: Multipliers, *, both_orders: bool = False)
     power, _ = _best_multiplier(gain - y.memory[None] * kv, compute, c.power, c.most)
     _, then = _best_multiplier(gain - power[None] * compute, kv, c.room, c.most)
     paid = power * c.power + then  # P,N
-    if both_orders:
+    if careful:
         room, _ = _best_multiplier(gain - y.compute[None] * compute, kv, c.room, c.most)
         _, then = _best_multiplier(gain - room[None] * kv, compute, c.power, c.most)
         paid = xp.minimum(paid, room * c.room + then)
@@ -99,8 +100,8 @@ def evaluate_dual(c: Coefficients, y: Multipliers, *, both_orders: bool = False)
 
     # Only triples that the minimum takes, or could take by rounding, add to its error.
     used = ((c.decided > 0).any(axis=1) | (value.min(axis=1) <= 0))[:, None] & c.fits
-    sizes = fixed + paid + (c.most * xp.abs(gain)).sum(axis=0)  # P,N
-    of_gain = _gain_magnitude(c, y)
+    sizes = fixed + paid + (c.most * (_gain_terms(c, y) if careful else xp.abs(gain))).sum(axis=0)  # P,N
+    of_gain = 0.0 if careful else _gain_magnitude(c, y)
     magnitude = (
         xp.abs(y.demand).sum()
         + (c.unmet_cap * (xp.abs(y.demand) + c.unmet_cost)).sum()
@@ -131,8 +132,17 @@ def least_by_pair(c: Coefficients, value: Float[Array, "P N"]) -> Float[Array, "
     return xp.where(inside.any(axis=1), xp.where(inside, value, 0.0).sum(axis=1), open_best)
 
 
+def _gain_terms(c: Coefficients, y: Multipliers) -> Float[Array, "I P N"]:
+    """Sum the absolute values of the terms of each r."""
+    fixed = c.base * (c.cost_weight + y.budget) + y.error * c.error_limit + y.delay * c.delay_limit
+    fixed = fixed + abs(y.demand)
+    per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + y.delay_adversary * c.excess)
+    fixed = fixed[:, None] + y.error[:, None] * (c.error + y.error_adversary * c.error_excess)
+    return fixed[:, :, None] + per_ms[:, :, None] * c.slowness[None, None]
+
+
 def _gain_magnitude(c: Coefficients, y: Multipliers) -> Float[Array, ""]:
-    """Sum over types of the largest absolute value of the terms of r, whose cancellation rounding must cover."""
+    """Bound the sum over types of the terms of r, which rounding must cover: cheaper than `_gain_terms`."""
     xp = c.most.__array_namespace__()
     fixed = (
         c.base * (c.cost_weight + y.budget)

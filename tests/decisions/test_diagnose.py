@@ -8,19 +8,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rodiu_jax.certificates import dual_values
 from rodiu_jax.decisions.diagnose.diagnosis import adjustments_of, diagnose
-from rodiu_jax.decisions.diagnose.idle_gpus import entries
-from rodiu_jax.decisions.diagnose.limit_prices import certified, price, routes_allowed
+from rodiu_jax.decisions.diagnose.idle_gpus import find_entries
+from rodiu_jax.decisions.diagnose.linear_programs import (
+    LinearOptimum,
+    prove,
+    relax_deployment,
+    route_deployment,
+    routes_allowed,
+)
 from rodiu_jax.decisions.diagnose.movable_limits import limits, variants
 from rodiu_jax.decisions.diagnose.resolve import Resolver
-from rodiu_jax.decisions.diagnose.serve_all import everyone
-from rodiu_jax.decisions.diagnose.shadow_prices import shadows, tolerance
+from rodiu_jax.decisions.diagnose.serve_all import serve_everyone
+from rodiu_jax.decisions.diagnose.shadow_prices import find_shadow_prices, tolerance
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, deployed_triples
 from rodiu_jax.report.text.diagnosis_section import sentences
 from rodiu_jax.runtime.progress import progress
+from solvers.dual import Multipliers
 from solvers.formulation import build
 from solvers.highs import run_highs, solve_instance
 from solvers.hints import Hints
@@ -49,6 +57,21 @@ def optimum(instances: Instances, b: int = 0) -> tuple[Plan, float]:
     return result.plan, result.objective
 
 
+def witnessed(instances: Instances, b: int, y: Multipliers, deployed: np.ndarray | None = None) -> float:
+    """What the independent dual function proves at multipliers: of all plans, or of those with this deployment."""
+    _, models, gpus, degrees = instances.shape
+    path = np.zeros(0, np.int64)
+    if deployed is not None:
+        number = (deployed[:, 0] * gpus + deployed[:, 1]) * degrees + deployed[:, 2] + 1
+        path = -np.arange(1, models * gpus * degrees + 1)
+        path[number - 1] = number
+    head = np.concatenate([y.demand, y.delay, y.error, [y.budget, y.storage]])
+    by_pair = np.concatenate([y.memory, y.compute, y.delay_adversary.T, y.error_adversary.T], axis=1)
+    leaf = path, np.arange(models * gpus), np.concatenate([head, by_pair.ravel()])
+    with np.errstate(invalid="ignore"):
+        return float(dual_values(instances, np.array([b]), [leaf])[0])
+
+
 CASES = {
     "tiny": lambda: random_instances(3, (3, 2, 3, 2), batch=4),
     "fractional budgets of uncertainty": lambda: random_instances(
@@ -66,23 +89,22 @@ CASES = {
 def test_linear_programs_are_those_of_the_formulation_and_certified(case: str):
     instances = CASES[case]()
     for b in range(instances.size):
-        relaxed = price(instances, b)
+        relaxed = relax_deployment(instances, b)
+        assert relaxed.multipliers is not None
         highs = run_highs(build(instances, b), relax=True).bound
         if case != "two routes":  # the formulation has binaries for the routes
             assert relaxed.value == pytest.approx(highs, rel=1e-8)
         assert relaxed.value <= highs * (1 + 1e-8)
-        proven = certified(instances, b, relaxed, fixed=False)
+        proven = float(prove(instances, b, relaxed.multipliers).bound)
+        assert witnessed(instances, b, relaxed.multipliers) == pytest.approx(proven, rel=1e-9)
         assert relaxed.value * (1 - 1e-8) <= proven <= relaxed.value * (1 + 1e-8)
         plan, cost = optimum(instances, b)
         assert proven <= cost * (1 + 1e-9)
-        routing = price(
-            instances,
-            b,
-            deployed=deployed_triples(instances, plan.deployments),
-            routed=routes_allowed(instances, b, plan),
-        )
+        deployed = deployed_triples(instances, plan.deployments)
+        routing = route_deployment(instances, b, deployed, routes_allowed(instances, b, plan))
+        assert routing.multipliers is not None
         assert routing.value == pytest.approx(cost, rel=1e-7)
-        proven = certified(instances, b, routing, fixed=True)
+        proven = witnessed(instances, b, routing.multipliers, deployed)
         assert proven <= routing.value * (1 + 1e-9)
         if case != "two routes":  # the dual function does not know which routes are allowed
             assert proven == pytest.approx(routing.value, rel=1e-8)
@@ -95,22 +117,23 @@ def test_prices_are_the_slopes_of_the_optimum(case: str, relaxed: bool):
     compared = 0
     for b in range(instances.size):
         plan, cost = optimum(instances, b)
-        deployed = None if relaxed else deployed_triples(instances, plan.deployments)
-        here = price(instances, b, deployed=deployed)
+        deployed = deployed_triples(instances, plan.deployments)
+
+        def solve(scenarios: Instances, v: int, deployed: np.ndarray = deployed) -> LinearOptimum:
+            return relax_deployment(scenarios, v) if relaxed else route_deployment(scenarios, v, deployed)
+
+        here = solve(instances, b)
         fields = instances.one(b)
         for limit in limits(instances):
             value = limit.value(fields)
             step = 1e-4 * value
             ends = [value - step, min(value + step, limit.highest)]
             there = variants(instances, b, [limit.at(fields, end) for end in ends])
-            down, up = (price(there, v, deployed=deployed).value for v in range(2))
+            down, up = (solve(there, v).value for v in range(2))
             below = (down - here.value) / (value - ends[0])
             above = (here.value - up) / (ends[1] - value) if ends[1] > value else 0.0
-            slope, room = here.price(limit, instances, b), 1e-6 * cost / value
+            slope, room = here.price(limit), 1e-6 * cost / value
             assert slope >= -1e-12
-            # The relaxation's smallest shares also move with memory and compute, which the price leaves out.
-            if relaxed and limit.constraint in ("memory", "compute"):
-                continue
             assert slope <= below * (1 + 1e-2) + room, (limit, below, slope, above)
             if ends[1] > value:
                 assert slope >= above * (1 - 1e-2) - room, (limit, below, slope, above)
@@ -133,7 +156,7 @@ def test_shadow_prices_predict_the_resolved_optimum_within_their_range():
             continue
         resolver = resolver_of(instances, b)
         fields = instances.one(b)
-        for s in shadows(resolver, result.plan, result.objective, price(instances, b)):
+        for s in find_shadow_prices(resolver, result.plan, result.objective, relax_deployment(instances, b)):
             assert s.holds_from <= s.value <= s.holds_to
             for value in rng.uniform(s.holds_from, s.holds_to, 2) if s.holds_to > s.holds_from else ():
                 (there,) = resolver([s.limit.at(fields, value)])
@@ -160,7 +183,7 @@ def test_idle_gpus_enter_at_their_price_and_not_before():
         prices = np.asarray(instances.one(0).gpu_price)
         hours = float(instances.one(0).rental_hours)
         rented = {d.gpu for d in plan.deployments}
-        found = entries(resolver, plan, cost, price(instances, 0))
+        found = find_entries(resolver, plan, cost, relax_deployment(instances, 0))
         assert {e.gpu for e in found} == set(instances.gpu_names) - rented
 
         def at(gpu: str, cut: float) -> float:
@@ -193,7 +216,7 @@ def test_the_smallest_change_that_serves_everyone_does_and_less_does_not():
     instances = random_instances(8, (3, 2, 3, 2), budget=30.0)
     plan, cost = optimum(instances)
     assert any(plan.unmet.values())
-    found = everyone(resolver_of(instances), plan, cost, cost)
+    found = serve_everyone(resolver_of(instances), plan, cost, cost)
     assert found.unmet == {q: u for q, u in plan.unmet.items() if u > 1e-9}
     reached = [lever for lever in found.levers if np.isfinite(lever.enough)]
     assert reached
@@ -215,7 +238,7 @@ def test_serving_everyone_within_the_limits_has_a_price():
     )  # fmt: skip
     plan, cost = optimum(instances)
     assert any(plan.unmet.values())
-    found = everyone(resolver_of(instances), plan, cost, cost)
+    found = serve_everyone(resolver_of(instances), plan, cost, cost)
     exact = cheapest(variants(instances, 0, [{"unmet_cap": np.array(0.0)}]), 0) - cost
     assert found.levers == []
     assert found.extra_lower == pytest.approx(exact, rel=1e-4)

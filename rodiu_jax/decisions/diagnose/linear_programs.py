@@ -7,9 +7,11 @@ Both are `solvers.formulation` with its coefficients as they are. The dual funct
 bound on its own. It is affine in every limit that stands on a right-hand side, so a price proves how little a change
 can bring, and the optimum of the linear program, how much it does bring where the price holds.
 
-Where an optimum is degenerate several multipliers are optimal. The dual simplex ends at one vertex of them, and that
-one counts: each lies between what the limit saves to its left and to its right, and the range in which it predicts the
-optimum (`rodiu_jax.decisions.diagnose.shadow_prices`) says on which side it holds.
+Several multipliers can be optimal, for two reasons. A share's own limit x <= most w restates the memory or compute row
+of its triple where only that type uses it: its multiplier is counted as that row's (`_count_links`), so that the
+price of memory is what memory saves. And an optimum can be degenerate: then the vertex counts at which the dual simplex
+ends. Each of them lies between what the limit saves to its left and to its right, and the range in which it predicts
+the optimum (`rodiu_jax.decisions.diagnose.shadow_prices`) says on which side it holds.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from rodiu_jax.decisions.diagnose.movable_limits import Limit
 from rodiu_jax.errors import WorkFailed
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
-from solvers.dual.coefficients import derive_coefficients
+from solvers.dual.coefficients import derive_coefficients, ratio
 from solvers.dual.function import DualValue, Multipliers, evaluate_dual
-from solvers.formulation import assemble
+from solvers.formulation import Formulation, assemble
 from solvers.highs import SolverFailed, run_highs
 from solvers.pricing import read_multipliers
 from solvers.terms import Terms, collect
@@ -98,22 +100,16 @@ def route_deployment(
     if routed is None:
         routed = np.ones(terms.most.shape, bool)
     # Shares are bounded by the capacities alone: a bound of their own could take a part of the capacities' prices.
-    return _solve(
-        instances, b, replace(terms, most=np.ones_like(terms.most)), fixed=True, routed=routed
-    )
+    return _solve(instances, b, replace(terms, most=np.ones_like(terms.most)), fixed=True, routed=routed)
 
 
-def _solve(
-    instances: Instances, b: int, terms: Terms, *, fixed: bool, routed: np.ndarray
-) -> LinearOptimum:
+def _solve(instances: Instances, b: int, terms: Terms, *, fixed: bool, routed: np.ndarray) -> LinearOptimum:
     """Solve a linear program.
 
     Raises:
       WorkFailed: HiGHS ended without an answer.
     """
-    formulation = assemble(
-        terms, len(instances.gpu_names), fixed=fixed, exact=True, routed=routed
-    )
+    formulation = assemble(terms, len(instances.gpu_names), fixed=fixed, exact=True, routed=routed)
     try:
         answer = run_highs(formulation, relax=True, **_EXACT)
     except SolverFailed as failure:
@@ -124,7 +120,7 @@ def _solve(
             raise WorkFailed(f"a linear program of the shadow prices ended with {answer.status}")
         nobody = np.zeros(terms.types)
         return LinearOptimum(np.inf, gpu, none, none, none, nobody, nobody, None)
-    y = read_multipliers(terms, formulation, answer.row_dual)
+    y = _count_links(terms, formulation, answer.row_dual)
     at = terms.pair, terms.triple[:, 2]
     deployed = answer.columns[formulation.columns.deployed]
     degree = instances.one(b).tp_degree[terms.triple[:, 2]]
@@ -138,11 +134,33 @@ def _solve(
     )
 
 
+def _count_links(terms: Terms, formulation: Formulation, row_dual: np.ndarray) -> Multipliers:
+    """Read the multipliers; those of shares' own limits count as the capacity's that sets the limit.
+
+    With most = room / kv, the row x <= most w is kv x <= room w divided by kv.
+    """
+    y = read_multipliers(terms, formulation, row_dual)
+    rows = formulation.rows.link
+    if not len(rows):
+        return y
+    i, t = formulation.cell.T
+    link = np.maximum(-row_dual[rows] / formulation.row_unit[rows], 0.0)
+    kv, work = terms.kv[i, t], terms.work[i, t]
+    by_memory, by_compute = ratio(terms.room[t], kv), ratio(terms.power[t], work)
+    at = terms.pair[t], terms.triple[t, 2]
+    of_memory = (by_memory < 1.0) & (by_memory <= by_compute)
+    of_compute = (by_compute < 1.0) & ~of_memory
+    memory, compute = y.memory.copy(), y.compute.copy()
+    np.add.at(memory, at, np.where(of_memory, link / np.where(of_memory, kv, 1.0), 0.0))
+    np.add.at(compute, at, np.where(of_compute, link / np.where(of_compute, work, 1.0), 0.0))
+    return y._replace(memory=memory, compute=compute)
+
+
 def prove(instances: Instances, b: int, y: Multipliers) -> DualValue:
     """Evaluate the dual function of scenario ``b``: what multipliers prove of all plans, and of those with a triple."""
     with np.errstate(all="ignore"):  # what is no number proves nothing
         c = derive_coefficients(instances.one(b), instances.uncertainty)
-        return evaluate_dual(c, y, both_orders=True)
+        return evaluate_dual(c, y, careful=True)
 
 
 def routes_allowed(instances: Instances, b: int, plan: Plan) -> Bool[np.ndarray, "I D"] | None:

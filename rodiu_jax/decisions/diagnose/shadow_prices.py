@@ -183,13 +183,12 @@ def find_shadow_prices(resolver: Resolver, plan: Plan, cost: float, relaxed: Lin
         if max(own, other) * (value or 1.0) > SAME_COST * max(abs(cost), 1e-9):
             found.append(Shadow(limit, value, own, other, value, value))
     ends = [
-        _End(s, side)
-        for s in found
-        if s.price * (s.value or 1.0) > SAME_COST * abs(cost)
-        for side in (-1, 1)
+        _End(s, side) for s in found if s.price * (s.value or 1.0) > SAME_COST * abs(cost) for side in (-1, 1)
     ]
     steps = [_linear_reach(end, base) for end in ends]
-    proven = _prove_ranges(resolver, base, [(e, step) for e, step in zip(ends, steps, strict=True) if step > 0])
+    proven = _prove_ranges(
+        resolver, base, [(e, step) for e, step in zip(ends, steps, strict=True) if step > 0]
+    )
     changes = [base.move(end.shadow.limit, end.value_at(step)) for end, step in proven]
     for (end, step), result in zip(proven, resolver(changes, plan), strict=True):
         predicted = end.predict(cost, step)

@@ -30,6 +30,8 @@ _CHECKED = (
     "rodiu_jax.io.files",
     "rodiu_jax.model.verdict",
     "rodiu_jax.decisions.stress.linear_forms",
+    "rodiu_jax.decisions.diagnose.linear_programs",
+    "rodiu_jax.decisions.diagnose.threshold",
     "solvers",
 )
 install_import_hook(list(_CHECKED), "beartype.beartype")

@@ -124,9 +124,8 @@ def _solve(instances: Instances, b: int, terms: Terms, *, fixed: bool, routed: n
     at = terms.pair, terms.triple[:, 2]
     deployed = answer.columns[formulation.columns.deployed]
     degree = instances.one(b).tp_degree[terms.triple[:, 2]]
-    served = np.bincount(
-        formulation.cell[:, 0], answer.columns[formulation.columns.share], minlength=terms.types
-    )
+    served = np.zeros(terms.types)
+    np.add.at(served, formulation.cell[:, 0], answer.columns[formulation.columns.share])
     # The reduced cost of an unmet share is its penalty less the price of demand: what is below 0 is the cap's.
     unmet = np.maximum(y.demand - terms.unmet_cost, 0.0)
     return LinearOptimum(

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float64, UInt32
 
 from rodiu_jax.model.evaluation import score_pairs
+from rodiu_jax.model.fields import worst_case_inputs
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import PlanArrays
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
@@ -102,27 +103,23 @@ def expose(
         value = np.asarray(getattr(f, name))
         return value[b] if name in batched else np.broadcast_to(value, len(b))
 
-    def per_route(name: str) -> np.ndarray:  # M,I,D
-        value = np.asarray(getattr(f, name))
-        if name in batched:
+    def per_route(value: np.ndarray) -> np.ndarray:  # I,J,K or B,I,J,K -> M,I,D
+        value = np.asarray(value)
+        if value.ndim == 4:
             return value[b[:, None], :, model, gpu].swapaxes(1, 2)
         return value[:, model, gpu].swapaxes(0, 1)
-
-    def per_pair(name: str) -> np.ndarray:  # M,1,D
-        value = np.asarray(getattr(f, name))
-        return (value[b[:, None], model, gpu] if name in batched else value[model, gpu])[:, None]
 
     speed = np.asarray(f.tp_speedup)
     speed = speed[b[:, None], degree] if "tp_speedup" in batched else speed[degree]
     tokens = per_type("input_tokens") + per_type("output_tokens")
     time_share = tokens[:, :, None] * share / np.where(degree >= 0, speed, 1.0)[:, None]
-    shrink = 1.0 if reality == "ddu" else 0.0
-    delay = per_route("delay_deviation") * (1.0 - shrink * per_pair("delay_impact")) * time_share
-    error = per_route("error_deviation") * (1.0 - shrink * per_pair("error_impact")) * share
+    delay_deviation, error_deviation, _, _ = worst_case_inputs(f, reality)
+    delay = per_route(delay_deviation) * time_share
+    error = per_route(error_deviation) * share
     served = share.sum(-1)
     nominal = {
-        "delay": (per_route("delay_nominal") * time_share).sum(-1),
-        "error": (per_route("error_nominal") * share).sum(-1),
+        "delay": (per_route(f.delay_nominal) * time_share).sum(-1),
+        "error": (per_route(f.error_nominal) * share).sum(-1),
     }
     room = []
     for name in PROMISES:

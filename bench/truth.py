@@ -19,7 +19,7 @@ from bench.measure import describe_this_machine
 from bench.records import Study
 from bench.study import out_option, read_words, show_study
 from rodiu_jax.errors import InputError, WorkFailed
-from rodiu_jax.sweeps.run import run_sweep
+from rodiu_jax.sweeps.run import RunOptions, run_sweep
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from rodiu_jax.sweeps.store import iterate_rows, read_spec
 
@@ -101,7 +101,7 @@ def main(folder: Path, samples: int, seed: int, out: Path | None) -> None:
     machine = describe_this_machine()
     study = Study(name="truth", title="Brackets of very many scenarios", words=read_words(__doc__))
     try:
-        run_sweep(specification(samples, seed), folder, resume=folder.exists())
+        run_sweep(specification(samples, seed), folder, RunOptions(resume=folder.exists()))
     except InputError as error:
         raise click.UsageError(str(error)) from None
     except WorkFailed as error:

@@ -29,6 +29,7 @@ _CHECKED = (
     "rodiu_jax.model.changes",
     "rodiu_jax.io.files",
     "rodiu_jax.model.verdict",
+    "rodiu_jax.certificates",
     "rodiu_jax.decisions.stress.linear_forms",
     "rodiu_jax.decisions.diagnose.linear_programs",
     "rodiu_jax.decisions.diagnose.threshold",

@@ -22,7 +22,7 @@ from rodiu_jax.io import files, parquet
 from rodiu_jax.io.files import read_bytes, read_json, read_text, read_toml, size_text
 from rodiu_jax.model.check import check_scores
 from rodiu_jax.model.npz import load_instances
-from rodiu_jax.sweeps.store import read_manifest
+from rodiu_jax.sweeps.manifest import read_manifest
 from tests.oracles.instances import random_instances
 
 

@@ -17,7 +17,7 @@ from rodiu_jax.catalog import load_catalog, sampling
 from rodiu_jax.sweeps import load_spec, read_rows
 from rodiu_jax.sweeps.given_plans import evaluated
 from rodiu_jax.sweeps.method_table import METHODS
-from rodiu_jax.sweeps.run import run_sweep
+from rodiu_jax.sweeps.run import RunOptions, run_sweep
 from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import make_spec
 
@@ -39,7 +39,7 @@ def build(n: int) -> Iterator[Iterator[Case]]:
 
     def ours() -> pd.DataFrame:
         with tempfile.TemporaryDirectory() as folder:
-            run_sweep(spec, Path(folder) / "out", quiet=True)
+            run_sweep(spec, Path(folder) / "out", RunOptions(quiet=True))
             return read_rows(Path(folder) / "out") if n <= 10_000 else pd.DataFrame()
 
     def alone() -> list[Any]:

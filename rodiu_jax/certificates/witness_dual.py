@@ -23,7 +23,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int
 
+from rodiu_jax.certificates.leaf_codec import LeafCodec
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.tolerances import PROMISE_BAND
 
@@ -203,30 +205,25 @@ def _inside(xi: np.ndarray, gamma: np.ndarray) -> np.ndarray:
 
 
 def dual_values(
-    instances: Instances, scenario: np.ndarray, leaves: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-) -> np.ndarray:
-    """Lower bounds (L,) of leaves (path, pairs, values) of the scenarios ``scenario`` (L,).
+    instances: Instances,
+    scenario: Int[np.ndarray, " L"],
+    leaves: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> Float64[np.ndarray, " L"]:
+    """Compute the lower bounds of leaves (path, pairs, values), each of its ``scenario``.
 
     inf where a leaf holds no plan (its path deploys what cannot be deployed), -inf where arithmetic fails.
     """
     types, models, gpus, degrees = instances.shape
     pairs, count = models * gpus, len(leaves)
     c = _problem(instances, scenario)
-    head = np.array([v[: 3 * types + 2] for _, _, v in leaves], np.float64)
-    by_pair = np.zeros((count, pairs, 2 * (degrees + types)))
-    row = np.repeat(np.arange(count), [len(p) for _, p, _ in leaves])
-    listed = np.concatenate([p for _, p, _ in leaves])
-    tails = np.concatenate([v[3 * types + 2 :] for _, _, v in leaves])
-    by_pair[row, listed] = tails.reshape(-1, by_pair.shape[2])
-    demand = head[:, :types]
-    delay = np.maximum(head[:, types : 2 * types], 0.0)
-    error = np.maximum(head[:, 2 * types : 3 * types], 0.0)
-    mu_budget, mu_storage = np.maximum(head[:, -2:], 0.0).T[:, :, None]
-    m = np.maximum(by_pair[:, :, :degrees], 0.0).reshape(count, -1)
-    work_price = np.maximum(by_pair[:, :, degrees : 2 * degrees], 0.0).reshape(count, -1)
-    ends = 2 * degrees + types
-    xi = _inside(by_pair[:, :, 2 * degrees : ends].transpose(0, 2, 1), c.gamma_delay)
-    psi = _inside(by_pair[:, :, ends:].transpose(0, 2, 1), c.gamma_error)
+    codec = LeafCodec.of(instances)
+    y = codec.unpack([p for _, p, _ in leaves], [v for _, _, v in leaves])
+    demand, delay, error = y.demand, np.maximum(y.delay, 0.0), np.maximum(y.error, 0.0)
+    mu_budget, mu_storage = np.maximum(y.budget, 0.0)[:, None], np.maximum(y.storage, 0.0)[:, None]
+    m = np.maximum(y.memory, 0.0).reshape(count, -1)
+    work_price = np.maximum(y.compute, 0.0).reshape(count, -1)
+    xi = _inside(y.delay_adversary, c.gamma_delay)
+    psi = _inside(y.error_adversary, c.gamma_error)
 
     ms = (c.per_ms + delay)[:, :, None] * (c.nominal + xi * c.excess)
     mistakes = error[:, :, None] * (c.error + psi * c.error_excess)
@@ -238,7 +235,7 @@ def dual_values(
     rough = paid + (bonus + np.abs(demand))[:, :, None]  # the terms of r in absolute value
     fixed = c.deploy * (1.0 + mu_budget) + mu_storage * c.weights
 
-    taken, shut, empty = _decisions(leaves, count, pairs, degrees)
+    taken, shut, empty = _decisions(codec, [p for p, _, _ in leaves])
     slack = 4 * (types + pairs + 40) * _UNIT
     cells, flat = gain.shape, fixed.shape
     kv = np.repeat(c.kv, degrees, axis=2)
@@ -268,18 +265,13 @@ def dual_values(
 
 
 def _decisions(
-    leaves: list[tuple[np.ndarray, np.ndarray, np.ndarray]], count: int, pairs: int, degrees: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Triples deployed and triples excluded (L,T), and leaves whose path contradicts itself (L,)."""
-    taken = np.zeros((count, pairs * degrees), bool)
-    out = np.zeros_like(taken)
-    row = np.repeat(np.arange(count), [len(p) for p, _, _ in leaves])
-    step = np.concatenate([p for p, _, _ in leaves]).astype(np.int64)
-    taken[row[step > 0], step[step > 0] - 1] = True
-    out[row[step < 0], -step[step < 0] - 1] = True
-    by_pair = taken.reshape(count, pairs, degrees)
+    codec: LeafCodec, paths: list[np.ndarray]
+) -> tuple[Bool[np.ndarray, "L T"], Bool[np.ndarray, "L T"], Bool[np.ndarray, " L"]]:
+    """Return the triples that are deployed, those that cannot be, and the leaves whose path contradicts itself."""
+    taken, out = codec.decode_paths(paths)
+    by_pair = taken.reshape(len(paths), codec.pairs, codec.degrees)
     empty = (taken & out).any(1) | (by_pair.sum(2) > 1).any(1)
-    shut = out | (np.repeat(by_pair.any(2), degrees, axis=1) & ~taken)
+    shut = out | (np.repeat(by_pair.any(2), codec.degrees, axis=1) & ~taken)
     return taken, shut, empty
 
 

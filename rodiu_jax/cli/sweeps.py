@@ -98,7 +98,7 @@ def sweep(
     log: str | None,
     engine: str,
     address: str | None,
-    **options: Any,
+    **keys: Any,
 ) -> None:
     """Solve sampled scenarios at every point of a grid of changes: a table, pictures, a summary.
 
@@ -125,12 +125,13 @@ def sweep(
     if output is None or dry_run:
         from rodiu_jax.sweeps.estimate import estimate
 
-        click.echo("\n".join(estimate(spec, **options).lines()))
+        click.echo("\n".join(estimate(spec, **keys).lines()))
         return
-    from rodiu_jax.sweeps.run import run_sweep
+    from rodiu_jax.sweeps.run import RunOptions, run_sweep
     from rodiu_jax.sweeps.store import first_error
 
-    run_sweep(spec, output, resume=resume, quiet=quiet, log=log, engine=engine, address=address, **options)
+    run = RunOptions(keys.pop("workers"), resume, quiet, log, engine, address)
+    run_sweep(spec, output, run, keys)
     found = _report(output, said=log != "-")
     if failed := found.statuses.get("error", 0):
         raise WorkFailed(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from jaxtyping import Float64
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from rodiu_jax.errors import InputError, nearest
@@ -105,7 +106,7 @@ class Design(StrictTable):
             raise InputError(source, "design.levels", "an even number", self.levels)
 
     def count(self, sizes: Sequence[int]) -> int:
-        """Points of the whole design; ``sizes`` are the numbers of levels of the factors."""
+        """Count the points of the whole design; ``sizes`` are the numbers of levels of the factors."""
         if self.kind == "grid":
             return math.prod(sizes)
         if self.kind == "one-at-a-time":
@@ -115,8 +116,8 @@ class Design(StrictTable):
         each = {"saltelli": (2 if self.second_order else 1) * len(sizes) + 2, "morris": len(sizes) + 1}
         return self.points * each.get(self.kind, 1)
 
-    def unit(self, dimensions: int, seed: int) -> np.ndarray:
-        """The points of a design that draws, in [0, 1]^D; shape (points, D)."""
+    def draw_unit(self, dimensions: int, seed: int) -> Float64[np.ndarray, "P D"]:
+        """Draw the points of a design that draws, in [0, 1]^D."""
         if self.points is None:
             raise ValueError(f"design {self.kind} does not draw")
         if self.kind == "random":
@@ -141,8 +142,10 @@ class Design(StrictTable):
         return sample(problem, self.points, num_levels=self.levels or 0, seed=seed)
 
 
-def one_at_a_time(levels: Sequence[Sequence[float]], bases: Sequence[float]) -> np.ndarray:
-    """Point 0 at every factor's base, then each level of each factor alone; shape (1 + number of levels, factors)."""
+def draw_one_at_a_time(
+    levels: Sequence[Sequence[float]], bases: Sequence[float]
+) -> Float64[np.ndarray, "P D"]:
+    """Return point 0 at every factor's base, then each level of each factor alone: 1 + number of levels points."""
     table = np.tile(np.array(bases, float), (1 + sum(map(len, levels)), 1))
     first = 1
     for m, column in enumerate(levels):
@@ -151,8 +154,10 @@ def one_at_a_time(levels: Sequence[Sequence[float]], bases: Sequence[float]) -> 
     return table
 
 
-def spread(unit: np.ndarray, low: float, high: float, *, log: bool, whole: bool) -> np.ndarray:
-    """Levels in [low, high] of numbers in [0, 1]: uniform, or uniform in the logarithm.
+def to_levels(
+    unit: Float64[np.ndarray, " P"], low: float, high: float, *, log: bool, whole: bool
+) -> Float64[np.ndarray, " P"]:
+    """Move numbers in [0, 1] to levels in [low, high]: uniform, or uniform in the logarithm.
 
     ``whole``: whole numbers, each with the share of [low, high + 1] that starts at it.
     """

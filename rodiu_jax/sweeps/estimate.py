@@ -75,11 +75,11 @@ class Estimate:
         ]
 
 
-def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **options: Any) -> Estimate:
+def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **keys: Any) -> Estimate:
     """Answer a few rows of a sweep, write nothing, and say what all of them will take.
 
     Args:
-      spec, workers, options: as `rodiu_jax.sweeps.run.sweep`, without what concerns the folder.
+      spec, workers, keys: as in `rodiu_jax.sweeps.run.sweep`.
 
     Raises:
       InputError: bad spec or option.
@@ -87,7 +87,7 @@ def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **opti
     from solvers.pool import Pool
 
     began = time.perf_counter()
-    spec, catalog = prepare(spec, **options)
+    spec, catalog = prepare(spec, keys)
     # All points of the first samples, or as many of them as are probed.
     last = min(spec.rows, max(spec.points, _PROBE_ROWS)) - 1
     rows = np.unique(np.linspace(0, last, _PROBE_ROWS).astype(int))

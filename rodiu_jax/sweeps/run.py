@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,58 +12,76 @@ from rodiu_jax.catalog import Catalog, load_catalog
 from rodiu_jax.errors import InputError, WorkFailed, device_failure
 from rodiu_jax.runtime.events import EventLog, event_log
 from rodiu_jax.runtime.progress import progress
+from rodiu_jax.sweeps.engines import ENGINES, EngineInfo
 from rodiu_jax.sweeps.scenarios import apply_spec_changes, extreme_scenarios
-from rodiu_jax.sweeps.spec import SweepSpec, check_spec, load_spec, override
+from rodiu_jax.sweeps.spec import SweepSpec, load_spec, override
+from rodiu_jax.sweeps.spec_checks import check_spec
 from rodiu_jax.sweeps.store import Store, open_store, read_rows, read_spec
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """How a sweep is run; none of it changes a row.
+
+    Attributes:
+      workers: processes of an exact solver, or workers of a cluster.
+      resume: go on with the sweep in the folder, with more samples too; without it, a folder that holds one is refused.
+      quiet: no progress on standard error; damaged parts are named all the same.
+      log: file for events (``start``, ``progress``, ``part``, ``fault``, ``end``), one JSON object a line, added to
+        what is there; ``-`` for standard output.
+      engine: a name of `rodiu_jax.sweeps.engines.ENGINES`.
+      address: of a running cluster; by default one is started on this machine.
+      chunk: scenarios made at a time; it changes memory.
+    """
+
+    workers: int | None = None
+    resume: bool = False
+    quiet: bool = False
+    log: str | Path | None = None
+    engine: str = next(iter(ENGINES))
+    address: str | None = None
+    chunk: int | None = None
+
+    def engine_info(self) -> EngineInfo:
+        """Return the engine's entry in the table.
+
+        Raises:
+          InputError: there is none, or it takes no address.
+        """
+        if self.engine not in ENGINES:
+            raise InputError("sweep", "engine", f"one of {', '.join(ENGINES)}", self.engine)
+        info = ENGINES[self.engine]
+        if self.address is not None and not info.has_address:
+            able = " or ".join(name for name, other in ENGINES.items() if other.has_address)
+            raise InputError("sweep", "address", f"engine {able} beside it", self.address)
+        return info
+
+
 def sweep(
     spec: SweepSpec | str | Path,
     out: str | Path,
     *,
-    samples: int | None = None,
-    seed: int | None = None,
-    catalog: str | None = None,
-    uncertainty: str | None = None,
-    changes: Iterable[str] = (),
-    method: str | None = None,
-    gap: float | None = None,
-    time_limit: float | None = None,
     workers: int | None = None,
-    exact: str | None = None,
-    top: int | None = None,
-    by: str | None = None,
-    audit: float | None = None,
-    certificates: bool | None = None,
-    plans: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
     log: str | Path | None = None,
-    engine: str = "local",
+    engine: str = RunOptions.engine,
     address: str | None = None,
     chunk: int | None = None,
+    **keys: Any,
 ) -> pd.DataFrame:
     """Solve the same sampled scenarios at every point of a grid and keep a row per scenario in a folder.
 
     Args:
       spec: a spec, the name of a preset, or the path of a TOML file.
       out: folder for ``spec.toml``, ``manifest.json`` and ``scenarios/*.parquet``; made if need be.
-      samples, seed, catalog, uncertainty, method, gap, time_limit, exact, top, by, audit, certificates, plans: replace
-        the spec's own; a sweep begun with certificates, or with plans, keeps them when it is resumed.
-      changes: further changes of every scenario, such as ``budget=3000``; added to the spec's.
-      workers: processes of an exact solver, or workers of the engine ``ray``; it changes no number.
-      resume: go on with the sweep in ``out``, with more samples too; without it, a folder that holds
-        one is refused.
-      quiet: no progress on standard error; damaged parts are named all the same.
-      log: file for events (``start``, ``progress``, ``part``, ``fault``, ``end``), one JSON object a line, added to
-        what is there; ``-`` for standard output.
-      engine: ``local``: this machine; ``ray``: a Ray cluster (`rodiu_jax.sweeps.engines.ray_cluster`). It
-        changes no row.
-      address: of a running cluster, for ``ray``; by default one is started on this machine.
-      chunk: scenarios made at a time; it changes memory, not rows.
+      workers, resume, quiet, log, engine, address, chunk: as in `RunOptions`.
+      keys: of the spec (``samples``, ``seed``, ``catalog``, ``method``, ...; see `SweepSpec`), in place of its own;
+        ``changes``, such as ``["budget=3000"]``, are added to the spec's. A sweep begun with certificates, or with
+        plans, keeps them when it is resumed.
 
     Returns:
       All rows sorted by (sample, point), without the plans (`read_rows` has them).
@@ -71,121 +90,97 @@ def sweep(
       InputError: bad spec, option or folder.
       WorkFailed: interrupted, or the rows cannot be written; what is finished is kept for ``resume``.
     """
-    run_sweep(
-        spec,
-        out,
-        samples=samples,
-        seed=seed,
-        catalog=catalog,
-        uncertainty=uncertainty,
-        changes=changes,
-        method=method,
-        gap=gap,
-        time_limit=time_limit,
-        workers=workers,
-        exact=exact,
-        top=top,
-        by=by,
-        audit=audit,
-        certificates=certificates,
-        plans=plans,
-        resume=resume,
-        quiet=quiet,
-        log=log,
-        engine=engine,
-        address=address,
-        chunk=chunk,
-    )
+    run_sweep(spec, out, RunOptions(workers, resume, quiet, log, engine, address, chunk), keys)
     return read_rows(out)
 
 
 def run_sweep(
     spec: SweepSpec | str | Path,
     out: str | Path,
-    *,
-    workers: int | None = None,
-    certificates: bool | None = None,
-    resume: bool = False,
-    quiet: bool = False,
-    log: str | Path | None = None,
-    engine: str = "local",
-    address: str | None = None,
-    chunk: int | None = None,
-    **options: Any,
+    options: RunOptions | None = None,
+    keys: Mapping[str, Any] | None = None,
 ) -> None:
-    """As `sweep`, with the same arguments, but the rows stay on disk: memory does not grow with them."""
-    out = Path(out)
-    if resume and (out / "spec.toml").exists():
-        before = read_spec(out)
-        certificates = before.certificates or None if certificates is None else certificates
-        if before.plans and options.get("method") == before.method and options.get("plans") is None:
-            options["plans"] = before.plans
-    spec, loaded = prepare(spec, certificates=certificates, **options)
-    from rodiu_jax.sweeps.engines import ENGINES
+    """Run a sweep as `sweep` does, but leave the rows on disk: memory does not grow with them."""
+    out, options, keys = Path(out), options or RunOptions(), dict(keys or {})
+    if options.resume and (out / "spec.toml").exists():
+        keys |= _keep_from(read_spec(out), keys)
+    spec, catalog = prepare(spec, keys)
+    engine = options.engine_info()
     from rodiu_jax.sweeps.work import Work
-
-    if engine not in ENGINES:
-        raise InputError("sweep", "engine", f"one of {', '.join(ENGINES)}", engine)
-    chosen = ENGINES[engine]
-    if address is not None and not chosen.has_address:
-        able = " or ".join(name for name, info in ENGINES.items() if info.has_address)
-        raise InputError("sweep", "address", f"engine {able} beside it", address)
     from solvers.pool import Pool
 
     with (
-        event_log(log) as events,
-        chosen.load()(workers, address) as run,
-        open_store(out, spec, loaded, resume=resume) as store,
-        Pool(workers if chosen.own_processes else None) as pool,
-        _told(events, store),
+        event_log(options.log) as events,
+        engine.load()(options.workers, options.address) as run,
+        open_store(out, spec, catalog, resume=options.resume) as store,
+        Pool(options.workers if engine.own_processes else None) as pool,
+        _log_start_and_end(events, store),
+        _say_what_is_kept(store),
     ):
-        faults: list[str] = []
-        gaps = store.missing(faults.append)
-        done = spec.rows - sum(end - start for start, end in gaps)
-        where = str(store.rows_folder)
-        try:
-            with progress(spec.name, spec.rows, done=done, where=where, quiet=quiet, log=events) as bar:
-                for fault in faults:
-                    bar.fault(fault)
-                run(Work(store, loaded, gaps, pool, bar, chunk))
-            if spec.exact == "top":
-                from rodiu_jax.sweeps.top import solve_top  # it writes rows as this module does
+        faults, rows = [], store.count_rows()
+        with progress(f"{spec.name}, checking rows", rows, quiet=options.quiet) as checking:
+            gaps = store.find_missing(faults.append, lambda rows: checking.advance(count=rows))
+        done, where = spec.rows - sum(end - start for start, end in gaps), str(store.rows_folder)
+        with progress(spec.name, spec.rows, done=done, where=where, quiet=options.quiet, log=events) as bar:
+            for fault in faults:
+                bar.fault(fault)
+            run(Work(store, catalog, gaps, pool, bar, options.chunk))
+        if spec.exact == "top":
+            from rodiu_jax.sweeps.top import solve_top
 
-                solve_top(store, loaded, pool, quiet=quiet, log=events)
-        except KeyboardInterrupt:
-            raise WorkFailed(f"interrupted: {_kept(store)}") from None
-        except OSError as error:
-            raise WorkFailed(
-                f"{error.filename or store.rows_folder}: {error.strerror or error}; {_kept(store)}"
-            ) from None
-        except RuntimeError as error:
-            if (said := device_failure(error)) is None:
-                raise
-            raise WorkFailed(f"{said}; {_kept(store)}") from None
+            solve_top(store, catalog, pool, quiet=options.quiet, log=events)
 
 
-def prepare(
-    spec: SweepSpec | str | Path, *, changes: Iterable[str] = (), catalog: str | None = None, **options: Any
-) -> tuple[SweepSpec, Catalog]:
-    """The spec with the options of `sweep` in place of its own keys, its catalogue, and both found to fit.
+def _keep_from(before: SweepSpec, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys that a resumed sweep takes from the one in the folder, where ``keys`` do not give them."""
+    keep: dict[str, Any] = {}
+    if before.certificates and keys.get("certificates") is None:
+        keep["certificates"] = True
+    if before.plans and keys.get("plans") is None and keys.get("method") == before.method:
+        keep["plans"] = before.plans
+    return keep
+
+
+def prepare(spec: SweepSpec | str | Path, keys: Mapping[str, Any]) -> tuple[SweepSpec, Catalog]:
+    """Return the spec with ``keys`` in place of its own and its catalogue, both found to fit.
 
     Raises:
-      InputError: bad spec or option.
+      InputError: bad spec or key.
     """
     source = spec.name if isinstance(spec, SweepSpec) else str(spec)
-    spec = spec if isinstance(spec, SweepSpec) else load_spec(spec)
-    if isinstance(options.get("plans"), Path):
-        options["plans"] = str(options["plans"])
-    spec = override(spec, catalog=catalog, set=list(changes), **options)
-    at = ("catalog", "") if catalog is not None else (source, "catalog")
-    loaded = load_catalog(spec.catalog, source=at[0], key=at[1])
-    check_spec(spec, apply_spec_changes(extreme_scenarios(loaded), spec), source)
-    return spec, loaded
+    spec = override(spec if isinstance(spec, SweepSpec) else load_spec(spec), keys)
+    at = (source, "catalog") if keys.get("catalog") is None else ("catalog", "")
+    catalog = load_catalog(spec.catalog, source=at[0], key=at[1])
+    check_spec(spec, apply_spec_changes(extreme_scenarios(catalog), spec), source)
+    return spec, catalog
 
 
 @contextmanager
-def _told(log: EventLog | None, store: Store) -> Iterator[None]:
-    """Events of the start and of the end, however it comes."""
+def _say_what_is_kept(store: Store) -> Iterator[None]:
+    """Turn what may end a run early into a `WorkFailed` that says how many rows are on disk and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise WorkFailed(f"interrupted: {_kept_rows(store)}") from None
+    except OSError as error:
+        what = f"{error.filename or store.rows_folder}: {error.strerror or error}"
+        raise WorkFailed(f"{what}; {_kept_rows(store)}") from None
+    except RuntimeError as error:
+        if (what := device_failure(error)) is None:
+            raise
+        raise WorkFailed(f"{what}; {_kept_rows(store)}") from None
+
+
+def _kept_rows(store: Store) -> str:
+    """Count rows by the names of their parts: every part was checked on resuming, or written whole since."""
+    return (
+        f"{store.count_rows()} of {store.spec.rows} rows are kept in {store.rows_folder}; go on with --resume"
+    )
+
+
+@contextmanager
+def _log_start_and_end(log: EventLog | None, store: Store) -> Iterator[None]:
+    """Write the events of the start and of the end, however it comes."""
     if log is None:
         yield
         return
@@ -198,9 +193,3 @@ def _told(log: EventLog | None, store: Store) -> Iterator[None]:
         log.write("end", ok=False, message=str(error) or type(error).__name__)
         raise
     log.write("end", ok=True, message="", rows=spec.rows)
-
-
-def _kept(store: Store) -> str:
-    """How many rows are on disk and how to go on."""
-    rows = sum(stop - first for _, first, stop, fault in store.kept() if not fault)
-    return f"{rows} of {store.spec.rows} rows are kept in {store.rows_folder}; go on with --resume"

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import read_toml, toml_value
 from rodiu_jax.io.strict_table import StrictTable, input_error, tag
-from rodiu_jax.model.changes import Change, Kind, apply_changes, check_field, chosen_cells, parse_change
+from rodiu_jax.model.changes import Change, Kind, parse_change
 from rodiu_jax.model.fields import FIELD_SPECS
-from rodiu_jax.model.instance import Instances, check_uncertainty
-from rodiu_jax.sweeps.columns import RANKED
-from rodiu_jax.sweeps.designs import Design, PointFile, one_at_a_time, read_points, spread
-from rodiu_jax.sweeps.method_table import METHODS, names_that
+from rodiu_jax.model.instance import check_uncertainty
+from rodiu_jax.model.plan_json import read_plan_texts
+from rodiu_jax.sweeps.designs import Design, PointFile, draw_one_at_a_time, read_points, to_levels
+from rodiu_jax.sweeps.method_table import METHODS
+from rodiu_jax.sweeps.spec_checks import (
+    admissible_levels,
+    check_factor,
+    check_levels,
+    check_proofs,
+    first_inadmissible,
+)
 
 AUDIT_SHARE = 1e-3
 """Share of a sweep's scenarios whose brackets are audited by default."""
@@ -64,9 +73,14 @@ class Factor(StrictTable):
     spacing: Literal["linear", "log"] | None = None
 
     @property
+    def given(self) -> list[str]:
+        """Those of ``scale``, ``shift`` and ``value`` that are given: one, in a spec that was checked."""
+        return [key for key in _KINDS if getattr(self, key) is not None]
+
+    @property
     def key(self) -> str:
         """``scale``, ``shift`` or ``value``, whichever the factor has."""
-        return next(key for key in _KINDS if getattr(self, key) is not None)
+        return self.given[0]
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -85,7 +99,7 @@ class Factor(StrictTable):
         return _KINDS[self.key][0]
 
     def change(self, level: float) -> Change:
-        """The change that puts this factor at ``level``."""
+        """Return the change that puts this factor at ``level``."""
         return Change(self.field, self.kind, level, self.names)
 
 
@@ -172,8 +186,8 @@ class SweepSpec(StrictTable):
         fields = [f.field for f in self.factors]
         return tuple(f"{f.field}[{f.names}]" if fields.count(f.field) > 1 else f.field for f in self.factors)
 
-    def audited(self, first: int, stop: int) -> np.ndarray:
-        """Which of rows ``first`` to ``stop - 1`` are audited, bool: about ``audit`` of a sweep's, at least 1 of any.
+    def audited(self, first: int, stop: int) -> Bool[np.ndarray, " R"]:
+        """Draw which of rows ``first`` to ``stop - 1`` are audited: about ``audit`` of a sweep's, at least 1 of any.
 
         One row is drawn from each stretch of 1/``audit`` rows, by the design's seed; the first from the first sample
         alone. So the choice stays when the sweep is given more samples.
@@ -194,24 +208,26 @@ class SweepSpec(StrictTable):
         return mask
 
     @cached_property
-    def table(self) -> np.ndarray:
-        """The levels of all points of a design other than a grid; shape (points, factors), not to be written."""
+    def table(self) -> Float64[np.ndarray, "P D"]:
+        """The levels of all P points, of a design other than a grid, over D factors; not to be written."""
         levels = [f.levels for f in self.factors]
         if self.design.kind == "one-at-a-time":
-            table = one_at_a_time(levels, [f.base for f in self.factors])
+            table = draw_one_at_a_time(levels, [f.base for f in self.factors])
         elif self.design.draws:
-            table = self.design.unit(len(levels), self.seed if self.design.seed is None else self.design.seed)
+            table = self.design.draw_unit(
+                len(levels), self.seed if self.design.seed is None else self.design.seed
+            )
             for m, factor in enumerate(self.factors):
                 low, high = factor.levels
                 whole = FIELD_SPECS[factor.field].integer
-                table[:, m] = spread(table[:, m], low, high, log=factor.spacing == "log", whole=whole)
+                table[:, m] = to_levels(table[:, m], low, high, log=factor.spacing == "log", whole=whole)
         else:
             table = np.array(levels, float).T
         table.flags.writeable = False
         return table
 
-    def levels_at(self, points: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The level of each factor at ``points`` (shape P, integers): one array of P numbers per factor.
+    def levels_at(self, points: Int[np.ndarray, " P"]) -> tuple[Float64[np.ndarray, " P"], ...]:
+        """Return the level of each factor at ``points``.
 
         NaN where a factor changes nothing and no value says so: point 0 of one-at-a-time with ``value``.
         """
@@ -221,11 +237,11 @@ class SweepSpec(StrictTable):
         return tuple(np.array(f.levels)[at] for f, at in zip(self.factors, positions, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as the TOML file holds it, every default written out."""
+        """Return the spec as the TOML file holds it, every default written out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def to_toml(self) -> str:
-        """The spec as TOML text that `load_spec` reads back to the same spec."""
+        """Write the spec as TOML text that `load_spec` reads back to the same spec."""
         values = self.to_dict()
         tables = [("[design]", values.pop("design")), *(("[[factors]]", f) for f in values.pop("factors"))]
         text = [f"{k} = {toml_value(v)}" for k, v in values.items()]
@@ -235,7 +251,7 @@ class SweepSpec(StrictTable):
 
 
 def preset_names() -> list[str]:
-    """Names of the presets, sorted."""
+    """List the names of the presets, sorted."""
     return sorted(path.stem for path in _PRESETS.glob("*.toml"))
 
 
@@ -256,7 +272,7 @@ def load_spec(name_or_path: str | Path) -> SweepSpec:
         expected = f"a preset ({', '.join(known)}) or a TOML file{nearest(name_or_path, known)}"
         raise InputError("sweep", "", expected, str(name_or_path))
     values = read_toml(path)
-    if isinstance(values.get("catalog"), str) and _is_file_name(values["catalog"]):
+    if isinstance(values.get("catalog"), str) and is_file_name(values["catalog"]):
         values["catalog"] = str(path.resolve().parent / values["catalog"])
     if isinstance(file := values.get("plans"), str) and file:
         values["plans"] = str(path.parent / file)
@@ -268,23 +284,50 @@ def load_spec(name_or_path: str | Path) -> SweepSpec:
 
 def make_spec(values: dict[str, Any], source: str = "sweep") -> SweepSpec:
     """Validate the keys of a spec, named as in its TOML file; raises as `load_spec`."""
+    return _complete(_read_keys(values, source), source)
+
+
+def override(spec: SweepSpec, keys: Mapping[str, Any]) -> SweepSpec:
+    """Replace keys of ``spec``: ``None`` keeps the spec's own, ``changes`` are added to the spec's.
+
+    Raises:
+      InputError: naming the key at fault, as an argument of `sweep`.
+    """
+    given = {key: value for key, value in keys.items() if value is not None}
+    for key in given:
+        if key not in SweepSpec.model_fields:
+            known = list(SweepSpec.model_fields)
+            raise InputError("sweep", key, f"one of {', '.join(known)}{nearest(key, known)}")
+    for text in given.get("changes", ()):
+        parse_change(text)
+    if is_file_name(catalog := str(given.get("catalog", ""))):
+        given["catalog"] = str(Path(catalog).resolve())
+    if isinstance(given.get("plans"), Path):
+        given["plans"] = str(given["plans"])
+    given["set"] = [*spec.changes, *given.pop("changes", ())]
+    return _complete(_read_keys(spec.to_dict() | given, "sweep"), spec.name)
+
+
+def _read_keys(values: dict[str, Any], source: str) -> SweepSpec:
     try:
-        spec = SweepSpec.model_validate(values)
+        return SweepSpec.model_validate(values)
     except ValidationError as error:
         raise input_error(error, source) from None
+
+
+def _complete(spec: SweepSpec, source: str) -> SweepSpec:
+    """Check what the keys mean together, and read the plans and the points that stand in files of their own."""
     check_uncertainty(spec.uncertainty, source)
     if spec.method not in METHODS:
         raise InputError(source, "method", f"one of {', '.join(METHODS)}", spec.method)
-    _check_proofs(spec, source)
+    check_proofs(spec, source)
     if isinstance(spec.plans, str):
-        from rodiu_jax.model.plan_json import read_plan_texts  # its rows are of specs
-
         spec = spec.model_copy(update={"plans": read_plan_texts(spec.plans)})
     for m, text in enumerate(spec.changes):
         parse_change(text, f"{source}: set[{m}]")
     spec.design.check(source)
     for m, factor in enumerate(spec.factors):
-        _check_field_and_key(factor, source, f"factors[{m}]")
+        check_factor(factor, source, f"factors[{m}]")
     columns = [getattr(factor, factor.key) for factor in spec.factors]
     file = _read_columns(spec.design, columns, source)
     if file is not None:
@@ -294,115 +337,18 @@ def make_spec(values: dict[str, Any], source: str = "sweep") -> SweepSpec:
         ]
         spec = spec.model_copy(update={"design": Design(kind="points"), "factors": tuple(read)})
     for m, factor in enumerate(spec.factors):
-        _check_levels(spec, m, source)
-        at = _inadmissible(factor)
+        check_levels(spec, m, source)
+        at = first_inadmissible(factor)
         if at is not None:
             place, key = source, f"factors[{m}].{factor.key}[{at}]"
             if file is not None:
                 place, key = file.path, f"line {file.lines[at]}: {columns[m]}"
-            raise InputError(place, key, _admissible(factor), factor.levels[at])
+            raise InputError(place, key, admissible_levels(factor), factor.levels[at])
     return spec
 
 
-def override(spec: SweepSpec, **options: Any) -> SweepSpec:
-    """Replace keys of ``spec``: ``None`` keeps the spec's own, ``set`` adds to the spec's changes.
-
-    Raises:
-      InputError: naming the option at fault, as an argument of `sweep`.
-    """
-    given = {key: value for key, value in options.items() if value is not None}
-    try:
-        SweepSpec.model_validate(spec.to_dict() | given)
-    except ValidationError as error:
-        raise input_error(error, "sweep") from None
-    for text in given.get("set", ()):
-        parse_change(text)
-    if _is_file_name(catalog := given.get("catalog", "")):
-        given["catalog"] = str(Path(catalog).resolve())
-    given["set"] = [*spec.changes, *given.get("set", ())]
-    return make_spec(spec.to_dict() | given, spec.name)
-
-
-def check_spec(spec: SweepSpec, extremes: Instances, source: str) -> None:
-    """Check that every level of every factor gives admissible scenarios, whatever is drawn.
-
-    Args:
-      extremes: the smallest and the largest values that can be drawn, with the spec's own changes applied.
-
-    Raises:
-      InputError: a pattern that fits no name, two factors that change the same cell, a level that leaves the
-        field's physical range, or a plan of other names.
-    """
-    if spec.plan_texts:
-        from rodiu_jax.model.plan_json import parse_plans
-
-        parse_plans(spec.plan_texts, extremes, source)
-    chosen: list[np.ndarray] = []
-    for m, factor in enumerate(spec.factors):
-        chosen.append(chosen_cells(factor.field, factor.names, extremes, f"{source}: factors[{m}]"))
-        for at in _decisive(factor):
-            try:
-                apply_changes(extremes, [factor.change(factor.levels[at])])
-            except InputError as error:
-                expected = f"a level that leaves {error.field} {error.expected}"
-                raise InputError(
-                    source, f"factors[{m}].{factor.key}[{at}]", expected, factor.levels[at]
-                ) from None
-        for other in range(m):
-            if spec.factors[other].field == factor.field and (chosen[m] & chosen[other]).any():
-                expected = f"cells of {factor.field} that no other factor changes, as factors[{other}] does"
-                raise InputError(source, f"factors[{m}].names", expected, factor.names or "*")
-
-
-def _decisive(factor: Factor) -> list[int]:
-    """Positions of the levels that are admissible only if all are: every change is monotone in its level, so the
-    least and the greatest; all distinct ones where whole numbers are asked for.
-    """
-    levels = np.array(factor.levels)
-    if FIELD_SPECS[factor.field].integer:
-        return sorted(np.unique(levels, return_index=True)[1].tolist())
-    return sorted({int(levels.argmin()), int(levels.argmax())})
-
-
-def _check_proofs(spec: SweepSpec, source: str) -> None:
-    """Check that the keys about proofs and plans suit the method, as its entry in `METHODS` says."""
-    info = METHODS[spec.method]
-    for key in ("exact", "top", "by", "audit"):
-        if (value := getattr(spec, key)) is not None and not info.audits:
-            raise InputError(source, key, f"no such key with method {spec.method}", value)
-    for key in ("top", "by"):
-        if (value := getattr(spec, key)) is not None and spec.exact != "top":
-            raise InputError(source, key, "exact = top beside it", value)
-    if spec.exact == "top" and spec.top is None:
-        raise InputError(source, "top", "how many rows to solve exactly")
-    if spec.by is not None and spec.by not in RANKED:
-        raise InputError(source, "by", f"one of {', '.join(RANKED)}{nearest(spec.by, RANKED)}", spec.by)
-    if spec.plans and not info.takes_plans:
-        raise InputError(source, "plans", f"no such key with method {spec.method}")
-    if info.takes_plans and not spec.plans:
-        raise InputError(source, "plans", f"a file of plans, which method {spec.method} needs")
-    if spec.certificates and not info.certifies:
-        able = names_that(lambda method: method.certifies)
-        raise InputError(
-            source, "certificates", f"method {able}: {spec.method} leaves no certificate of lower bounds"
-        )
-
-
-def _check_field_and_key(factor: Factor, source: str, path: str) -> None:
-    """The field exists and may vary; exactly one kind of change is given."""
-    try:
-        check_field(factor.field, source)
-    except InputError as error:
-        raise InputError(source, f"{path}.field", error.expected, factor.field) from None
-    if factor.field == "tp_degree":
-        expected = "another field: the degrees are the same at every point (`set` changes them for all)"
-        raise InputError(source, f"{path}.field", expected, factor.field)
-    if sum(getattr(factor, key) is not None for key in _KINDS) != 1:
-        raise InputError(source, path, "exactly one of scale, shift and value", factor.field)
-
-
 def _read_columns(design: Design, columns: list[Any], source: str) -> PointFile | None:
-    """The design's CSV file; ``columns`` are what the factors give, names of its columns if there is one."""
+    """Read the design's CSV file; ``columns`` are what the factors give, names of its columns if there is one."""
     for m, column in enumerate(columns):
         if design.file is None and isinstance(column, str):
             expected = "numbers; a column's name only beside design.file"
@@ -413,57 +359,6 @@ def _read_columns(design: Design, columns: list[Any], source: str) -> PointFile 
     return None if design.file is None else read_points(design.file, columns)
 
 
-def _check_levels(spec: SweepSpec, m: int, source: str) -> None:
-    """What factor ``m`` gives is what the design needs: levels of its kind, or a range."""
-    design, factor, path = spec.design, spec.factors[m], f"factors[{m}]"
-    key, levels, kind = f"{path}.{factor.key}", list(factor.levels), design.kind
-    field = FIELD_SPECS[factor.field]
-    if not design.draws:
-        if factor.spacing is not None:
-            expected = f"no such key: a design {kind} draws from no range"
-            raise InputError(source, f"{path}.spacing", expected, factor.spacing)
-        if kind == "points":
-            first = len(spec.factors[0].levels)
-            if len(levels) != first:
-                raise InputError(source, key, f"{first} numbers, one per point as in factors[0]", levels)
-            return
-        if len(set(levels)) < len(levels):
-            raise InputError(source, key, "distinct levels", levels)
-        if kind == "one-at-a-time" and factor.base in levels:
-            expected = f"levels other than {factor.base:g}, which changes nothing as point 0 does"
-            raise InputError(source, f"{key}[{levels.index(factor.base)}]", expected, factor.base)
-        return
-    if len(levels) != 2 or not levels[0] < levels[1]:
-        raise InputError(
-            source, key, f"[low, high] with low < high, the range that {kind} draws from", levels
-        )
-    if factor.spacing == "log" and levels[0] <= 0:
-        raise InputError(source, f"{key}[0]", "a number > 0, for spacing log", levels[0])
-    if field.integer and factor.key == "scale":
-        expected = f"shift or value: {factor.field} is a whole number, and a drawn multiple need not be"
-        raise InputError(source, key, expected, levels)
-    if field.integer and (odd := [at for at in (0, 1) if levels[at] != math.floor(levels[at])]):
-        raise InputError(source, f"{key}[{odd[0]}]", f"a whole number, as {factor.field} is", levels[odd[0]])
-
-
-def _inadmissible(factor: Factor) -> int | None:
-    """The first level that no scenario could have, by its position."""
-    levels, field = np.array(factor.levels), FIELD_SPECS[factor.field]
-    if factor.key == "shift":
-        return None
-    bad = field.bad(levels)
-    if factor.key == "scale":
-        bad = levels <= 0 if field.above_low else levels < 0
-    return int(np.argmax(bad)) if bad.any() else None
-
-
-def _admissible(factor: Factor) -> str:
-    """What `_inadmissible` asks for, in words."""
-    field = FIELD_SPECS[factor.field]
-    if factor.key == "scale":
-        return f"multipliers {'>' if field.above_low else '>='} 0"
-    return f"{field.expected} ({field.unit})"
-
-
-def _is_file_name(catalog: str) -> bool:
+def is_file_name(catalog: str) -> bool:
+    """True if ``catalog`` is the path of a file, not a name."""
     return catalog.endswith(".toml") or os.sep in catalog

@@ -1,22 +1,21 @@
 """The folder of a sweep: its spec, how it was made, and its rows as Parquet parts, each whole or not there.
 
 Row r of a sweep is sample r // points at point r % points. A part holds consecutive rows and says so in its
-name, ``part-<first row>-<rows>.parquet``, so what is missing can be told after any kind of end. Where the sweep keeps
-certificates, a part of the same name in ``certificates/`` holds the multipliers of its rows, numbered as in the sweep
-(the plans are in the rows); it is written first, and rows without it are done again.
+name, ``part-<first row>-<rows>.parquet``, and it comes to be in one step, when it is whole. So the names are the index:
+which rows are there is told without reading any. Pages are read, and their checksums compared, when a sweep is resumed
+or verified, as a disk may have damaged what was whole. Where the sweep keeps certificates, a part of the same name in
+``certificates/`` holds the multipliers of its rows, numbered as in the sweep (the plans are in the rows); it is written
+first, and rows without it are done again.
 """
 
 from __future__ import annotations
 
 import json
-import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +24,10 @@ import pyarrow.parquet as pq
 from rodiu_jax.catalog import Catalog, load_catalog
 from rodiu_jax.certificates import certified_rows, write_certificates
 from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
-from rodiu_jax.io.files import make_folder, read_json, read_toml, remove_leftovers, write_text, write_whole
+from rodiu_jax.io.files import make_folder, read_toml, remove_leftovers, write_text, write_whole
 from rodiu_jax.io.parquet import read_parquet
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.sweeps.manifest import begin_run, note_devices, read_manifest
 from rodiu_jax.sweeps.rows import schema_of
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 
@@ -40,7 +40,21 @@ _OURS += ("figures", "tables", "summary.csv", "report.html", "report-files.json"
 _WORDS = ("name", "title", "question")
 """Keys of a spec that change no number: they may differ on resuming."""
 
-_PACKAGES = ("rodiu-jax", "jax", "numpy", "highspy", "pyarrow")
+
+class Part(NamedTuple):
+    """A file of rows ``first`` to ``stop - 1``, as its name says."""
+
+    path: Path
+    first: int
+    stop: int
+
+
+class CheckedPart(NamedTuple):
+    """A part that was read: its rows, or the fault for which it cannot be used (empty where it can)."""
+
+    part: Part
+    table: pa.Table | None
+    fault: str
 
 
 class Store:
@@ -65,17 +79,14 @@ class Store:
         self.put(path, table)
         return path
 
-    def note_devices(self, kinds: list[str]) -> None:
-        """Say in the manifest which devices this run computes on."""
-        path = self.folder / "manifest.json"
-        made = read_manifest(self.folder)
-        made["runs"][-1]["devices"] = kinds
-        write_text(path, json.dumps(made, indent=1) + "\n")
-
     def put(self, path: Path, table: pa.Table) -> None:
         """Write the rows of a part, or others in their place: whole, or not at all."""
         with write_whole(path) as temporary:
             pq.write_table(table.cast(self.schema), temporary, write_page_checksum=True)
+
+    def note_devices(self, kinds: list[str]) -> None:
+        """Say in the manifest which devices this run computes on."""
+        note_devices(self.folder, kinds)
 
     def keep_evidence(self, instances: Instances, row: int, failure: AuditFailed) -> WorkFailed:
         """Write the scenario of a failed audit and both proofs beside the rows; return the error that says where."""
@@ -85,32 +96,47 @@ class Store:
         return WorkFailed(f"{failure}; the scenario (row {row}) and both proofs are in {evidence}.*")
 
     def read(self, path: Path) -> pa.Table:
-        """The rows of a whole part."""
+        """Read the rows of a whole part."""
         return read_parquet(path)
 
-    def kept(self, *, certified: bool = True) -> Iterator[tuple[Path, int, int, str]]:
-        """The parts as (path, first row, end row, fault), in order; the fault of a whole part is empty.
+    def parts(self) -> list[Part]:
+        """List the parts in order, by their names alone.
+
+        Raises:
+          InputError: a file among them has another name.
+        """
+        return [self._part_of(path) for path in sorted(self.rows_folder.glob("part-*.parquet"))]
+
+    def count_rows(self) -> int:
+        """Count the rows that are on disk, by the names of their parts."""
+        return sum(part.stop - part.first for part in self.parts())
+
+    def check_parts(self, *, certified: bool = True) -> Iterator[CheckedPart]:
+        """Read the parts one by one, in order: every page, so that its checksum is compared.
 
         Args:
           certified: where the sweep keeps certificates, a part without those of its rows is at fault.
         """
         end = 0
-        for path in sorted(self.rows_folder.glob("part-*.parquet")):
-            named = _PART.fullmatch(path.name)
-            if named is None:
-                raise InputError(path, "", "a name such as part-000000000000-30.parquet")
-            first, count = int(named[1]), int(named[2])
-            fault = self._fault(path, first, count)
+        for part in self.parts():
+            table, fault = self._read_and_check(part)
             if not fault and certified and self.spec.certificates:
-                proven = certified_rows(self.certificates_folder / path.name)
-                fault = "" if np.array_equal(proven, np.arange(first, first + count)) else "not certified"
-            if not fault and first < end:
+                proven = certified_rows(self.certificates_folder / part.path.name)
+                fault = "" if np.array_equal(proven, np.arange(part.first, part.stop)) else "not certified"
+            if not fault and part.first < end:
                 fault = "rows that another part holds too"
-            end = end if fault else first + count
-            yield path, first, first + count, fault
+            end = end if fault else part.stop
+            yield CheckedPart(part, table, fault)
 
-    def missing(self, say: Callable[[str], None]) -> list[tuple[int, int]]:
-        """Remove damaged parts, naming each through ``say``; return the ranges of rows that are not there."""
+    def find_missing(
+        self, report_fault: Callable[[str], None], report_checked: Callable[[int], None] = lambda rows: None
+    ) -> list[tuple[int, int]]:
+        """Remove damaged parts and leftovers of killed runs; return the ranges of rows that are not there.
+
+        Args:
+          report_fault: called with what was removed, and why.
+          report_checked: called with the number of rows just checked.
+        """
         for folder in (self.rows_folder, self.certificates_folder):
             remove_leftovers(folder, "part-*")
         for name in ("spec.toml", "manifest.json", "top.json"):
@@ -119,33 +145,42 @@ class Store:
             if not (self.rows_folder / path.name).exists():
                 path.unlink()
         gaps, end = [], 0
-        for path, first, stop, fault in self.kept():
+        for part, _, fault in self.check_parts():
+            report_checked(part.stop - part.first)
             if fault:
-                say(f"{path}: {fault}; its rows are done again")
-                path.unlink()
+                report_fault(f"{part.path}: {fault}; its rows are done again")
+                part.path.unlink()
                 continue
-            if first > end:
-                gaps.append((end, first))
-            end = stop
+            if part.first > end:
+                gaps.append((end, part.first))
+            end = part.stop
         return gaps + ([(end, self.spec.rows)] if end < self.spec.rows else [])
 
-    def _fault(self, path: Path, first: int, count: int) -> str:
-        """Why a part cannot be used; empty where it can. Every page is read, so its checksum is compared."""
+    def _part_of(self, path: Path) -> Part:
+        named = _PART.fullmatch(path.name)
+        if named is None:
+            raise InputError(path, "", "a name such as part-000000000000-30.parquet")
+        first, count = int(named[1]), int(named[2])
+        return Part(path, first, first + count)
+
+    def _read_and_check(self, part: Part) -> tuple[pa.Table | None, str]:
+        """Read a part; say why it cannot be used, or nothing where it can."""
         try:
-            table = self.read(path)
+            table = self.read(part.path)
         except InputError:
-            return "damaged"
-        if not table.schema.equals(self.schema) or table.num_rows != count or first + count > self.spec.rows:
-            return "not a part of this sweep"
+            return None, "damaged"
+        count = part.stop - part.first
+        if not table.schema.equals(self.schema) or table.num_rows != count or part.stop > self.spec.rows:
+            return None, "not a part of this sweep"
         rows = table["sample"].to_numpy() * self.spec.points + table["point"].to_numpy()
-        if not np.array_equal(rows, np.arange(first, first + count)):
-            return "not the rows that its name says"
-        return ""
+        if not np.array_equal(rows, np.arange(part.first, part.stop)):
+            return None, "not the rows that its name says"
+        return table, ""
 
 
 @contextmanager
 def open_store(folder: Path, spec: SweepSpec, catalog: Catalog, *, resume: bool) -> Iterator[Store]:
-    """Start the folder of a sweep, or go on with it, and hold it against a second writer until the end.
+    """Start the folder of a sweep, or go on with it, and lock it against a second writer until the end.
 
     Raises:
       InputError: the folder cannot be written, holds a sweep and ``resume`` is false, holds another sweep
@@ -153,14 +188,16 @@ def open_store(folder: Path, spec: SweepSpec, catalog: Catalog, *, resume: bool)
     """
     store = Store(folder, spec)
     make_folder(folder)
-    if not resume and (held := [n for n in _OURS if (folder / n).exists()]):
-        raise InputError(folder, held[0], "a folder without a sweep, or --resume to go on with the one in it")
-    with _held(folder):
+    if not resume and (present := [n for n in _OURS if (folder / n).exists()]):
+        raise InputError(
+            folder, present[0], "a folder without a sweep, or --resume to go on with the one in it"
+        )
+    with _lock(folder):
         if resume and (folder / "spec.toml").exists():
             _check_same(folder, spec, catalog.digest)
         elif any(store.rows_folder.glob("part-*")):
             raise InputError(folder, "spec.toml", "this file, without which its rows cannot be resumed")
-        _write_manifest(folder, spec, catalog.digest)
+        begin_run(folder, spec.catalog, catalog.digest)
         store.rows_folder.mkdir(exist_ok=True)
         if spec.certificates:
             store.certificates_folder.mkdir(exist_ok=True)
@@ -169,50 +206,27 @@ def open_store(folder: Path, spec: SweepSpec, catalog: Catalog, *, resume: bool)
 
 
 def read_spec(folder: Path) -> SweepSpec:
-    """The spec of the sweep in ``folder``."""
+    """Read the spec of the sweep in ``folder``."""
     path = folder / "spec.toml"
     if not path.is_file():
         raise InputError(folder, "", "the folder of a sweep (it holds no spec.toml)")
     return make_spec(read_toml(path), str(path))
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """How the sweep in ``folder`` was made: the catalogue and its digest, and a record per run.
-
-    Raises:
-      InputError: no such file, or it is not of this form.
-    """
-    path = folder / "manifest.json"
-    made = read_json(path)
-    if not isinstance(made, dict):
-        raise InputError(path, "", "an object", made)
-    runs = made.get("runs", [])
-    if not isinstance(runs, list):
-        raise InputError(path, "runs", "a list of objects", runs)
-    for m, run in enumerate(runs):
-        if not isinstance(run, dict):
-            raise InputError(path, f"runs[{m}]", "an object", run)
-        for key, kind in (("versions", dict), ("devices", list)):
-            if not isinstance(run.get(key, kind()), kind):
-                what = "an object" if kind is dict else "a list"
-                raise InputError(path, f"runs[{m}].{key}", what, run[key])
-    return made
-
-
 def catalog_of(folder: Path, spec: SweepSpec) -> Catalog:
-    """The catalogue that the sweep in ``folder`` was made from.
+    """Load the catalogue that the sweep in ``folder`` was made from.
 
     Raises:
       InputError: it is not there, or is another by now.
     """
     catalog = load_catalog(spec.catalog, source=folder / "spec.toml", key="catalog")
-    if read_manifest(folder).get("catalog_sha256") != catalog.digest:
+    if read_manifest(folder).catalog_sha256 != catalog.digest:
         raise InputError(folder, "catalog", "the catalogue that the sweep was made from", spec.catalog)
     return catalog
 
 
 def read_rows(folder: str | Path, *, plans: bool = False) -> pd.DataFrame:
-    """The rows that are there, sorted by (sample, point); numbers that a scenario lacks are NaN.
+    """Read the rows that are there, sorted by (sample, point); numbers that a scenario lacks are NaN.
 
     Args:
       folder: of the sweep.
@@ -231,7 +245,7 @@ def read_rows(folder: str | Path, *, plans: bool = False) -> pd.DataFrame:
 def iterate_rows(
     folder: str | Path, *, columns: Sequence[str] | None = None, rows: Sequence[int] | None = None
 ) -> Iterator[pd.DataFrame]:
-    """The rows part by part, in order: memory is that of one part.
+    """Read the rows part by part, in order: memory is that of one part.
 
     Args:
       columns: of the table; all but ``plan`` by default.
@@ -248,23 +262,22 @@ def iterate_rows(
 
 def _parts(store: Store, columns: list[str], rows: Sequence[int] | None = None) -> Iterator[pa.Table]:
     wanted = None if rows is None else np.sort(np.asarray(rows, dtype=np.int64))
-    for path in sorted(store.rows_folder.glob("part-*.parquet")):
-        named = _PART.fullmatch(path.name)
-        if wanted is not None and named is not None:
-            first, stop = int(named[1]), int(named[1]) + int(named[2])
-            if np.searchsorted(wanted, first) == np.searchsorted(wanted, stop):
-                continue
-        table = read_parquet(path, columns=columns, what="a whole Parquet part; sweep again with --resume")
-        expected = store.schema.empty_table().select(columns).schema
+    expected = store.schema.empty_table().select(columns).schema
+    for part in store.parts():
+        if wanted is not None and np.searchsorted(wanted, part.first) == np.searchsorted(wanted, part.stop):
+            continue
+        table = read_parquet(
+            part.path, columns=columns, what="a whole Parquet part; sweep again with --resume"
+        )
         if not table.schema.equals(expected):
             absent = [n for n in columns if n not in table.schema.names]
             lack = f"no column {absent[0]}" if absent else "columns of other types"
-            raise InputError(path, "", f"a part of this sweep; sweep again with --resume ({lack})")
+            raise InputError(part.path, "", f"a part of this sweep; sweep again with --resume ({lack})")
         yield table
 
 
 def first_error(folder: str | Path) -> str:
-    """The message of the first row with status ``error``; empty where there is none."""
+    """Return the message of the first row with status ``error``; empty where there is none."""
     for rows in iterate_rows(folder, columns=("status", "message")):
         failed = rows.loc[rows["status"] == "error", "message"].tolist()
         if failed:
@@ -273,6 +286,7 @@ def first_error(folder: str | Path) -> str:
 
 
 def _check_same(folder: Path, spec: SweepSpec, digest: str) -> None:
+    """Refuse to resume another sweep than the one in the folder."""
     old, new = read_spec(folder).to_dict(), spec.to_dict()
     if old["samples"] != new["samples"] and (spec.exact == "top" or new["samples"] < old["samples"]):
         least = "" if spec.exact == "top" else ", or more,"
@@ -282,42 +296,25 @@ def _check_same(folder: Path, spec: SweepSpec, digest: str) -> None:
         if old.get(key) != new.get(key):
             expected = f"{old.get(key)!r} as in the sweep to resume, or another folder"
             raise InputError(folder / "spec.toml", key, expected, new.get(key))
-    if read_manifest(folder).get("catalog_sha256") != digest:
+    if read_manifest(folder).catalog_sha256 != digest:
         expected = "the catalogue of the sweep to resume, or another folder"
         raise InputError(folder / "manifest.json", "catalog_sha256", expected, digest[:12])
 
 
-def _write_manifest(folder: Path, spec: SweepSpec, digest: str) -> None:
-    """Record how each run of the sweep was made; a resumed sweep has several."""
-    path = folder / "manifest.json"
-    runs = read_manifest(folder).get("runs", []) if path.exists() else []
-    run = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {n: version(n) for n in _PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "precision": "float64; ascent of lower bounds float32, their certificates float64",
-        "devices": [],
-    }
-    made = {"catalog": spec.catalog, "catalog_sha256": digest, "runs": [*runs, run]}
-    write_text(path, json.dumps(made, indent=1) + "\n")
-
-
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """A lock that ends with the process, however that ends."""
+def _lock(folder: Path) -> Iterator[None]:
+    """Lock the folder until the end of the block; the system unlocks it when the process ends, however that ends."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock", blocking=False)
     try:
-        import fcntl
-    except ImportError:  # Windows: no lock
-        yield
-        return
+        lock.acquire()
+    except Timeout:
+        raise InputError(folder, "", "a folder that no other sweep is writing now") from None
+    except (OSError, NotImplementedError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(folder, "", f"a folder that can be written and locked ({why})") from None
     try:
-        handle = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(folder, "", f"a folder that can be written ({error.strerror})") from None
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(folder, "", "a folder that no other sweep is writing now") from None
         yield
+    finally:
+        lock.release()

@@ -47,7 +47,7 @@ def solve_top(store: Store, catalog: Catalog, pool: Pool, *, quiet: bool, log: E
     waiting: deque[tuple[Path, list[dict[str, Any]], list[int], Instances]] = deque()
 
     def parts() -> Iterator[tuple[Instances, list[Result]]]:
-        for path, first, stop, _ in store.kept():
+        for path, first, stop in store.parts():
             if not (chosen[first:stop]).any():
                 continue
             rows = store.read(path).to_pylist()

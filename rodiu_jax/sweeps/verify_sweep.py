@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,14 +73,17 @@ def verify_sweep(folder: str | Path) -> Iterator[pd.DataFrame]:
     folder = Path(folder)
     store = Store(folder, read_spec(folder))
     catalog = catalog_of(folder, store.spec)
-    for path, first, stop, fault in store.kept(certified=False):
-        if fault:
-            raise InputError(path, "", f"a whole part of this sweep; sweep again with --resume ({fault})")
-        yield _verified(store, catalog, path, first, stop)
+    for part, table, fault in store.check_parts(certified=False):
+        if fault or table is None:
+            raise InputError(
+                part.path, "", f"a whole part of this sweep; sweep again with --resume ({fault})"
+            )
+        yield _verified(store, catalog, table.to_pandas(), *part)
 
 
-def _verified(store: Store, catalog: Catalog, path: Path, first: int, stop: int) -> pd.DataFrame:
-    table = store.read(path).to_pandas()
+def _verified(
+    store: Store, catalog: Catalog, table: pd.DataFrame, path: Path, first: int, stop: int
+) -> pd.DataFrame:
     instances = scenarios(store.spec, catalog, first, stop)
     held: dict[int, Certificate] = {}
     absent = ""
@@ -92,7 +95,7 @@ def _verified(store: Store, catalog: Catalog, path: Path, first: int, stop: int)
     faults = []
     for b, row in enumerate(table.to_dict("records")):
         plan, fault = _plan(row["plan"], instances, b)
-        held[b] = held.get(b, Certificate([], [], [], None))._replace(plan=plan)
+        held[b] = replace(held.get(b, Certificate()), plan=plan)
         reasons = [absent, fault, *_beside(store.spec, row, plan, instances, b)]
         faults.append("; ".join(r for r in reasons if r))
     verdicts = verify_rows(table.assign(instance=np.arange(len(table))), held, instances)

@@ -158,9 +158,7 @@ def test_random_multipliers_of_any_sign_prove_no_more_than_the_optimum(mode: str
             head[:types] += price * optimum[b] / types
             tail = rng.normal(0, noise, (pairs, width))
             values = np.concatenate([head, tail.ravel()]).astype(np.float32)
-            held[b] = Certificate(
-                [np.array([], np.int32)], [np.arange(pairs, dtype=np.int32)], [values], None
-            )
+            held[b] = Certificate((np.array([], np.int32),), (np.arange(pairs, dtype=np.int32),), (values,))
         table = pd.DataFrame({"instance": range(4), "lower_bound": -math.inf, "upper_bound": math.inf})
         found = verify_rows(table, held, instances)
         assert found["ok"].all()
@@ -257,7 +255,7 @@ def test_a_row_without_certificate_fails_and_a_row_without_claims_needs_no_plan(
     instances, proven = small
     save_certificates(tmp_path / "c.parquet", proven[1:], instances)
     held = load_certificates(tmp_path / "c.parquet", instances)
-    held[1] = held[1]._replace(plan=None)
+    held[1] = replace(held[1], plan=None)
     table = pd.DataFrame(
         {
             "instance": [0, 1, 1],
@@ -275,7 +273,7 @@ def test_infeasibility_is_proven_by_a_bound_above_any_cost() -> None:
     instances = random_instances(1, SMALL, weight_memory=np.full(2, 1e6), unmet_cap=0.2)
     values = np.zeros(3 * 2 + 2, np.float32)
     values[:2] = 1e7
-    held = {0: Certificate([np.array([], np.int32)], [np.array([], np.int32)], [values], None)}
+    held = {0: Certificate((np.array([], np.int32),), (np.array([], np.int32),), (values,))}
     table = pd.DataFrame({"instance": [0], "lower_bound": [math.inf], "upper_bound": [math.inf]})
     assert verify_rows(table, held, instances)["ok"].all()
     values[:2] = 1.0

@@ -14,7 +14,7 @@ import pytest
 
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.io.files import write_text
-from rodiu_jax.sweeps import METHODS, load_spec, read_rows, sweep
+from rodiu_jax.sweeps import METHODS, load_spec, read_rows, store, sweep
 from tests.sweeps.small import GOOD, Stopping, damage, fake, parts, run, spec, toy
 
 
@@ -34,6 +34,26 @@ def test_an_interrupted_sweep_keeps_its_rows_and_goes_on(tmp_path, monkeypatch, 
     monkeypatch.setitem(METHODS, "fake", toy(counting))
     pd.testing.assert_frame_equal(run(tmp_path / "cut", chunk=chunk, resume=True), whole)
     assert counting.left == 0
+
+
+def test_rows_are_counted_without_reading_any(tmp_path, monkeypatch):
+    """An interruption tells how much is kept from the names of the parts; only resuming reads, each part once."""
+    read, real = [], store.read_parquet
+
+    def reading(path, **options):
+        read.append(Path(path).name)
+        return real(path, **options)
+
+    monkeypatch.setattr(store, "read_parquet", reading)
+    monkeypatch.setitem(METHODS, "fake", toy(Stopping(10, KeyboardInterrupt())))
+    with pytest.raises(WorkFailed, match="interrupted: 10 of 18 rows are kept"):
+        run(tmp_path, chunk=4)
+    assert read == []
+    kept = parts(tmp_path)
+    monkeypatch.setitem(METHODS, "fake", toy(Stopping(0, KeyboardInterrupt())))
+    with pytest.raises(WorkFailed, match="interrupted: 10 of 18 rows are kept"):
+        run(tmp_path, chunk=4, resume=True)
+    assert sorted(read) == kept
 
 
 def test_resuming_a_finished_sweep_does_nothing(tmp_path, monkeypatch):
@@ -199,8 +219,6 @@ def test_a_folder_that_cannot_be_made(tmp_path, place):
 
 
 def test_a_full_disk_keeps_the_finished_parts(tmp_path, monkeypatch):
-    from rodiu_jax.sweeps import store
-
     real, calls = store.pq.write_table, []
 
     def full(*args, **options):

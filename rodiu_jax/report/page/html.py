@@ -15,7 +15,7 @@ from rodiu_jax.report.figures import style
 from rodiu_jax.report.parts.section import Section
 from rodiu_jax.report.parts.tables import number
 from rodiu_jax.report.text.summary import answer, percent, proofs
-from rodiu_jax.sweeps.store import read_manifest
+from rodiu_jax.sweeps.manifest import read_manifest
 
 
 def render(
@@ -100,10 +100,10 @@ def _method(folder: Path, found: Digest) -> list[tuple[str, str]]:
         made = read_manifest(folder)
     except InputError:
         return lines
-    lines.append(("Catalogue, SHA-256", str(made.get("catalog_sha256", "-"))))
-    for run in made.get("runs", []):
-        versions = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
-        system = str(run.get("platform")).partition("-")[0]  # the rest is in manifest.json
-        where = f"Python {run.get('python')}, {system}, {', '.join(map(str, run.get('devices', [])))}"
-        lines.append((f"Run of {run.get('started')}", f"{versions}; {where}"))
+    lines.append(("Catalogue, SHA-256", made.catalog_sha256 or "-"))
+    for run in made.runs:
+        versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+        system = str(run.platform).partition("-")[0]  # the rest is in manifest.json
+        where = f"Python {run.python}, {system}, {', '.join(run.devices)}"
+        lines.append((f"Run of {run.started}", f"{versions}; {where}"))
     return lines

@@ -22,15 +22,14 @@ import pandas as pd
 
 from rodiu_jax.analysis.brackets import linear_range
 from rodiu_jax.analysis.indices import design_of, morris, sobol_indices
+from rodiu_jax.analysis.intervals import mean_interval, student
 from rodiu_jax.analysis.observations import (
     INTERVALS,
     NUMBERS,
     levels_of,
-    mean_interval,
     observations,
     ranked,
     signs,
-    student,
 )
 
 __all__ = [

@@ -16,6 +16,7 @@ from rodiu_jax.analysis.brackets import (
     square_range,
     variance_range,
 )
+from rodiu_jax.analysis.intervals import student
 from rodiu_jax.analysis.observations import (
     NUMBERS,
     check_factors,
@@ -23,7 +24,6 @@ from rodiu_jax.analysis.observations import (
     observations,
     ranked,
     signs,
-    student,
 )
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.tolerances import ROUNDED_TABLE

@@ -1,8 +1,56 @@
-"""Exact intervals and bounds of probabilities."""
+"""Intervals of means and of probabilities, and bounds of probabilities."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from jaxtyping import Float64
+
+RESAMPLES = 400
+"""Samples of a bootstrap."""
+
+
+def mean_interval(
+    values: Float64[np.ndarray, " N"], clusters: Any = None, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Compute Student's interval of the mean of ``values``; nan for fewer than two.
+
+    Args:
+      clusters: values drawn together have equal entries here; by default, and where there is but one cluster, each
+        value was drawn on its own.
+    """
+    if len(values) < 2:
+        return math.nan, math.nan
+    mean = float(values.mean())
+    codes = np.arange(len(values)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    sums = np.bincount(codes, weights=values - mean) if codes.any() else values - mean
+    error = np.sqrt(len(sums) / (len(sums) - 1) * np.sum(sums**2)) / len(values)
+    half = student(confidence, len(sums) - 1) * float(error)
+    return mean - half, mean + half
+
+
+def student(confidence: float, freedom: float) -> float:
+    """Return Student's quantile that leaves (1 - confidence) / 2 above it."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.5 + confidence / 2))
+
+
+def bootstrap_interval(
+    values: Float64[np.ndarray, " N"],
+    statistic: Callable[[Float64[np.ndarray, " N"]], float],
+    *,
+    seed: int,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Compute the bootstrap percentiles of a statistic of ``values``, drawn with replacement."""
+    rng, count = np.random.default_rng(seed), len(values)
+    statistics = [statistic(values[rng.integers(0, count, count)]) for _ in range(RESAMPLES)]
+    low, high = np.quantile(statistics, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(low), float(high)
 
 
 def clopper_pearson(

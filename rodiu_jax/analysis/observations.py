@@ -142,27 +142,6 @@ def levels_of(values: Any) -> tuple[np.ndarray, list[dict[str, float]]]:
     return codes, levels
 
 
-def mean_interval(values: np.ndarray, clusters: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Student's interval of the mean of ``values``, drawn in clusters (each value its own where there is one)."""
-    if not len(values):
-        return np.nan, np.nan
-    mean = float(values.mean())
-    distinct, codes = np.unique(clusters, return_inverse=True)
-    sums = np.bincount(codes, weights=values - mean) if len(distinct) > 1 else values - mean
-    if len(sums) < 2:
-        return np.nan, np.nan
-    error = np.sqrt(len(sums) / (len(sums) - 1) * np.sum(sums**2)) / len(values)
-    half = student(confidence, len(sums) - 1) * float(error)
-    return mean - half, mean + half
-
-
-def student(confidence: float, freedom: float) -> float:
-    """Student's quantile that leaves (1 - confidence) / 2 above it."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 0.5 + confidence / 2))
-
-
 def signs(low: Any, high: Any) -> list[str | None]:
     """What the interval [low, high] says of a sign."""
 

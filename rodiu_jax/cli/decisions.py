@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS, FloatRange, Numbers
+from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS, FloatRange, Numbers, summaries
+from rodiu_jax.decisions.choose.criterion_table import CRITERIA
 from rodiu_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,11 +93,10 @@ def _tell(
 @click.argument("source", metavar="FILE.npz|SWEEP_DIR|SPEC.toml")
 @click.option(
     "--criterion",
-    type=click.Choice(["expected", "cvar", "worst", "regret"]),
-    default="expected",
+    type=click.Choice(list(CRITERIA)),
+    default=next(iter(CRITERIA)),
     show_default=True,
-    help="expected cost; cvar: mean of the dearest share 1 - level; worst: dearest scenario; regret: largest excess "
-    "over a scenario's own optimum.",
+    help=summaries(CRITERIA),
 )
 @click.option(
     "--level",

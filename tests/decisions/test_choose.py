@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -14,9 +13,11 @@ from hypothesis import strategies as st
 
 from rodiu_jax.cli import cli
 from rodiu_jax.decisions import sources
+from rodiu_jax.decisions.choose import answer as answer_module
 from rodiu_jax.decisions.choose import search as module
-from rodiu_jax.decisions.choose.candidates import found_deployments, neighbours, sorted_pairs, triples_near
-from rodiu_jax.decisions.choose.criteria import CRITERIA, cvar, sampling_interval, value_of, weights_of
+from rodiu_jax.decisions.choose.candidates import deployments_of, neighbours, sort_pairs, triples_near
+from rodiu_jax.decisions.choose.criteria import Cvar, Expected, Worst
+from rodiu_jax.decisions.choose.criterion_table import CRITERIA
 from rodiu_jax.decisions.choose.search import choose
 from rodiu_jax.decisions.sources import Known, hard_scenarios, mean_scenario, read_scenarios
 from rodiu_jax.errors import InputError
@@ -53,11 +54,15 @@ def tiny() -> Instances:
     )
 
 
+def value_of(costs: np.ndarray, criterion: str, level: float) -> np.ndarray:
+    return CRITERIA[criterion].load()(level).value(costs)
+
+
 def every_deployment(instances: Instances) -> list[Deployment]:
     pairs = list(itertools.product(instances.model_names, instances.gpu_names))
     degrees = [0, *instances.one(0).tp_degree.tolist()]
     return [
-        sorted_pairs(DeployedPair(*p, n) for p, n in zip(pairs, tps, strict=True) if n)
+        sort_pairs(DeployedPair(*p, n) for p, n in zip(pairs, tps, strict=True) if n)
         for tps in itertools.product(degrees, repeat=len(pairs))
     ]
 
@@ -138,7 +143,7 @@ def test_two_stage_bound_and_value_of_the_stochastic_solution(known, truth):
     assert 0 <= found.gap < 1
     best = min(costs.mean() for costs in truth.values())
     average = solve_instance(mean_scenario(known.instances), 0).plan
-    value = truth[sorted_pairs(average.deployments)].mean() - best
+    value = truth[sort_pairs(average.deployments)].mean() - best
     low, high = found.stochastic
     assert value > 0
     if math.isfinite(value):
@@ -192,7 +197,7 @@ def test_no_deployment_is_better_with_one_fixed_routing(known, criterion):
     easy = replace(easy, lower=optimum, upper=optimum)
     found = choose(easy, criterion=criterion, level=LEVEL, recourse=False)
     offset = optimum if criterion == "regret" else 0.0
-    below = partial(weights_of, criterion=criterion, level=LEVEL)
+    below = CRITERIA[criterion].load()(LEVEL).weights
     values = []
     for plan in fixed_routings(easy.instances, every_deployment(easy.instances), below, offset):
         verdicts = [check_plan(plan, easy.instances, b) for b in range(COUNT)] if plan else []
@@ -266,7 +271,8 @@ def test_no_candidate_meets_it(tiny, known, golden: Golden):
 
 @pytest.mark.parametrize("criterion", ["expected", "regret"])
 def test_nothing_is_possible_in_any_scenario(tiny, known, criterion, monkeypatch, golden: Golden):
-    monkeypatch.setattr(module, "bracketed", lambda instances, **_: replace(known, instances=instances))
+    for one in (module, answer_module):
+        monkeypatch.setattr(one, "bracketed", lambda instances, **_: replace(known, instances=instances))
     caps, memory = np.zeros(COUNT), np.zeros_like(tiny.fields.gpu_memory)
     none = tiny.with_fields(unmet_cap=caps, gpu_memory=memory)
     nowhere = Known(none, np.full(COUNT, math.inf), np.full(COUNT, math.inf), (None,) * COUNT)
@@ -285,7 +291,8 @@ def test_where_nothing_holds_anywhere_the_nearest_serves_what_can_be_served(
         unmet_cap=np.zeros(COUNT), error_threshold=f.error_threshold * np.array([0.0, 1.0])
     )
     bounds = {"lower": np.full(COUNT, -math.inf), "upper": np.full(COUNT, math.inf)}
-    monkeypatch.setattr(module, "bracketed", lambda instances, **_: replace(known, instances=instances))
+    for one in (module, answer_module):
+        monkeypatch.setattr(one, "bracketed", lambda instances, **_: replace(known, instances=instances))
     found = choose(Known(strict, **bounds, plans=(None,) * COUNT))
     assert (found.meets, found.feasible_share) == (False, 0.0)
     assert found.deployment
@@ -311,32 +318,37 @@ def test_cvar_is_the_least_of_its_definition(costs, level):
     # min over t of t + mean(max(c - t, 0)) / (1 - level), attained at one of the costs.
     values = np.array(costs)
     best = min(t + np.maximum(values - t, 0).mean() / (1 - level) for t in values)
-    assert cvar(values, level) == pytest.approx(best, rel=1e-6, abs=1e-6)
+    assert Cvar(level).value(values) == pytest.approx(best, rel=1e-6, abs=1e-6)
 
 
 def test_cvar_of_what_is_infinite():
-    assert cvar(np.array([1.0, 2.0, math.inf]), 0.5) == math.inf
-    assert cvar(np.array([[3.0, 1.0], [2.0, 2.0]]), 0.5).tolist() == [3.0, 2.0]
+    assert Cvar(0.5).value(np.array([1.0, 2.0, math.inf])) == math.inf
+    assert Cvar(0.5).value(np.array([[3.0, 1.0], [2.0, 2.0]])).tolist() == [3.0, 2.0]
 
 
 def test_sampling_intervals_cover():
     rng = np.random.default_rng(0)
-    hits = {"expected": 0, "cvar": 0}
+    hits = {Expected(): 0, Cvar(0.8): 0}
     for _ in range(100):
         costs = rng.uniform(0, 1, 300)
-        for name, truth in (("expected", 0.5), ("cvar", 0.9)):
-            low, high = sampling_interval(costs, name, 0.8, seed=1)
-            hits[name] += low <= truth <= high
-    assert hits["expected"] >= 88
-    assert hits["cvar"] >= 85
-    assert all(math.isnan(v) for v in sampling_interval(np.arange(5.0), "worst", 0.9, seed=0))
+        for criterion, truth in ((Expected(), 0.5), (Cvar(0.8), 0.9)):
+            low, high = criterion.sampling_interval(costs, seed=1)
+            hits[criterion] += low <= truth <= high
+    assert hits[Expected()] >= 88
+    assert hits[Cvar(0.8)] >= 85
+    for criterion, costs in (
+        (Worst(), np.arange(5.0)),
+        (Expected(), np.ones(1)),
+        (Cvar(), np.full(9, math.inf)),
+    ):
+        assert all(math.isnan(v) for v in criterion.sampling_interval(costs, seed=0))
 
 
 def test_neighbours_are_one_move_away(tiny):
     a, b = DeployedPair("m0", "g0", 1), DeployedPair("m1", "g1", 2)
     pool = triples_near(tiny, [(a,)])
     assert len(pool) == 8, "a small catalogue is tried whole"
-    found = neighbours(sorted_pairs((a, b)), pool)
+    found = neighbours(sort_pairs((a, b)), pool)
     assert len(found) == len(set(found)) == 2 + 1 + 1 + 2 * 4 + 4
     assert (b,) in found
     assert all(len({(d.model, d.gpu) for d in f}) == len(f) for f in found)
@@ -346,8 +358,8 @@ def test_neighbours_are_one_move_away(tiny):
 def test_found_deployments_are_distinct_and_ranked():
     a, b = DeployedPair("m0", "g0", 1), DeployedPair("m1", "g1", 2)
     plans = [Plan(0, (a, b), (), {}), Plan(1, (b, a), (), {}), Plan(2, (a,), (), {}), None]
-    assert found_deployments(plans, 5) == [(a, b), (a,), ()]
-    assert found_deployments(plans, 1) == [(a, b), ()]
+    assert deployments_of(plans, 5) == [(a, b), (a,), ()]
+    assert deployments_of(plans, 1) == [(a, b), ()]
 
 
 def test_what_people_see(known, tmp_path, golden: Golden):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from rodiu_jax.decisions.choose.criteria import CRITERIA, value_of, weights_of
+from rodiu_jax.decisions.choose.criterion_table import CRITERIA
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
@@ -155,7 +155,7 @@ def test_the_optimum_of_the_large_program(case: str, criterion: str):
     instances = CASES[case]()
     offset = np.linspace(0.0, 300.0, COUNT) if criterion == "regret" else np.zeros(COUNT)
     served = 0
-    below = partial(weights_of, criterion=criterion, level=LEVEL)
+    below = CRITERIA[criterion].load()(LEVEL).weights
     for deployment, plan in zip(
         (PAIRS, MORE), fixed_routings(instances, [PAIRS, MORE], below, offset), strict=True
     ):
@@ -163,14 +163,14 @@ def test_the_optimum_of_the_large_program(case: str, criterion: str):
         if plan is None:
             assert not np.isfinite(best)
             continue
-        mine = float(value_of(costs(plan, instances) - offset, criterion, LEVEL))
+        mine = float(CRITERIA[criterion].load()(LEVEL).value(costs(plan, instances) - offset))
         assert mine == pytest.approx(best, rel=3e-6)
         served += len(plan.routes)
     assert served or case == "capped"
 
 
 def test_what_cannot_be_kept_everywhere_has_no_routing():
-    below = partial(weights_of, criterion="expected", level=LEVEL)
+    below = CRITERIA["expected"].load()(LEVEL).weights
     instances = easy(unmet_cap=np.array([1.0, 1.0, 0.0, 1.0, 1.0]))
     dear = instances.with_fields(budget=np.array([900.0] * 4 + [1.0]))
     none = instances.with_fields(error_threshold=np.zeros((COUNT, 3)))
@@ -184,7 +184,7 @@ def test_what_cannot_be_kept_everywhere_has_no_routing():
 
 
 def test_route_limits_hold():
-    below = partial(weights_of, criterion="expected", level=LEVEL)
+    below = CRITERIA["expected"].load()(LEVEL).weights
     free, limited = easy(), easy(max_routes=np.array([0, 1, 2, 0, 1]))
     most, plan = (fixed_routings(i, [MORE], below)[0] for i in (free, limited))
     routes = [r.query for r in plan.routes]
@@ -193,7 +193,7 @@ def test_route_limits_hold():
 
 
 def test_blocks_change_nothing_and_nothing_recompiles(monkeypatch):
-    below = partial(weights_of, criterion="cvar", level=LEVEL)
+    below = CRITERIA["cvar"].load()(LEVEL).weights
     instances = CASES["any adversary"]()
     whole = fixed_routings(instances, [PAIRS, MORE, ()], below)
     size = module._coefficients._cache_size()
@@ -209,8 +209,8 @@ def test_weights_are_planes_below_the_criterion():
     for criterion in CRITERIA:
         for level in (0.05, 0.6, 0.95):
             here, there = rng.uniform(0, 1, (2, 12))
-            weights = weights_of(here, criterion, level)
-            assert weights[0] @ here == pytest.approx(float(value_of(here, criterion, level)))
-            assert (weights @ there <= float(value_of(there, criterion, level)) + 1e-12).all()
+            weights = CRITERIA[criterion].load()(level).weights(here)
+            assert weights[0] @ here == pytest.approx(float(CRITERIA[criterion].load()(level).value(here)))
+            assert (weights @ there <= float(CRITERIA[criterion].load()(level).value(there)) + 1e-12).all()
             assert (weights >= 0).all()
             np.testing.assert_allclose(weights.sum(1), 1.0)

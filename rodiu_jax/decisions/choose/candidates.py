@@ -12,14 +12,14 @@ _EVERYTHING = 64
 """Up to so many (model, GPU, degree) a catalogue is small: all of them are tried as neighbours."""
 
 
-def sorted_pairs(pairs: Iterable[DeployedPair]) -> Deployment:
+def sort_pairs(pairs: Iterable[DeployedPair]) -> Deployment:
     """The deployment as it is written here, whatever the order of ``pairs``."""
     return tuple(sorted(pairs, key=lambda d: (d.model, d.gpu, d.tp)))
 
 
-def found_deployments(plans: Iterable[Plan | None], most: int) -> list[Deployment]:
+def deployments_of(plans: Iterable[Plan | None], most: int) -> list[Deployment]:
     """Distinct deployments of ``plans``, the most frequent first (at most ``most``), then the empty one."""
-    counts = Counter(sorted_pairs(p.deployments) for p in plans if p is not None)
+    counts = Counter(sort_pairs(p.deployments) for p in plans if p is not None)
     ranked = sorted(counts, key=lambda d: (-counts[d], [(p.model, p.gpu, p.tp) for p in d]))
     return [*(d for d in ranked[:most] if d), ()]
 
@@ -41,13 +41,13 @@ def neighbours(deployment: Deployment, pool: Sequence[DeployedPair]) -> list[Dep
     found: dict[Deployment, None] = {}
     for at in range(len(deployment)):
         rest = deployment[:at] + deployment[at + 1 :]
-        found[sorted_pairs(rest)] = None
+        found[sort_pairs(rest)] = None
         others = held - {(deployment[at].model, deployment[at].gpu)}
         for new in pool:
             if (new.model, new.gpu) not in others:
-                found[sorted_pairs((*rest, new))] = None
+                found[sort_pairs((*rest, new))] = None
     for new in pool:
         if (new.model, new.gpu) not in held:
-            found[sorted_pairs((*deployment, new))] = None
+            found[sort_pairs((*deployment, new))] = None
     found.pop(deployment, None)
     return list(found)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 
-from rodiu_jax.decisions.choose.criteria import weights_of
 from rodiu_jax.decisions.sources import hard_scenarios
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan, PlanArrays, plan_arrays
-from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
+from rodiu_jax.model.tolerances import MARGIN_TOLERANCE, RECOURSE_GAP
 from rodiu_jax.model.verdict import FAMILIES
 
 QUANTILES = (0.5, 0.75, 0.9, 0.99, 1.0)
@@ -34,43 +34,40 @@ class Costs(NamedTuple):
     ``broken`` counts, per option, the scenarios that break each thing: pairs of name and count, most frequent first.
     """
 
-    lower: np.ndarray  # Q,B
-    upper: np.ndarray  # Q,B
+    lower: Float64[np.ndarray, "Q B"]
+    upper: Float64[np.ndarray, "Q B"]
     broken: list[dict[str, int]]
 
 
 _BLOCK = 1024
-"""Scenarios between two signs of life."""
+"""Scenarios crossed between two reports of progress."""
 
 _PLANS = 64
 """Plans scored at a time: their margins must fit in memory."""
 
 
-def costs_of(
+def cross(
     options: Sequence[Option],
     instances: Instances,
     *,
-    gap: float,
-    tell: Callable[[int], None] = lambda _: None,
+    report: Callable[[int], None] = lambda count: None,
 ) -> Costs:
-    """Cross all options, of one kind, with all scenarios.
+    """Compute the costs of all options, of one kind, in all scenarios; recourse to `RECOURSE_GAP`.
 
     Args:
-      gap: relative gap to which recourse is solved.
-      tell: called with the number of scenarios just done.
+      report: called with the number of scenarios just done.
     """
     parts = []
     for first in range(0, instances.size, _BLOCK):
         block = instances.take(range(first, min(first + _BLOCK, instances.size)))
         fixed = options[0].plan is not None
-        parts.append(_fixed(options, block) if fixed else _recourse(options, block, gap))
-        tell(block.size)
+        parts.append(_cross_fixed(options, block) if fixed else _cross_with_recourse(options, block))
+        report(block.size)
     broken = []
     for q in range(len(options)):
-        total: dict[str, int] = {}
+        total: Counter[str] = Counter()
         for part in parts:
-            for name, count in part.broken[q].items():
-                total[name] = total.get(name, 0) + count
+            total.update(part.broken[q])
         broken.append(dict(sorted(total.items(), key=lambda item: -item[1])))
     return Costs(
         np.concatenate([p.lower for p in parts], axis=1),
@@ -79,10 +76,10 @@ def costs_of(
     )
 
 
-def _recourse(options: Sequence[Option], instances: Instances, gap: float) -> Costs:
+def _cross_with_recourse(options: Sequence[Option], instances: Instances) -> Costs:
     from solvers.recourse import REASONS, recourse
 
-    found = recourse(instances, [o.deployment for o in options], gap=gap)
+    found = recourse(instances, [o.deployment for o in options], gap=RECOURSE_GAP)
     broken = [
         {REASONS[r]: int(n) for r, n in zip(*np.unique(row, return_counts=True), strict=True) if REASONS[r]}
         for row in found.reason
@@ -90,7 +87,7 @@ def _recourse(options: Sequence[Option], instances: Instances, gap: float) -> Co
     return Costs(found.lower, found.upper, broken)
 
 
-def _fixed(options: Sequence[Option], instances: Instances) -> Costs:
+def _cross_fixed(options: Sequence[Option], instances: Instances) -> Costs:
     from rodiu_jax.model.evaluation import score_crossed
 
     plans = [o.plan for o in options if o.plan is not None]
@@ -107,37 +104,33 @@ def _fixed(options: Sequence[Option], instances: Instances) -> Costs:
 
 
 def with_recourse(deployments: Sequence[Deployment]) -> list[Option]:
-    """One option per deployment: routing is chosen anew in every scenario."""
+    """Return one option per deployment: routing is chosen anew in every scenario."""
     return [Option(d) for d in deployments]
 
 
-def without_recourse(
+def fix_routings(
     deployments: Sequence[Deployment],
     instances: Instances,
-    *,
-    criterion: str,
-    level: float,
-    offset: np.ndarray | float = 0.0,
+    weights: Callable[[Float64[np.ndarray, " B"]], Float64[np.ndarray, "M B"]],
+    offset: Float64[np.ndarray, " B"] | float = 0.0,
 ) -> list[Option]:
-    """Options with a fixed routing: per deployment the best one that keeps every promise in every scenario.
+    """Return options with a fixed routing: per deployment the best one that keeps every promise in every scenario.
 
     Where there is none, the best routings of the mean scenario and of ever harder ones stand in, which break some; a
     deployment that has a plan in none of these serves nothing.
 
     Args:
-      criterion, level: what is best.
+      weights: the criterion as planes below it (`rodiu_jax.decisions.choose.criteria.Criterion.weights`).
       offset: what each scenario's cost is less, $ per period (for regret, the scenario's own optimum).
     """
     from solvers.fixed_routing import fixed_routings
     from solvers.recourse import recourse_plans
 
-    best = fixed_routings(
-        instances, deployments, partial(weights_of, criterion=criterion, level=level), offset
-    )
-    found = [Option(d, plan) for d, plan in zip(deployments, best, strict=True) if plan is not None]
+    best = fixed_routings(instances, deployments, weights, offset)
+    options = [Option(d, plan) for d, plan in zip(deployments, best, strict=True) if plan is not None]
     others = [d for d, plan in zip(deployments, best, strict=True) if plan is None]
     if not others:
-        return found
+        return options
     tried: dict[tuple, Option] = {}
     routed = recourse_plans(hard_scenarios(instances, QUANTILES), others)[1]
     for deployment, plans in zip(others, routed, strict=True):
@@ -145,4 +138,4 @@ def without_recourse(
         for plan in [p for p in plans if p is not None] or [nothing]:
             fixed = replace(plan, instance=None)
             tried.setdefault((deployment, fixed.routes), Option(deployment, fixed))
-    return [*found, *tried.values()]
+    return [*options, *tried.values()]

@@ -13,7 +13,7 @@ from rodiu_jax.report.parts.tables import number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from rodiu_jax.decisions.choose.search import Choice
+    from rodiu_jax.decisions.choose.answer import Choice
 
 _ROWS = 12
 

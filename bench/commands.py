@@ -29,7 +29,7 @@ def count_rows(n: int) -> int:
 
 
 @dataclass(frozen=True)
-class Finished:
+class Footprint:
     """What a sweep left: rows, MB on disk, and the most memory that its process held, MB."""
 
     rows: int
@@ -43,13 +43,13 @@ def run_command(arguments: Sequence[str], environment: Mapping[str, str]) -> flo
     Raises:
       RuntimeError: it failed.
     """
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen([*COMMAND, *arguments], env=environment, stdout=said, stderr=said)
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([*COMMAND, *arguments], env=environment, stdout=log, stderr=log)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            said.seek(0)
-            raise RuntimeError(said.read().decode(errors="replace"))
+            log.seek(0)
+            raise RuntimeError(log.read().decode(errors="replace"))
     return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -58,12 +58,12 @@ def at_home(folder: Path) -> dict[str, str]:
     return os.environ | {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
 
 
-def sweep_apart(method: str, rows: int) -> Finished:
+def sweep_apart(method: str, rows: int) -> Footprint:
     """Sweep at least ``rows`` rows of the preset cost-budget by a method, and count what is left of it."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         arguments = write_arguments(Path(folder), method, sample_count(rows), certificates=False)
         memory = run_command([*arguments, "-o", str(out)], at_home(Path(folder) / "home"))
         parts = list((out / "scenarios").glob("*.parquet"))
-        kept = sum(pq.read_metadata(part).num_rows for part in parts)
-        return Finished(kept, sum(part.stat().st_size for part in parts) / 1e6, memory)
+        written = sum(pq.read_metadata(part).num_rows for part in parts)
+        return Footprint(written, sum(part.stat().st_size for part in parts) / 1e6, memory)

@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 from bench.measure import describe_this_machine
-from bench.peers import warmed, workers
+from bench.peers import load_solvers, workers
 from bench.records import Study
 from bench.study import out_option, read_words, save_study, show_study
 from rodiu_jax.model.fields import FIELD_SPECS
@@ -127,7 +127,7 @@ WAYS = ("ours", "all off", "published")
 def solve_every_way(
     one: Instances, gap: float, time_limit: float, ways: Sequence[str] = WAYS
 ) -> dict[str, Solved]:
-    """A single scenario by several ways, in turn.
+    """Solve a single scenario by several ways, in turn.
 
     Raises:
       RuntimeError: our solver ended in an error.
@@ -152,7 +152,7 @@ def solve_every_way(
 
 
 def agree(found: Mapping[str, Sequence[Solved]], gap: float) -> tuple[bool, float]:
-    """Whether no way's bound is above another's value, and the largest relative difference of proven values."""
+    """Return whether no way's bound is above another's value, and by how much proven values differ, relative."""
     most, right = 0.0, True
     for row in zip(*found.values(), strict=True):
         values = [s.objective for s in row if s.proven and math.isfinite(s.objective)]
@@ -210,7 +210,7 @@ def main(
     )
     wrong = False
     with workers() as peers:
-        peers.map(warmed, [FAMILIES["corrected"].sample(1, 0)] * peers.count)
+        peers.map(load_solvers, [FAMILIES["corrected"].sample(1, 0)] * peers.count)
         for name in names or FAMILIES:
             family = FAMILIES[name]
             n = many if family.sample is large else scenarios

@@ -1,4 +1,4 @@
-"""Plans that benchmarks are given."""
+"""Plans and deployments that several benchmarks evaluate."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ RENTED = (
 """Good for the seed catalogue's scenarios on average; its neighbours are what a search would cross."""
 
 
-def random_plans(instances: Instances, count: int, *, everywhere: bool) -> list[Plan]:
-    """Plans like optimal ones in size, 2 to 4 deployed pairs, serving all down to 0.1 %: some fit."""
+def make_random_plans(instances: Instances, count: int, *, everywhere: bool) -> list[Plan]:
+    """Make plans like optimal ones in size: 2 to 4 deployed pairs, serving all down to 0.1 %: some fit."""
     rng = np.random.default_rng(3)
     models, gpus = instances.model_names, instances.gpu_names
     degrees = [int(n) for n in instances.axis_names("N")]

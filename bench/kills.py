@@ -34,7 +34,7 @@ _GRACE = 10.0
 
 @dataclass
 class Tally:
-    """What was found: kills, those that left rows to go on with, and every difference."""
+    """What the trials came to: kills, those that left rows to go on with, and every difference."""
 
     kills: int = 0
     rows_kept: int = 0

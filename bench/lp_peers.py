@@ -42,8 +42,8 @@ class Padded:
     u: np.ndarray
 
 
-def padded(programs: list[Formulation]) -> Padded:
-    """Formulations as dense arrays, padded by columns fixed at 0 and empty rows."""
+def pad_programs(programs: list[Formulation]) -> Padded:
+    """Return formulations as dense arrays, padded by columns fixed at 0 and empty rows."""
     rows = []
     for f in programs:
         dense = np.zeros((len(f.row_lower), len(f.cost)))
@@ -62,7 +62,7 @@ def padded(programs: list[Formulation]) -> Padded:
 
 
 def mpax(programs: Padded, iterations: int) -> Callable[[], np.ndarray]:
-    """A compiled run of at most ``iterations`` that returns the objectives (B,)."""
+    """Return a compiled run of at most ``iterations`` that returns the objectives (B,)."""
     from mpax import create_lp, r2HPDHG  # pyright: ignore[reportMissingImports]
 
     solver = r2HPDHG(eps_abs=TOLERANCE, eps_rel=TOLERANCE, iteration_limit=iterations)
@@ -77,8 +77,8 @@ def mpax(programs: Padded, iterations: int) -> Callable[[], np.ndarray]:
     return lambda: np.asarray(compiled(*arrays))
 
 
-def joined(programs: list[Formulation]) -> Formulation:
-    """One program with each of ``programs`` as a block."""
+def join_programs(programs: list[Formulation]) -> Formulation:
+    """Return one program with each of ``programs`` as a block."""
     columns = np.cumsum([0, *(len(f.cost) for f in programs)])
     entries = np.cumsum([0, *(len(f.value) for f in programs)])
 
@@ -97,7 +97,7 @@ def joined(programs: list[Formulation]) -> Formulation:
 
 
 def pdlp(program: Formulation, iterations: int) -> Callable[[], np.ndarray]:
-    """A run of HiGHS's first-order solver that returns the columns."""
+    """Return a run of HiGHS's first-order solver that returns the columns."""
 
     options = {"threads": 1, "solver": "pdlp", "kkt_tolerance": TOLERANCE, "pdlp_iteration_limit": iterations}
 
@@ -110,7 +110,7 @@ def pdlp(program: Formulation, iterations: int) -> Callable[[], np.ndarray]:
 
 
 def cupdlpx(program: Formulation, iterations: int) -> Callable[[], np.ndarray]:
-    """A run of cuPDLPx (Lu and Peng) that returns the columns."""
+    """Return a run of cuPDLPx (Lu and Peng) that returns the columns."""
     from cupdlpx import Model  # pyright: ignore[reportMissingImports]
 
     shape = len(program.row_lower), len(program.cost)
@@ -135,14 +135,14 @@ TOLERANCE = 1e-6
 
 
 def peer(name: str, programs: list[Formulation], iterations: int) -> Callable[[], np.ndarray]:
-    """A run of a solver that returns the objective of each program.
+    """Return a run of a solver that returns the objective of each program.
 
     Raises:
       ImportError: it is not installed.
     """
     if name == "mpax":
-        return mpax(padded(programs), iterations)
-    run = JOINED[name](joined(programs), iterations)
+        return mpax(pad_programs(programs), iterations)
+    run = JOINED[name](join_programs(programs), iterations)
     ends = np.cumsum([len(f.cost) for f in programs])[:-1]
 
     def objectives() -> np.ndarray:
@@ -152,8 +152,8 @@ def peer(name: str, programs: list[Formulation], iterations: int) -> Callable[[]
     return objectives
 
 
-def formulations(instances: Instances) -> list[Formulation]:
-    """The LP relaxations that the bound is measured against."""
+def build_relaxations(instances: Instances) -> list[Formulation]:
+    """Return the LP relaxations that the bound is measured against."""
     gpus = len(instances.gpu_names)
     return [assemble(tighten(collect(instances, b)), gpus) for b in range(instances.size)]
 
@@ -167,7 +167,7 @@ def main(solver: str, scenarios: int, iterations: int, out: Path | None) -> None
     """Print how fast and how near the LP optimum the bounds and SOLVER are."""
     machine = describe_this_machine()
     instances = sample("seed", n=scenarios, seed=6)
-    programs = formulations(instances)
+    programs = build_relaxations(instances)
     optima = np.array([run_highs(f, relax=True).objective for f in programs])
     lower_bounds(instances, chunk=scenarios)
     began = time.perf_counter()

@@ -48,7 +48,7 @@ _ARCHIVE = {
 
 
 class _Measured(NamedTuple):
-    """Something measured, and the file and the machine it is from."""
+    """A benchmark or a study, with the file and the machine it is from."""
 
     path: Path
     machine: Machine

@@ -24,19 +24,19 @@ T = TypeVar("T")
 
 
 def published(one: Instances) -> Outcome:
-    """The published formulation of a single scenario."""
+    """Solve a single scenario in the published formulation."""
     print_banner_nowhere()
     return solve_published(one, 0)
 
 
 def relaxation(one: Instances) -> float:
-    """Optimum of the LP relaxation of the tight formulation, $ per period, model building included."""
+    """Return the optimum of the LP relaxation of the tight formulation, $ per period, model building included."""
     terms = tighten(collect(one, 0))
     return run_highs(assemble(terms, len(one.gpu_names)), relax=True).bound
 
 
 def scipy_relaxation(one: Instances) -> float:
-    """The same by SciPy's interface to its own HiGHS, rows given as a sparse matrix."""
+    """Return the same by SciPy's interface to its own HiGHS, which takes rows as a sparse matrix."""
     f = assemble(tighten(collect(one, 0)), len(one.gpu_names))
     rows = csr_array((f.value, f.index, f.start), shape=(len(f.row_lower), len(f.cost)))
     found = milp(
@@ -48,7 +48,7 @@ def scipy_relaxation(one: Instances) -> float:
 
 
 def routing(task: tuple[Instances, np.ndarray]) -> float:
-    """Least cost of a scenario with a deployment (D,3) held, $ per period; inf where nothing is feasible."""
+    """Return the least cost of a scenario with a fixed deployment (D,3), $ per period; inf where none is feasible."""
     one, deployed = task
     formulation = build(one, 0, deployed=deployed)
     return run_highs(
@@ -56,8 +56,8 @@ def routing(task: tuple[Instances, np.ndarray]) -> float:
     ).objective
 
 
-def warmed(one: Instances) -> None:
-    """Make a process load its modules."""
+def load_solvers(one: Instances) -> None:
+    """Make a process load the modules of its solvers."""
     solve_published(one, 0)
     solve_instance(one, 0)
 
@@ -70,13 +70,13 @@ class Workers:
         self.count = count
 
     def map(self, work: Callable[[S], T], tasks: Sequence[S]) -> list[T]:
-        """``work`` of every task, in order."""
+        """Apply ``work`` to every task, in order."""
         return list(self._pool.map(work, tasks))
 
 
 @contextmanager
 def workers() -> Iterator[Workers]:
-    """As many processes as this one may use cores."""
+    """Start as many processes as this one may use cores; they end with the block."""
     count = usable_cores()
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
         yield Workers(pool, count)

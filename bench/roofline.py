@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.inputs import RENTED, random_plans
+from bench.inputs import RENTED, make_random_plans
 from bench.measure import count_by_xla, describe_this_machine
 from bench.records import Study
 from bench.study import out_option, read_words, show_study
@@ -69,7 +69,7 @@ class Stage:
 
 
 def _seconds(run: Callable[[], Any]) -> float:
-    """Seconds of the median of some calls after a warm-up; waits for the device."""
+    """Return the seconds of the median of some calls after a warm-up; wait for the device each time."""
     jax.block_until_ready(run())
     seconds = []
     for _ in range(_REPEATS):
@@ -80,7 +80,7 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 
 def measure_peaks(entries: int, *, width: int) -> Peaks:
-    """Peaks of the default device.
+    """Measure the peaks of the default device.
 
     Args:
       entries: of each array of the bandwidth's kernel, float32.
@@ -185,7 +185,7 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
     name = f"route a deployment, {how.iterations} iterations"
     found.append(_stage(name, "float64", route, given, scenarios, loop=how.iterations, without=still))
 
-    arrays = plan_arrays(random_plans(instances, plans, everywhere=True), instances)
+    arrays = plan_arrays(make_random_plans(instances, plans, everywhere=True), instances)
     static = {"uncertainty": instances.uncertainty, "batched": instances.batched}
     everyone = jax.tree.map(lambda a: np.broadcast_to(a[:1], (scenarios, 1, *a.shape[1:])), arrays)
     for name, given, crossed in (

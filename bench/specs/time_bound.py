@@ -40,6 +40,7 @@ def build(n: int) -> Iterator[Iterator[Case]]:
 
 
 def _judge_bounds(results: Sequence[Any]) -> tuple[bool, str]:
+    """Is every bound proven, below the LP optimum of the peers, and do these agree?"""
     optima = np.array(results[1])
     bounds = results[0].lower[: len(optima)]
     agree = all(np.allclose(other, optima, rtol=1e-6) for other in results[2:])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.inputs import random_plans
+from bench.inputs import make_random_plans
 from bench.measure import SLOW_PEER_ITEMS, Case, Side, Spec, describe_counts
 from rodiu_jax.catalog import sampling
 from rodiu_jax.model.evaluation import _block_size, _score_block, evaluate, score_crossed, score_pairs
@@ -27,7 +27,7 @@ def build(n: int) -> Iterator[Iterator[Case]]:
 
 
 def _judge_costs(ours: np.ndarray, feasible: np.ndarray, peer: Sequence[Any]) -> tuple[bool, str]:
-    """Largest relative difference of any cost, and how many verdicts differ."""
+    """Judge by the largest relative difference of any cost, and by how many verdicts differ."""
     costs = np.array([[found.costs[name] for name in COSTS] for found in peer])
     ours, feasible = ours[: len(peer)], feasible[: len(peer)]
     worst = float(np.max(np.abs(ours - costs) / np.maximum(np.abs(costs), 1e-9)))
@@ -41,7 +41,7 @@ def _judge_costs(ours: np.ndarray, feasible: np.ndarray, peer: Sequence[Any]) ->
 
 def _build_pairwise(instances: Instances) -> Case:
     n = instances.size
-    plans = random_plans(instances, n, everywhere=False)
+    plans = make_random_plans(instances, n, everywhere=False)
     arrays = plan_arrays(plans, instances)
     index = np.arange(n)
     few = min(n, SLOW_PEER_ITEMS)
@@ -75,7 +75,7 @@ def _build_pairwise(instances: Instances) -> Case:
 
 def _build_crossed(instances: Instances, count: int = 64) -> Case:
     n = instances.size
-    plans = random_plans(instances, count, everywhere=True)
+    plans = make_random_plans(instances, count, everywhere=True)
     arrays = plan_arrays(plans, instances)
     few = min(n, SLOW_PEER_ITEMS)
     chosen = max(
@@ -112,9 +112,9 @@ def _build_crossed(instances: Instances, count: int = 64) -> Case:
 
 
 def _build_from_plans(instances: Instances) -> Case:
-    """The public function, from plans by name to a table, against the peer with its own conversion."""
+    """Compare the public function, from plans by name to a table, with the peer and its own conversion."""
     n = instances.size
-    plans = random_plans(instances, n, everywhere=False)
+    plans = make_random_plans(instances, n, everywhere=False)
     few = min(n, SLOW_PEER_ITEMS)
 
     def peer() -> list[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from bench.commands import Finished, count_rows, sweep_apart
+from bench.commands import Footprint, count_rows, sweep_apart
 from bench.measure import Case, Side, Spec
 from rodiu_jax.runtime.devices import by_device
 
@@ -18,7 +18,7 @@ def build(n: int) -> Iterator[Iterator[Case]]:
     rows = count_rows(n)
 
     def judge(results: Sequence[Any]) -> tuple[bool, str]:
-        done: Finished = results[0]
+        done: Footprint = results[0]
         text = f"peak memory {done.memory:,.0f} MB; {done.rows:,} rows in {done.disk:,.1f} MB"
         return done.rows == rows, text
 

@@ -58,7 +58,7 @@ def build(n: int) -> Iterator[Iterator[Case]]:
 
 
 def measure_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Difference of the means over the first axis in standard errors, entry by entry."""
+    """Return the difference of the means over the first axis in standard errors, entry by entry."""
     error = np.sqrt(a.var(0) / len(a) + b.var(0) / len(b))
     return np.abs(a.mean(0) - b.mean(0)) / error
 

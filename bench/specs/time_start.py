@@ -19,7 +19,7 @@ from rodiu_jax.sweeps import read_rows
 def build(n: int) -> Iterator[Iterator[Case]]:
     """A sweep of n rows with its programs compiled by an earlier one, and with none."""
     with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder) / "kept"
+        home_with_programs = Path(folder) / "home"
 
         def run(home: Path) -> pd.DataFrame:
             with tempfile.TemporaryDirectory() as out:
@@ -35,7 +35,10 @@ def build(n: int) -> Iterator[Iterator[Case]]:
             return results[0].equals(results[1]), f"{len(results[0])} rows, the same from both"
 
         rows = count_rows(n)
-        sides = (Side("programs kept", lambda: run(kept), rows), Side("nothing kept", cold, rows))
+        sides = (
+            Side("programs kept", lambda: run(home_with_programs), rows),
+            Side("nothing kept", cold, rows),
+        )
         yield iter([Case(f"sweep of {rows} rows", sides, judge)])
 
 

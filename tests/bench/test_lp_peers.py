@@ -41,7 +41,7 @@ def stand_in(found: list[Any]) -> ModuleType:
 def test_a_solver_of_one_sparse_program_answers_each_scenario(monkeypatch: pytest.MonkeyPatch):
     made: list[Any] = []
     monkeypatch.setitem(sys.modules, "cupdlpx", stand_in(made))
-    programs = lp_peers.formulations(sample("seed", n=3, seed=8))
+    programs = lp_peers.build_relaxations(sample("seed", n=3, seed=8))
     optima = [run_highs(f, relax=True).objective for f in programs]
     np.testing.assert_allclose(lp_peers.peer("cupdlpx", programs, 1000)(), optima, rtol=1e-6)
     assert made[0].params["IterationLimit"] == 1000
@@ -49,7 +49,7 @@ def test_a_solver_of_one_sparse_program_answers_each_scenario(monkeypatch: pytes
 
 
 def test_first_order_solver_of_highs_nears_the_optima():
-    programs = lp_peers.formulations(sample("seed", n=2, seed=8))
+    programs = lp_peers.build_relaxations(sample("seed", n=2, seed=8))
     optima = np.array([run_highs(f, relax=True).objective for f in programs])
     near = lp_peers.peer("pdlp", programs, 20_000)()
     assert (np.abs(near / optima - 1.0) < 0.05).all()

@@ -24,6 +24,7 @@ from bench.records import Study
 from bench.study import out_option, read_words, save_study, show_study
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances, make_instances
+from rodiu_jax.model.status import Status
 from solvers.accelerators import ALL, Accelerators
 from solvers.highs import solve_instance
 from tests.oracles.published import solve_published
@@ -139,9 +140,9 @@ def solve_every_way(
             return outcome.objective, outcome.bound, outcome.optimal
         use = ALL if way == "ours" else Accelerators.none()
         result = solve_instance(one, 0, gap=gap, time_limit=time_limit, use=use)
-        if result.status == "error":
+        if result.status is Status.ERROR:
             raise RuntimeError(f"{way}: {result.message}")
-        return result.objective, result.bound, result.status in ("optimal", "gap_limit", "infeasible")
+        return result.upper, result.lower, result.status.closed
 
     found = {}
     for way in ways:

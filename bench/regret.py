@@ -58,7 +58,7 @@ def main(scenarios: int, seed: int, gap: float, out: Path | None) -> None:
     from bench.measure import describe_this_machine
     from rodiu_jax.catalog.sampling import sample
     from rodiu_jax.decisions.choose.search import choose
-    from rodiu_jax.decisions.sources import bracketed
+    from rodiu_jax.decisions.sources import bracket_all
     from solvers.pool import solve
     from solvers.recourse import recourse
 
@@ -70,11 +70,11 @@ def main(scenarios: int, seed: int, gap: float, out: Path | None) -> None:
     right = True
     for catalog in ("seed", "corrected"):
         instances = sample(catalog, n=scenarios, seed=seed)
-        known = bracketed(instances, gap=gap)
-        choice = choose(known, criterion="regret", gap=gap)
+        known = bracket_all(instances, gap=gap)
+        choice = choose(instances, answers=known, criterion="regret", gap=gap)
         names = choice.table["deployment"].tolist()
         deployments = [_deployment(name) for name in names]
-        optimum = np.array([r.objective for r in solve(instances)])
+        optimum = solve(instances).upper
         singles = [instances.take([b]) for b in range(scenarios)]
         at = [deployed_triples(instances, d) for d in deployments]
         tasks = [(one, a) for a in at for one in singles]

@@ -46,10 +46,11 @@ def main(count: int, points: int, seed: int, catalog: str, out: Path | None) -> 
         for b in range(instances.size):
             resolver = Resolver(instances, b, partial(solve_iter, workers=pool), bar, spread=pool.map)
             (base,) = resolver([{}])
-            if base.plan is None:
+            plan = base.plan
+            if plan is None:
                 continue
             fields = instances.one(b)
-            found = find_shadow_prices(resolver, base.plan, base.objective, relax_deployment(instances, b))
+            found = find_shadow_prices(resolver, plan, base.upper, relax_deployment(instances, b))
             priced = [s for s in found if s.price > 0]
             held = [s for s in priced if s.holds_to > s.holds_from]
             at = [
@@ -60,12 +61,12 @@ def main(count: int, points: int, seed: int, catalog: str, out: Path | None) -> 
             limits, ranges = limits + len(priced), ranges + len(held)
             widths += [(s.holds_to - s.holds_from) / s.value for s in held]
             for (s, value), result in zip(
-                at, resolver([s.limit.at(fields, v) for s, v in at], base.plan), strict=True
+                at, resolver([s.limit.at(fields, v) for s, v in at], plan), strict=True
             ):
                 change = (value - s.value) * s.price
-                slack = tolerance(base.objective, change)
-                predicted = base.objective - change
-                off = max(result.bound - predicted, predicted - result.objective)
+                slack = tolerance(base.upper, change)
+                predicted = base.upper - change
+                off = max(result.lower - predicted, predicted - result.upper)
                 solved, right, worst = solved + 1, right + (off <= slack), max(worst, off / slack)
                 if off > slack:
                     wrong = f"off by ${off:.4g}, tolerance ${slack:.4g}"

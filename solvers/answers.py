@@ -289,11 +289,11 @@ class Answers:
     @property
     def has_plan(self) -> Bool[np.ndarray, " B"]:
         """Which scenarios have a plan."""
-        return ~np.isnan(self.unmet).any(1)
+        return np.asarray(~np.isnan(self.unmet).any(1))
 
     def is_any(self, *statuses: Status) -> Bool[np.ndarray, " B"]:
         """Return which answers have one of ``statuses``."""
-        return np.isin(self.status, np.array(statuses, np.int8))
+        return np.asarray(np.isin(self.status, np.array(statuses, np.int8)))
 
     def plans(self, instances: Sequence[int] | None = None) -> list[Plan | None]:
         """Return every plan by name, None where there is none.
@@ -341,5 +341,5 @@ def report_progress(bar: Bar, answers: Answers) -> None:
         rows = keys == key
         status, prover = Status(key // len(Prover)), Prover(key % len(Prover))
         known = gaps[rows][~np.isnan(gaps[rows])]
-        proven_by = "" if not status.closed else "exact" if prover.uses_highs else prover.word
-        bar.advance(status.word, known.max() if len(known) else math.nan, proven_by, int(rows.sum()))
+        widest = float(known.max()) if len(known) else math.nan
+        bar.advance(status.word, widest, prover.closes(status), int(rows.sum()))

@@ -12,18 +12,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from rodiu_jax.model.fields import Array, Fields, batch_axes
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.scenario_blocks import keep_on_device, run_scenarios
+from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.tolerances import ABOVE_ANY_COST, CROSSED_BY_DEVICE, FLOOR_ROUNDING, OPTIMAL_GAP
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
-from solvers.deployments import Deployments, plans_of
+from solvers.answers import Answers, relative_gap
+from solvers.deployments import Deployments, checked_plans
 from solvers.dual import (
     Ascent,
     Multipliers,
@@ -34,9 +36,7 @@ from solvers.dual import (
     least_by_pair,
 )
 from solvers.primal import Search, first_deployments
-from solvers.result import relative_gap
-
-BracketStatus = Literal["optimal", "gap_limit", "bracket", "infeasible", "unknown", "error"]
+from solvers.tree import Nodes, Tree, keep_better
 
 
 @dataclass(frozen=True)
@@ -62,53 +62,6 @@ class Effort:
     tree_rounds: int = 24
     doubling: int = 8
     chunk: int = 0
-
-
-@dataclass(frozen=True)
-class Bracket:
-    """What is proven about one scenario.
-
-    Attributes:
-      lower, upper: $ per period; -inf and inf where nothing is proven.
-      plan: the plan whose checked cost is ``upper``, or None.
-      costs: that plan's costs.
-      status: ``optimal``, ``gap_limit`` (closed to the target), ``bracket`` (valid, but wider), ``infeasible``,
-        ``unknown`` (no plan found, infeasibility not proven) or ``error`` (numbers that are none, or a checked plan
-        that costs less than is proven).
-      nodes: nodes bounded, the root included; ``steps``: ascent steps spent on them.
-      leaves: the certificate of ``lower``, where asked for: every plan is in some leaf, and ``lower`` is the least
-        of their dual values (see `rodiu_jax.certificates`).
-      promising: of a bracket left open, bool (J,K,N): where False, the root's dual function proves that every plan
-        that deploys that model on that GPU at that degree costs more than ``upper``.
-    """
-
-    instance: int
-    lower: float
-    upper: float
-    plan: Plan | None
-    costs: dict[str, float] | None
-    status: BracketStatus
-    nodes: int
-    steps: int
-    leaves: tuple[Leaf, ...] = ()
-    promising: np.ndarray | None = field(default=None, compare=False)
-
-    @property
-    def gap(self) -> float:
-        """Relative to the upper bound; inf where a side is missing."""
-        return relative_gap(self.lower, self.upper)
-
-
-class Leaf(NamedTuple):
-    """A leaf of a scenario's search tree, enough to recompute its bound.
-
-    Attributes:
-      path: splits from the root, +(t + 1) where triple t (pair * N + degree) is deployed, -(t + 1) where it is not.
-      multipliers: of the dual function (`solvers.dual`), float32, without batch axis.
-    """
-
-    path: tuple[int, ...]
-    multipliers: Multipliers
 
 
 class _Bounded(NamedTuple):
@@ -171,176 +124,95 @@ _EVERY = 10**6
 """Deployments routed a round where all that are looked at shall be."""
 
 
-@dataclass
-class _Tree:
-    """Open nodes of all scenarios, and per scenario what is settled.
-
-    Attributes:
-      scenario, bound, decided, multipliers, weights: of each open node.
-      settled: per scenario, the least bound among nodes that need no more work.
-      nodes, steps: per scenario, nodes bounded and ascent steps spent.
-      path: of each open node, see `Leaf`.
-      leaves: per scenario, its settled leaves; None where nobody asked for certificates.
-    """
-
-    scenario: np.ndarray
-    bound: np.ndarray
-    decided: np.ndarray
-    multipliers: Multipliers
-    weights: np.ndarray
-    settled: np.ndarray
-    nodes: np.ndarray
-    steps: np.ndarray
-    path: list[tuple[int, ...]]
-    leaves: list[list[Leaf]] | None
-
-    def fraction(self) -> np.ndarray:
-        """How far each undecided triple's estimated w is from whole, flat over triples; -1 for decided ones.
-
-        Where all are whole the largest w wins: one child is then cut off soon and the other ascends once more.
-        """
-        shape = len(self.weights), self._triples
-        share = self.weights.reshape(shape)
-        score = np.minimum(share, 1.0 - share) + 1e-6 * share
-        return np.where((self.decided == 0).reshape(shape), score, -1.0)
-
-    @property
-    def _triples(self) -> int:
-        return math.prod(self.decided.shape[1:])
-
-    def settle(self, done: np.ndarray) -> None:
-        """Close the nodes of a mask; their bounds stay."""
-        np.minimum.at(self.settled, self.scenario[done], self.bound[done])
-        if self.leaves is not None:
-            for row in np.flatnonzero(done):
-                leaf = Leaf(self.path[row], Multipliers(*(a[row] for a in self.multipliers)))
-                self.leaves[self.scenario[row]].append(leaf)
-        self._take(np.flatnonzero(~done))
-
-    def _take(self, rows: np.ndarray) -> None:
-        self.scenario, self.bound = self.scenario[rows], self.bound[rows]
-        self.decided, self.weights = self.decided[rows], self.weights[rows]
-        self.multipliers = Multipliers(*(a[rows] for a in self.multipliers))
-        self.path = [self.path[row] for row in rows]
-
-    def replace(
-        self,
-        parents: np.ndarray,
-        scenario: np.ndarray,
-        bound: np.ndarray,
-        decided: np.ndarray,
-        multipliers: Multipliers,
-        weights: np.ndarray,
-        path: list[tuple[int, ...]],
-    ) -> None:
-        """Put children in the place of their parents (positions)."""
-        self._take(np.setdiff1d(np.arange(len(self.scenario)), parents))
-        self.scenario = np.concatenate([self.scenario, scenario])
-        self.bound = np.concatenate([self.bound, bound])
-        self.decided = np.concatenate([self.decided, decided])
-        self.weights = np.concatenate([self.weights, weights])
-        pairs = zip(self.multipliers, multipliers, strict=True)
-        self.multipliers = Multipliers(*(np.concatenate(p) for p in pairs))
-        self.path += path
-
-    def lower(self) -> np.ndarray:
-        """Per scenario: the least bound among open and settled nodes."""
-        result = self.settled.copy()
-        np.minimum.at(result, self.scenario, self.bound)
-        return result
-
-
 def brackets(
     instances: Instances, *, gap: float = 0.01, effort: Effort = Effort(), certificates: bool = False
-) -> list[Bracket]:
+) -> Answers:
     """Bracket every scenario's optimum, to a relative gap where branching gets there.
 
-    Raises nothing for a bad scenario: its bracket says ``error`` and its neighbours are untouched. Scenarios with and
+    Raises nothing for a bad scenario: its answer says ``ERROR`` and its neighbours are untouched. Scenarios with and
     without a limit of routes are searched apart, as other programs route them.
+
+    Args:
+      certificates: answers hold the leaves that prove the lower bounds.
     """
     batch = instances.as_batch()
     effort = replace(effort, chunk=effort.chunk or block_size("bracket").rows)
-    limited = np.broadcast_to(np.asarray(batch.fields.max_routes) > 0, (batch.size,))
+    limited = np.broadcast_to(np.asarray(batch.fields.max_routes) > 0, (batch.size,))  # B
     if limited.all() or not limited.any():
         return _brackets(batch, bool(limited.any()), gap, effort, certificates)
-    result: dict[int, Bracket] = {}
-    for kind in (False, True):
-        at = np.flatnonzero(limited == kind).tolist()
-        part = _brackets(batch.take(np.array(at)), kind, gap, effort, certificates)
-        result |= {b: _moved(found, b) for b, found in zip(at, part, strict=True)}
-    return [result[b] for b in range(batch.size)]
+    rows = [np.flatnonzero(limited == kind) for kind in (False, True)]
+    parts = [
+        _brackets(batch.take(at), kind, gap, effort, certificates)
+        for kind, at in zip((False, True), rows, strict=True)
+    ]
+    return Answers.concatenate(parts, names=batch.names).take(np.argsort(np.concatenate(rows)))
 
 
-def _moved(found: Bracket, b: int) -> Bracket:
-    """The bracket as that of scenario ``b``."""
-    return replace(found, instance=b, plan=None if found.plan is None else replace(found.plan, instance=b))
-
-
-def _brackets(
-    batch: Instances, limited: bool, gap: float, effort: Effort, certificates: bool
-) -> list[Bracket]:
+def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certificates: bool) -> Answers:
+    everyone = np.arange(batch.size)
     with jax.enable_x64(True):
         effort = replace(effort, search=effort.search._replace(limited=limited))
         if limited:  # the floors know no limit of routes, so they say little about what is promising
             effort = replace(effort, routed=_EVERY)
         there = keep_on_device(batch)
-        tree, root = _root(batch, there, effort, certificates)
+        root = _bound_roots(batch, there, effort)
+        tree = _plant(root, effort, certificates)
         best = Deployments(
             batch.size, there, effort.search, rounds=effort.rounds, routed=effort.routed, chunk=effort.chunk
         )
-        best.offer(np.arange(batch.size), root.starts, root.least)
-        best.improve(tree.bound, gap, np.arange(batch.size))
+        best.offer(everyone, root.starts, root.least)
+        best.improve(tree.lower(), gap, everyone)
         infeasible = _infeasible(there, best, effort)
-        tree.settle(infeasible[tree.scenario])
+        tree.close(infeasible[tree.open.scenario])
         _branch(there, tree, best, gap, effort)
-        plans, verdicts = plans_of(batch, there, best.slot, effort.search, effort.chunk)
-    lower = np.where(infeasible, math.inf, tree.lower())
-    tree.settle(np.ones(len(tree.scenario), bool))
-    upper = np.array([math.inf if v is None else v.costs["total_cost"] for v in verdicts])
-    broken = ~np.isfinite(lower) & ~infeasible | (
-        lower > upper + CROSSED_BY_DEVICE * np.maximum(np.abs(upper), 1.0)
+        plans = checked_plans(batch, there, best.slot, effort.search, effort.chunk)
+    lower = np.where(infeasible, math.inf, tree.lower())  # B
+    tree.close(np.ones(len(tree.open.scenario), bool))
+    broken = ~np.isfinite(lower) & ~infeasible
+    broken |= lower > plans.upper + CROSSED_BY_DEVICE * np.maximum(np.abs(plans.upper), 1.0)
+    plans = plans.without(broken)
+    lower = np.where(broken, -math.inf, np.minimum(lower, plans.upper))
+    status = _statuses(lower, plans.upper, infeasible, gap)
+    status[broken] = Status.ERROR
+    # `certify` allows for rounding only in the triples of the minimum; the margin covers the others' floors.
+    promising = ~(root.floor > (plans.upper + FLOOR_ROUNDING * np.abs(plans.upper))[:, None, None])
+    return Answers(
+        batch.names,
+        status,
+        np.full(batch.size, Prover.BRACKET, np.int8),
+        lower=lower,
+        upper=plans.upper,
+        certified=lower,
+        costs=plans.costs,
+        slots=plans.slots,
+        shares=plans.shares,
+        unmet=plans.unmet,
+        nodes=tree.nodes,
+        steps=tree.steps,
+        seconds=np.full(batch.size, math.nan),
+        message=np.where(broken, _NO_NUMBER, "").astype(object),
+        promising=promising.reshape(batch.size, *batch.shape[1:]),
+        leaves=tree.leaves(),
     )
-    upper[broken] = math.inf
-    lower = np.where(broken, -math.inf, np.minimum(lower, upper))
-    # The margin covers the rounding of the floors, which only bound the triples of the minimum carefully.
-    promising = ~(root.floor > (upper + FLOOR_ROUNDING * np.abs(upper))[:, None, None]).reshape(
-        batch.size, *batch.shape[1:]
-    )
-    result = []
-    for b in range(batch.size):
-        verdict = None if broken[b] else verdicts[b]
-        reached = relative_gap(float(lower[b]), float(upper[b]))
-        status: BracketStatus
-        if broken[b]:
-            status = "error"
-        elif infeasible[b]:
-            status = "infeasible"
-        elif verdict is None:
-            status = "unknown"
-        elif reached <= OPTIMAL_GAP:
-            status = "optimal"
-        else:
-            status = "gap_limit" if reached <= gap else "bracket"
-        costs = None if verdict is None else verdict.costs
-        plan = None if verdict is None else plans[b]
-        result.append(
-            Bracket(
-                b,
-                float(lower[b]),
-                float(upper[b]),
-                plan,
-                costs,
-                status,
-                int(tree.nodes[b]),
-                int(tree.steps[b]),
-                () if tree.leaves is None else tuple(tree.leaves[b]),
-                promising[b] if status == "bracket" else None,
-            )
-        )
-    return result
 
 
-def _bounded(
+_NO_NUMBER = "the ascent met something that is not a number"
+
+
+def _statuses(
+    lower: Float64[np.ndarray, " B"],
+    upper: Float64[np.ndarray, " B"],
+    infeasible: Bool[np.ndarray, " B"],
+    gap: float,
+) -> np.ndarray:
+    """Return the status of each scenario, int8 (B,), from its bounds and the gap asked for."""
+    reached = relative_gap(lower, upper)
+    cases = (infeasible, ~np.isfinite(upper), reached <= OPTIMAL_GAP, reached <= gap)
+    codes = (Status.INFEASIBLE, Status.UNKNOWN, Status.OPTIMAL, Status.GAP_LIMIT)
+    return np.select(cases, codes, Status.BRACKET).astype(np.int8)
+
+
+def _bound_block(
     there: Instances,
     scenario: np.ndarray,
     decided: np.ndarray,
@@ -353,31 +225,31 @@ def _bounded(
     return run_scenarios(_bound_nodes, there, scenario, arrays, BlockSize(effort.chunk), **static)
 
 
-def _root(batch: Instances, there: Instances, effort: Effort, certificates: bool) -> tuple[_Tree, _Bounded]:
-    """The tree of roots, and all that was found; ``there`` is the batch as `keep_on_device` has it."""
-    size = batch.size
+def _bound_roots(batch: Instances, there: Instances, effort: Effort) -> _Bounded:
+    """Bound every scenario with nothing decided; ``there`` is the batch as `keep_on_device` has it."""
     _, models, gpus, degrees = batch.shape
-    scenario = np.arange(size)
-    decided = np.zeros((size, models * gpus, degrees), np.int8)
+    scenario = np.arange(batch.size)
+    decided = np.zeros((batch.size, models * gpus, degrees), np.int8)
     start = run_scenarios(_cold_starts, there, scenario, (), BlockSize(effort.chunk))
-    found = _bounded(there, scenario, decided, start, effort.root, effort)
-    tree = _Tree(
-        scenario,
-        np.asarray(found.bound),
-        decided,
-        found.multipliers,
-        np.asarray(found.weights),
-        np.full(size, math.inf),
-        np.ones(size, np.int64),
-        np.full(size, effort.root.steps),
-        [()] * size,
-        [[] for _ in range(size)] if certificates else None,
+    return _bound_block(there, scenario, decided, start, effort.root, effort)
+
+
+def _plant(root: _Bounded, effort: Effort, certificates: bool) -> Tree:
+    """Return the trees that have nothing but roots."""
+    size = len(root.bound)
+    nodes = Nodes(
+        np.arange(size),
+        np.asarray(root.bound),
+        np.zeros(root.weights.shape, np.int8),
+        np.asarray(root.weights),
+        np.zeros((size, effort.tree_rounds), np.int32),
+        root.multipliers,
     )
-    return tree, found
+    return Tree(nodes, effort.root.steps, keep_leaves=certificates)
 
 
-def _infeasible(there: Instances, best: Deployments, effort: Effort) -> np.ndarray:
-    """Which of the scenarios without a deployment provably have none; bool (B,)."""
+def _infeasible(there: Instances, best: Deployments, effort: Effort) -> Bool[np.ndarray, " B"]:
+    """Return which of the scenarios without a deployment provably have none."""
     result = np.zeros(len(best.cost), bool)
     lost = np.flatnonzero(~np.isfinite(best.cost))
     if len(lost):
@@ -394,48 +266,27 @@ def _infeasible(there: Instances, best: Deployments, effort: Effort) -> np.ndarr
     return result
 
 
-def _branch(there: Instances, tree: _Tree, best: Deployments, gap: float, effort: Effort) -> None:
+def _branch(there: Instances, tree: Tree, best: Deployments, gap: float, effort: Effort) -> None:
     """Split the weakest nodes of every open scenario, round by round, until the target or the limit.
 
     Each child's estimate of w is also read as a deployment, so the plans improve while the bounds rise.
     """
     for number in range(effort.tree_rounds):
         known = np.isfinite(best.cost)
-        target = np.where(known, best.cost - gap * np.abs(np.where(known, best.cost, 0.0)), math.inf)
-        tree.settle(tree.bound >= target[tree.scenario])
-        tree.settle((tree.fraction().max(1, initial=-1.0) < 0) | ~np.isfinite(tree.bound))
-        tree.settle(tree.settled[tree.scenario] < target[tree.scenario])  # it cannot be closed any more
-        if not len(tree.scenario):
+        target = np.where(known, best.cost - gap * np.abs(np.where(known, best.cost, 0.0)), math.inf)  # B
+        tree.close_finished(target)
+        if not len(tree.open.scenario):
             return
-        order = np.lexsort((np.arange(len(tree.bound)), tree.bound, tree.scenario))
-        _, place, count = np.unique(tree.scenario[order], return_index=True, return_counts=True)
-        rank = np.arange(len(order)) - np.repeat(place, count)
-        chosen = order[rank < 2 ** (number // effort.doubling)]
-        parents = np.repeat(chosen, 2)
-        scenario, decided = tree.scenario[parents], tree.decided[parents]
-        pair, degree = np.divmod(tree.fraction()[chosen].argmax(1), decided.shape[2])
-        into = np.arange(0, len(parents), 2)
-        decided[into, pair] = -1
-        decided[into, pair, degree] = 1
-        decided[into + 1, pair, degree] = -1
-        start = Multipliers(*(a[parents] for a in tree.multipliers))
-        ascent = replace(effort.node, steps=effort.node.steps * (1 if number < effort.doubling else 2))
-        found = _bounded(there, scenario, decided, start, ascent, effort)
-        # A child is worth at least its parent's value at the parent's multipliers: keep whichever proves more.
-        worse = ~(np.asarray(found.bound) >= tree.bound[parents])
-        bound = np.where(worse, tree.bound[parents], found.bound)
-        kept = Multipliers(
-            *(
-                np.where(worse.reshape(-1, *(1,) * (new.ndim - 1)), old, new)
-                for old, new in zip(start, found.multipliers, strict=True)
-            )
+        doublings = number // effort.doubling
+        chosen = tree.weakest(2**doublings)
+        parents = tree.open.take(chosen).children()
+        ascent = replace(effort.node, steps=effort.node.steps * (2 if doublings else 1))
+        bounded = _bound_block(there, parents.scenario, parents.decided, parents.multipliers, ascent, effort)
+        children = parents._replace(
+            bound=np.asarray(bounded.bound),
+            weights=np.asarray(bounded.weights),
+            multipliers=bounded.multipliers,
         )
-        np.add.at(tree.nodes, scenario, 1)
-        np.add.at(tree.steps, scenario, ascent.steps)
-        split = pair * decided.shape[2] + degree + 1
-        path = [
-            (*tree.path[c], int(sign * t)) for c, t in zip(chosen, split, strict=True) for sign in (1, -1)
-        ]
-        tree.replace(chosen, scenario, bound, decided, kept, np.asarray(found.weights), path)
-        best.offer(scenario, found.starts, found.least)
-        best.improve(tree.lower(), gap, scenario)
+        tree.replace(chosen, keep_better(parents, children), ascent.steps)
+        best.offer(parents.scenario, bounded.starts, bounded.least)
+        best.improve(tree.lower(), gap, parents.scenario)

@@ -11,23 +11,26 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from rodiu_jax.errors import AuditFailed
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.tolerances import CASCADE_GAP, CROSSED_BY_HIGHS, OPTIMAL_GAP
 from rodiu_jax.runtime.devices import by_device, devices
-from solvers.bracket import Bracket, Effort, brackets
-from solvers.hints import NOTHING, Hints
+from solvers.answers import Answer, Answers, relative_gap
+from solvers.bracket import Effort, brackets
 from solvers.pool import Pool, Task, Ticket
-from solvers.result import Result, Status, relative_gap
 
 Policy = Literal["gap", "all", "none"]
-"""Who is solved exactly beside the audited: brackets wider than the gap (to that gap), all (to optimality), none."""
+"""Which scenarios HiGHS solves in addition to audited ones: ``gap``, those whose bracket is wider than the gap, to that
+gap; ``all``, every one, to optimality; ``none``."""
 
 
 _BLOCK = 512
@@ -51,20 +54,52 @@ def bracketed(
     gap: float = CASCADE_GAP,
     effort: Effort | None = None,
     certificates: bool = False,
-) -> Iterator[Bracket]:
-    """Brackets of all scenarios, block by block; ``certificates`` keeps what proves them."""
-    for block, found, _ in _blocks(instances, gap, effort or Effort(), certificates):
-        for bracket in found:
-            b = block + bracket.instance
-            yield replace(bracket, instance=b, plan=bracket.plan and replace(bracket.plan, instance=b))
+) -> Iterator[Answers]:
+    """Yield the brackets of all scenarios, block by block; ``certificates`` keeps what proves them."""
+    for _, _, found in _blocks(instances, gap, effort or Effort(), certificates):
+        yield found
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    """A scenario's bracket, and what HiGHS was asked about it."""
+@dataclass
+class _Block:
+    """Consecutive scenarios of which some wait for HiGHS.
 
-    bracket: Result
-    ticket: Ticket | None
+    Attributes:
+      first: the number of the block's first scenario, in what was asked about.
+      answers: their brackets.
+      waiting: positions in the block and what HiGHS was asked about each, increasing.
+      begun: scenarios of the block that were handed on.
+    """
+
+    first: int
+    answers: Answers
+    waiting: deque[tuple[int, Ticket]]
+    begun: int = 0
+
+    @property
+    def left(self) -> int:
+        """Scenarios that were not handed on."""
+        return len(self.answers) - self.begun
+
+    def next(self, pool: Pool, gap: float, *, wait: bool) -> Answers | None:
+        """Hand on the next answers that are complete; None where HiGHS is busy with the next scenario.
+
+        Args:
+          wait: for HiGHS, in place of None.
+
+        Raises:
+          AuditFailed: an exact answer contradicts its bracket.
+        """
+        begun = self.begun
+        if not self.waiting or self.waiting[0][0] > begun:
+            self.begun = self.waiting[0][0] if self.waiting else len(self.answers)
+            return self.answers.take(slice(begun, self.begun))
+        if not wait and not pool.done(self.waiting[0][1]):
+            return None
+        _, ticket = self.waiting.popleft()
+        self.begun += 1
+        exact = Answers.stack([pool.result(ticket)], names=self.answers.names)
+        return joined(self.answers.take([begun]), exact, gap, first=self.first + begun)
 
 
 def cascade(
@@ -77,8 +112,8 @@ def cascade(
     workers: int | Pool | None = None,
     effort: Effort | None = None,
     certificates: bool = False,
-) -> Iterator[Result]:
-    """Bracket every scenario to ``gap``, solve exactly those that ``exact`` chooses, audit some; results in order.
+) -> Iterator[Answers]:
+    """Bracket every scenario to ``gap``, solve exactly those that ``exact`` chooses, audit some.
 
     Args:
       gap: relative gap to prove.
@@ -87,29 +122,80 @@ def cascade(
       time_limit, workers: for HiGHS, as `solvers.pool.solve`.
       effort: of the brackets. By default a CPU branches only where a certificate is asked for or the gap is at least
         `CASCADE_GAP`: HiGHS closes smaller ones sooner.
-      certificates: results hold the leaves that prove `Result.certified`.
+      certificates: answers hold the leaves that prove `Answers.certified`.
+
+    Yields:
+      answers to consecutive scenarios, from the first to the last, each as soon as it and those before it are there.
 
     Raises:
-      AuditFailed: an exact result contradicts its bracket.
+      AuditFailed: an exact answer contradicts its bracket.
     """
     if effort is None:
         branch = certificates or exact == "none" or gap >= CASCADE_GAP
         effort = Effort() if branch else by_device(cpu=Effort(tree_rounds=0), accelerator=Effort())
     audit = np.zeros(instances.size, bool) if audited is None else np.asarray(audited, bool)
+    queue: deque[_Block] = deque()
+    with _borrow(workers) as pool:
+        for first, block, found in _blocks(instances, gap, effort, certificates):
+            asked = audit[first : first + len(found)]
+            queue.append(_ask(pool, first, block, found, asked, gap, time_limit, exact))
+            while queue:
+                full = sum(b.left for b in queue) > _BLOCKS_AHEAD * _block()
+                if (part := queue[0].next(pool, gap, wait=full)) is None:
+                    break
+                yield part
+                if not queue[0].left:
+                    queue.popleft()
+        for waiting in queue:
+            yield from _rest(waiting, pool, gap)
+
+
+def _rest(block: _Block, pool: Pool, gap: float) -> Iterator[Answers]:
+    """Yield what was not handed on of a block."""
+    while block.left and (part := block.next(pool, gap, wait=True)) is not None:
+        yield part
+
+
+def exactly(
+    groups: Iterable[tuple[Instances, Answers]],
+    *,
+    gap: float = CASCADE_GAP,
+    time_limit: float = math.inf,
+    workers: int | Pool | None = None,
+) -> Iterator[Answers]:
+    """Solve bracketed scenarios to optimality, from their brackets' plans; yield the answers to each group.
+
+    Args:
+      groups: scenarios with their brackets; fetched as the workers get through them.
+      gap, time_limit, workers: as `cascade`.
+
+    Raises:
+      AuditFailed: an exact answer contradicts its bracket.
+    """
+    queue: deque[_Block] = deque()
+    with _borrow(workers) as pool:
+        for instances, found in groups:
+            nobody = np.zeros(len(found), bool)
+            known = replace(found, promising=None)  # it is not kept in files: this may be a sweep resumed
+            queue.append(_ask(pool, 0, instances, known, nobody, gap, time_limit, "all"))
+            while sum(b.left for b in queue) > _WAITING:
+                yield _rest_at_once(queue.popleft(), pool, gap)
+        while queue:
+            yield _rest_at_once(queue.popleft(), pool, gap)
+
+
+def _rest_at_once(block: _Block, pool: Pool, gap: float) -> Answers:
+    """Return what was not handed on of a block."""
+    return Answers.concatenate(list(_rest(block, pool, gap)), names=block.answers.names)
+
+
+@contextmanager
+def _borrow(workers: int | Pool | None) -> Iterator[Pool]:
+    """Give a pool: the caller's, which stays open unless the work ends early, or one that is closed in the end."""
     pool = workers if isinstance(workers, Pool) else Pool(workers)
     keep = pool is workers
-    queue: deque[_Waiting] = deque()
     try:
-        for block, found, seconds in _blocks(instances, gap, effort, certificates):
-            for bracket in found:
-                ours = _as_result(bracket, block, seconds)
-                known = _hints(bracket)
-                task = _task(instances, ours, known, gap, time_limit, exact, bool(audit[ours.instance]))
-                queue.append(_Waiting(ours, None if task is None else pool.submit(task)))
-            while queue and (len(queue) > _BLOCKS_AHEAD * _block() or _ready(pool, queue[0])):
-                yield _answered(pool, queue.popleft(), gap)
-        while queue:
-            yield _answered(pool, queue.popleft(), gap)
+        yield pool
     except BaseException:  # what was asked of HiGHS will never be fetched
         keep = False
         raise
@@ -118,167 +204,98 @@ def cascade(
             pool.close()
 
 
-def exactly(
-    groups: Iterable[tuple[Instances, Sequence[Result]]],
-    *,
-    gap: float = CASCADE_GAP,
-    time_limit: float = math.inf,
-    workers: int | Pool | None = None,
-) -> Iterator[list[Result]]:
-    """Solve bracketed scenarios to optimality, from their brackets' plans; a list per group, in order.
-
-    Args:
-      groups: scenarios with a bracket each, numbered from 0 in their group; fetched as the workers get through them.
-      gap, time_limit, workers: as `cascade`.
-
-    Raises:
-      AuditFailed: an exact result contradicts its bracket.
-    """
-    pool = workers if isinstance(workers, Pool) else Pool(workers)
-    keep = pool is workers
-    queue: deque[list[_Waiting]] = deque()
-    try:
-        for instances, found in groups:
-            tasks = [
-                _task(instances, bracket, Hints(bracket.plan, bracket.bound), gap, time_limit, "all", False)
-                for bracket in found
-            ]
-            queue.append(
-                [
-                    _Waiting(bracket, None if task is None else pool.submit(task))
-                    for bracket, task in zip(found, tasks, strict=True)
-                ]
-            )
-            while sum(map(len, queue)) > _WAITING:
-                yield [_answered(pool, waiting, gap) for waiting in queue.popleft()]
-        while queue:
-            yield [_answered(pool, waiting, gap) for waiting in queue.popleft()]
-    except BaseException:
-        keep = False
-        raise
-    finally:
-        if not keep:
-            pool.close()
-
-
-def _hints(bracket: Bracket) -> Hints:
-    """What HiGHS need not find out again: plan and cutoff, lower bound, and what cannot be in the optimum."""
-    if bracket.promising is None:
-        return Hints(bracket.plan, bracket.lower)
-    return Hints(bracket.plan, bracket.lower, bracket.promising, bracket.upper)
-
-
-def _task(
+def _ask(
+    pool: Pool,
+    first: int,
     instances: Instances,
-    bracket: Result,
-    known: Hints,
+    found: Answers,
+    audited: Bool[np.ndarray, " B"],
     gap: float,
     time_limit: float,
     exact: Policy,
-    audited: bool,
-) -> Task | None:
-    """What HiGHS is asked about a scenario; an audit starts from nothing."""
-    closed = bracket.status in ("optimal", "gap_limit")
-    if not audited and (bracket.status == "infeasible" or exact == "none" or (exact == "gap" and closed)):
-        return None
-    target = gap if exact == "gap" and not audited else min(gap, OPTIMAL_GAP)
-    b = bracket.instance
-    return Task(instances.take([b]), b, target, time_limit, NOTHING if audited else known)
+) -> _Block:
+    """Ask HiGHS about the scenarios of a block that the policy chooses; an audit starts from nothing."""
+    closed = found.is_any(Status.OPTIMAL, Status.GAP_LIMIT)
+    chosen = ~found.is_any(Status.INFEASIBLE)
+    if exact != "all":
+        chosen &= (exact == "gap") & ~closed
+    waiting: deque[tuple[int, Ticket]] = deque()
+    for b in np.flatnonzero(chosen | audited).tolist():
+        target = gap if exact == "gap" and not audited[b] else min(gap, OPTIMAL_GAP)
+        start = None if audited[b] else _start(found[b])
+        waiting.append((b, pool.submit(Task(instances.take([b]), target, time_limit, start))))
+    return _Block(first, found, waiting)
 
 
-def _ready(pool: Pool, waiting: _Waiting) -> bool:
-    return waiting.ticket is None or pool.done(waiting.ticket)
+def _start(bracket: Answer) -> Answer:
+    """Return what HiGHS need not find out again; what cannot be in the optimum only where the bracket is open."""
+    return bracket if bracket.status is Status.BRACKET else replace(bracket, promising=None)
 
 
-def _answered(pool: Pool, waiting: _Waiting, gap: float) -> Result:
-    if waiting.ticket is None:
-        return waiting.bracket
-    return joined(waiting.bracket, pool.result(waiting.ticket), gap)
+def joined(bracket: Answers, exact: Answers, gap: float, *, first: int = 0) -> Answers:
+    """Return the better of brackets and exact answers on each side.
 
-
-def joined(bracket: Result, exact: Result, gap: float) -> Result:
-    """The better of a bracket and an exact result on each side.
+    Args:
+      first: the number of the first scenario, for the error.
 
     Raises:
-      AuditFailed: they contradict each other.
+      AuditFailed: they contradict each other somewhere.
     """
-    if _contradict(bracket, exact):
+    crossed = _above(bracket.lower, exact.upper) | _above(exact.lower, bracket.upper)
+    if crossed.any():
+        b = int(np.argmax(crossed))
         raise AuditFailed(
-            f"audit: the exact result [{exact.bound}, {exact.objective}] contradicts the bracket "
-            f"[{bracket.bound}, {bracket.objective}]",
-            bracket.instance,
-            {"bracket": bracket.to_json(), "exact": exact.to_json()},
+            f"audit: the exact result [{exact.lower[b]}, {exact.upper[b]}] contradicts the bracket "
+            f"[{bracket.lower[b]}, {bracket.upper[b]}]",
+            first + b,
+            {"bracket": bracket[b].to_json(first + b), "exact": exact[b].to_json(first + b)},
         )
     return _together(bracket, exact, gap)
 
 
+def _above(lower: Float64[np.ndarray, " B"], upper: Float64[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
+    """Return where a lower bound of one proof is above the upper bound of another, so that one of them is wrong."""
+    return np.isfinite(upper) & (lower > upper + CROSSED_BY_HIGHS * np.maximum(np.abs(upper), 1.0))
+
+
+def _together(bracket: Answers, exact: Answers, gap: float) -> Answers:
+    """Return the better of both on each side, row by row."""
+    planned = exact.has_plan
+    apart = (exact.lower < bracket.lower) | (exact.upper > bracket.upper)  # the bracket is better on a side
+    apart &= ~exact.is_any(Status.INFEASIBLE) & np.isfinite(bracket.lower)
+    cheaper = apart & (bracket.upper < exact.upper)
+    better = Answers.concatenate([exact, bracket], names=exact.names).take(
+        np.arange(len(exact)) + len(exact) * cheaper
+    )
+    lower = np.where(planned, np.minimum(exact.lower, exact.upper), exact.lower)
+    lower = np.where(apart, np.minimum(np.maximum(exact.lower, bracket.lower), better.upper), lower)
+    certified = np.where(planned, np.minimum(bracket.certified, exact.upper), bracket.certified)
+    certified = np.where(apart, np.minimum(bracket.certified, lower), certified)
+    reached = relative_gap(lower, better.upper)
+    closed = np.where(reached <= OPTIMAL_GAP, Status.OPTIMAL, Status.GAP_LIMIT)
+    return replace(
+        better,
+        status=np.where(apart & (reached <= gap), closed, exact.status).astype(np.int8),
+        prover=np.full(len(exact), Prover.BRACKET_EXACT, np.int8),
+        lower=lower,
+        certified=certified,
+        nodes=bracket.nodes,
+        steps=bracket.steps,
+        seconds=exact.seconds + bracket.seconds,
+        message=exact.message,
+        promising=None,
+        leaves=bracket.leaves,
+    )
+
+
 def _blocks(
     instances: Instances, gap: float, effort: Effort, certificates: bool
-) -> Iterator[tuple[int, list[Bracket], float]]:
-    """Blocks of brackets: the first scenario's position, its brackets (numbered from 0), seconds per scenario."""
+) -> Iterator[tuple[int, Instances, Answers]]:
+    """Yield blocks of brackets: the first scenario's number, the scenarios, their brackets."""
     size = _block()
     for first in range(0, instances.size, size):
         began = time.perf_counter()
         block = instances.take(range(first, min(first + size, instances.size)))
         found = brackets(block, gap=gap, effort=effort, certificates=certificates)
-        yield first, found, (time.perf_counter() - began) / len(found)
-
-
-def _as_result(bracket: Bracket, block: int, seconds: float) -> Result:
-    b = block + bracket.instance
-    status: Status = bracket.status
-    return Result(
-        b,
-        status,
-        bracket.upper,
-        bracket.lower,
-        bracket.costs,
-        bracket.plan and replace(bracket.plan, instance=b),
-        seconds,
-        "the ascent met something that is not a number" if status == "error" else "",
-        method="bracket",
-        nodes=bracket.nodes,
-        steps=bracket.steps,
-        certified=bracket.lower,
-        leaves=bracket.leaves,
-    )
-
-
-def _contradict(bracket: Result, exact: Result) -> bool:
-    """Whether both cannot be right: one's lower bound is above the other's upper bound."""
-
-    def above(lower: float, upper: float) -> bool:
-        return math.isfinite(upper) and lower > upper + CROSSED_BY_HIGHS * max(abs(upper), 1.0)
-
-    return above(bracket.bound, exact.objective) or above(exact.bound, bracket.objective)
-
-
-def _together(bracket: Result, exact: Result, gap: float) -> Result:
-    """The better of both on each side."""
-    whole = replace(
-        exact,
-        nodes=bracket.nodes,
-        steps=bracket.steps,
-        seconds=exact.seconds + bracket.seconds,
-        bound=min(exact.bound, exact.objective) if exact.plan else exact.bound,
-        certified=min(bracket.certified, exact.objective) if exact.plan else bracket.certified,
-        leaves=bracket.leaves,
-        method="bracket+exact",
-    )
-    if exact.status == "infeasible" or not math.isfinite(bracket.bound):
-        return whole
-    if exact.bound >= bracket.bound and exact.objective <= bracket.objective:
-        return whole
-    better = bracket if bracket.objective < exact.objective else exact
-    upper, lower = better.objective, min(max(exact.bound, bracket.bound), better.objective)
-    reached = relative_gap(lower, upper)
-    closed: Status = "optimal" if reached <= OPTIMAL_GAP else "gap_limit"
-    return replace(
-        whole,
-        status=closed if reached <= gap else exact.status,
-        objective=upper,
-        bound=lower,
-        costs=better.costs,
-        plan=better.plan,
-        certified=min(bracket.certified, lower),
-    )
+        each = (time.perf_counter() - began) / len(found)
+        yield first, block, replace(found, seconds=np.full(len(found), each))

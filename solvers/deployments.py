@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64
 
-from rodiu_jax.model.check import check_plan
+from rodiu_jax.model.check import check_columns
 from rodiu_jax.model.fields import Array, Fields, batch_axes
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import DeployedPair, Plan, Route
+from rodiu_jax.model.plan_columns import drop_idle_slots
 from rodiu_jax.model.scenario_blocks import run_scenarios
+from rodiu_jax.model.slots import EMPTY
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE_ON_DEVICE, NEGLIGIBLE_UNMET_ON_DEVICE
-from rodiu_jax.model.verdict import Verdict
 from rodiu_jax.runtime.block_sizes import BlockSize
 from solvers.dual import derive_coefficients
 from solvers.primal import THOROUGH, Search, neighbours, route_cost
@@ -175,58 +176,66 @@ def _hashed(scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
     return key
 
 
-def plans_of(
-    batch: Instances, there: Instances, slot: np.ndarray, how: Search, chunk: int
-) -> tuple[list[Plan], list[Verdict | None]]:
-    """A plan of each scenario's deployment ``slot`` (B,D), or one that serves nobody, and the checker's verdict.
+class CheckedPlans(NamedTuple):
+    """Plans of B scenarios that the independent checker accepted, in columns (`rodiu_jax.model.plan_columns`).
 
-    The verdict is None where it refuses both.
+    ``upper`` is the plan's cost; it is inf, and ``costs`` and ``unmet`` are nan, where there is no plan.
     """
+
+    upper: Float64[np.ndarray, " B"]
+    costs: Float64[np.ndarray, "B 5"]
+    slots: Int32[np.ndarray, "B D"]
+    shares: Float64[np.ndarray, "B I D"]
+    unmet: Float64[np.ndarray, "B I"]
+
+    def without(self, refused: Bool[np.ndarray, " B"]) -> CheckedPlans:
+        """Return the plans but those of ``refused``."""
+        row = refused[:, None]
+        return CheckedPlans(
+            np.where(refused, math.inf, self.upper),
+            np.where(row, math.nan, self.costs),
+            np.where(row, EMPTY, self.slots),
+            np.where(row[..., None], 0.0, self.shares),
+            np.where(row, math.nan, self.unmet),
+        )
+
+
+def checked_plans(
+    batch: Instances, there: Instances, slot: np.ndarray, how: Search, chunk: int
+) -> CheckedPlans:
+    """Route each scenario's deployment ``slot`` (B,D) and check the plan, or else the one that serves nobody."""
     everyone = np.arange(batch.size)
-    share = run_scenarios(
+    routed = run_scenarios(
         _route_plans, there, everyone, (slot,), BlockSize(chunk), how=how, iterations=np.int32(THOROUGH)
-    ).share
-    plans: list[Plan] = []
-    verdicts: list[Verdict | None] = []
-    for b in range(batch.size):
-        plan = _named(batch, b, slot[b], share[b])
-        verdict = check_plan(plan, batch, b)
-        if not verdict.feasible:
-            plan = Plan(b, (), (), dict.fromkeys(batch.query_names, 1.0))
-            verdict = check_plan(plan, batch, b)
-        plans.append(plan)
-        verdicts.append(verdict if verdict.feasible else None)
-    return plans, verdicts
-
-
-def _named(batch: Instances, b: int, slot: np.ndarray, share: np.ndarray) -> Plan:
-    """The plan by name; negligible shares go to the type's other routes."""
-    f = batch.one(b)
-    degrees = len(f.tp_degree)
-    limit = int(f.max_routes)
-    share = np.where(np.isfinite(share) & (share > NEGLIGIBLE_SHARE_ON_DEVICE), share, 0.0)
-    total = np.minimum(share.sum(1, keepdims=True), 1.0)
-    if limit > 0:
-        order = np.argsort(-share, axis=1, kind="stable")
-        np.put_along_axis(share, order[:, limit:], 0.0, axis=1)
-    kept = share.sum(1, keepdims=True)
-    share = share * np.divide(total, kept, out=np.zeros_like(kept), where=kept > 0)
-    used = [d for d in range(len(slot)) if slot[d] >= 0 and share[:, d].any()]
-    gpus = len(batch.gpu_names)
-    names = {
-        d: (batch.model_names[slot[d] // degrees // gpus], batch.gpu_names[slot[d] // degrees % gpus])
-        for d in used
-    }
-    unmet = np.maximum(1.0 - share.sum(1), 0.0)
-    unmet[unmet < NEGLIGIBLE_UNMET_ON_DEVICE] = 0.0
-    return Plan(
-        b,
-        tuple(DeployedPair(*names[d], int(f.tp_degree[slot[d] % degrees])) for d in used),
-        tuple(
-            Route(query, *names[d], float(share[i, d]))
-            for i, query in enumerate(batch.query_names)
-            for d in used
-            if share[i, d] > 0
-        ),
-        {q: float(unmet[i]) for i, q in enumerate(batch.query_names)},
     )
+    most = np.broadcast_to(np.asarray(batch.fields.max_routes), (batch.size,))
+    shares, unmet = _settle_shares(np.asarray(routed.share), most)
+    slots, shares = drop_idle_slots(slot, shares)
+    checks = check_columns(batch, slots, shares, unmet)
+    lost = ~checks.feasible
+    slots[lost], shares[lost], unmet[lost] = EMPTY, 0.0, 1.0
+    again = check_columns(batch, slots[lost], shares[lost], unmet[lost], scenario=np.flatnonzero(lost))
+    costs, feasible = checks.costs, checks.feasible
+    costs[lost], feasible[lost] = again.costs, again.feasible
+    return CheckedPlans(costs[:, 0], costs, slots, shares, unmet).without(~feasible)
+
+
+def _settle_shares(
+    share: Float64[np.ndarray, "B I D"], most: Int64[np.ndarray, " B"]
+) -> tuple[Float64[np.ndarray, "B I D"], Float64[np.ndarray, "B I"]]:
+    """Return shares and unmet shares whose sum is 1: negligible shares go to the type's other routes.
+
+    Args:
+      most: routes of a type, 0 for any number; the largest shares stay.
+    """
+    share = np.where(np.isfinite(share) & (share > NEGLIGIBLE_SHARE_ON_DEVICE), share, 0.0)
+    total = np.minimum(share.sum(2), 1.0)  # B,I
+    if (most > 0).any():
+        rank = np.argsort(np.argsort(-share, axis=2, kind="stable"), axis=2)
+        over = (most > 0)[:, None, None] & (rank >= most[:, None, None])
+        share = np.where(over, 0.0, share)
+    routed = share.sum(2)
+    share *= np.divide(total, routed, out=np.zeros_like(routed), where=routed > 0)[:, :, None]
+    unmet = np.maximum(1.0 - share.sum(2), 0.0)
+    unmet[unmet < NEGLIGIBLE_UNMET_ON_DEVICE] = 0.0
+    return share, unmet

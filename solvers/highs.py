@@ -20,12 +20,12 @@ import numpy as np
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, deployed_triples
+from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import CROSSED_BY_HIGHS, LEAST_EXCESS, OPTIMAL_GAP
 from solvers.accelerators import ALL, Accelerators
+from solvers.answers import Answer, relative_gap
 from solvers.formulation import Beyond, Formulation, assemble, build, read_plan, to_plan
-from solvers.hints import NOTHING, Hints
 from solvers.pricing import Priced, price
-from solvers.result import Result, Status, relative_gap
 from solvers.terms import Terms, collect, tighten
 
 
@@ -34,7 +34,7 @@ class SolverFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class HighsAnswer:
     """What HiGHS said.
 
     Attributes:
@@ -106,7 +106,7 @@ def run_highs(
     relax: bool = False,
     start: tuple[np.ndarray, np.ndarray] | None = None,
     **options: float | int | str,
-) -> Answer:
+) -> HighsAnswer:
     """Solve a formulation on one thread.
 
     Args:
@@ -138,7 +138,7 @@ def run_highs(
     dual = None
     if not mip and status == highspy.HighsModelStatus.kOptimal:
         dual = np.array(solver.getSolution().row_dual) * money
-    return Answer(status, columns, bound, objective, dual)
+    return HighsAnswer(status, columns, bound, objective, dual)
 
 
 def route(
@@ -212,32 +212,34 @@ def solve_instance(
     *,
     gap: float = OPTIMAL_GAP,
     time_limit: float = math.inf,
-    hints: Hints = NOTHING,
+    start: Answer | None = None,
     use: Accelerators = ALL,
-) -> Result:
+) -> Answer:
     """Solve scenario ``b`` to a relative gap.
 
     The optimum of the MILP gives deployments and routes; the shares are solved again with these fixed, and the
     cost is what the independent checker computes for that plan. The bound is HiGHS's dual bound.
 
     Args:
-      gap: relative gap (objective - bound) / objective to stop at; at most `OPTIMAL_GAP` counts as optimal.
+      gap: relative gap (upper - lower) / |upper| to stop at; at most `OPTIMAL_GAP` counts as optimal.
       time_limit: seconds for HiGHS.
-      hints: what is known; where that closes the gap HiGHS is not asked.
+      start: what is known of the scenario; where that closes the gap HiGHS is not asked. Its plan is checked, and
+        ignored where it is not feasible. Its ``lower``, and ``promising`` with ``upper``, are believed: every plan that
+        deploys what is not promising costs at least ``upper``, and is not searched.
       use: what may speed the search up.
 
     Returns:
-      A result; anything unexpected is its status ``error`` with a message, never an exception.
+      An answer; anything unexpected is its status ``ERROR`` with a message, never an exception.
     """
     began = time.perf_counter()
     best = _Best(instances, b)
     try:
-        result = _solve(best, gap, time_limit, hints, use)
+        result = _solve(best, gap, time_limit, start, use)
     except SolverFailed as failure:
-        result = best.result("error", str(failure))
+        result = best.result(Status.ERROR, str(failure))
     except _Contradiction as failure:
         best.bound = -math.inf
-        result = best.result("error", str(failure))
+        result = best.result(Status.ERROR, str(failure))
     return replace(result, seconds=time.perf_counter() - began)
 
 
@@ -289,16 +291,18 @@ class _Best:
 
     @property
     def gap(self) -> float:
-        return relative_gap(self.bound, self.objective)
+        return float(relative_gap(self.bound, self.objective))
 
-    def result(self, status: Status, message: str = "") -> Result:
-        return Result(self.b, status, self.objective, self.bound, self.costs, self.plan, message=message)
+    def result(self, status: Status, message: str = "") -> Answer:
+        return Answer.of(
+            self.instances.names, status, plan=self.plan, costs=self.costs, lower=self.bound, message=message
+        )
 
-    def closed(self, gap: float) -> Result | None:
-        """The result where the gap is reached."""
+    def closed(self, gap: float) -> Answer | None:
+        """The answer where the gap is reached."""
         if self.gap <= OPTIMAL_GAP:
-            return self.result("optimal")
-        return self.result("gap_limit") if self.gap <= gap else None
+            return self.result(Status.OPTIMAL)
+        return self.result(Status.GAP_LIMIT) if self.gap <= gap else None
 
 
 HEURISTICS_OFF: dict[str, Any] = {
@@ -327,46 +331,50 @@ class _Infeasible(Exception):
     """HiGHS says that a search nobody knows a plan for has no plan."""
 
 
-def _solve(best: _Best, gap: float, time_limit: float, hints: Hints, use: Accelerators) -> Result:
-    if hints.plan is not None:
-        best.offer(replace(hints.plan, instance=best.b))
+def _solve(best: _Best, gap: float, time_limit: float, start: Answer | None, use: Accelerators) -> Answer:
+    if start is not None:
+        best.offer(start.plan_for(best.b))
     nothing = Plan(best.b, (), (), dict.fromkeys(best.instances.query_names, 1.0))
     best.offer(nothing)  # feasible where nothing is capped
-    best.prove(hints.lower, "the known")
+    if start is not None:
+        best.prove(start.lower, "the known")
     if (done := best.closed(gap)) is not None:
         return done
-    search = _Search(best, gap, time.perf_counter() + time_limit, hints, use)
+    search = _Search(best, gap, time.perf_counter() + time_limit, start, use)
     try:
         if not search.run():
             if _proven_infeasible(best.instances, best.b, search.left()):
-                return Result(best.b, "infeasible", bound=math.inf)
-            if hints.triples is not None:
-                return best.result("unknown")
+                return Answer.of(best.instances.names, Status.INFEASIBLE)
+            if search.promising is not None:
+                return best.result(Status.UNKNOWN)
             raise _Contradiction("HiGHS said infeasible, which a second computation does not confirm")
     except _OutOfTime:
         search.timed = True
     if (done := best.closed(gap)) is not None:
         return done
     if search.timed:
-        return best.result("time_limit")
+        return best.result(Status.TIME_LIMIT)
     if search.elsewhere < best.objective:
-        return best.result("bracket")
+        return best.result(Status.BRACKET)
     return best.result(
-        "error", f"the checked plan's gap {best.gap:.2g} is wider than the {gap:.2g} HiGHS claims"
+        Status.ERROR, f"the checked plan's gap {best.gap:.2g} is wider than the {gap:.2g} HiGHS claims"
     )
 
 
 class _Search:
-    """The exact search over what the hints leave; its findings go to ``best``."""
+    """The exact search over what the start leaves; its findings go to ``best``."""
 
-    def __init__(self, best: _Best, gap: float, deadline: float, hints: Hints, use: Accelerators) -> None:
+    def __init__(
+        self, best: _Best, gap: float, deadline: float, start: Answer | None, use: Accelerators
+    ) -> None:
         self.best, self.gap, self.deadline, self.use = best, gap, deadline, use
         self.timed = False
-        self.elsewhere = hints.elsewhere if hints.triples is not None else math.inf
+        self.promising = None if start is None else start.promising  # bool (J,K,N)
+        self.elsewhere = math.inf if start is None or start.promising is None else start.upper
         self.gpus = len(best.instances.gpu_names)
         terms = collect(best.instances, best.b)
-        if hints.triples is not None:
-            terms = terms.take((hints.triples | self._known())[tuple(terms.triple.T)])
+        if self.promising is not None:
+            terms = terms.take((self.promising | self._known())[tuple(terms.triple.T)])
         useful = (self._tight(terms).most > 0).any(0)
         self.terms = terms.take(useful | self._known()[tuple(terms.triple.T)])
 
@@ -423,7 +431,7 @@ class _Search:
                 return self._explore(everything), everything, None
 
         bound, searched, few = explored(searched, few)
-        if not self.timed and relative_gap(bound, self.best.objective) > self.gap:
+        if not self.timed and float(relative_gap(bound, self.best.objective)) > self.gap:
             more = promising()
             if (more & ~searched).any():
                 bound, searched, few = explored(more, few)
@@ -496,7 +504,7 @@ class _Search:
         nothing[-1] = 1.0
         return min(bound, self._milp(formulation, (np.arange(len(nothing)), nothing)).bound)
 
-    def _milp(self, formulation: Formulation, start: tuple[np.ndarray, np.ndarray] | None) -> Answer:
+    def _milp(self, formulation: Formulation, start: tuple[np.ndarray, np.ndarray] | None) -> HighsAnswer:
         """Solve a MILP and offer its plan, if it has one.
 
         Raises:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -24,11 +24,11 @@ from typing import Any, TypeVar
 
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from rodiu_jax.runtime.cores import usable_cores
+from solvers.answers import Answer, Answers
 from solvers.highs import solve_instance
-from solvers.hints import Hints
-from solvers.result import Result
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,21 +42,20 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class Task:
-    """One scenario for a worker: ``one`` holds scenario ``instance`` of some batch alone."""
+    """One scenario for a worker: ``one`` holds it alone; the others as `solvers.highs.solve_instance`."""
 
     one: Instances
-    instance: int
     gap: float
     time_limit: float
-    hints: Hints
+    start: Answer | None = None
 
 
 @dataclass(eq=False)
 class Ticket:
-    """A task that a `Pool` was given, to be exchanged for its result."""
+    """A task that a `Pool` was given, to be exchanged for its answer."""
 
     task: Task
-    future: Future[Result]
+    future: Future[Answer]
 
 
 class Pool:
@@ -91,8 +90,8 @@ class Pool:
         """Whether `result` will answer without waiting for a solver (or has a lost worker to replace)."""
         return ticket.future.done()
 
-    def result(self, ticket: Ticket) -> Result:
-        """Wait for a task's result, once per ticket.
+    def result(self, ticket: Ticket) -> Answer:
+        """Wait for a task's answer, once per ticket.
 
         Nobody can say which scenario killed a worker: the one waited for is charged with it. It runs again alone, so
         that a neighbour's death is not charged to it; then what else was lost is queued again.
@@ -116,7 +115,7 @@ class Pool:
                     ticket.future = self._send(ticket.task)
         for other in lost:
             other.future = self._send(other.task)
-        return result or Result(ticket.task.instance, "error", message=message)
+        return result or Answer.of(ticket.task.one.names, Status.ERROR, message=message)
 
     def map(self, work: Callable[[T], R], tasks: Iterable[T]) -> list[R]:
         """``work``, a module's function, of every task, in order.
@@ -142,7 +141,7 @@ class Pool:
         self._open.clear()
         self._end()
 
-    def _send(self, task: Task) -> Future[Result]:
+    def _send(self, task: Task) -> Future[Answer]:
         if self._processes is None:
             self._processes = _start(self.workers)
         try:
@@ -151,7 +150,7 @@ class Pool:
         except (
             BrokenProcessPool
         ) as error:  # told to whoever waits for it, like those that broke with the pool
-            broken: Future[Result] = Future()
+            broken: Future[Answer] = Future()
             broken.set_exception(error)
             return broken
 
@@ -168,17 +167,17 @@ def solve(
     gap: float = OPTIMAL_GAP,
     time_limit: float = math.inf,
     workers: int | Pool | None = None,
-    hints: Sequence[Hints] | None = None,
+    starts: Sequence[Answer | None] | None = None,
     failures: str | Path | None = None,
-) -> list[Result]:
-    """Solve scenarios exactly; results are in the order of ``indices`` and do not depend on ``workers``.
+) -> Answers:
+    """Solve scenarios exactly; answers are in the order of ``indices`` and do not depend on ``workers``.
 
     Args:
       indices: scenarios to solve; all by default.
       gap: relative optimality gap to stop at.
       time_limit: seconds per scenario.
       workers: processes (the number of usable cores by default), or a `Pool`, which stays open.
-      hints: what is known of each scenario, one per index.
+      starts: what is known of each scenario (`solvers.highs.solve_instance`), one per index.
       failures: a folder for the scenarios that end in ``error``, each an .npz named after its number; none by
         default. A report of the failure needs nothing else.
 
@@ -187,7 +186,8 @@ def solve(
         that cannot be made.
     """
     options: dict[str, Any] = {"gap": gap, "time_limit": time_limit, "workers": workers}
-    return list(solve_iter(instances, indices, hints=hints, failures=failures, **options))
+    single = list(solve_iter(instances, indices, starts=starts, failures=failures, **options))
+    return Answers.stack(single, names=instances.names)
 
 
 def solve_iter(
@@ -197,10 +197,10 @@ def solve_iter(
     gap: float = OPTIMAL_GAP,
     time_limit: float = math.inf,
     workers: int | Pool | None = None,
-    hints: Sequence[Hints] | None = None,
+    starts: Sequence[Answer | None] | None = None,
     failures: str | Path | None = None,
-) -> Iterator[Result]:
-    """As `solve`, yielding each result as soon as it and those before it are there.
+) -> Generator[Answer]:
+    """As `solve`, yielding each answer as soon as it and those before it are there.
 
     Closing the iterator, or an exception such as Ctrl-C while it waits, ends the workers at once.
     """
@@ -211,33 +211,35 @@ def solve_iter(
         raise InputError("solve", "gap", "a number from 0 to 1", gap)
     if not time_limit > 0:
         raise InputError("solve", "time_limit", "seconds > 0", time_limit)
-    known = [Hints()] * len(todo) if hints is None else list(hints)
+    known = [None] * len(todo) if starts is None else list(starts)
     if len(known) != len(todo):
-        raise InputError("solve", "hints", f"{len(todo)} of them, one per index", len(known))
+        raise InputError("solve", "starts", f"{len(todo)} of them, one per index", len(known))
     pool = workers if isinstance(workers, Pool) else Pool(workers)
     if pool is not workers:
         pool.workers = max(1, min(pool.workers, len(todo)))
-    tasks = (Task(instances.take([b]), b, gap, time_limit, hint) for b, hint in zip(todo, known, strict=True))
-    found = _solved(pool, tasks, keep=pool is workers)
+    tasks = (Task(instances.take([b]), gap, time_limit, start) for b, start in zip(todo, known, strict=True))
+    answers = _solved(pool, tasks, keep=pool is workers)
     if failures is None:
-        return found
+        return answers
     try:
         Path(failures).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(failures, "", f"a folder that can be made ({error.strerror})") from None
-    return _saving(found, instances, Path(failures))
+    return _saving(answers, instances, todo, Path(failures))
 
 
-def _saving(found: Generator[Result], instances: Instances, folder: Path) -> Iterator[Result]:
-    """Results as they come; the scenario of each error is saved before it is yielded."""
-    with closing(found):
-        for result in found:
-            if result.status == "error":
-                instances.take([result.instance]).save(folder / f"instance-{result.instance}.npz")
-            yield result
+def _saving(
+    answers: Generator[Answer], instances: Instances, todo: Sequence[int], folder: Path
+) -> Generator[Answer]:
+    """Yield the answers to the scenarios ``todo`` as they come; the scenario of each error is saved before."""
+    with closing(answers):
+        for b, answer in zip(todo, answers, strict=True):
+            if answer.status is Status.ERROR:
+                instances.take([b]).save(folder / f"instance-{b}.npz")
+            yield answer
 
 
-def _solved(pool: Pool, tasks: Iterator[Task], *, keep: bool) -> Generator[Result]:
+def _solved(pool: Pool, tasks: Iterator[Task], *, keep: bool) -> Generator[Answer]:
     tickets: deque[Ticket] = deque()
     try:
         for task in tasks:
@@ -254,20 +256,18 @@ def _solved(pool: Pool, tasks: Iterator[Task], *, keep: bool) -> Generator[Resul
             pool.close()
 
 
-def _finished(future: Future[Result]) -> bool:
+def _finished(future: Future[Answer]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 
-def _solve_one(task: Task) -> Result:
-    """In a worker."""
-    b = task.instance
+def _solve_one(task: Task) -> Answer:
+    """Solve a task, in a worker."""
     try:
-        result = solve_instance(task.one, 0, gap=task.gap, time_limit=task.time_limit, hints=task.hints)
+        return solve_instance(task.one, 0, gap=task.gap, time_limit=task.time_limit, start=task.start)
     except MemoryError:
         raise  # tried again, when its neighbours may have given theirs back
     except Exception as error:  # whatever it is, the other scenarios go on
-        result = Result(0, "error", message=f"{type(error).__name__}: {error}")
-    return replace(result, instance=b, plan=result.plan and replace(result.plan, instance=b))
+        return Answer.of(task.one.names, Status.ERROR, message=f"{type(error).__name__}: {error}")
 
 
 def _start(count: int) -> ProcessPoolExecutor:

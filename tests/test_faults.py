@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from rodiu_jax.errors import WorkFailed
+from rodiu_jax.model.status import Status
 from rodiu_jax.runtime import progress as progress_module
 from rodiu_jax.runtime.block_sizes import BlockSize
 from rodiu_jax.runtime.blocks import BlockRunner
 from rodiu_jax.sweeps import read_rows, sweep
 from rodiu_jax.sweeps.method_table import METHODS
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
-from solvers.result import Result
+from solvers.answers import Answer, Answers
 from tests.fuzzing.run import rodiu
 
 pytestmark = pytest.mark.faults
@@ -40,7 +41,9 @@ def failing_after(count: int, message: str) -> Any:
         for b in range(instances.size):
             if b == count:
                 raise jax.errors.JaxRuntimeError(message)
-            yield Result(b, "error", message="answered")
+            yield Answers.stack(
+                [Answer.of(instances.names, Status.ERROR, message="answered")], names=instances.names
+            )
 
     return method
 

@@ -12,9 +12,11 @@ import numpy as np
 from bench.measure import Case, Side, Spec
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.status import Prover
 from rodiu_jax.sweeps import load_spec, preset_names
 from rodiu_jax.sweeps.scenarios import scenarios
 from solvers import pool
+from solvers.answers import Answers
 from solvers.cascade import cascade
 
 MOST_MILPS = 256
@@ -45,21 +47,25 @@ def make_sides(instances: Instances, gap: float) -> tuple[Side, ...]:
     audited = np.arange(n) == n // 2
     few = instances.take(range(min(n, MOST_MILPS)))
     return (
-        Side("cascade", lambda: list(cascade(instances, gap=gap, audited=audited)), n),
+        Side("cascade", lambda: join_answers(cascade(instances, gap=gap, audited=audited)), n),
         Side("exact", partial(pool.solve, few, gap=gap), few.size, target=20.0),
     )
+
+
+def join_answers(parts: Iterator[Answers]) -> Answers:
+    """Return the answers of all parts."""
+    first = next(parts)
+    return Answers.concatenate([first, *parts], names=first.names)
 
 
 def judge_brackets(gap: float, results: Sequence[Any]) -> tuple[bool, str]:
     """Are all brackets closed to the gap, and does none lie beside another side's?"""
     ours, theirs = results[:2]
-    closed = sum(r.gap <= gap for r in ours), sum(r.gap <= gap for r in theirs)
-    crossed = sum(
-        a.bound > b.objective * (1 + 1e-6) or b.bound > a.objective * (1 + 1e-6)
-        for a, b in zip(ours, theirs, strict=False)
-    )
-    device = sum(r.method == "bracket" for r in ours) / len(ours)
-    nodes = sum(r.nodes for r in ours) / len(ours)
+    closed = int((ours.gap <= gap).sum()), int((theirs.gap <= gap).sum())
+    few = ours.take(slice(len(theirs)))
+    above = (few.lower > theirs.upper * (1 + 1e-6)) | (theirs.lower > few.upper * (1 + 1e-6))
+    crossed = int(above.sum())
+    device, nodes = (ours.prover == Prover.BRACKET).mean(), ours.nodes.mean()
     text = (
         f"closed to {100 * gap:g} %: {closed[0]} of {len(ours)} and {closed[1]} of {len(theirs)}; crossed brackets:"
         f" {crossed}; {device:.0%} without HiGHS, {nodes:.1f} nodes each"

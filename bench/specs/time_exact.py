@@ -10,6 +10,7 @@ from typing import Any
 from bench.measure import Case, Side, Spec
 from bench.peers import published, workers
 from rodiu_jax.catalog import sampling
+from rodiu_jax.model.status import Status
 from solvers import pool
 
 
@@ -33,8 +34,8 @@ def build(n: int) -> Iterator[Iterator[Case]]:
 
 def _judge_optima(results: Sequence[Any]) -> tuple[bool, str]:
     ours, theirs = results
-    proven = sum(r.status == "optimal" for r in ours), sum(r.optimal for r in theirs)
-    away = [abs(a.objective - b.objective) / abs(b.objective) for a, b in zip(ours, theirs, strict=True)]
+    proven = int(ours.is_any(Status.OPTIMAL).sum()), sum(r.optimal for r in theirs)
+    away = [abs(a.upper - b.objective) / abs(b.objective) for a, b in zip(ours, theirs, strict=True)]
     right = proven == (len(ours), len(theirs)) and max(away) < 1e-5
     return right, f"proven optimal: {proven[0]} and {proven[1]}; optima differ by at most {max(away):.1e}"
 

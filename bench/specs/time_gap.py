@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from bench.measure import Case, Side, Spec
-from bench.specs.time_cascade import judge_brackets, make_sides
+from bench.specs.time_cascade import join_answers, judge_brackets, make_sides
 from rodiu_jax.catalog import sampling
 from solvers.bracket import Effort
 from solvers.cascade import cascade
@@ -19,7 +19,7 @@ def build(n: int) -> Iterator[Iterator[Case]]:
     instances = sampling.sample("seed", n=n, seed=12)
 
     def branching(gap: float) -> Side:
-        return Side("branching", lambda: list(cascade(instances, gap=gap, effort=Effort())), n)
+        return Side("branching", lambda: join_answers(cascade(instances, gap=gap, effort=Effort())), n)
 
     yield (
         Case(

@@ -12,9 +12,9 @@ import numpy as np
 from bench.families import FAMILIES
 from bench.measure import Case, Side, Spec
 from solvers import pool
-from solvers.bracket import Bracket, Effort, brackets
+from solvers.answers import Answers
+from solvers.bracket import Effort, brackets
 from solvers.dual import lower_bounds
-from solvers.result import Result
 
 _FAMILIES = ("seed", "corrected", "seed, speed-up n^0.8", "seed, one route", "seed, budget x 0.3")
 _PROVEN = 1e-4
@@ -41,11 +41,10 @@ def build(n: int) -> Iterator[Iterator[Case]]:
 
 
 def _judge_plans(results: Sequence[Any]) -> tuple[bool, str]:
-    found: list[Bracket] = results[0]
-    exact: list[Result] = results[2]
-    proven = sum(r.gap <= _PROVEN for r in exact)
-    optimum = np.array([r.objective for r in exact])
-    upper, lower = (np.array([getattr(b, side) for b in found]) for side in ("upper", "lower"))
+    found: Answers = results[0]
+    exact: Answers = results[2]
+    proven = int((exact.gap <= _PROVEN).sum())
+    optimum, upper, lower = exact.upper, found.upper, found.lower
     missing = int((np.isinf(upper) & np.isfinite(optimum)).sum())
     there = np.isfinite(upper)
     above = 100 * (upper[there] / optimum[there] - 1.0)

@@ -15,7 +15,7 @@ import pandas as pd
 from bench.measure import Case, Side, Spec
 from rodiu_jax.catalog import load_catalog, sampling
 from rodiu_jax.sweeps import load_spec, read_rows
-from rodiu_jax.sweeps.given_plans import evaluated
+from rodiu_jax.sweeps.given_plans import take_cheapest
 from rodiu_jax.sweeps.method_table import METHODS
 from rodiu_jax.sweeps.run import RunOptions, run_sweep
 from rodiu_jax.sweeps.scenarios import scenarios
@@ -45,7 +45,7 @@ def build(n: int) -> Iterator[Iterator[Case]]:
     def alone() -> list[Any]:
         chunk = METHODS["evaluate"].chunk
         ranges = ((first, min(first + chunk, spec.rows)) for first in range(0, spec.rows, chunk))
-        return [block for a, b in ranges for block in evaluated(scenarios(spec, catalog, a, b), plans)]
+        return [block for a, b in ranges for block in take_cheapest(scenarios(spec, catalog, a, b), plans)]
 
     def judge(results: Sequence[Any]) -> tuple[bool, str]:
         rows, blocks = results

@@ -11,10 +11,8 @@ leaves together hold every plan, so the least g over the leaves is a bound. An u
 
 from rodiu_jax.certificates.certificate_file import (
     Certificate,
-    certificate_table,
     certified_rows,
     load_certificates,
-    save_certificates,
     tabulate_leaves,
     write_certificates,
 )
@@ -24,11 +22,9 @@ from rodiu_jax.certificates.witness_dual import dual_values
 __all__ = [
     "Certificate",
     "FaultKind",
-    "certificate_table",
     "certified_rows",
     "dual_values",
     "load_certificates",
-    "save_certificates",
     "tabulate_leaves",
     "verify_rows",
     "write_certificates",

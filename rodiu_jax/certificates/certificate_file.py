@@ -6,7 +6,7 @@ What is read is validated: names, degrees and mode are those of the instances, p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -61,20 +61,6 @@ class TreeLeaves(Protocol):
     def multipliers(self) -> Mapping[str, Float[np.ndarray, "L ..."]]: ...
 
 
-@runtime_checkable
-class CertifiedBracket(Protocol):
-    """What `save_certificates` needs of a bracket; its leaves have a ``path`` and ``multipliers``."""
-
-    @property
-    def instance(self) -> int: ...
-
-    @property
-    def plan(self) -> Plan | None: ...
-
-    @property
-    def leaves(self) -> Sequence[Any]: ...
-
-
 _COLUMNS = {
     "instance": pa.int64(),
     "leaf": pa.int32(),
@@ -96,41 +82,17 @@ def _describe(instances: Instances) -> dict[str, Any]:
     }
 
 
-def save_certificates(path: str | Path, brackets: Iterable[CertifiedBracket], instances: Instances) -> None:
-    """Write the certificates of brackets made with ``certificates=True``: a row per leaf, whole or not at all.
-
-    Columns: ``instance``, ``leaf`` (from 0), ``path``, ``pairs``, ``values`` (`rodiu_jax.certificates.leaf_codec`) and
-    ``plan`` (its JSON on leaf 0).
-    """
-    write_certificates(path, certificate_table(brackets, instances, source=path))
-
-
 def write_certificates(path: str | Path, table: pa.Table) -> None:
     """Write what `tabulate_leaves` made, whole or not at all."""
     with write_whole(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
-def certificate_table(
-    brackets: Iterable[CertifiedBracket], instances: Instances, *, source: str | Path = "certificates"
-) -> pa.Table:
-    """Make the table that `save_certificates` writes."""
-    scenarios, paths, multipliers, plans = [], [], [], {}
-    for bracket in brackets:
-        if not bracket.leaves:
-            field = f"instance {bracket.instance}"
-            raise InputError(source, field, "a bracket that was made with its certificate")
-        scenarios += [bracket.instance] * len(bracket.leaves)
-        paths += [np.array(leaf.path, np.int32) for leaf in bracket.leaves]
-        multipliers += [leaf.multipliers._asdict() for leaf in bracket.leaves]
-        plans[bracket.instance] = bracket.plan
-    names = multipliers[0] if multipliers else ()
-    columns = {name: np.stack([np.asarray(y[name]) for y in multipliers]) for name in names}
-    return _tabulate(np.array(scenarios, np.int64), paths, columns, plans, instances)
-
-
 def tabulate_leaves(leaves: TreeLeaves, plans: Mapping[int, Plan | None], instances: Instances) -> pa.Table:
-    """Make the table that `write_certificates` writes, from the leaves of a batch in columns.
+    """Make the table that `write_certificates` writes, from the leaves of a batch in columns: a row per leaf.
+
+    Columns: ``instance``, ``leaf`` (from 0), ``path``, ``pairs``, ``values`` (`rodiu_jax.certificates.leaf_codec`) and
+    ``plan`` (its JSON on leaf 0).
 
     Args:
       leaves: grouped by scenario; a path ends at its first 0. The table numbers scenarios as they do.

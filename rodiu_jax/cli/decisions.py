@@ -154,7 +154,8 @@ def choose(
     _prepare(folder)
     read = read_scenarios(source, gap=gap, seed=seed, quiet=quiet)
     choice = pick(
-        read.training,
+        read.instances,
+        answers=read.answers,
         criterion=criterion,
         level=level,
         recourse=not no_recourse,
@@ -264,7 +265,7 @@ def diagnose(
     batch.check_index(index, "--index")
     _prepare(folder)
     found = run(batch, index, time_limit=time_limit or math.inf, workers=workers, quiet=quiet)
-    _tell(section(found), found.to_json(), folder, as_json, [found.result.plan])
+    _tell(section(found), found.to_json(), folder, as_json, [found.answer.plan_for(index)])
 
 
 @click.command()

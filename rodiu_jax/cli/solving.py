@@ -73,8 +73,9 @@ def solve(
     from rodiu_jax.io.files import write_whole
     from rodiu_jax.model.npz import load_instances
     from rodiu_jax.model.plan_json import save_plans
+    from rodiu_jax.model.status import Status
     from rodiu_jax.model.tolerances import OPTIMAL_GAP
-    from rodiu_jax.report.parts.tables import results_table, show
+    from rodiu_jax.report.parts.tables import answers_table, show
     from rodiu_jax.runtime.progress import progress
     from solvers.pool import solve_iter
 
@@ -82,10 +83,10 @@ def solve(
     for b in indices:
         batch.check_index(b, "--index")
     todo = list(indices) or list(range(batch.size))
-    found = []
+    answers = []
     # A place that cannot be written is refused before the work.
     with write_whole(plans) if plans else nullcontext() as file, progress("solve", len(todo)) as bar:
-        for result in solve_iter(
+        for answer in solve_iter(
             batch,
             todo,
             gap=OPTIMAL_GAP if gap is None else gap,
@@ -93,19 +94,19 @@ def solve(
             workers=workers,
             failures=failures,
         ):
-            found.append(result)
-            bar.advance(result.status, result.gap, result.method)
+            answers.append(answer)
+            bar.advance(answer.status.word, answer.gap, answer.prover.closes(answer.status))
+        numbered = list(zip(todo, answers, strict=True))
         if file is not None:
-            save_plans([r.plan for r in found if r.plan is not None], file)
+            made = [answer.plan_for(b) for b, answer in numbered]
+            save_plans([plan for plan in made if plan is not None], file)
     if as_json:
-        click.echo(json.dumps([r.to_json() for r in found], indent=1, allow_nan=False))
+        click.echo(json.dumps([answer.to_json(b) for b, answer in numbered], indent=1, allow_nan=False))
     else:
-        show([results_table(found)])
-    failed = [r for r in found if r.status == "error"]
+        show([answers_table(numbered)])
+    failed = [(b, answer.message) for b, answer in numbered if answer.status is Status.ERROR]
     if failed:
-        raise WorkFailed(
-            f"{len(failed)} of {len(found)} scenarios: first, {failed[0].instance}: {failed[0].message}"
-        )
+        raise WorkFailed(f"{len(failed)} of {len(numbered)} scenarios: first, {failed[0][0]}: {failed[0][1]}")
 
 
 @click.command()
@@ -132,47 +133,55 @@ def bound(
     costs of the plan, deployments, nodes and steps (work done). Status: optimal (gap <= 1e-6), gap_limit (closed to
     --gap), bracket (valid, but wider), infeasible (proven), unknown (no plan found), error.
     """
+    import numpy as np
     import pandas as pd
 
-    from rodiu_jax.certificates import save_certificates
+    from rodiu_jax.certificates import tabulate_leaves, write_certificates
     from rodiu_jax.io.files import write_whole
     from rodiu_jax.model.npz import load_instances
+    from rodiu_jax.model.plan_columns import deployment_texts
     from rodiu_jax.model.plan_json import save_plans
+    from rodiu_jax.model.status import Status
     from rodiu_jax.model.verdict import COSTS
     from rodiu_jax.runtime.progress import progress
+    from solvers.answers import Answers, report_progress
     from solvers.cascade import bracketed
 
     batch = load_instances(instances)
-    found = []
+    parts = []
     with progress("bound", batch.size, quiet=quiet) as bar:
-        for bracket in bracketed(batch, gap=gap, certificates=certificates is not None):
-            found.append(bracket)
-            bar.advance(bracket.status, bracket.gap, "bracket")
+        for part in bracketed(batch, gap=gap, certificates=certificates is not None):
+            parts.append(part)
+            report_progress(bar, part)
+    answers = Answers.concatenate(parts, names=batch.names)
     table = pd.DataFrame(
         {
-            "instance": [b.instance for b in found],
-            "lower_bound": [b.lower for b in found],
-            "upper_bound": [b.upper for b in found],
-            "gap": [b.gap for b in found],
-            "status": [b.status for b in found],
-            **{name: [(b.costs or {}).get(name, math.nan) for b in found] for name in COSTS},
-            "deployments": [b.plan.summary() if b.plan else None for b in found],
-            "nodes": [b.nodes for b in found],
-            "steps": [b.steps for b in found],
+            "instance": np.arange(len(answers)),
+            "lower_bound": answers.lower,
+            "upper_bound": answers.upper,
+            "gap": answers.gap,
+            "status": Status.words(answers.status),
+            **dict(zip(COSTS, answers.costs.T, strict=True)),
+            "deployments": pd.Series(deployment_texts(answers.names, answers.slots)).where(
+                answers.has_plan, None
+            ),
+            "nodes": answers.nodes,
+            "steps": answers.steps,
         }
     )
     with write_whole(output) as temporary:
         table.to_parquet(temporary, index=False)
     if plans is not None:
-        save_plans([b.plan for b in found if b.plan is not None], plans)
-    if certificates is not None:
-        save_certificates(certificates, found, batch)
+        save_plans([plan for plan in answers.plans() if plan is not None], plans)
+    if certificates is not None and answers.leaves is not None:
+        made = dict(enumerate(answers.plans()))
+        write_certificates(certificates, tabulate_leaves(answers.leaves, made, batch))
     counts = ", ".join(f"{n} {status}" for status, n in table["status"].value_counts().items())
     click.echo(f"{len(table)} rows in {output}: {counts}")
-    failed = [b.instance for b in found if b.status == "error"]
+    failed = np.flatnonzero(answers.is_any(Status.ERROR)).tolist()
     if failed:
         raise WorkFailed(
-            f"{len(failed)} of {len(found)} scenarios met a number out of range; the first: {failed[0]}"
+            f"{len(failed)} of {len(answers)} scenarios met a number out of range; the first: {failed[0]}"
         )
 
 

@@ -22,8 +22,10 @@ from rodiu_jax.model.evaluation import score_pairs
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.plan import Plan, plan_arrays
-from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
-from rodiu_jax.runtime.progress import progress
+from rodiu_jax.model.plan_columns import deployment_texts
+from rodiu_jax.model.tolerances import CASCADE_GAP, MARGIN_TOLERANCE, OPTIMAL_GAP
+from rodiu_jax.runtime.progress import Bar, progress
+from solvers.answers import Answers, report_progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,40 +124,37 @@ def robustness(
     batch = instances.take(np.tile(np.arange(size), count))
     level = np.repeat(grid, size)
     batch = batch.with_fields(gamma_delay=level, gamma_error=level)
-    rows: list[dict[str, Any]] = []
-    plans: list[Plan | None] = []
     with progress("robustness", len(MODES) * batch.size, quiet=quiet) as bar:
-        for mode in MODES:
-            found = _solved(batch.with_uncertainty(mode), method, gap, time_limit, workers)
-            for row, (lower, upper, plan, status) in enumerate(found):
-                b = row % size
-                rows.append(
-                    {"mode": mode, "gamma": level[row], "instance": b, "lower_bound": lower, "upper_bound": upper,
-                     "deployments": plan.summary() if plan else ""}
-                )  # fmt: skip
-                plans.append(plan and replace(plan, instance=b))
-                bar.advance(status, (upper - lower) / abs(upper) if plan and upper else 0.0)
-    held = np.all(np.array([p is not None for p in plans]).reshape(-1, size), axis=0)
+        parts = [
+            _answer(batch.with_uncertainty(mode), method, gap, time_limit, workers, bar) for mode in MODES
+        ]
+    answers = Answers.concatenate(parts, names=batch.names)  # by mode, then Gamma, then scenario
+    held = answers.has_plan.reshape(-1, size).all(0)
     if not held.any():
         raise WorkFailed("no scenario has a plan at every Gamma")
-    keep = [r for r in range(len(plans)) if held[r % size]]
-    rows = [rows[r] for r in keep]
-    chosen = [p for r in keep if (p := plans[r]) is not None]
-    gamma = np.array([r["gamma"] for r in rows])
-    measured = _measured(chosen, gamma, instances, reality, draws, seed, quiet=quiet)
-    for row, found in zip(rows, zip(*measured.values(), strict=True), strict=True):
-        row |= dict(zip(measured, found, strict=True))
-        if (row["mode"], reality) == ("ddu", "diu"):  # protected against less than what happens
-            row |= {"bound": 1.0, "bertsimas_sim": 1.0}
+    keep = np.flatnonzero(np.tile(held, len(MODES) * count))
+    answers = answers.take(keep)
+    chosen = [plan for plan in answers.plans((keep % size).tolist()) if plan is not None]
+    columns: dict[str, np.ndarray] = {
+        "mode": np.repeat(np.array(MODES), batch.size)[keep],
+        "gamma": np.tile(level, len(MODES))[keep],
+        "instance": keep % size,
+        "lower_bound": answers.lower,
+        "upper_bound": answers.upper,
+        "deployments": np.array(deployment_texts(answers.names, answers.slots)),
+    }
+    columns |= _measured(chosen, columns["gamma"], instances, reality, draws, seed, quiet=quiet)
+    if reality == "diu":  # ddu plans are protected against less than what happens
+        for name in ("bound", "bertsimas_sim"):
+            columns[name] = np.where(columns["mode"] == "ddu", 1.0, columns[name])
     import pandas as pd
 
-    columns: dict[str, np.ndarray] = {name: np.array([r[name] for r in rows]) for name in rows[0]}
     curve = _curve(columns, draws, confidence)
     main = [row for row in curve if row["mode"] == reality]
     measured_at = [r["gamma"] for r in main if max(r["uniform_upper"], r["beta_upper"]) <= probability]
     proven_at = [r["gamma"] for r in main if r["bound"] <= probability]
     half = len(keep) // 2  # ddu, then diu
-    value = _value(columns, chosen[half:], batch.with_uncertainty("ddu"), np.array(keep[:half]))
+    value = _value(columns, chosen[half:], batch.with_uncertainty("ddu"), keep[:half])
     return Robustness(
         pd.DataFrame(curve),
         pd.DataFrame(columns),
@@ -197,22 +196,30 @@ def _check(
         raise InputError("robustness", "gap", "a number from 0 to 1", gap)
 
 
-def _solved(
+def _answer(
+    batch: Instances, method: Method, gap: float | None, time_limit: float, workers: int | None, bar: Bar
+) -> Answers:
+    """Bracket or solve every scenario."""
+    parts = []
+    for part in _answer_parts(batch, method, gap, time_limit, workers):
+        parts.append(part)
+        report_progress(bar, part)
+    return Answers.concatenate(parts, names=batch.names)
+
+
+def _answer_parts(
     batch: Instances, method: Method, gap: float | None, time_limit: float, workers: int | None
-) -> Iterator[tuple[float, float, Plan | None, str]]:
-    """Bounds, plan and status of every scenario, in order."""
+) -> Iterator[Answers]:
     if method == "bracket":
         from solvers.cascade import bracketed
 
-        for bracket in bracketed(batch, gap=0.01 if gap is None else gap):
-            yield bracket.lower, bracket.upper, bracket.plan, bracket.status
+        yield from bracketed(batch, gap=CASCADE_GAP if gap is None else gap)
         return
-    from rodiu_jax.model.tolerances import OPTIMAL_GAP
     from solvers.pool import solve_iter
 
     target = OPTIMAL_GAP if gap is None else gap
-    for result in solve_iter(batch, gap=target, time_limit=time_limit, workers=workers):
-        yield result.bound, result.objective, result.plan, result.status
+    for answer in solve_iter(batch, gap=target, time_limit=time_limit, workers=workers):
+        yield Answers.stack([answer], names=batch.names)
 
 
 def _measured(

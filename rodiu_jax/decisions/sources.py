@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rodiu_jax.errors import InputError, WorkFailed
+from rodiu_jax.errors import WorkFailed
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.npz import load_instances
-from rodiu_jax.model.plan import Plan
-from rodiu_jax.model.plan_json import plan_from_json
 
 if TYPE_CHECKING:
     from rodiu_jax.catalog import Catalog
     from rodiu_jax.sweeps.spec import SweepSpec
+    from solvers.answers import Answers
 
 HOLD_OUT_SHARE = 0.2
 """Share of a file's scenarios that is held out where it holds at least `HOLD_OUT_FROM`."""
@@ -30,45 +28,31 @@ _FRESH = 1000
 """Most scenarios drawn anew to hold out, where a spec says how."""
 
 
-@dataclass(frozen=True)
-class Known:
-    """Scenarios and what is proven of each one's own optimum.
-
-    Attributes:
-      lower, upper: (B,), $ per period: bounds of the cheapest plan's cost; inf both where there provably is none,
-        -inf and inf where nothing is known.
-      plans: the plans found, or None.
-    """
-
-    instances: Instances
-    lower: np.ndarray
-    upper: np.ndarray
-    plans: tuple[Plan | None, ...]
-
-
-def bracketed(instances: Instances, *, gap: float, quiet: bool = True, title: str = "bracket") -> Known:
+def bracket_all(instances: Instances, *, gap: float, quiet: bool = True, title: str = "bracket") -> Answers:
     """Bracket every scenario's optimum on the device, to a relative gap where branching gets there."""
     from rodiu_jax.runtime.progress import progress
-    from solvers.cascade import bracketed as brackets
+    from solvers.answers import Answers, report_progress
+    from solvers.cascade import bracketed
 
-    found = []
+    parts = []
     with progress(title, instances.size, quiet=quiet) as bar:
-        for bracket in brackets(instances, gap=gap):
-            found.append(bracket)
-            bar.advance(bracket.status, bracket.gap)
-    return Known(
-        instances,
-        np.array([b.lower for b in found]),
-        np.array([b.upper for b in found]),
-        tuple(b.plan for b in found),
-    )
+        for part in bracketed(instances, gap=gap):
+            parts.append(part)
+            report_progress(bar, part)
+    return Answers.concatenate(parts, names=instances.names)
 
 
 @dataclass(frozen=True)
 class Scenarios:
-    """What `choose` reads: scenarios to choose with, and others that it never looks at until it has chosen."""
+    """What `choose` reads.
 
-    training: Known
+    Attributes:
+      instances, answers: scenarios to choose for, and a proven bracket of each one's own optimum.
+      hold_out: others that it never looks at until it has chosen.
+    """
+
+    instances: Instances
+    answers: Answers
     hold_out: Instances | None
 
 
@@ -96,15 +80,15 @@ def read_scenarios(source: str | Path, *, gap: float, seed: int = 0, quiet: bool
         held = _held_out(instances.size, seed)
         training = instances.take(np.setdiff1d(rows, held)) if len(held) else instances
         hold_out = instances.take(held) if len(held) else None
-        return Scenarios(bracketed(training, gap=gap, quiet=quiet), hold_out)
+        return Scenarios(training, bracket_all(training, gap=gap, quiet=quiet), hold_out)
     from rodiu_jax.catalog import load_catalog
     from rodiu_jax.sweeps.scenarios import scenarios
     from rodiu_jax.sweeps.spec import load_spec
 
     spec = load_spec(source)
     catalog = load_catalog(spec.catalog, source=source, key="catalog")
-    known = bracketed(scenarios(spec, catalog, 0, spec.rows), gap=gap, quiet=quiet)
-    return Scenarios(known, _fresh(spec, catalog))
+    drawn = scenarios(spec, catalog, 0, spec.rows)
+    return Scenarios(drawn, bracket_all(drawn, gap=gap, quiet=quiet), _fresh(spec, catalog))
 
 
 def _fresh(spec: SweepSpec, catalog: Catalog) -> Instances:
@@ -126,6 +110,9 @@ def _held_out(size: int, seed: int) -> np.ndarray:
 
 def _of_sweep(folder: Path) -> Scenarios:
     """The rows that a sweep has so far."""
+    import pyarrow as pa
+
+    from rodiu_jax.sweeps.rows import answers_from_rows
     from rodiu_jax.sweeps.scenarios import scenarios
     from rodiu_jax.sweeps.store import catalog_of, read_rows, read_spec
 
@@ -136,28 +123,8 @@ def _of_sweep(folder: Path) -> Scenarios:
         raise WorkFailed(f"{folder}: no rows yet; go on with `rodiu sweep --resume`")
     rows = frame["sample"].to_numpy() * spec.points + frame["point"].to_numpy()
     instances = scenarios(spec, catalog, 0, int(rows[-1]) + 1).take(rows)
-    lower, upper = (frame[n].to_numpy(np.float64) for n in ("lower_bound", "upper_bound"))
-    none = (frame["status"] == "infeasible").to_numpy(bool)
-    known = Known(
-        instances,
-        np.where(none, np.inf, np.where(np.isnan(lower), -np.inf, lower)),
-        np.where(np.isnan(upper), np.inf, upper),
-        tuple(_plans(frame["plan"].tolist(), instances, folder)),
-    )
-    return Scenarios(known, _fresh(spec, catalog))
-
-
-def _plans(texts: Sequence[object], instances: Instances, folder: Path) -> list[Plan | None]:
-    found: list[Plan | None] = []
-    for b, text in enumerate(texts):
-        if not isinstance(text, str):
-            found.append(None)
-            continue
-        try:
-            found.append(plan_from_json(json.loads(text) | {"instance": b}, instances, source=folder))
-        except (json.JSONDecodeError, TypeError, RecursionError) as error:
-            raise InputError(folder, f"plan of row {b}", f"a plan that can be read ({error})") from None
-    return found
+    answers = answers_from_rows(pa.Table.from_pandas(frame, preserve_index=False), instances, source=folder)
+    return Scenarios(instances, answers, _fresh(spec, catalog))
 
 
 def mean_scenario(instances: Instances) -> Instances:

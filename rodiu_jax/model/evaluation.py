@@ -230,7 +230,7 @@ def _table(
             "feasible": (margins >= -MARGIN_TOLERANCE).all(-1) & shares_valid[plan],
             **{name: costs[:, c] for c, name in enumerate(COSTS)},
             **{f"margin_{name}": margins[:, c] for c, name in enumerate(FAMILIES)},
-            "binding": _binding_names(instances, plans, plan, np.asarray(scores.binding)),
+            "binding": name_binding(instances, plans, plan, np.asarray(scores.binding)),
         }
     )
 
@@ -241,7 +241,7 @@ def _layout(types: int, slots: int) -> dict[str, int]:
     return {name: count[name] for name in FAMILIES}
 
 
-def _binding_names(instances: Instances, plans: PlanArrays, plan: np.ndarray, code: np.ndarray) -> np.ndarray:
+def name_binding(instances: Instances, plans: PlanArrays, plan: np.ndarray, code: np.ndarray) -> np.ndarray:
     """Names such as ``delay[Code_Gen]`` or ``memory[Llama-3.1-8B,H100_FP16]`` of positions in the layout."""
     pair_names = np.array(
         [f"{m},{g}" for m in instances.model_names for g in instances.gpu_names], dtype=object

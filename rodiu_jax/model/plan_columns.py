@@ -69,7 +69,8 @@ def columns_from_plan(
     for r in plan.routes:
         shares[names.queries.index(r.query), place[r.model, r.gpu]] = r.share
     unmet = np.array([plan.unmet.get(query, 0.0) for query in names.queries], np.float64)
-    return join_slots(*triples.T, names), shares, unmet
+    model, gpu, degree = triples.T
+    return join_slots(model, gpu, degree, names), shares, unmet
 
 
 def drop_idle_slots(
@@ -84,11 +85,22 @@ def drop_idle_slots(
     return slots.astype(np.int32), shares
 
 
+def deployments_from_slots(names: Names, slots: Integer[np.ndarray, "B D"]) -> list[Deployment]:
+    """Return each deployment by name; each distinct one is made once."""
+    if not len(slots):
+        return []
+    kinds, kind_of = np.unique(slots, axis=0, return_inverse=True)
+    deployments = [deployment_from_slots(names, row) for row in kinds]
+    return [deployments[k] for k in kind_of.reshape(-1).tolist()]
+
+
 def deployment_texts(names: Names, slots: Int32[np.ndarray, "B D"]) -> list[str]:
     """Return one line per deployment, as `Plan.summary` has it; each distinct one is written once."""
-    kinds, kind_of = np.unique(slots, axis=0, return_inverse=True)
-    texts = [Plan(None, deployment_from_slots(names, row), (), {}).summary() for row in kinds]
-    return [texts[k] for k in kind_of.reshape(-1).tolist()]
+    texts: dict[Deployment, str] = {}
+    return [
+        texts.get(d) or texts.setdefault(d, Plan(None, d, (), {}).summary())
+        for d in deployments_from_slots(names, slots)
+    ]
 
 
 def plan_texts(
@@ -102,6 +114,8 @@ def plan_texts(
     Plans with the same deployment and the same routes differ in numbers alone: their text is written once, with a place
     for each number.
     """
+    if not len(slots):
+        return []
     size = len(slots)
     routed = (shares > 0) & (slots >= 0)[:, None, :]  # B,I,D
     texts = np.empty(size, object)
@@ -116,7 +130,7 @@ def _groups(keys: Int32[np.ndarray, "B C"]) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the rows that have the same key, and the first of them."""
     _, kind_of, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     order = np.argsort(kind_of.reshape(-1), kind="stable")
-    for rows in np.split(order, np.cumsum(counts)[:-1]) if len(keys) else ():
+    for rows in np.split(order, np.cumsum(counts)[:-1]):
         yield rows, int(rows[0])
 
 

@@ -89,8 +89,15 @@ class Prover(_Coded):
     BRACKET = 1, "bracket", "dual ascent and branching on the device"
     BRACKET_EXACT = 2, "bracket+exact", "a bracket on the device, then HiGHS"
     EVALUATE = 3, "evaluate", "given plans, evaluated and checked; nothing is proven from below"
+    OTHER = 4, "other", "a method that is not part of this package"
 
     @property
     def uses_highs(self) -> bool:
         """True if HiGHS took part, so that a lower bound may rest on it."""
         return self in (Prover.EXACT, Prover.BRACKET_EXACT)
+
+    def closes(self, status: Status) -> str:
+        """Return who is told to have closed an answer of ``status``: ``exact``, ``bracket``, or nobody (empty)."""
+        if not status.closed:
+            return ""
+        return Prover.EXACT.word if self.uses_highs else self.word

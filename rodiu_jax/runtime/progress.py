@@ -29,9 +29,6 @@ _WINDOW_SECONDS = 60.0
 _EVENT_SECONDS = 1.0
 """An event of progress at most this often."""
 
-_CLOSED = ("optimal", "gap_limit", "infeasible")
-"""Statuses with a proof to the gap asked for."""
-
 
 class Bar:
     """What the work tells: `advance` as scenarios are done, `part` as rows are on disk, `fault`."""
@@ -47,13 +44,17 @@ class Bar:
         self.by_bracket = self.by_exact = 0
         self.widest = math.nan
 
-    def advance(self, status: str = "", gap: float = math.nan, method: str = "", count: int = 1) -> None:
-        """Count ``count`` scenarios of one status and method; ``gap`` is the widest of theirs, nan for none."""
+    def advance(self, status: str = "", gap: float = math.nan, closed_by: str = "", count: int = 1) -> None:
+        """Count ``count`` scenarios of one status.
+
+        Args:
+          gap: the widest of theirs, nan for none.
+          closed_by: who proved them to the gap asked for, ``bracket`` or ``exact``; empty where nobody did.
+        """
         self.new += count
         self.statuses[status] += count
-        if status in _CLOSED:
-            self.by_bracket += count if method == "bracket" else 0
-            self.by_exact += count if "exact" in method else 0
+        self.by_bracket += count if closed_by == "bracket" else 0
+        self.by_exact += count if closed_by == "exact" else 0
         if not math.isnan(gap):
             self.widest = gap if math.isnan(self.widest) else max(self.widest, gap)
         now = time.perf_counter()

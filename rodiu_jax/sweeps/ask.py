@@ -1,4 +1,4 @@
-"""Giving scenarios to a sweep's method, and counting what it answers: the same in every engine."""
+"""Giving scenarios to a sweep's method: the same in every engine."""
 
 from __future__ import annotations
 
@@ -9,39 +9,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rodiu_jax.errors import WorkFailed
-from rodiu_jax.runtime.progress import Bar
 from rodiu_jax.sweeps.method_table import METHODS
-from rodiu_jax.sweeps.rows import Block
 
 if TYPE_CHECKING:
     from rodiu_jax.model.instance import Instances
     from rodiu_jax.sweeps.spec import SweepSpec
+    from solvers.answers import Answers
     from solvers.pool import Pool
-    from solvers.result import Result
 
 
-def answered(spec: SweepSpec, instances: Instances, first: int, pool: Pool) -> Generator[Result | Block]:
-    """What the spec's method answers to the scenarios of rows ``first``, ``first + 1``, ..., each in its place.
+def answer_rows(spec: SweepSpec, instances: Instances, first: int, pool: Pool) -> Generator[Answers]:
+    """Yield what the spec's method answers to the scenarios of rows ``first``, ``first + 1``, ..., in order.
 
     Raises:
-      WorkFailed: the method left a scenario out, or an audit failed.
+      WorkFailed: the method did not answer every scenario once, or an audit failed.
     """
-    answers = asked(spec, instances, pool, spec.audited(first, first + instances.size))
+    parts = ask_method(spec, instances, pool, spec.audited(first, first + instances.size))
+    count = 0
     try:
-        b = 0
-        for answer in answers:
-            if answer.instance != b:
-                raise WorkFailed(f"method {spec.method}: answered scenario {answer.instance} in place of {b}")
-            b += size_of(answer)
-            yield answer
-        if b != instances.size:
-            raise WorkFailed(f"method {spec.method} answered {b} of {instances.size} scenarios")
+        for part in parts:
+            count += len(part)
+            if count <= instances.size:
+                yield part
+        if count != instances.size:
+            raise WorkFailed(f"method {spec.method} answered {count} of {instances.size} scenarios")
     finally:
-        if isinstance(answers, Generator):
-            answers.close()
+        if isinstance(parts, Generator):
+            parts.close()
 
 
-def asked(spec: SweepSpec, instances: Instances, pool: Pool, audited: np.ndarray) -> Iterator[Result | Block]:
+def ask_method(spec: SweepSpec, instances: Instances, pool: Pool, audited: np.ndarray) -> Iterator[Answers]:
     """Give scenarios to the spec's method; ``audited`` as `rodiu_jax.sweeps.methods.Method` has it."""
     return METHODS[spec.method].load()(
         instances,
@@ -53,17 +50,3 @@ def asked(spec: SweepSpec, instances: Instances, pool: Pool, audited: np.ndarray
         certificates=spec.certificates,
         plans=spec.plan_texts,
     )
-
-
-def size_of(answer: Result | Block) -> int:
-    """Scenarios answered."""
-    return answer.size if isinstance(answer, Block) else 1
-
-
-def tell(bar: Bar, answer: Result | Block) -> None:
-    """Count an answer."""
-    if not isinstance(answer, Block):
-        bar.advance(answer.status, answer.gap, answer.method)
-        return
-    for status, count in zip(*np.unique(answer.columns["status"], return_counts=True), strict=True):
-        bar.advance(str(status), math.nan, str(answer.columns["method"]), int(count))

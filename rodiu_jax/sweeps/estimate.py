@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rodiu_jax.sweeps.ask import asked
+from rodiu_jax.sweeps.ask import ask_method
 from rodiu_jax.sweeps.engines.local import chunk_of
 from rodiu_jax.sweeps.rows import table_of
 from rodiu_jax.sweeps.run import prepare
@@ -22,9 +22,8 @@ from rodiu_jax.sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
     from rodiu_jax.model.instance import Instances
-    from rodiu_jax.sweeps.rows import Block
+    from solvers.answers import Answers
     from solvers.pool import Pool
-    from solvers.result import Result
 
 _FIRST_ROWS = 32
 _PROBE_ROWS = 256
@@ -119,7 +118,7 @@ class _Round:
     made: Instances
     seconds: float
     ended: float
-    answers: list[Result | Block]
+    answers: Answers
 
     @property
     def rows(self) -> int:
@@ -135,9 +134,12 @@ def _spread(size: int, count: int) -> np.ndarray:
 
 
 def _round(spec: SweepSpec, made: Instances, size: int, pool: Pool) -> _Round:
+    from solvers.answers import Answers
+
     chosen = made.take(_spread(made.size, size))
     began = time.perf_counter()
-    answers = list(asked(spec, chosen, pool, np.zeros(size, bool)))
+    parts = list(ask_method(spec, chosen, pool, np.zeros(size, bool)))
+    answers = Answers.concatenate(parts, names=made.names)
     ended = time.perf_counter()
     return _Round(chosen, ended - began, ended, answers)
 

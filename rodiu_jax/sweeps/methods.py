@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -10,17 +11,15 @@ import numpy as np
 from rodiu_jax.model.instance import Instances
 
 if TYPE_CHECKING:
-    from rodiu_jax.sweeps.rows import Block
+    from solvers.answers import Answers
     from solvers.pool import Pool
-    from solvers.result import Result
 
 
 class Method(Protocol):
-    """Scenarios in, a proven bracket and a checked plan for each out, in order: one by one, or in blocks.
+    """Answers scenarios: a proven bracket and a checked plan for each, in order, as many at a time as it likes.
 
-    Yielding as soon as a scenario is done lets the sweep show progress and keep what is done when it
-    is interrupted.
-    Closing a generator ends its workers. A scenario that fails yields a result of status ``error``.
+    Yielding as soon as a scenario is done lets the sweep show progress and keep what is done when it is interrupted.
+    Closing a generator ends its workers. A scenario that fails yields an answer of status ``ERROR``.
 
     Args:
       gap: relative gap at which a scenario may stop.
@@ -28,7 +27,7 @@ class Method(Protocol):
       workers: processes of an exact solver, its own choice by default; or a pool of them, which stays open.
       audited: bool (B,), scenarios whose brackets an exact solver must confirm.
       exact: which of the other scenarios an exact solver is given (`solvers.cascade.Policy`).
-      certificates: results hold the leaves that prove their lower bounds.
+      certificates: answers hold the leaves that prove their lower bounds.
       plans: the plans given, as JSON; none but for ``evaluate``.
     """
 
@@ -43,21 +42,24 @@ class Method(Protocol):
         exact: Literal["gap", "all", "none"],
         certificates: bool,
         plans: Sequence[str],
-    ) -> Iterator[Result | Block]: ...
+    ) -> Iterator[Answers]: ...
 
 
 def solve_exactly(
     instances: Instances, *, gap: float, time_limit: float, workers: int | Pool | None, **_: object
-) -> Iterator[Result]:
+) -> Iterator[Answers]:
     """Solve every scenario by HiGHS."""
+    from solvers.answers import Answers
     from solvers.pool import solve_iter  # it is its own witness: nothing to audit or to certify
 
-    return solve_iter(instances, gap=gap, time_limit=time_limit, workers=workers)
+    with closing(solve_iter(instances, gap=gap, time_limit=time_limit, workers=workers)) as answers:
+        for answer in answers:
+            yield Answers.stack([answer], names=instances.names)
 
 
 def bracket_scenarios(
     instances: Instances, *, gap: float, certificates: bool, **_: object
-) -> Iterator[Result]:
+) -> Iterator[Answers]:
     """Bracket every scenario, and solve none exactly."""
     from solvers.cascade import cascade
 
@@ -74,7 +76,7 @@ def run_cascade(
     exact: Literal["gap", "all", "none"],
     certificates: bool,
     **_: object,
-) -> Iterator[Result]:
+) -> Iterator[Answers]:
     """Bracket every scenario, then solve by HiGHS those that ``exact`` and ``audited`` say."""
     from solvers.cascade import cascade
 
@@ -89,8 +91,8 @@ def run_cascade(
     )
 
 
-def evaluate_plans(instances: Instances, *, plans: Sequence[str], **_: object) -> Iterator[Block]:
-    """Evaluate given plans in every scenario."""
-    from rodiu_jax.sweeps.given_plans import evaluated
+def evaluate_plans(instances: Instances, *, plans: Sequence[str], **_: object) -> Iterator[Answers]:
+    """Evaluate given plans in every scenario, and take the cheapest that keeps every promise."""
+    from rodiu_jax.sweeps.given_plans import take_cheapest
 
-    return evaluated(instances, plans)
+    return take_cheapest(instances, plans)

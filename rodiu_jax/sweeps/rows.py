@@ -1,164 +1,175 @@
-"""Answers as rows: the columns of a sweep's table, made for many scenarios at once."""
+"""Answers as rows of a sweep's table, and stored rows as answers again."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float64, Int64
 
-from rodiu_jax.certificates import certificate_table
+from rodiu_jax.certificates import tabulate_leaves
+from rodiu_jax.errors import InputError
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.plan_columns import deployment_texts, plan_texts
+from rodiu_jax.model.plan_json import plan_from_json
+from rodiu_jax.model.slots import split_slots
+from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.sweeps.columns import ANSWERS, KEYS
 
 if TYPE_CHECKING:
     from rodiu_jax.sweeps.spec import SweepSpec
-    from solvers.result import Result
-
-_PLAN = ("unmet_share", "gpus_rented", "pairs_deployed", "deployments", "plan")
-
-
-@dataclass(frozen=True)
-class Block:
-    """Answers to consecutive scenarios, column by column: what a cheap method gives in place of single results.
-
-    Attributes:
-      instance: the first scenario.
-      size: scenarios.
-      columns: by name, of the columns after the factors: arrays (NumPy's, Arrow's) or lists of ``size`` entries,
-        or one value for all.
-        A column that is not there, a None and a number that is not finite are missing in the table.
-    """
-
-    instance: int
-    size: int
-    columns: Mapping[str, Any]
+    from solvers.answers import Answers
 
 
 def schema_of(spec: SweepSpec) -> pa.Schema:
-    """The columns of a sweep's table."""
+    """Return the columns of a sweep's table."""
     return pa.schema({**KEYS, **dict.fromkeys(spec.columns, pa.float64()), **ANSWERS})
 
 
 def table_of(
-    spec: SweepSpec, rows: np.ndarray, answers: Sequence[Result | Block], instances: Instances
+    spec: SweepSpec, rows: Int64[np.ndarray, " B"], answers: Answers, instances: Instances
 ) -> pa.Table:
-    """The table of answers; what is not known is missing, never 0 or an infinity.
+    """Return the table of answers; what is not known is missing, never 0 or an infinity.
 
     Args:
       rows: the number of each scenario answered, as in `SweepSpec.rows`.
-      answers: results one by one or in blocks, in the order of ``rows``; ``instances`` are whose they are.
+      instances: the scenarios; answer b is about scenario b.
     """
-    parts, at = [], 0
-    for group in _runs(answers):
-        if isinstance(group, Block):
-            size, columns = group.size, group.columns
-        else:
-            size, columns = len(group), _columns_of(group, instances)
-        parts.append(_table(spec, rows[at : at + size], columns))
-        at += size
-    return pa.concat_tables(parts).combine_chunks() if parts else schema_of(spec).empty_table()
-
-
-def proofs_of(first: int, answers: Iterable[Result | Block], instances: Instances) -> pa.Table:
-    """The certificates of answers, numbered as the sweep's rows from ``first``; their plans are in the rows."""
-    proofs = []
-    for m, answer in enumerate(answers):
-        assert not isinstance(answer, Block), "a cheap method proves no lower bound"
-        proofs.append(replace(answer, instance=first + m, plan=None))
-    return certificate_table(proofs, instances)
-
-
-def plan_columns(plan: Plan | None, instances: Instances, b: int) -> dict[str, Any]:
-    """What is deployed and the share of arriving queries not served; nothing where there is no plan."""
-    if plan is None:
-        return {}
-    rates = np.asarray(instances.fields.arrival_rate)
-    rates = rates[b] if "arrival_rate" in instances.batched else rates
-    return plan_constants(plan) | {"unmet_share": float(unmet_shares(plan, rates, instances.query_names))}
-
-
-def plan_constants(plan: Plan) -> dict[str, Any]:
-    """The columns that are the plan's own, whatever the scenario."""
-    return {
-        "gpus_rented": sum(d.tp for d in plan.deployments),
-        "pairs_deployed": len(plan.deployments),
-        "deployments": plan.summary(),
-        "plan": json.dumps(plan.to_json() | {"instance": None}, allow_nan=False),
-    }
-
-
-def unmet_shares(plan: Plan, rates: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Share of arriving queries not served, for rates of shape (..., I); nan where nothing arrives."""
-    unmet = np.array([plan.unmet.get(name, 0.0) for name in names])
-    total = rates.sum(-1)
-    return np.divide(rates @ unmet, total, out=np.full(np.shape(total), math.nan), where=total > 0)
-
-
-def _runs(answers: Iterable[Result | Block]) -> Iterator[Block | list[Result]]:
-    """Blocks one by one, and results that follow each other together."""
-    singles: list[Result] = []
-    for answer in answers:
-        if not isinstance(answer, Block):
-            singles.append(answer)
-            continue
-        if singles:
-            yield singles
-            singles = []
-        yield answer
-    if singles:
-        yield singles
-
-
-def _columns_of(results: Sequence[Result], instances: Instances) -> dict[str, Any]:
-    costs = [r.costs or {} for r in results]
-    plans = [plan_columns(r.plan, instances, r.instance) for r in results]
-    return {
-        "lower_bound": np.array([r.bound for r in results], float),
-        "upper_bound": np.array([r.objective for r in results], float),
-        "certified_lower_bound": np.array([r.certified for r in results], float),
-        "gap": np.array([r.gap for r in results], float),
-        **{n: np.array([c.get(n, math.nan) for c in costs], float) for n in COSTS},
-        **{n: [p.get(n) for p in plans] for n in _PLAN},
-        "status": [r.status for r in results],
-        "method": [r.method for r in results],
-        "nodes": [r.nodes for r in results],
-        "steps": [r.steps for r in results],
-        "seconds": np.array([r.seconds for r in results], float),
-        "message": [r.message or None for r in results],
-    }
-
-
-def _table(spec: SweepSpec, rows: np.ndarray, columns: Mapping[str, Any]) -> pa.Table:
     samples, points = np.divmod(np.asarray(rows, np.int64), spec.points)
-    levels = dict(zip(spec.columns, spec.levels_at(points), strict=True))
-    schema = schema_of(spec)
+    columns = {
+        "lower_bound": answers.lower,
+        "upper_bound": answers.upper,
+        "certified_lower_bound": answers.certified,
+        "gap": answers.gap,
+        **dict(zip(COSTS, answers.costs.T, strict=True)),
+        **plan_columns(answers, instances),
+        "status": pa.array(Status.words(answers.status)),
+        "method": pa.array(Prover.words(answers.prover)),
+        "nodes": answers.nodes,
+        "steps": answers.steps,
+        "seconds": answers.seconds,
+        "message": pa.array(answers.message, pa.string(), mask=answers.message == ""),
+        "plan": _plan_texts(answers),
+    }
     arrays = [
         pa.array(samples),
         pa.array(points),
-        *(pa.array(level, pa.float64()) for level in levels.values()),
+        *(pa.array(a, pa.float64()) for a in spec.levels_at(points)),
     ]
-    for name, kind in ANSWERS.items():
-        arrays.append(_array(columns.get(name), kind, len(rows)))
-    return pa.Table.from_arrays(arrays, schema=schema)
+    arrays += [_array(columns[name], kind) for name, kind in ANSWERS.items()]
+    return pa.Table.from_arrays(arrays, schema=schema_of(spec))
 
 
-def _array(values: Any, kind: pa.DataType, size: int) -> pa.Array:
-    if values is None:
-        return pa.nulls(size, kind)
+def proofs_of(first: int, answers: Answers, instances: Instances) -> pa.Table:
+    """Return the certificates of answers, numbered as the sweep's rows from ``first``; their plans are in the rows."""
+    if answers.leaves is None:
+        raise InputError("certificates", f"row {first}", "an answer that was made with its certificate")
+    leaves = replace(answers.leaves, scenario=answers.leaves.scenario + first)
+    return tabulate_leaves(leaves, {}, instances)
+
+
+def plan_columns(answers: Answers, instances: Instances) -> dict[str, Any]:
+    """Return what is deployed and the share of arriving queries not served; missing where there is no plan."""
+    none = ~answers.has_plan
+    used = answers.slots >= 0  # B,D
+    degree = split_slots(np.where(used, answers.slots, 0), answers.names).degree
+    gpus = np.where(used, np.array(answers.names.degrees)[degree], 0)
+    rates = np.broadcast_to(np.asarray(instances.fields.arrival_rate), answers.unmet.shape)
+    return {
+        "unmet_share": unmet_shares(answers.unmet, rates),
+        "gpus_rented": pa.array(gpus.sum(1), pa.int64(), mask=none),
+        "pairs_deployed": pa.array(used.sum(1), pa.int64(), mask=none),
+        "deployments": pa.array(deployment_texts(answers.names, answers.slots), pa.string(), mask=none),
+    }
+
+
+def unmet_shares(
+    unmet: Float64[np.ndarray, "B I"], rates: Float64[np.ndarray, "B I"]
+) -> Float64[np.ndarray, " B"]:
+    """Return the share of arriving queries that is not served; nan where nothing arrives, or there is no plan."""
+    total = rates.sum(1)
+    return np.divide((rates * unmet).sum(1), total, out=np.full(len(total), math.nan), where=total > 0)
+
+
+def answers_from_rows(table: pa.Table, instances: Instances, *, source: str | Path) -> Answers:
+    """Return stored rows as the answers they were made from; leaves, and what is promising, are not in the rows.
+
+    Args:
+      instances: the scenarios; row b is about scenario b.
+      source: what errors name as the origin.
+
+    Raises:
+      InputError: a status, a method or a plan that cannot be read.
+    """
+    from solvers.answers import Answer, Answers
+
+    names = instances.names
+    plans, faults = plans_from_rows(table, instances)
+    if any(faults):
+        raise InputError(source, "plan", f"a plan that can be read ({next(f for f in faults if f)})")
+    try:
+        status = Status.codes(table["status"].to_pylist())
+        prover = Prover.codes(table["method"].to_pylist())
+    except ValueError as error:
+        raise InputError(source, "status, method", str(error)) from None
+    empty = Answers.stack([Answer.of(names, Status.UNKNOWN, plan=plan) for plan in plans], names=names)
+    proven = np.where(status == Status.INFEASIBLE, math.inf, -math.inf)
+    return replace(
+        empty,
+        status=status,
+        prover=prover,
+        lower=_numbers(table, "lower_bound", proven),
+        upper=_numbers(table, "upper_bound", math.inf),
+        certified=_numbers(table, "certified_lower_bound", proven),
+        costs=np.stack([_numbers(table, name) for name in COSTS], axis=1),
+        seconds=_numbers(table, "seconds"),
+        nodes=table["nodes"].to_numpy().astype(np.int64),
+        steps=table["steps"].to_numpy().astype(np.int64),
+        message=np.array([text or "" for text in table["message"].to_pylist()], object),
+    )
+
+
+def plans_from_rows(table: pa.Table, instances: Instances) -> tuple[list[Plan | None], list[str]]:
+    """Return the plans of stored rows by name, and per row why its plan cannot be read, mostly empty."""
+    plans: list[Plan | None] = []
+    faults: list[str] = []
+    for text in table["plan"].to_pylist():
+        plan, fault = None, ""
+        if text is not None:
+            try:
+                plan = plan_from_json(json.loads(text), instances)
+            except (ValueError, TypeError, RecursionError) as error:
+                fault = f"its plan cannot be read ({error})"
+        plans.append(plan)
+        faults.append(fault)
+    return plans, faults
+
+
+def _plan_texts(answers: Answers) -> pa.Array:
+    """Return the plans as JSON, missing where there is none."""
+    known = answers.has_plan
+    texts = np.full(len(known), None, object)
+    texts[known] = plan_texts(
+        answers.names, answers.slots[known], answers.shares[known], answers.unmet[known]
+    )
+    return pa.array(texts, pa.string())
+
+
+def _numbers(table: pa.Table, name: str, missing: Any = math.nan) -> Float64[np.ndarray, " B"]:
+    """Return a column of numbers with ``missing`` where it has none."""
+    values = table[name].to_numpy().astype(np.float64)
+    return np.where(np.isnan(values), missing, values)
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    """Return a column of the table; a number that is not finite is missing."""
     if isinstance(values, pa.Array):
         return values.cast(kind)
-    if isinstance(values, str | int | float):
-        return pa.repeat(pa.scalar(values, kind), size)
-    if pa.types.is_floating(kind):
-        numbers = np.asarray(
-            [math.nan if v is None else v for v in values] if isinstance(values, list) else values
-        )
-        return pa.array(numbers, kind, mask=~np.isfinite(numbers))
-    return pa.array(values, kind)
+    return pa.array(values, kind, mask=~np.isfinite(values))

@@ -6,22 +6,22 @@ upper bound must be the cost of the stored plan (`rodiu_jax.certificates`). Memo
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from rodiu_jax.catalog import Catalog
 from rodiu_jax.certificates import Certificate, load_certificates, verify_rows
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
-from rodiu_jax.model.plan_json import plan_from_json
+from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import RECOMPUTED
-from rodiu_jax.sweeps.rows import plan_columns
+from rodiu_jax.sweeps.rows import plan_columns, plans_from_rows
 from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import SweepSpec
 from rodiu_jax.sweeps.store import Store, catalog_of, read_spec
@@ -78,12 +78,13 @@ def verify_sweep(folder: str | Path) -> Iterator[pd.DataFrame]:
             raise InputError(
                 part.path, "", f"a whole part of this sweep; sweep again with --resume ({fault})"
             )
-        yield _verified(store, catalog, table.to_pandas(), *part)
+        yield _verified(store, catalog, table, *part)
 
 
 def _verified(
-    store: Store, catalog: Catalog, table: pd.DataFrame, path: Path, first: int, stop: int
+    store: Store, catalog: Catalog, rows: pa.Table, path: Path, first: int, stop: int
 ) -> pd.DataFrame:
+    table = rows.to_pandas()
     instances = scenarios(store.spec, catalog, first, stop)
     held: dict[int, Certificate] = {}
     absent = ""
@@ -92,47 +93,41 @@ def _verified(
             held = load_certificates(store.certificates_folder / path.name, instances, first=first)
         except InputError as error:
             absent = f"its certificate cannot be read ({error})"
-    faults = []
-    for b, row in enumerate(table.to_dict("records")):
-        plan, fault = _plan(row["plan"], instances, b)
-        held[b] = replace(held.get(b, Certificate()), plan=plan)
-        reasons = [absent, fault, *_beside(store.spec, row, plan, instances, b)]
-        faults.append("; ".join(r for r in reasons if r))
+    plans, unread = plans_from_rows(rows, instances)
+    for b, plan in enumerate(plans):
+        held[b] = replace(held.get(b, Certificate()), plan=plan and replace(plan, instance=b))
+    faults = [[reason for reason in (absent, fault) if reason] for fault in unread]
+    for wrong, reason in _beside(store.spec, rows, plans, instances):
+        for b in np.flatnonzero(wrong).tolist():
+            faults[b].append(reason)
     verdicts = verify_rows(table.assign(instance=np.arange(len(table))), held, instances)
     verdicts.insert(0, "sample", table["sample"].to_numpy())
     verdicts.insert(1, "point", table["point"].to_numpy())
     reasons = [
-        "; ".join(r for r in pair if r) for pair in zip(faults, verdicts["reason"].tolist(), strict=True)
+        "; ".join([*fault, *([reason] if reason else [])])
+        for fault, reason in zip(faults, verdicts["reason"].tolist(), strict=True)
     ]
     return verdicts.assign(reason=reasons, ok=[not r for r in reasons])
 
 
-def _plan(text: object, instances: Instances, b: int) -> tuple[Plan | None, str]:
-    """A row's plan, or why it cannot be read."""
-    if not isinstance(text, str):
-        return None, ""
-    try:
-        return plan_from_json(json.loads(text) | {"instance": b}, instances), ""
-    except (ValueError, TypeError, RecursionError) as error:
-        return None, f"its plan cannot be read ({error})"
-
-
 def _beside(
-    spec: SweepSpec, row: dict[str, Any], plan: Plan | None, instances: Instances, b: int
-) -> Iterator[str]:
-    """What is wrong in the columns that the bounds do not reach."""
-    for name, level in zip(spec.columns, spec.levels_at(np.array([row["point"]])), strict=True):
-        if row[name] != level[0]:
-            yield f"{name} is not that of the point"
-    for name, value in plan_columns(plan, instances, b).items():
-        if name == "plan" or value is None:
-            continue
-        same = (
-            row[name] == value
-            if isinstance(value, str)
-            else abs(row[name] - value) <= RECOMPUTED * (1 + value)
-        )
-        if not same:
-            yield f"{name} is not that of the plan"
-    if row["status"] == "gap_limit" and not row["gap"] <= spec.wanted_gap * (1 + RECOMPUTED):
-        yield "status gap_limit with a wider gap"
+    spec: SweepSpec, rows: pa.Table, plans: Sequence[Plan | None], instances: Instances
+) -> Iterator[tuple[np.ndarray, str]]:
+    """Yield what is wrong in the columns that the bounds do not reach: which rows, bool (B,), and the reason."""
+    from solvers.answers import Answer, Answers
+
+    for name, level in zip(spec.columns, spec.levels_at(rows["point"].to_numpy()), strict=True):
+        yield rows[name].to_numpy() != level, f"{name} is not that of the point"
+    names = instances.names
+    answers = Answers.stack([Answer.of(names, Status.UNKNOWN, plan=plan) for plan in plans], names=names)
+    for name, expected in plan_columns(answers, instances).items():
+        value, meant = rows[name].to_numpy(), np.asarray(expected)
+        if name == "deployments":
+            same = value == meant
+        else:
+            same = np.abs(value - meant) <= RECOMPUTED * (1 + np.abs(meant))
+            same |= np.isnan(value.astype(float)) & np.isnan(meant.astype(float))
+        yield answers.has_plan & ~same, f"{name} is not that of the plan"
+    limited = rows["status"].to_numpy() == Status.GAP_LIMIT.word
+    close = rows["gap"].to_numpy() <= spec.wanted_gap * (1 + RECOMPUTED)
+    yield limited & ~close, "status gap_limit with a wider gap"

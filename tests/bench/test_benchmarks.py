@@ -21,7 +21,9 @@ from bench.specs.time_bound import _judge_bounds
 from bench.specs.time_exact import _judge_optima
 from bench.specs.time_sampling import measure_distances
 from rodiu_jax.catalog import load_catalog
-from solvers.result import Result
+from rodiu_jax.model.slots import Names
+from rodiu_jax.model.status import Status
+from solvers.answers import Answer, Answers
 from tests.oracles.numpy_batch_sampler import sample_batch
 from tests.oracles.numpy_sampler import sample_one
 from tests.oracles.published import Outcome
@@ -249,14 +251,16 @@ def outcome(objective: float, *, optimal: bool = True) -> Outcome:
 @pytest.mark.parametrize(
     ("ours", "peer", "right"),
     [
-        (Result(0, "optimal", 100.0, 100.0), outcome(100.0), True),
-        (Result(0, "optimal", 100.0, 100.0), outcome(100.01), False),
-        (Result(0, "time_limit", 100.0, 90.0), outcome(100.0), False),
-        (Result(0, "optimal", 100.0, 100.0), outcome(100.0, optimal=False), False),
+        (Status.OPTIMAL, outcome(100.0), True),
+        (Status.OPTIMAL, outcome(100.01), False),
+        (Status.TIME_LIMIT, outcome(100.0), False),
+        (Status.OPTIMAL, outcome(100.0, optimal=False), False),
     ],
 )
-def test_quality_of_exact(ours: Result, peer: Outcome, right: bool):
-    assert _judge_optima([[ours], [peer]])[0] is right
+def test_quality_of_exact(status: Status, peer: Outcome, right: bool):
+    names = Names(("q",), ("m",), ("g",), (1,))
+    ours = Answers.stack([Answer.of(names, status, lower=100.0, upper=100.0)], names=names)
+    assert _judge_optima([ours, [peer]])[0] is right
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from click.testing import CliRunner
 
 from bench.records import read_record
 from bench.truth import count_rows, main, specification
+from rodiu_jax.model.status import Status
 from rodiu_jax.sweeps.engines import local
 from solvers import cascade
-from solvers.bracket import Bracket
+from solvers.answers import Answers
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,11 @@ def test_counts_a_bracket_that_contradicted_itself(tmp_path: Path, monkeypatch: 
     """HiGHS answers in its place, so that the row itself looks proven."""
     found = cascade.brackets
 
-    def withdrawing(*args: Any, **options: Any) -> list[Bracket]:
-        first, *others = found(*args, **options)
-        return [replace(first, lower=-math.inf, upper=math.inf, plan=None, status="error"), *others]
+    def withdrawing(*args: Any, **options: Any) -> Answers:
+        answers = found(*args, **options)
+        answers.lower[0] = answers.certified[0] = -math.inf
+        answers.upper[0], answers.unmet[0], answers.status[0] = math.inf, math.nan, Status.ERROR
+        return answers
 
     monkeypatch.setattr(cascade, "brackets", withdrawing)
     done = CliRunner().invoke(main, [str(tmp_path / "out"), "--samples", "6", "--seed", "3"])

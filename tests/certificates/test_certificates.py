@@ -18,10 +18,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from rodiu_jax.catalog.sampling import sample
-from rodiu_jax.certificates import Certificate, dual_values, load_certificates, save_certificates, verify_rows
+from rodiu_jax.certificates import (
+    Certificate,
+    dual_values,
+    load_certificates,
+    tabulate_leaves,
+    verify_rows,
+    write_certificates,
+)
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.instance import Instances
-from solvers.bracket import Bracket, Effort, Leaf, brackets
+from rodiu_jax.model.status import Status
+from rodiu_jax.model.verdict import COSTS
+from rodiu_jax.sweeps.rows import proofs_of
+from solvers.answers import Answer, Answers, Leaves
+from solvers.bracket import Effort, brackets
 from solvers.dual import Multipliers
 from tests.oracles.enumeration import cheapest
 from tests.oracles.instances import random_instances
@@ -31,24 +42,29 @@ LITTLE = Effort(rounds=1, tree_rounds=4, chunk=4)
 Columns = dict[str, list[Any]]
 
 
-def claims(proven: list[Bracket]) -> pd.DataFrame:
+def claims(proven: Answers) -> pd.DataFrame:
     return pd.DataFrame(
-        [
-            {
-                "instance": b.instance,
-                "lower_bound": b.lower,
-                "upper_bound": b.upper,
-                "gap": b.gap,
-                "status": b.status,
-            }
-            | (b.costs or {})
-            for b in proven
-        ]
+        {
+            "instance": np.arange(len(proven)),
+            "lower_bound": proven.lower,
+            "upper_bound": proven.upper,
+            "gap": proven.gap,
+            "status": Status.words(proven.status),
+            **dict(zip(COSTS, proven.costs.T, strict=True)),
+        }
     )
 
 
+def save_certificates(path: Path, proven: Answers, instances: Instances, *, first: int = 0) -> None:
+    """Write the certificates of scenarios numbered from ``first``."""
+    assert proven.leaves is not None
+    leaves = replace(proven.leaves, scenario=proven.leaves.scenario + first)
+    plans = dict(enumerate(proven.plans(range(first, first + len(proven))), first))
+    write_certificates(path, tabulate_leaves(leaves, plans, instances))
+
+
 @pytest.fixture(scope="module")
-def small() -> tuple[Instances, list[Bracket]]:
+def small() -> tuple[Instances, Answers]:
     """Small scenarios of many kinds, some of whose trees branch."""
     kinds = {"max_routes": np.array([0, 1, 2, 0]), "gamma_delay": np.array([1.3, 1.5, 7.0, 2.0])}
     instances = random_instances(8, SMALL, batch=4, **kinds)
@@ -56,13 +72,13 @@ def small() -> tuple[Instances, list[Bracket]]:
 
 
 @pytest.fixture(scope="module")
-def default() -> tuple[Instances, list[Bracket]]:
+def default() -> tuple[Instances, Answers]:
     instances = sample("seed", n=2, seed=3)
     return instances, brackets(instances, gap=0.001, effort=LITTLE, certificates=True)
 
 
 @pytest.fixture(params=["small", "default"])
-def case(request: pytest.FixtureRequest) -> tuple[Instances, list[Bracket]]:
+def case(request: pytest.FixtureRequest) -> tuple[Instances, Answers]:
     return request.getfixturevalue(request.param)
 
 
@@ -74,9 +90,9 @@ def edited(path: Path, edit: Callable[[Columns], None]) -> None:
     pq.write_table(pa.table(columns, schema=table.schema), path)
 
 
-def test_what_the_solver_proves_is_verified(case: tuple[Instances, list[Bracket]], tmp_path: Path) -> None:
+def test_what_the_solver_proves_is_verified(case: tuple[Instances, Answers], tmp_path: Path) -> None:
     instances, proven = case
-    assert any(len(b.leaves) > 1 for b in proven), "this test wants trees"
+    assert (proven.nodes > 1).any(), "this test wants trees"
     save_certificates(tmp_path / "c.parquet", proven, instances)
     table = claims(proven)
     result = verify_rows(table, load_certificates(tmp_path / "c.parquet", instances), instances)
@@ -100,24 +116,26 @@ def test_promises_that_no_pair_keeps_are_verified_too(mode: str, change: dict, t
     scaled = {n: v * np.asarray(getattr(instances.fields, n)) for n, v in change.items() if "thres" in n}
     instances = instances.with_fields(**{**change, **scaled})
     proven = brackets(instances, gap=0.01, effort=Effort(tree_rounds=0), certificates=True)
-    assert all(math.isfinite(b.lower) and b.lower > 0 for b in proven)
+    assert (np.isfinite(proven.lower) & (proven.lower > 0)).all()
     save_certificates(tmp_path / "c.parquet", proven, instances)
     result = verify_rows(claims(proven), load_certificates(tmp_path / "c.parquet", instances), instances)
     assert result["ok"].all(), result.to_string()
 
 
-def test_round_trip(small: tuple[Instances, list[Bracket]], tmp_path: Path) -> None:
+def test_round_trip(small: tuple[Instances, Answers], tmp_path: Path) -> None:
     instances, proven = small
     save_certificates(tmp_path / "c.parquet", proven, instances)
     read = load_certificates(tmp_path / "c.parquet", instances)
     types, models, gpus, degrees = instances.shape
-    assert sorted(read) == [b.instance for b in proven]
-    for b in proven:
-        found = read[b.instance]
-        assert found.plan == b.plan
-        assert [tuple(p) for p in found.paths] == [leaf.path for leaf in b.leaves]
-        for leaf, pairs, values in zip(b.leaves, found.pairs, found.values, strict=True):
-            y, head = leaf.multipliers, 3 * types + 2
+    assert sorted(read) == list(range(len(proven)))
+    leaves = proven.leaves
+    for b, plan in enumerate(proven.plans()):
+        found, own = read[b], np.flatnonzero(leaves.scenario == b)
+        assert found.plan == plan
+        assert [p.tolist() for p in found.paths] == [p[p != 0].tolist() for p in leaves.path[own]]
+        for row, pairs, values in zip(own, found.pairs, found.values, strict=True):
+            y = Multipliers(**{n: a[row] for n, a in leaves.multipliers.items()})
+            head = 3 * types + 2
             start = np.concatenate([y.demand, y.delay, y.error, [y.budget], [y.storage]])
             np.testing.assert_array_equal(values[:head], start)
             dense = np.zeros((models * gpus, 2 * (types + degrees)), np.float32)
@@ -214,7 +232,7 @@ def _plan_removed(columns: Columns) -> None:
     ],
 )
 def test_a_corrupted_certificate_no_longer_proves_its_row(
-    small: tuple[Instances, list[Bracket]], tmp_path: Path, corrupt: Callable[[Columns], None], reason: str
+    small: tuple[Instances, Answers], tmp_path: Path, corrupt: Callable[[Columns], None], reason: str
 ) -> None:
     instances, proven = small
     save_certificates(tmp_path / "c.parquet", proven, instances)
@@ -238,7 +256,7 @@ def test_a_corrupted_certificate_no_longer_proves_its_row(
     ],
 )
 def test_a_false_claim_is_told_with_its_row(
-    small: tuple[Instances, list[Bracket]], tmp_path: Path, column: str, change: Callable, reason: str
+    small: tuple[Instances, Answers], tmp_path: Path, column: str, change: Callable, reason: str
 ) -> None:
     instances, proven = small
     save_certificates(tmp_path / "c.parquet", proven, instances)
@@ -250,16 +268,16 @@ def test_a_false_claim_is_told_with_its_row(
 
 
 def test_a_row_without_certificate_fails_and_a_row_without_claims_needs_no_plan(
-    small: tuple[Instances, list[Bracket]], tmp_path: Path
+    small: tuple[Instances, Answers], tmp_path: Path
 ) -> None:
     instances, proven = small
-    save_certificates(tmp_path / "c.parquet", proven[1:], instances)
+    save_certificates(tmp_path / "c.parquet", proven.take(slice(1, None)), instances, first=1)
     held = load_certificates(tmp_path / "c.parquet", instances)
     held[1] = replace(held[1], plan=None)
     table = pd.DataFrame(
         {
             "instance": [0, 1, 1],
-            "lower_bound": [0.0, proven[1].lower, -math.inf],
+            "lower_bound": [0.0, proven.lower[1], -math.inf],
             "upper_bound": [math.inf, math.nan, math.inf],
         }
     )
@@ -280,15 +298,15 @@ def test_infeasibility_is_proven_by_a_bound_above_any_cost() -> None:
     assert not verify_rows(table, held, instances)["ok"].any()
 
 
-def test_a_failed_scenario_does_not_spoil_the_file(
-    small: tuple[Instances, list[Bracket]], tmp_path: Path
-) -> None:
+def test_a_failed_scenario_does_not_spoil_the_file(small: tuple[Instances, Answers], tmp_path: Path) -> None:
     instances, proven = small
-    broken = Multipliers(*(np.full_like(a, np.nan) for a in proven[0].leaves[0].multipliers))
-    failed = Bracket(0, -math.inf, math.inf, None, None, "error", 1, 1, (Leaf((), broken),))
-    save_certificates(tmp_path / "c.parquet", [failed, *proven[1:]], instances)
+    failed = Answers.stack([Answer.of(instances.names, Status.ERROR)], names=instances.names)
+    broken = {n: np.full_like(a[:1], np.nan) for n, a in proven.leaves.multipliers.items()}
+    failed = replace(failed, leaves=Leaves(np.zeros(1, np.int64), np.zeros((1, 0), np.int32), broken))
+    both = Answers.concatenate([failed, proven.take(slice(1, None))], names=instances.names)
+    save_certificates(tmp_path / "c.parquet", both, instances)
     held = load_certificates(tmp_path / "c.parquet", instances)
-    assert verify_rows(claims([failed, *proven[1:]]), held, instances)["ok"].all()
+    assert verify_rows(claims(both), held, instances)["ok"].all()
 
 
 def _set(name: str, value: Any, at: int = 0) -> Callable[[Columns], None]:
@@ -319,18 +337,26 @@ def _set(name: str, value: Any, at: int = 0) -> Callable[[Columns], None]:
     ],
 )
 def test_damaged_rows_are_refused(
-    small: tuple[Instances, list[Bracket]], tmp_path: Path, edit: Callable[[Columns], None], field: str
+    small: tuple[Instances, Answers], tmp_path: Path, edit: Callable[[Columns], None], field: str
 ) -> None:
     instances, proven = small
     path = tmp_path / "c.parquet"
-    save_certificates(path, [b for b in proven if len(b.leaves) > 1 or b.instance == 0], instances)
+    kept = (proven.nodes > 1) | (np.arange(len(proven)) == 0)
+    assert proven.leaves is not None
+    plans = {b: plan for b, plan in enumerate(proven.plans()) if kept[b]}
+    leaves = proven.leaves
+    rows = np.flatnonzero(kept[leaves.scenario])
+    multipliers = {n: a[rows] for n, a in leaves.multipliers.items()}
+    write_certificates(
+        path, tabulate_leaves(Leaves(leaves.scenario[rows], leaves.path[rows], multipliers), plans, instances)
+    )
     edited(path, edit)
     with pytest.raises(InputError, match=field) as error:
         load_certificates(path, instances)
     assert str(path) in str(error.value)
 
 
-def test_damaged_files_are_refused(small: tuple[Instances, list[Bracket]], tmp_path: Path) -> None:
+def test_damaged_files_are_refused(small: tuple[Instances, Answers], tmp_path: Path) -> None:
     instances, proven = small
     path = tmp_path / "c.parquet"
     save_certificates(path, proven, instances)
@@ -352,7 +378,7 @@ def test_damaged_files_are_refused(small: tuple[Instances, list[Bracket]], tmp_p
 
 
 def test_certificates_of_other_names_or_another_mode_are_refused(
-    small: tuple[Instances, list[Bracket]], tmp_path: Path
+    small: tuple[Instances, Answers], tmp_path: Path
 ) -> None:
     instances, proven = small
     save_certificates(tmp_path / "c.parquet", proven, instances)
@@ -362,17 +388,13 @@ def test_certificates_of_other_names_or_another_mode_are_refused(
         load_certificates(tmp_path / "c.parquet", random_instances(0, (3, 2, 2, 2), batch=6))
 
 
-def test_brackets_without_certificates_are_refused(
-    small: tuple[Instances, list[Bracket]], tmp_path: Path
-) -> None:
+def test_brackets_without_certificates_are_refused(small: tuple[Instances, Answers], tmp_path: Path) -> None:
     instances, proven = small
-    bare = replace(proven[0], leaves=())
     with pytest.raises(InputError, match="certificate"):
-        save_certificates(tmp_path / "c.parquet", [bare], instances)
-    assert not list(tmp_path.iterdir())
+        proofs_of(0, replace(proven, leaves=None), instances)
 
 
-def test_tables_that_name_no_scenario_are_refused(small: tuple[Instances, list[Bracket]]) -> None:
+def test_tables_that_name_no_scenario_are_refused(small: tuple[Instances, Answers]) -> None:
     instances, proven = small
     table = claims(proven)
     with pytest.raises(InputError, match="upper_bound"):

@@ -11,8 +11,10 @@ from click.testing import CliRunner
 
 from rodiu_jax.cli import cli
 from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.slots import Names
+from rodiu_jax.model.status import Status
 from rodiu_jax.model.verdict import COSTS
-from solvers.result import Result
+from solvers.answers import Answer
 from tests.cli.calls import Run, answered, assert_one_line, drawn, shell
 from tests.golden import Golden
 
@@ -81,7 +83,8 @@ def test_help_shows_the_formats_of_files(rodiu: Run):
     keys = ("instance", "deployments", "model", "gpu", "tp", "routes", "query", "share", "unmet")
     assert all(f'"{key}"' in plans for key in keys)
     solved = answered(rodiu("solve", "--help")).out
-    assert all(key in solved.split("--json: ")[1] for key in (*Result(0, "unknown").to_json(), *COSTS))
+    answer = Answer.of(Names(("q",), ("m",), ("g",), (1,)), Status.UNKNOWN).to_json(0)
+    assert all(key in solved.split("--json: ")[1] for key in (*answer, *COSTS))
     sampled = " ".join(answered(rodiu("sample", "--help")).out.split())
     assert all(
         key in sampled for key in ("query_names", "model_names", "gpu_names", "uncertainty", "last axis")

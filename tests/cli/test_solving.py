@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from solvers.result import Result
+from rodiu_jax.model.status import Status
+from solvers.answers import Answer
 from tests.cli.calls import Run, answered, assert_one_line, drawn, refused
 
 
@@ -18,7 +19,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def solve_iter(instances, indices, **options):
         calls.append({"indices": indices, **options})
-        return iter([Result(b, "time_limit") for b in indices])
+        return iter([Answer.of(instances.names, Status.TIME_LIMIT) for _ in indices])
 
     monkeypatch.setattr("solvers.pool.solve_iter", solve_iter)
     return calls
@@ -87,8 +88,12 @@ def test_a_failed_scenario_is_exit_1_and_loses_no_other(
     rodiu: Run, here: Path, monkeypatch: pytest.MonkeyPatch
 ):
     drawn(here, n=2)
-    results = [Result(0, "error", message="out of luck"), Result(1, "time_limit", bound=5.0)]
-    monkeypatch.setattr("solvers.pool.solve_iter", lambda *args, **options: iter(results))
+
+    def solve_iter(instances, indices, **options):
+        yield Answer.of(instances.names, Status.ERROR, message="out of luck")
+        yield Answer.of(instances.names, Status.TIME_LIMIT, lower=5.0)
+
+    monkeypatch.setattr("solvers.pool.solve_iter", solve_iter)
     ran = rodiu("solve", "in.npz", "--json")
     assert ran.code == 1
     assert_one_line(ran.err, "1 of 2", "out of luck")

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,17 +16,21 @@ from rodiu_jax.cli import cli
 from rodiu_jax.decisions import sources
 from rodiu_jax.decisions.choose import answer as answer_module
 from rodiu_jax.decisions.choose import search as module
+from rodiu_jax.decisions.choose.answer import Choice
 from rodiu_jax.decisions.choose.candidates import deployments_of, neighbours, sort_pairs, triples_near
 from rodiu_jax.decisions.choose.criteria import Cvar, Expected, Worst
 from rodiu_jax.decisions.choose.criterion_table import CRITERIA
 from rodiu_jax.decisions.choose.search import choose
-from rodiu_jax.decisions.sources import Known, hard_scenarios, mean_scenario, read_scenarios
+from rodiu_jax.decisions.sources import hard_scenarios, mean_scenario, read_scenarios
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Deployment, Plan
+from rodiu_jax.model.slots import Names
+from rodiu_jax.model.status import Status
 from rodiu_jax.report.page.kept_answers import write_decision
 from rodiu_jax.report.text.choose_section import frontier_figure, section, sentences
+from solvers.answers import Answer, Answers
 from solvers.fixed_routing import fixed_routings
 from solvers.highs import solve_instance
 from solvers.recourse import recourse_plans
@@ -82,12 +87,29 @@ def truth(tiny):
     return found
 
 
+class Known(NamedTuple):
+    """Scenarios and a bracket of each one's own optimum."""
+
+    instances: Instances
+    answers: Answers
+
+
+def known_of(instances: Instances, lower, upper, plans) -> Known:
+    names = instances.names
+    columns = Answers.stack([Answer.of(names, Status.UNKNOWN, plan=plan) for plan in plans], names=names)
+    return Known(instances, replace(columns, lower=np.asarray(lower, float), upper=np.asarray(upper, float)))
+
+
+def pick(known: Known, **options) -> Choice:
+    return pick(known.instances, answers=known.answers, **options)
+
+
 @pytest.fixture(scope="module")
 def known(tiny, truth) -> Known:
     """Brackets of 4 % around each scenario's own optimum, and what is best to rent there."""
     least = np.min(list(truth.values()), axis=0)
     best = [min(truth, key=lambda d, b=b: truth[d][b]) for b in range(COUNT)]
-    return Known(tiny, 0.98 * least, 1.02 * least, tuple(Plan(b, d, (), {}) for b, d in enumerate(best)))
+    return known_of(tiny, 0.98 * least, 1.02 * least, tuple(Plan(b, d, (), {}) for b, d in enumerate(best)))
 
 
 def exact_value(costs: np.ndarray, truth: dict, criterion: str) -> float:
@@ -97,7 +119,7 @@ def exact_value(costs: np.ndarray, truth: dict, criterion: str) -> float:
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_the_true_optimum_of_every_criterion(known, truth, criterion):
-    found = choose(known, criterion=criterion, level=LEVEL)
+    found = pick(known, criterion=criterion, level=LEVEL)
     best = min(exact_value(costs, truth, criterion) for costs in truth.values())
     mine = exact_value(truth[found.deployment], truth, criterion)
     scale = min(costs.mean() for costs in truth.values())
@@ -117,7 +139,7 @@ def test_criteria_choose_differently(truth):
 
 
 def test_the_table_holds_the_exact_figures(known, truth):
-    found = choose(known, level=LEVEL)
+    found = pick(known, level=LEVEL)
     names = {"; ".join(f"{d.model}@{d.gpu} x{d.tp}" for d in ds) or "nothing": ds for ds in truth}
     assert found.candidates == len(found.table) > 10
     assert found.table["chosen"].sum() == 1
@@ -137,7 +159,7 @@ def test_the_table_holds_the_exact_figures(known, truth):
 
 
 def test_two_stage_bound_and_value_of_the_stochastic_solution(known, truth):
-    found = choose(known)
+    found = pick(known)
     waits = np.min(list(truth.values()), axis=0).mean()
     assert found.best_possible == pytest.approx(0.98 * waits)
     assert 0 <= found.gap < 1
@@ -155,7 +177,7 @@ def test_two_stage_bound_and_value_of_the_stochastic_solution(known, truth):
 def test_small_screens_find_it_too(known, truth, monkeypatch):
     monkeypatch.setattr(module, "_SCREEN", 3)
     best = min(costs.mean() for costs in truth.values())
-    found = choose(replace(known, plans=(None,) * COUNT))
+    found = pick(known_of(known.instances, known.answers.lower, known.answers.upper, (None,) * COUNT))
     assert truth[found.deployment].mean() <= 1.02 * best
 
 
@@ -171,8 +193,8 @@ def mild(instances: Instances) -> Instances:
 
 
 def test_fixed_routing(known):
-    easy = Known(mild(known.instances), np.zeros(COUNT), np.full(COUNT, math.inf), known.plans)
-    free, fixed = choose(easy), choose(easy, recourse=False)
+    easy = known_of(mild(known.instances), np.zeros(COUNT), np.full(COUNT, math.inf), known.answers.plans())
+    free, fixed = pick(easy), pick(easy, recourse=False)
     assert fixed.meets
     assert fixed.plan is not None
     assert fixed.plan.instance is None
@@ -192,10 +214,10 @@ def test_fixed_routing(known):
 
 @pytest.mark.parametrize("criterion", ["cvar", "regret"])
 def test_no_deployment_is_better_with_one_fixed_routing(known, criterion):
-    easy = Known(mild(known.instances), np.zeros(COUNT), np.full(COUNT, math.inf), known.plans)
+    easy = known_of(mild(known.instances), np.zeros(COUNT), np.full(COUNT, math.inf), known.answers.plans())
     optimum = np.array([r.objective for r in (solve_instance(easy.instances, b) for b in range(COUNT))])
     easy = replace(easy, lower=optimum, upper=optimum)
-    found = choose(easy, criterion=criterion, level=LEVEL, recourse=False)
+    found = pick(easy, criterion=criterion, level=LEVEL, recourse=False)
     offset = optimum if criterion == "regret" else 0.0
     below = CRITERIA[criterion].load()(LEVEL).weights
     values = []
@@ -209,7 +231,7 @@ def test_no_deployment_is_better_with_one_fixed_routing(known, criterion):
 
 
 def test_fixed_routing_that_breaks_promises_is_only_the_nearest(known):
-    found = choose(known, recourse=False)
+    found = pick(known, recourse=False)
     kept = [check_plan(found.plan, known.instances, b).feasible for b in range(COUNT)]
     assert found.feasible_share == np.mean(kept) < 1
     assert found.otherwise[1] >= found.feasible_share
@@ -232,12 +254,12 @@ def test_what_holds_in_the_hardest_scenario_holds_in_all(known):
 
 
 def test_nothing_is_chosen_by_what_is_held_out(known):
-    alone = choose(known, seed=3)
+    alone = pick(known, seed=3)
     assert alone.held_out is None
     others = known.instances.take([2, 0, 4])
-    with_others = choose(known, hold_out=others, seed=3)
+    with_others = pick(known, hold_out=others, seed=3)
     dearer = others.with_fields(unmet_penalty=others.fields.unmet_penalty * 30.0)
-    with_dearer = choose(known, hold_out=dearer, seed=3)
+    with_dearer = pick(known, hold_out=dearer, seed=3)
     assert with_others.deployment == with_dearer.deployment == alone.deployment
     assert with_others.value == with_dearer.value == alone.value
     held = with_dearer.held_out
@@ -253,9 +275,9 @@ def test_no_candidate_meets_it(tiny, known, golden: Golden):
     memory = tiny.fields.gpu_memory.copy()
     memory[-1] = 0.0
     hopeless = tiny.with_fields(unmet_cap=caps, gpu_memory=memory)
-    lower = np.append(known.lower[:-1], math.inf)
-    upper = np.append(known.upper[:-1], math.inf)
-    found = choose(Known(hopeless, lower, upper, (*known.plans[:-1], None)))
+    lower = np.append(known.answers.lower[:-1], math.inf)
+    upper = np.append(known.answers.upper[:-1], math.inf)
+    found = pick(known_of(hopeless, lower, upper, (*known.answers.plans()[:-1], None)))
     assert not found.meets
     assert math.isnan(found.value)
     assert found.feasible_share == (COUNT - 1) / COUNT
@@ -272,12 +294,12 @@ def test_no_candidate_meets_it(tiny, known, golden: Golden):
 @pytest.mark.parametrize("criterion", ["expected", "regret"])
 def test_nothing_is_possible_in_any_scenario(tiny, known, criterion, monkeypatch, golden: Golden):
     for one in (module, answer_module):
-        monkeypatch.setattr(one, "bracketed", lambda instances, **_: replace(known, instances=instances))
+        monkeypatch.setattr(one, "bracket_all", lambda instances, **_: known.answers)
     caps, memory = np.zeros(COUNT), np.zeros_like(tiny.fields.gpu_memory)
     none = tiny.with_fields(unmet_cap=caps, gpu_memory=memory)
-    nowhere = Known(none, np.full(COUNT, math.inf), np.full(COUNT, math.inf), (None,) * COUNT)
+    nowhere = known_of(none, np.full(COUNT, math.inf), np.full(COUNT, math.inf), (None,) * COUNT)
     for recourse in (True, False):
-        found = choose(nowhere, criterion=criterion, recourse=recourse)
+        found = pick(nowhere, criterion=criterion, recourse=recourse)
         assert (found.meets, found.feasible_share, found.hopeless) == (False, 0.0, COUNT)
         golden("decisions/choose-hopeless", sentences(found)[-1], numbers=False)
         assert json.loads(json.dumps(found.to_json(), allow_nan=False))["value"] is None
@@ -292,8 +314,8 @@ def test_where_nothing_holds_anywhere_the_nearest_serves_what_can_be_served(
     )
     bounds = {"lower": np.full(COUNT, -math.inf), "upper": np.full(COUNT, math.inf)}
     for one in (module, answer_module):
-        monkeypatch.setattr(one, "bracketed", lambda instances, **_: replace(known, instances=instances))
-    found = choose(Known(strict, **bounds, plans=(None,) * COUNT))
+        monkeypatch.setattr(one, "bracket_all", lambda instances, **_: known.answers)
+    found = pick(known_of(strict, **bounds, plans=(None,) * COUNT))
     assert (found.meets, found.feasible_share) == (False, 0.0)
     assert found.deployment
     assert found.broken == {"unmet": COUNT}
@@ -304,10 +326,10 @@ def test_where_nothing_holds_anywhere_the_nearest_serves_what_can_be_served(
 
 def test_bad_criteria_and_levels(known):
     with pytest.raises(InputError, match="criterion"):
-        choose(known, criterion="best")
+        pick(known, criterion="best")
     for level in (0.0, 1.0, -1.0, math.nan):
         with pytest.raises(InputError, match="level"):
-            choose(known, criterion="cvar", level=level)
+            pick(known, criterion="cvar", level=level)
 
 
 @given(
@@ -358,12 +380,14 @@ def test_neighbours_are_one_move_away(tiny):
 def test_found_deployments_are_distinct_and_ranked():
     a, b = DeployedPair("m0", "g0", 1), DeployedPair("m1", "g1", 2)
     plans = [Plan(0, (a, b), (), {}), Plan(1, (b, a), (), {}), Plan(2, (a,), (), {}), None]
-    assert deployments_of(plans, 5) == [(a, b), (a,), ()]
-    assert deployments_of(plans, 1) == [(a, b), ()]
+    names = Names(("q",), ("m0", "m1"), ("g0", "g1"), (1, 2))
+    answers = Answers.stack([Answer.of(names, Status.UNKNOWN, plan=plan) for plan in plans], names=names)
+    assert deployments_of(answers, 5) == [(a, b), (a,), ()]
+    assert deployments_of(answers, 1) == [(a, b), ()]
 
 
 def test_what_people_see(known, tmp_path, golden: Golden):
-    found = choose(known, hold_out=known.instances.take([1, 2]))
+    found = pick(known, hold_out=known.instances.take([1, 2]))
     golden("decisions/choose", section_words(section(found)), numbers=False)
     assert section(found).tables[0].rows
     assert frontier_figure(found).axes[0].get_xlabel() == "Expected cost, $ per period"
@@ -377,14 +401,14 @@ def test_command(known, tmp_path, monkeypatch):
     file = tmp_path / "tiny.npz"
     known.instances.save(file)
     # Brackets have tests of their own, and programs that take long to compile.
-    monkeypatch.setattr(sources, "bracketed", lambda instances, **_: replace(known, instances=instances))
+    monkeypatch.setattr(sources, "bracket_all", lambda instances, **_: known.answers)
     run = CliRunner().invoke(cli, ["choose", str(file), "--criterion", "worst", "--json", "--quiet"])
     assert run.exit_code == 0, run.output
     answer = json.loads(run.stdout)
     assert {"criterion", "level", "value", "lower_bound", "upper_bound", "feasible_share"} <= set(answer)
     assert answer["deployments"]
     assert set(answer["deployments"][0]) == {"model", "gpu", "tp"}
-    assert answer["candidates"] >= len(known.plans) // 2
+    assert answer["candidates"] >= len(known.answers) // 2
     assert answer["lower_bound"] <= answer["value"] <= answer["upper_bound"]
     assert answer["hold_out"] is None, "too few to hold some out"
     for level in ("0", "1", "nan"):
@@ -394,13 +418,13 @@ def test_command(known, tmp_path, monkeypatch):
 
 
 def test_what_is_held_out_of_a_file(known, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "bracketed", lambda instances, **_: replace(known, instances=instances))
+    monkeypatch.setattr(sources, "bracket_all", lambda instances, **_: known.answers)
     file = tmp_path / "many.npz"
     many = known.instances.take(np.arange(500) % COUNT).with_fields(budget=np.arange(500.0) + 1.0)
     many.save(file)
     first = read_scenarios(file, gap=0.01, seed=1)
     assert first.hold_out is not None
-    both = [first.training.instances.fields.budget, first.hold_out.fields.budget]
+    both = [first.instances.fields.budget, first.hold_out.fields.budget]
     assert [len(part) for part in both] == [400, 100]
     assert sorted(np.concatenate(both)) == many.fields.budget.tolist()
     again, other = (read_scenarios(file, gap=0.01, seed=seed).hold_out for seed in (1, 2))
@@ -429,19 +453,19 @@ def test_scenarios_of_a_sweep_and_of_its_spec(tmp_path, monkeypatch):
     sweep(path, tmp_path / "out", quiet=True)
     read = read_scenarios(tmp_path / "out", gap=0.01)
     rows = read_rows(tmp_path / "out")
-    np.testing.assert_array_equal(read.training.lower, rows["lower_bound"])
-    np.testing.assert_array_equal(read.training.upper, rows["upper_bound"])
-    assert read.training.instances.fields.budget.tolist() == [900.0, 3000.0] * 3
-    for b, plan in enumerate(read.training.plans):
-        verdict = check_plan(plan, read.training.instances, b)
+    np.testing.assert_array_equal(read.answers.lower, rows["lower_bound"])
+    np.testing.assert_array_equal(read.answers.upper, rows["upper_bound"])
+    assert read.instances.fields.budget.tolist() == [900.0, 3000.0] * 3
+    for b, plan in enumerate(read.answers.plans()):
+        verdict = check_plan(plan, read.instances, b)
         assert verdict.feasible
         assert verdict.costs["total_cost"] == pytest.approx(rows["upper_bound"][b], rel=1e-12)
     fresh = read.hold_out.fields.arrival_rate
     assert len(np.unique(fresh[:, 0])) == 6, "a sample each"
     assert read.hold_out.fields.budget.tolist() == [900.0] * 3 + [3000.0] * 3
-    assert not np.isin(fresh, read.training.instances.fields.arrival_rate).any()
+    assert not np.isin(fresh, read.instances.fields.arrival_rate).any()
     seen = []
-    monkeypatch.setattr(sources, "bracketed", lambda instances, **_: seen.append(instances))
+    monkeypatch.setattr(sources, "bracket_all", lambda instances, **_: seen.append(instances))
     again = read_scenarios(path, gap=0.01)
-    np.testing.assert_array_equal(seen[0].fields.arrival_rate, read.training.instances.fields.arrival_rate)
+    np.testing.assert_array_equal(seen[0].fields.arrival_rate, read.instances.fields.arrival_rate)
     np.testing.assert_array_equal(again.hold_out.fields.arrival_rate, fresh)

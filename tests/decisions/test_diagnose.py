@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,11 +27,10 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, deployed_triples
 from rodiu_jax.report.text.diagnosis_section import sentences
 from rodiu_jax.runtime.progress import progress
+from solvers.answers import Answer
 from solvers.dual import Multipliers
 from solvers.formulation import build
 from solvers.highs import run_highs, solve_instance
-from solvers.hints import Hints
-from solvers.result import Result
 from tests.cli.calls import Ran, Run
 from tests.golden import Golden, numbers
 from tests.oracles.enumeration import cheapest
@@ -40,10 +38,10 @@ from tests.oracles.instances import default_instances, random_instances
 
 
 def solve_here(
-    instances: Instances, indices: Sequence[int], *, gap: float, hints: Sequence[Hints]
-) -> Iterator[Result]:
-    for b, hint in zip(indices, hints, strict=True):
-        yield solve_instance(instances, b, gap=gap, hints=hint)
+    instances: Instances, indices: Sequence[int], *, gap: float, starts: Sequence[Answer | None]
+) -> Iterator[Answer]:
+    for b, start in zip(indices, starts, strict=True):
+        yield solve_instance(instances, b, gap=gap, start=start)
 
 
 def resolver_of(instances: Instances, b: int = 0) -> Resolver:
@@ -54,7 +52,7 @@ def resolver_of(instances: Instances, b: int = 0) -> Resolver:
 def optimum(instances: Instances, b: int = 0) -> tuple[Plan, float]:
     result = solve_instance(instances, b)
     assert result.plan is not None
-    return result.plan, result.objective
+    return result.plan, result.upper
 
 
 def witnessed(instances: Instances, b: int, y: Multipliers, deployed: np.ndarray | None = None) -> float:
@@ -156,20 +154,20 @@ def test_shadow_prices_predict_the_resolved_optimum_within_their_range():
             continue
         resolver = resolver_of(instances, b)
         fields = instances.one(b)
-        for s in find_shadow_prices(resolver, result.plan, result.objective, relax_deployment(instances, b)):
+        for s in find_shadow_prices(resolver, result.plan, result.upper, relax_deployment(instances, b)):
             assert s.holds_from <= s.value <= s.holds_to
             for value in rng.uniform(s.holds_from, s.holds_to, 2) if s.holds_to > s.holds_from else ():
                 (there,) = resolver([s.limit.at(fields, value)])
                 change = (value - s.value) * s.price
-                slack = tolerance(result.objective, change)
-                assert there.bound - slack <= result.objective - change <= there.objective + slack, (
+                slack = tolerance(result.upper, change)
+                assert there.lower - slack <= result.upper - change <= there.upper + slack, (
                     name,
                     b,
                     s,
                 )
                 seen += 1
             for w in s.witnesses:
-                slack = tolerance(result.objective, w.predicted - result.objective)
+                slack = tolerance(result.upper, w.predicted - result.upper)
                 assert w.lower - slack <= w.predicted <= w.upper + slack
     assert seen >= 12
 
@@ -265,17 +263,17 @@ def test_adjustments_are_the_seeds():
 def test_a_whole_diagnosis_and_its_command(tmp_path: Any, rodiu: Run, golden: Golden):
     instances = random_instances(12, (2, 2, 3, 2), batch=2, budget=60.0)
     found = diagnose(instances, 1, workers=1)
-    assert found.result.plan is not None
-    assert check_plan(replace(found.result.plan, instance=1), instances, 1).feasible
-    assert found.relaxation <= found.result.objective
+    assert found.answer.has_plan
+    assert check_plan(found.answer.plan, instances, 1).feasible
+    assert found.relaxation <= found.answer.upper
     savings = [a.saving_lower for a in found.adjustments]
     assert savings == sorted(savings, reverse=True)
     for a in found.adjustments:
         change = adjustments_of(instances.one(1))[a.name]
         exact = cheapest(variants(instances, 1, [change]), 0)
         assert a.lower_bound * (1 - 1e-9) <= exact <= a.upper_bound * (1 + 1e-6)
-        assert a.saving_lower - 1e-4 <= found.result.objective - exact <= a.saving_upper + 1e-4
-    assert numbers(sentences(found)[0])[:2] == [1, round(found.result.objective, 2)]
+        assert a.saving_lower - 1e-4 <= found.answer.upper - exact <= a.saving_upper + 1e-4
+    assert numbers(sentences(found)[0])[:2] == [1, round(found.answer.upper, 2)]
 
     instances.save(tmp_path / "f.npz")
     (instances.with_fields(unmet_cap=0.0, budget=0.1)).save(tmp_path / "none.npz")

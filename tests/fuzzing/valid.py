@@ -121,7 +121,7 @@ def make(folder: Path) -> dict[int, float]:
     from rodiu_jax.model.npz import load_instances
 
     batch = load_instances(folder / "two.npz")
-    return {b: solve_instance(batch, b).objective for b in range(batch.size)}
+    return {b: solve_instance(batch, b).upper for b in range(batch.size)}
 
 
 def tree(path: Path) -> object:

@@ -6,10 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rodiu_jax.model.check import check_everywhere, check_plan
+from rodiu_jax.model.check import check_columns, check_plan
+from rodiu_jax.model.instance import make_instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
+from rodiu_jax.model.plan_columns import columns_from_plan
+from rodiu_jax.model.slots import EMPTY
+from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.model.verdict import COSTS, FAMILIES
+from solvers.answers import Answer, Answers
 from tests.oracles.instances import random_instances, random_plan, reordered, worked_example
 
 
@@ -25,20 +30,55 @@ def test_worked_by_hand():
 
 
 @pytest.mark.parametrize("mode", ["none", "diu", "ddu"])
-def test_everywhere_is_each_scenario(mode):
+@pytest.mark.parametrize("shared", [False, True], ids=["each its own fields", "fields shared"])
+def test_columns_are_each_plan_in_its_scenario(mode, shared):
     rng = np.random.default_rng(3)
     limits, gammas = np.where(np.arange(20) % 2, 2, 0), rng.uniform(0, 4, 20)
     instances = random_instances(3, (3, 4, 5, 3), batch=20, mode=mode, max_routes=limits, gamma_delay=gammas)
-    for _ in range(6):
-        plan = random_plan(rng, instances, instance=None, slip=0.1)
-        found = check_everywhere(plan, instances)
-        for b in range(20):
-            verdict = check_plan(plan, instances, b)
-            assert found.feasible[b] == verdict.feasible
-            assert {n: c[b] for n, c in found.costs.items()} == pytest.approx(verdict.costs, rel=1e-12)
-            margins = {n: m[b] for n, m in found.margins.items()}
-            assert margins == pytest.approx(verdict.margins, rel=1e-9, abs=1e-12)
-            assert found.names[found.binding[b]] == verdict.binding
+    if shared:
+        one = instances.one(4)._asdict() | {"budget": rng.uniform(60, 250, 20)}
+        instances = make_instances(*instances.names[:3], mode, one)
+    scenario = rng.integers(0, 20, 200)
+    plans = [random_plan(rng, instances, instance=None, slip=0.1 * (p % 2)) for p in range(200)]
+    columns = [columns_from_plan(instances.names, plan) for plan in plans]
+    answers = Answers.stack(
+        [Answer.of(instances.names, Status.FEASIBLE, plan=p) for p in plans], names=instances.names
+    )
+    assert len({len(c[0]) for c in columns}) > 1
+    found = check_columns(instances, answers.slots, answers.shares, answers.unmet, scenario=scenario)
+    for r, (plan, b) in enumerate(zip(plans, scenario.tolist(), strict=True)):
+        verdict = check_plan(plan, instances, b)
+        assert found.feasible[r] == verdict.feasible
+        assert dict(zip(COSTS, found.costs[r], strict=True)) == pytest.approx(verdict.costs, rel=1e-12)
+        margins = dict(zip(FAMILIES, found.margins[r], strict=True))
+        assert margins == pytest.approx(verdict.margins, rel=1e-9, abs=1e-12)
+    assert 0 < found.feasible.sum() < 200
+    first = check_columns(instances, answers.slots[:20], answers.shares[:20], answers.unmet[:20])
+    again = check_columns(
+        instances, answers.slots[:20], answers.shares[:20], answers.unmet[:20], scenario=np.arange(20)
+    )
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_columns_that_are_no_plan_are_refused():
+    instances, plan, costs, _ = worked_example()
+    slots, shares, unmet = (a[None] for a in columns_from_plan(instances.names, plan))
+    two = np.concatenate([slots, np.full_like(slots, EMPTY)], axis=1)
+    idle = np.concatenate([shares, np.zeros_like(shares)], axis=2)
+
+    def feasible(slots, shares, unmet):
+        return bool(check_columns(instances, slots, shares, unmet).feasible[0])
+
+    assert feasible(two, idle, unmet)
+    assert check_columns(instances, two, idle, unmet).costs[0, 0] == pytest.approx(
+        costs["total_cost"], rel=1e-13
+    )
+    assert not feasible(np.repeat(slots, 2, axis=1), idle, unmet), "a pair deployed twice"
+    assert not feasible(two, idle[:, :, ::-1], unmet), "a route to an empty slot"
+    assert not feasible(slots, shares * math.nan, unmet)
+    assert not feasible(slots, shares, unmet * math.nan)
+    assert not feasible(slots, -shares, unmet + 2 * shares.sum(2)), "a share below 0"
 
 
 # Each change breaks one constraint of the worked example and no other.

@@ -17,6 +17,7 @@ from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.plan_json import plan_from_json
+from rodiu_jax.model.status import Status
 from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.report import write_report
 from rodiu_jax.report.data.digest import cells, commonest, digest, read_digest
@@ -32,7 +33,7 @@ from rodiu_jax.sweeps import METHODS, read_rows, sweep
 from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import make_spec
 from rodiu_jax.sweeps.store import iterate_rows
-from solvers.result import Result
+from solvers.answers import Answer, Answers
 from tests.golden import Golden, numbers
 from tests.oracles.tiny import TINY
 from tests.page_structure import Structure
@@ -523,7 +524,8 @@ def test_a_changed_catalogue_is_not_evaluated(tmp_path):
 
 def test_report_of_failures_and_of_nothing(tmp_path, monkeypatch):
     def failing(instances, **_):
-        return iter([Result(b, "error", message="no") for b in range(instances.size)])
+        failed = [Answer.of(instances.names, Status.ERROR, message="no")] * instances.size
+        return iter([Answers.stack(failed, names=instances.names)])
 
     monkeypatch.setitem(METHODS, "fake", toy(failing))
     sweep(small(method="fake", samples=1), tmp_path / "all failed", quiet=True)
@@ -562,10 +564,10 @@ def test_boxes_are_on_the_page_or_a_word_why_not(tmp_path, monkeypatch):
     pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'rodiu-jax[discovery]'")
 
     def cheap(instances, **_):
-        for b in range(instances.size):
-            plan = Plan(b, (), (), dict.fromkeys(instances.query_names, 1.0))
-            poor = b % 6 < 2
-            yield Result(b, "infeasible") if poor else Result(b, "optimal", 16.0, 16.0, costs, plan)
+        names, plan = instances.names, Plan(None, (), (), dict.fromkeys(instances.query_names, 1.0))
+        none = Answer.of(names, Status.INFEASIBLE)
+        served = Answer.of(names, Status.OPTIMAL, plan=plan, costs=costs, lower=16.0)
+        yield Answers.stack([none if b % 6 < 2 else served for b in range(instances.size)], names=names)
 
     costs = dict(zip(COSTS, [16.0, 10.0, 1.0, 5.0, 0.0], strict=True))
     monkeypatch.setitem(METHODS, "fake", toy(cheap))
@@ -606,10 +608,12 @@ def test_every_design_has_a_page(tmp_path, monkeypatch, golden: Golden, design):
 
 def partly(every, instances, **_):
     """One scenario in ``every`` has no plan, the others a bracket."""
-    for b in range(instances.size):
+    names, plan = instances.names, Plan(None, (), (), dict.fromkeys(instances.query_names, 1.0))
+
+    def answer(b: int) -> Answer:
         if b % every == 2:
-            yield Result(b, "infeasible", bound=np.inf)
-        else:
-            costs = dict(zip(COSTS, [10.0 + b, 4.0, 1.0, 5.0, float(b)], strict=True))
-            plan = Plan(b, (), (), dict.fromkeys(instances.query_names, 1.0))
-            yield Result(b, "bracket", 10.0 + b, 9.0, costs, plan)
+            return Answer.of(names, Status.INFEASIBLE)
+        costs = dict(zip(COSTS, [10.0 + b, 4.0, 1.0, 5.0, float(b)], strict=True))
+        return Answer.of(names, Status.BRACKET, plan=plan, costs=costs, lower=9.0)
+
+    yield Answers.stack([answer(b) for b in range(instances.size)], names=names)

@@ -84,8 +84,8 @@ def test_the_rate_is_that_of_the_last_minute(monkeypatch):
         for _ in range(30):
             now[0] += 5.0
             bar.advance("gap_limit", 0.01, "bracket", 2)
-        bar.advance("optimal", 0.0, "bracket+exact")
-        bar.advance("unknown", math.inf, "bracket")
+        bar.advance("optimal", 0.0, "exact")
+        bar.advance("unknown", math.inf)
     numbers = bar.numbers()
     assert numbers["rate"] == pytest.approx(26 / 60)
     assert numbers["seconds_left"] == pytest.approx((1000 - 10 - 62) / (26 / 60))

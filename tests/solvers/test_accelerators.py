@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rodiu_jax.model.check import check_plan
+from rodiu_jax.model.status import Status
 from solvers import highs
 from solvers.accelerators import ALL, Accelerators
+from solvers.answers import Answer
 from solvers.formulation import Beyond, assemble, build
 from solvers.highs import run_highs, solve_instance
 from solvers.sparse import RANGE
@@ -38,11 +40,11 @@ REGIMES = {
 def test_no_accelerator_changes_a_value(regime):
     instances = random_instances(list(REGIMES).index(regime), SMALL, **REGIMES[regime])
     expected = solve_instance(instances, 0, use=Accelerators.none())
-    assert expected.status in ("optimal", "infeasible")
+    assert expected.status in (Status.OPTIMAL, Status.INFEASIBLE)
     for use in (ALL, *(replace(ALL, **{name: False}) for name in NAMES)):
         result = solve_instance(instances, 0, use=use)
         assert result.status == expected.status, (use, result)
-        assert result.objective == pytest.approx(expected.objective, rel=1e-6)
+        assert result.upper == pytest.approx(expected.upper, rel=1e-6)
 
 
 @settings(max_examples=40)
@@ -50,7 +52,7 @@ def test_no_accelerator_changes_a_value(regime):
 def test_any_scenario_costs_the_same_without_accelerators(instances):
     with_them, without = solve_instance(instances, 0), solve_instance(instances, 0, use=Accelerators.none())
     assert with_them.status == without.status, (with_them, without)
-    assert with_them.objective == pytest.approx(without.objective, rel=2e-6, abs=1e-6)
+    assert with_them.upper == pytest.approx(without.upper, rel=2e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("corrected", [False, True])
@@ -61,8 +63,8 @@ def test_any_scenario_costs_the_same_without_accelerators(instances):
 def test_default_scenarios_cost_the_same_without_accelerators(corrected, changes):
     instances = default_instances(1, seed=11, corrected=corrected).with_fields(**changes)
     with_them, without = solve_instance(instances, 0), solve_instance(instances, 0, use=Accelerators.none())
-    assert with_them.status == without.status == "optimal"
-    assert with_them.objective == pytest.approx(without.objective, rel=1e-6)
+    assert with_them.status == without.status == Status.OPTIMAL
+    assert with_them.upper == pytest.approx(without.upper, rel=1e-6)
 
 
 @pytest.fixture
@@ -108,8 +110,10 @@ def test_bracket_closed_by_the_relaxation_asks_for_no_milp(asked):
     instances = default_instances(1, seed=3)
     plan = solve_instance(instances, 0).plan
     asked.clear()
-    result = solve_instance(instances, 0, gap=0.05, hints=highs.Hints(plan=plan))
-    assert result.status == "gap_limit"
+    result = solve_instance(
+        instances, 0, gap=0.05, start=Answer.of(instances.names, Status.UNKNOWN, plan=plan)
+    )
+    assert result.status == Status.GAP_LIMIT
     assert asked == []
 
 
@@ -173,8 +177,8 @@ def test_many_pairs_or_the_way_out(seed):
     dear = run_highs(assemble(terms, 3, beyond=Beyond(2, 1e6)), mip_rel_gap=1e-7)
     assert dear.columns[: len(terms.pair)].round().sum() == 3
     assert dear.columns[-1] == pytest.approx(0.0, abs=1e-6)
-    best = solve_instance(instances, 0).objective
-    assert dear.objective > best * (1 - 1e-6)
+    best = solve_instance(instances, 0).upper
+    assert dear.upper > best * (1 - 1e-6)
     cheap = run_highs(assemble(terms, 3, beyond=Beyond(2, 0.99 * best)), mip_rel_gap=1e-7)
     assert cheap.columns[-1] == pytest.approx(1.0)
-    assert cheap.bound == pytest.approx(0.99 * best)
+    assert cheap.lower == pytest.approx(0.99 * best)

@@ -10,11 +10,15 @@ from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.model import scenario_blocks
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from solvers import bracket as module
 from solvers import deployments
-from solvers.bracket import Bracket, Effort, brackets
+from solvers.answers import Answers
+from solvers.bracket import Effort, brackets
+from solvers.dual import Multipliers
 from solvers.highs import solve_instance
+from tests.oracles.answers import assert_same
 from tests.oracles.instances import default_instances, random_instances
 from tests.solvers.test_dual import above, hard_instances
 
@@ -27,16 +31,16 @@ PROGRAMS = [module._bound_nodes, deployments._neighbours, deployments._route_pla
 def optima_of(instances: Instances) -> tuple[np.ndarray, np.ndarray]:
     """HiGHS's proven lower bound and the cost of its plan, per scenario; both inf where it proves that none exists."""
     results = [solve_instance(instances, b) for b in range(instances.size)]
-    assert {r.status for r in results} <= {"optimal", "infeasible"}
-    return np.array([r.bound for r in results]), np.array([r.objective for r in results])
+    assert {r.status for r in results} <= {Status.OPTIMAL, Status.INFEASIBLE}
+    return np.array([r.lower for r in results]), np.array([r.upper for r in results])
 
 
 def assert_honest(
-    found: list[Bracket], instances: Instances, least: np.ndarray, cost: np.ndarray, gap: float
+    found: Answers, instances: Instances, least: np.ndarray, cost: np.ndarray, gap: float
 ) -> None:
     """What every bracket promises, given the optimum between ``least`` and ``cost``."""
-    assert [f.instance for f in found] == list(range(instances.size))
-    lower, upper = (np.array([getattr(f, n) for f in found]) for n in ("lower", "upper"))
+    assert len(found) == instances.size
+    lower, upper = found.lower, found.upper
     assert not above(lower, cost).any(), np.flatnonzero(above(lower, cost))
     known = np.isfinite(least)
     assert not (upper < least - 1e-6 * scale(np.where(known, least, 1.0)))[known].any()
@@ -44,25 +48,25 @@ def assert_honest(
         assert f.lower <= f.upper
         assert f.nodes >= 1
         assert f.steps >= f.nodes
-        if f.plan is None:
-            assert (f.upper, f.costs) == (math.inf, None)
-            assert f.status in ("unknown", "infeasible", "error")
+        plan = f.plan
+        if plan is None:
+            assert (f.upper, f.cost_by_name) == (math.inf, None)
+            assert f.status in (Status.UNKNOWN, Status.INFEASIBLE, Status.ERROR)
         else:
-            verdict = check_plan(f.plan, instances, b)
+            verdict = check_plan(plan, instances, b)
             assert verdict.feasible, verdict.binding
-            assert f.plan.instance == b
-            assert f.costs == verdict.costs
-            assert f.upper == verdict.costs["total_cost"]
-            assert f.status in ("optimal", "gap_limit", "bracket")
-            assert (f.status == "optimal") == (f.gap <= OPTIMAL_GAP)
-            assert (f.status == "gap_limit") == (OPTIMAL_GAP < f.gap <= gap)
+            assert f.cost_by_name == pytest.approx(verdict.costs, rel=1e-12)
+            assert f.upper == f.costs[0]
+            assert f.status in (Status.OPTIMAL, Status.GAP_LIMIT, Status.BRACKET)
+            assert (f.status is Status.OPTIMAL) == (f.gap <= OPTIMAL_GAP)
+            assert (f.status is Status.GAP_LIMIT) == (OPTIMAL_GAP < f.gap <= gap)
             limit = instances.one(b).max_routes
             for q in instances.query_names:
-                assert limit == 0 or sum(r.query == q for r in f.plan.routes) <= limit
+                assert limit == 0 or sum(r.query == q for r in plan.routes) <= limit
         if math.isinf(cost[b]):
-            assert f.status in ("unknown", "infeasible")
+            assert f.status in (Status.UNKNOWN, Status.INFEASIBLE)
         else:
-            assert f.status != "infeasible"
+            assert f.status is not Status.INFEASIBLE
 
 
 def scale(values: np.ndarray) -> np.ndarray:
@@ -84,31 +88,30 @@ def hard():
 def test_brackets_of_the_root(hard):
     instances, least, cost, root, _ = hard
     assert_honest(root, instances, least, cost, 1e-3)
-    assert all(f.nodes == 1 for f in root)
-    assert all(f.steps == ROOT.root.steps for f in root)
+    assert (root.nodes == 1).all()
+    assert (root.steps == ROOT.root.steps).all()
 
 
 def test_branching_raises_the_bound_and_never_crosses(hard):
     instances, least, cost, root, tree = hard
     assert_honest(tree, instances, least, cost, 1e-3)
-    before, after = (np.array([f.lower for f in part]) for part in (root, tree))
+    before, after = root.lower, tree.lower
     known = np.isfinite(before) & np.isfinite(after)  # an infinite bound says that no plan exists
     assert np.isfinite(cost[~known]).sum() == 0
     before, after = before[known], after[known]
     assert (after >= before - 1e-9 * scale(before)).all()
-    assert (np.array([f.upper for f in tree]) <= np.array([f.upper for f in root]) * (1 + 1e-9)).all()
-    grown = [f.nodes > 1 for f in tree]
-    assert any(grown)
+    assert (tree.upper <= root.upper * (1 + 1e-9)).all()
+    assert (tree.nodes > 1).any()
     assert (after > before + 1e-3 * scale(before)).sum() > 5
-    closed = [f.status in ("optimal", "gap_limit") for f in tree]
-    assert np.mean(closed) > np.mean([f.status in ("optimal", "gap_limit") for f in root])
+    closed = tree.is_any(Status.OPTIMAL, Status.GAP_LIMIT)
+    assert np.mean(closed) > np.mean(root.is_any(Status.OPTIMAL, Status.GAP_LIMIT))
     assert np.mean(closed) > 0.35
 
 
 def test_plans_are_near_the_optimum(hard):
     instances, _, cost, _, tree = hard
     loose = np.isfinite(cost) & (instances.fields.unmet_cap == 1.0)
-    upper = np.array([f.upper for f in tree])
+    upper = tree.upper
     assert np.isfinite(upper[loose]).all()
     excess = (upper[loose] - cost[loose]) / scale(cost[loose])
     assert np.median(excess) < 1e-4
@@ -118,15 +121,16 @@ def test_plans_are_near_the_optimum(hard):
 def test_what_is_not_promising_is_in_no_optimum(hard):
     instances, _, _, root, _ = hard
     degrees = instances.axis_names("N")
-    left = [f for f in root if f.promising is not None]
-    assert [f.status == "bracket" for f in root] == [f.promising is not None for f in root]
-    for f in left:
-        best = solve_instance(instances, f.instance)
-        if best.plan is not None and f.upper > best.objective * (1 + 1e-6):
-            for d in best.plan.deployments:
+    assert root.promising is not None
+    left = np.flatnonzero(root.has_plan)
+    for b in left.tolist():
+        best = solve_instance(instances, b)
+        plan = best.plan
+        if plan is not None and root.upper[b] > best.upper * (1 + 1e-6):
+            for d in plan.deployments:
                 place = instances.model_names.index(d.model), instances.gpu_names.index(d.gpu)
-                assert f.promising[(*place, degrees.index(str(d.tp)))]
-    assert any(not f.promising.all() for f in left)
+                assert root.promising[(b, *place, degrees.index(str(d.tp)))]
+    assert not root.promising[left].all()
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +148,7 @@ def test_tight_caps_and_route_limits(few_routes):
     found = brackets(instances, gap=1e-3, effort=TREE)
     assert_honest(found, instances, least, cost, 1e-3)
     assert 0 < np.isinf(cost).sum() < 16
-    assert all(
-        f.plan is not None for f, cap in zip(found, instances.fields.unmet_cap, strict=True) if cap == 1.0
-    )
+    assert found.has_plan[instances.fields.unmet_cap == 1.0].all()
 
 
 @pytest.mark.parametrize("routes", [1, 2])
@@ -154,9 +156,9 @@ def test_plans_with_few_routes_are_near_the_optimum(routes):
     instances = default_instances(12, seed=24).with_fields(max_routes=np.array(routes))
     found = brackets(instances, gap=0.01, effort=replace(Effort(), tree_rounds=0))
     best = [solve_instance(instances, b) for b in range(12)]
-    assert all(r.status == "optimal" for r in best)
-    above = np.array([b.upper / r.objective - 1.0 for b, r in zip(found, best, strict=True)])
-    below = np.array([1.0 - b.lower / r.objective for b, r in zip(found, best, strict=True)])
+    assert all(r.status is Status.OPTIMAL for r in best)
+    above = np.array([b.upper / r.upper - 1.0 for b, r in zip(found, best, strict=True)])
+    below = np.array([1.0 - b.lower / r.upper for b, r in zip(found, best, strict=True)])
     assert (above > -1e-6).all()
     assert (below > -1e-9).all()
     assert above.mean() < 0.015
@@ -167,8 +169,7 @@ def test_limits_of_routes_do_not_touch_the_others(few_routes):
     mixed = few_routes.take([0, 1, 4, 2, 7, 8])
     together = brackets(mixed, gap=1e-3, effort=TREE)
     for b in range(6):
-        (alone,) = brackets(mixed.take([b]), gap=1e-3, effort=TREE)
-        assert module._moved(alone, b) == together[b]
+        assert_same(brackets(mixed.take([b]), gap=1e-3, effort=TREE), together.take([b]))
 
 
 def test_nothing_can_be_served_but_all_must(hard):
@@ -178,8 +179,8 @@ def test_nothing_can_be_served_but_all_must(hard):
         unmet_cap=np.zeros(16), gpu_memory=np.zeros((16, 3)), weight_memory=np.full((16, 2), 5.0)
     )
     for f in brackets(hopeless, gap=1e-3, effort=ROOT):
-        assert (f.plan, f.costs, f.upper) == (None, None, math.inf)
-        assert f.status in ("unknown", "infeasible")
+        assert (f.plan, f.cost_by_name, f.upper) == (None, None, math.inf)
+        assert f.status in (Status.UNKNOWN, Status.INFEASIBLE)
 
 
 @pytest.fixture(scope="module")
@@ -194,17 +195,19 @@ def test_default_scenarios(default):
     instances, found, _ = default
     least, cost = optima_of(instances)
     assert_honest(found, instances, least, cost, 1e-2)
-    assert all(f.gap < 0.03 for f in found)
-    upper = np.array([f.upper for f in found])
-    assert np.mean(upper / cost - 1) < 0.01
+    assert (found.gap < 0.03).all()
+    assert np.mean(found.upper / cost - 1) < 0.01
 
 
 def test_certificates_cover_every_plan(default):
     """The leaves of a scenario's tree part the plans: their paths are the leaves of one binary tree."""
     _, found, _ = default
-    assert any(f.nodes > 1 for f in found)
-    for f in found:
-        paths = [leaf.path for leaf in f.leaves]
+    assert (found.nodes > 1).any()
+    leaves = found.leaves
+    assert leaves is not None
+    assert (np.diff(leaves.scenario) >= 0).all()
+    for b, f in enumerate(found):
+        paths = [tuple(p[p != 0].tolist()) for p in leaves.path[leaves.scenario == b]]
         assert f.nodes == 2 * len(paths) - 1
         assert len(set(paths)) == len(paths)
         assert sum(2.0 ** -len(p) for p in paths) == 1.0
@@ -213,7 +216,8 @@ def test_certificates_cover_every_plan(default):
             splits = {p[len(prefix)] for p in paths if p[: len(prefix)] == prefix}
             assert len(splits) == 2
             assert sum(splits) == 0
-        assert all(a.dtype == np.float32 for leaf in f.leaves for a in leaf.multipliers)
+    assert list(leaves.multipliers) == list(Multipliers._fields)
+    assert all(a.dtype == np.float32 for a in leaves.multipliers.values())
 
 
 def test_nothing_recompiles_and_rows_are_their_own(hard):
@@ -230,10 +234,7 @@ def test_nothing_recompiles_and_rows_are_their_own(hard):
     ]  # the single one has a route limit too: limits compile programs of their own
     for some in (rows, rows[2:3]):
         part = brackets(instances.take(some), gap=1e-3, effort=replace(TREE))
-        for f, b in zip(part, some, strict=True):
-            expected = tree[b]
-            assert (f.lower, f.upper, f.status) == (expected.lower, expected.upper, expected.status)
-            assert (f.nodes, f.steps) == (expected.nodes, expected.steps)
+        assert_same(part, tree.take(some))
     assert [p._cache_size() for p in PROGRAMS] == sizes
 
 
@@ -247,38 +248,35 @@ def test_bad_scenario_is_an_error_and_its_neighbours_are_unchanged(hard, name, v
     values[2] = value
     bad = replace(instances, fields=instances.fields._replace(**{name: values}))
     found = brackets(bad, gap=1e-3, effort=ROOT)
-    assert found[2].status == "error"
+    assert found[2].status is Status.ERROR
     assert found[2].lower == -math.inf
-    assert found[2].plan is None or not found[2].plan.routes, (
-        "serving nothing may still be known to be possible"
-    )
-    for b in (0, 1, 3, 4):
-        assert found[b] == clean[b]
+    assert found[2].plan is None
+    assert_same(found.take([0, 1, 3, 4]), clean.take([0, 1, 3, 4]))
 
 
 def test_a_plan_cheaper_than_what_is_proven_is_an_error(monkeypatch):
     instances = random_instances(14, SMALL, batch=6)
     clean = brackets(instances, gap=1e-3, effort=ROOT)
-    row = next(b.instance for b in clean if b.status in ("gap_limit", "bracket", "optimal"))
-    plans = module.plans_of
+    row = int(np.flatnonzero(clean.has_plan)[0])
+    plans = module.checked_plans
 
     def cheaper(*args):
-        named, verdicts = plans(*args)
-        costs = {n: 0.5 * v for n, v in verdicts[row].costs.items()}
-        verdicts[row] = replace(verdicts[row], costs=costs)
-        return named, verdicts
+        found = plans(*args)
+        found.costs[row] *= 0.5
+        found.upper[row] *= 0.5
+        return found
 
-    monkeypatch.setattr(module, "plans_of", cheaper)
+    monkeypatch.setattr(module, "checked_plans", cheaper)
     found = brackets(instances, gap=1e-3, effort=ROOT)
-    assert (found[row].status, found[row].lower, found[row].plan) == ("error", -math.inf, None)
-    assert [f for f in found if f.instance != row] == [c for c in clean if c.instance != row]
+    assert (found[row].status, found[row].lower, found[row].plan) == (Status.ERROR, -math.inf, None)
+    others = np.arange(6) != row
+    assert_same(found.take(others), clean.take(others))
 
 
 def test_effort_is_spent_only_where_needed(hard):
     instances, *_ = hard
     easy = brackets(instances.take(np.arange(16)), gap=0.9, effort=TREE)
-    few = sum(f.nodes for f in easy)
-    assert few < sum(f.nodes for f in hard[4][:16])
+    assert easy.nodes.sum() < hard[4].nodes[:16].sum()
 
 
 def test_rows_taken_on_the_device_are_those_taken_on_the_host(monkeypatch: pytest.MonkeyPatch):
@@ -286,4 +284,4 @@ def test_rows_taken_on_the_device_are_those_taken_on_the_host(monkeypatch: pytes
     usual = brackets(instances, effort=TREE)
     monkeypatch.setattr(scenario_blocks, "by_device", lambda *, cpu, accelerator: accelerator)
     assert scenario_blocks.keep_on_device(instances).size == 64, "few sizes"
-    assert brackets(instances, effort=TREE) == usual
+    assert_same(brackets(instances, effort=TREE), usual)

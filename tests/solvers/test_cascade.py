@@ -1,5 +1,6 @@
 """The cascade: cheap proofs where they are good enough, HiGHS where not, and audits that can fail."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -13,11 +14,13 @@ import pytest
 from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.errors import AuditFailed
 from rodiu_jax.model.check import check_plan
+from rodiu_jax.model.status import Prover, Status
 from solvers import cascade as module
+from solvers.answers import Answer, Answers
 from solvers.bracket import Effort
 from solvers.cascade import cascade, exactly
 from solvers.pool import Pool, Ticket, solve
-from solvers.result import Result
+from tests.oracles.answers import assert_same
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +33,22 @@ def optima(batch):
     return solve(batch, workers=2)
 
 
+def whole(parts) -> Answers:
+    """All answers together."""
+    first = next(parts)
+    return Answers.concatenate([first, *parts], names=first.names)
+
+
 def test_every_scenario_is_proven_to_the_gap_and_holds_the_optimum(batch, optima):
-    results = list(cascade(batch, gap=0.004, workers=2))
-    assert [r.instance for r in results] == list(range(6))
-    for result, best in zip(results, optima, strict=True):
-        assert result.status in ("optimal", "gap_limit")
+    results = whole(cascade(batch, gap=0.004, workers=2))
+    for b, (result, best) in enumerate(zip(results, optima, strict=True)):
+        assert result.status in (Status.OPTIMAL, Status.GAP_LIMIT)
         assert result.gap <= 0.004
-        assert result.bound <= best.objective * (1 + 1e-9)
-        assert result.objective >= best.bound * (1 - 1e-9)
-        verdict = check_plan(result.plan, batch, result.instance)
+        assert result.lower <= best.upper * (1 + 1e-9)
+        assert result.upper >= best.lower * (1 - 1e-9)
+        verdict = check_plan(result.plan, batch, b)
         assert verdict.feasible
-        assert verdict.costs["total_cost"] == pytest.approx(result.objective, rel=1e-12)
+        assert verdict.costs["total_cost"] == pytest.approx(result.upper, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -50,33 +58,37 @@ def test_every_scenario_is_proven_to_the_gap_and_holds_the_optimum(batch, optima
 def test_a_cpu_branches_for_small_gaps_only_where_it_must(batch, options, branches):
     """What HiGHS closes sooner goes there from the root; a GPU branches in any case."""
     pool = Watched(echo)
-    found = list(cascade(batch, gap=1e-4, workers=pool, **options))
-    assert (max(r.nodes for r in found) > 1) is branches
+    found = whole(cascade(batch, gap=1e-4, workers=pool, **options))
+    assert bool((found.nodes > 1).any()) is branches
     assert bool(pool.tasks) is (options.get("exact") != "none")
 
 
 def test_a_gpu_branches_for_small_gaps(batch, monkeypatch):
     monkeypatch.setattr(module, "by_device", lambda *, cpu, accelerator: accelerator)
-    found = list(cascade(batch.take([0]), gap=1e-4, workers=Watched(echo)))
-    assert found[0].nodes > 1
+    found = whole(cascade(batch.take([0]), gap=1e-4, workers=Watched(echo)))
+    assert found.nodes[0] > 1
 
 
 def test_brackets_alone_need_no_exact_solver(batch, optima, monkeypatch):
     monkeypatch.setattr("solvers.pool._start", lambda *_: pytest.fail("HiGHS was called"))
-    results = list(cascade(batch, gap=0.01, exact="none"))
-    assert {r.method for r in results} == {"bracket"}
+    results = whole(cascade(batch, gap=0.01, exact="none"))
+    assert (results.prover == Prover.BRACKET).all()
     for result, best in zip(results, optima, strict=True):
-        assert result.bound <= best.objective * (1 + 1e-9)
-        assert best.bound * (1 - 1e-9) <= result.objective
+        assert result.lower <= best.upper * (1 + 1e-9)
+        assert best.lower * (1 - 1e-9) <= result.upper
         assert result.nodes >= 1
         assert result.steps >= 150
 
 
 def test_rows_do_not_depend_on_the_batch(batch):
-    alone = next(cascade(batch.take([4]), gap=0.01, exact="none"))
-    together = list(cascade(batch, gap=0.01, exact="none"))[4]
-    assert replace(alone, seconds=0.0, instance=4, plan=None) == replace(together, seconds=0.0, plan=None)
-    assert alone.plan.routes == together.plan.routes
+    alone = whole(cascade(batch.take([4]), gap=0.01, exact="none"))
+    assert_same(alone, whole(cascade(batch, gap=0.01, exact="none")).take([4]))
+
+
+def number(task) -> int:
+    """Which scenario of `batch` a task is about."""
+    rates = sample("seed", n=6, seed=11).fields.arrival_rate
+    return int(np.flatnonzero((rates == task.one.fields.arrival_rate).all(1))[0])
 
 
 class Watched(Pool):
@@ -88,7 +100,7 @@ class Watched(Pool):
 
     def submit(self, task):
         self.tasks.append(task)
-        self.log.append(("asked", task.instance))
+        self.log.append(("asked", number(task)))
         if self.answer is None:
             return super().submit(task)
         future = Future()
@@ -97,7 +109,7 @@ class Watched(Pool):
         return Ticket(task, future)
 
     def result(self, ticket):
-        self.log.append(("fetched", ticket.task.instance))
+        self.log.append(("fetched", number(ticket.task)))
         if self.answer is None:
             return super().result(ticket)
         return echo(ticket.task) if self.answer == "late" else ticket.future.result()
@@ -117,25 +129,25 @@ def assert_no_workers():
 
 def echo(task):
     """HiGHS that proves nothing in the time it has."""
-    return Result(task.instance, "time_limit")
+    return Answer.of(task.one.names, Status.TIME_LIMIT)
 
 
 def test_what_stays_wide_is_solved_from_the_brackets_plan(batch):
     with Watched() as pool:
         audited = np.array([True, False])
-        results = list(cascade(batch.take([0, 1]), gap=1e-5, workers=pool, audited=audited))
+        results = whole(cascade(batch.take([0, 1]), gap=1e-5, workers=pool, audited=audited))
         assert pool.closed == 0, "the pool is the caller's"
         audit, wide = pool.tasks
-        assert audit.hints.plan is None, "an audit starts from nothing"
+        assert audit.start is None, "an audit starts from nothing"
         assert audit.gap == 1e-6
-        assert wide.instance == 1
-        assert wide.hints.plan.deployments
+        assert number(wide) == 1
+        assert wide.start.plan.deployments
         assert wide.gap == 1e-5
-    assert results[0].status == "optimal"
+    assert results[0].status == Status.OPTIMAL
     assert results[1].gap <= 1e-5
     for result in results:
-        assert result.certified <= result.bound
-        assert "exact" in result.method
+        assert result.certified <= result.lower
+        assert result.prover.uses_highs
 
 
 @pytest.mark.parametrize(
@@ -146,17 +158,17 @@ def test_policies_choose_what_they_say(batch, policy, audits, asked):
     pool = Watched(echo)
     audited = np.isin(np.arange(6), audits)
     little = Effort(tree_rounds=0)
-    gap = float(np.median([r.gap for r in cascade(batch, gap=1e-4, exact="none", effort=little)]))
-    alone = list(cascade(batch, gap=gap, exact="none", effort=little))
+    gap = float(np.median(whole(cascade(batch, gap=1e-4, exact="none", effort=little)).gap))
+    alone = whole(cascade(batch, gap=gap, exact="none", effort=little))
     wide = [b for b, r in enumerate(alone) if r.gap > gap]
     assert 0 < len(wide) < 6, "else this proves nothing"
-    results = list(cascade(batch, gap=gap, exact=policy, audited=audited, workers=pool, effort=little))
+    results = whole(cascade(batch, gap=gap, exact=policy, audited=audited, workers=pool, effort=little))
     expected = wide if asked == "wide" else asked
-    assert [t.instance for t in pool.tasks] == expected
+    assert [number(t) for t in pool.tasks] == expected
     assert {t.gap for t in pool.tasks} <= ({gap} if policy == "gap" else {1e-6})
     for b, (result, bracket) in enumerate(zip(results, alone, strict=True)):
-        assert result.method == ("bracket+exact" if b in expected else "bracket")
-        assert (result.bound, result.objective) == (bracket.bound, bracket.objective)
+        assert result.prover is (Prover.BRACKET_EXACT if b in expected else Prover.BRACKET)
+        assert (result.lower, result.upper) == (bracket.lower, bracket.upper)
 
 
 def test_solvers_work_while_the_device_goes_on_and_results_stay_in_order(batch, monkeypatch):
@@ -170,8 +182,8 @@ def test_solvers_work_while_the_device_goes_on_and_results_stay_in_order(batch, 
         return real(instances, **options)
 
     monkeypatch.setattr(module, "brackets", watching)
-    results = list(cascade(batch, gap=0.01, exact="all", workers=pool))
-    assert [r.instance for r in results] == list(range(6))
+    results = whole(cascade(batch, gap=0.01, exact="all", workers=pool))
+    assert len(results) == 6
     kinds = [kind for kind, _ in pool.log]
     first = kinds.index("fetched")
     assert kinds[:first] == ["bracketed", "asked"] * 4, "three blocks wait, the fourth makes room"
@@ -186,7 +198,7 @@ def test_finished_results_do_not_wait_for_the_end(batch, monkeypatch):
     real = module.brackets
     monkeypatch.setattr(module, "brackets", lambda i, **o: seen.append(1) or real(i, **o))
     results = cascade(batch, gap=0.01, exact="all", workers=Watched(echo))
-    assert next(results).instance == 0
+    assert len(next(results)) == 1
     assert len(seen) == 1
     results.close()
 
@@ -210,35 +222,33 @@ def test_a_killed_worker_changes_no_result(batch, optima):
         results = cascade(batch, gap=0.01, exact="all", workers=pool)
         first = next(results)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-        for result, best in zip([first, *results], optima, strict=True):
-            assert result.status == "optimal"
-            assert result.objective == pytest.approx(best.objective, rel=1e-6)
+        for result, best in zip(whole(itertools.chain([first], results)), optima, strict=True):
+            assert result.status == Status.OPTIMAL
+            assert result.upper == pytest.approx(best.upper, rel=1e-6)
 
 
 def test_stored_brackets_are_solved_group_by_group(batch, optima):
-    found = list(cascade(batch, gap=0.01, exact="none"))
+    found = whole(cascade(batch, gap=0.01, exact="none"))
     groups = [
-        (batch.take([0, 1]), [replace(found[b], instance=b) for b in range(2)]),
-        (batch.take([5]), [replace(found[5], instance=0)]),
+        (batch.take([0, 1]), found.take([0, 1])),
+        (batch.take([5]), found.take([5])),
     ]
     (zero, one), (five,) = exactly(iter(groups), workers=2)
-    assert [r.instance for r in (zero, one, five)] == [0, 1, 0]
     for result, b in ((zero, 0), (one, 1), (five, 5)):
-        assert result.status == "optimal"
-        assert result.objective == pytest.approx(optima[b].objective, rel=1e-6)
-        assert result.certified == found[b].bound
-    lie = replace(found[0], bound=found[0].objective * 1.1, objective=found[0].objective * 1.2)
+        assert result.status == Status.OPTIMAL
+        assert result.upper == pytest.approx(optima[b].upper, rel=1e-6)
+        assert result.certified == found[b].lower
+    lie = replace(found.take([0]), lower=found.upper[:1] * 1.1, upper=found.upper[:1] * 1.2)
     with pytest.raises(AuditFailed, match="contradicts"):
-        list(exactly([(batch.take([0]), [lie])], workers=1))
+        list(exactly([(batch.take([0]), lie)], workers=1))
     assert_no_workers()
 
 
 def test_certificates_stay_with_results_that_were_improved(batch):
-    results = list(cascade(batch.take([0, 1]), gap=0.01, exact="all", workers=2, certificates=True))
-    for result in results:
-        assert result.leaves
-        assert result.certified <= result.bound
-    assert not next(cascade(batch.take([0]), exact="none")).leaves
+    results = whole(cascade(batch.take([0, 1]), gap=0.01, exact="all", workers=2, certificates=True))
+    assert set(results.leaves.scenario.tolist()) == {0, 1}
+    assert (results.certified <= results.lower).all()
+    assert next(cascade(batch.take([0]), exact="none")).leaves is None
 
 
 @pytest.mark.parametrize("lie", ["bound above the optimum", "cost below the optimum"])
@@ -246,14 +256,16 @@ def test_an_audit_outside_its_bracket_stops_the_work(batch, optima, monkeypatch,
     real = module.brackets
 
     def lying(instances, **options):
-        first, *others = real(instances, **options)
-        best = optima[0].objective
-        wrong = {"lower": best * 1.001, "upper": best * 1.002} if "above" in lie else {"upper": best * 0.99}
-        return [replace(first, **({"lower": best * 0.98} | wrong)), *others]
+        found = real(instances, **options)
+        best = optima[0].upper
+        found.lower[0], found.upper[0] = (1.001, 1.002) if "above" in lie else (0.98, 0.99)
+        found.lower[0] *= best
+        found.upper[0] *= best
+        return found
 
     monkeypatch.setattr(module, "brackets", lying)
     with pytest.raises(AuditFailed, match="contradicts") as caught:
-        list(cascade(batch.take([0, 1]), workers=1, audited=np.array([True, False])))
+        whole(cascade(batch.take([0, 1]), workers=1, audited=np.array([True, False])))
     assert caught.value.instance == 0
     assert set(caught.value.evidence) == {"bracket", "exact"}
 
@@ -261,7 +273,7 @@ def test_an_audit_outside_its_bracket_stops_the_work(batch, optima, monkeypatch,
 def test_the_widest_certificate_of_a_million_default_scenarios():
     """Scenario 89,795 of seed 1: 113 nodes left a certified gap of 1.73 %, the largest that `bench.truth` found."""
     instances = sample("seed", n=1, seed=1, start=89_795)
-    (found,) = cascade(instances, gap=0.01, audited=np.array([True]), workers=1)
-    assert found.status == "optimal"
-    assert found.certified <= found.bound <= found.objective
-    assert found.certified >= 0.98 * found.objective
+    (found,) = whole(cascade(instances, gap=0.01, audited=np.array([True]), workers=1))
+    assert found.status == Status.OPTIMAL
+    assert found.certified <= found.lower <= found.upper
+    assert found.certified >= 0.98 * found.upper

@@ -82,7 +82,7 @@ def hard_instances(
 
 def optimum(instances: Instances, b: int) -> float:
     """Optimum of the MILP as the model states it; inf where there is none."""
-    return solve_instance(instances, b, use=Accelerators.none()).objective
+    return solve_instance(instances, b, use=Accelerators.none()).upper
 
 
 def relaxed_optimum(instances: Instances, b: int) -> float:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.fields import UNCERTAINTY_MODES
+from rodiu_jax.model.status import Status
 from solvers.formulation import build, read_plan, to_plan
 from solvers.highs import route, run_highs, solve_instance
 from tests.oracles.enumeration import cheapest
@@ -32,12 +33,12 @@ def assert_optimum(instances, b=0):
     """The solver's answer is the one that enumeration finds."""
     expected, result = cheapest(instances, b), solve_instance(instances, b)
     if math.isinf(expected):
-        assert result.status == "infeasible", result
+        assert result.status == Status.INFEASIBLE, result
         return
-    assert result.status == "optimal", result
-    assert result.objective == pytest.approx(expected, rel=2e-6, abs=1e-6)
-    assert result.bound <= result.objective
-    assert result.bound <= expected + 1e-6 * max(expected, 1.0)
+    assert result.status == Status.OPTIMAL, result
+    assert result.upper == pytest.approx(expected, rel=2e-6, abs=1e-6)
+    assert result.lower <= result.upper
+    assert result.lower <= expected + 1e-6 * max(expected, 1.0)
 
 
 # Each row leaves the tiny scenarios in another regime; enumeration tries 81 deployments with an LP each.
@@ -89,10 +90,7 @@ def test_limit_of_routes_costs_something():
     # Otherwise the tests above would not notice a limit that is ignored.
     tight = {"kv_per_token": [0.02, 0.02], "gpu_compute": [60.0, 80.0], "unmet_penalty": [3.0, 3.0]}
     free, limited = (
-        [
-            solve_instance(random_instances(seed, TINY, max_routes=most, **tight), 0).objective
-            for seed in range(6)
-        ]
+        [solve_instance(random_instances(seed, TINY, max_routes=most, **tight), 0).upper for seed in range(6)]
         for most in (0, 1)
     )
     assert sum(two > one * 1.0001 for one, two in zip(free, limited, strict=True)) >= 2
@@ -115,10 +113,10 @@ def test_optimum_with_three_models(seed):
 def test_optimum_is_that_of_the_published_formulation(corrected, seed, changes):
     instances = default_instances(1, seed=seed, corrected=corrected).with_fields(**changes)
     result, published = solve_instance(instances, 0), solve_published(instances, 0)
-    assert result.status == "optimal"
+    assert result.status == Status.OPTIMAL
     assert published.optimal
-    assert result.objective == pytest.approx(published.objective, rel=3e-6)
-    assert result.bound <= published.objective * (1 + 1e-6)
+    assert result.upper == pytest.approx(published.objective, rel=3e-6)
+    assert result.lower <= published.objective * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("mode", UNCERTAINTY_MODES)
@@ -194,13 +192,13 @@ def test_routing_of_fixed_deployments(seed):
     ]
     chosen = [names.index((d.model, d.gpu, d.tp)) for d in result.plan.deployments]
     again = route(instances, 0, formulation.triple[chosen])
-    assert check_plan(again, instances, 0).costs["total_cost"] == pytest.approx(result.objective, rel=1e-7)
+    assert check_plan(again, instances, 0).costs["total_cost"] == pytest.approx(result.upper, rel=1e-7)
     rng = np.random.default_rng(seed)
     for _ in range(5):
         other = formulation.triple[[int(rng.integers(len(formulation.triple)))]]
         verdict = check_plan(route(instances, 0, other), instances, 0)
         assert verdict.feasible
-        assert verdict.costs["total_cost"] >= result.bound * (1 - 1e-9)
+        assert verdict.costs["total_cost"] >= result.lower * (1 - 1e-9)
 
 
 def test_routing_that_cannot_serve_enough():

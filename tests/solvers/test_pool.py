@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +20,24 @@ import pytest
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.npz import load_instances
+from rodiu_jax.model.status import Status
 from solvers import pool
+from solvers.answers import Answer
 from solvers.highs import solve_instance
 from solvers.pool import solve, solve_iter
-from solvers.result import Result
 from tests.oracles.instances import default_instances, random_instances
 
 ROOT = Path(__file__).parents[2]
 
 
 def timeless(results):
-    return [replace(r, seconds=0.0) for r in results]
+    """What answers claim, without the time that they took."""
+    return [r.to_json(0) | {"seconds": 0.0} for r in results]
+
+
+def number(task):
+    """Which scenario of `batch` a task is about: its price of storage says so."""
+    return round((float(task.one.fields.storage_price[0]) - 1e-3) * 1e6)
 
 
 def worker_ids():
@@ -51,7 +57,9 @@ def batch():
     """Ten scenarios, one of them infeasible, and their answers without a pool."""
     instances = random_instances(11, (2, 2, 3, 2), batch=10)
     instances = instances.with_fields(
-        unmet_cap=[1.0] * 6 + [0.5] + [1.0] * 3, budget=[1e3] * 6 + [0.0] + [1e3] * 3
+        unmet_cap=[1.0] * 6 + [0.5] + [1.0] * 3,
+        budget=[1e3] * 6 + [0.0] + [1e3] * 3,
+        storage_price=1e-3 + 1e-6 * np.arange(10),
     )
     return instances, timeless(solve_instance(instances, b) for b in range(10))
 
@@ -61,33 +69,32 @@ def test_results_do_not_depend_on_the_workers(batch, workers):
     instances, expected = batch
     results = solve(instances, workers=workers)
     assert timeless(results) == expected
-    assert [r.status for r in results].count("infeasible") == 1
+    assert [r.status for r in results].count(Status.INFEASIBLE) == 1
     assert_no_workers()
 
 
 def test_results_are_in_the_order_asked_for(batch):
     instances, expected = batch
     indices = [7, 0, 6, 3, 3, 9]
-    results = timeless(solve(instances, indices, workers=2))
-    assert results == [expected[b] for b in indices]
-    assert [r.instance for r in results] == indices
+    results = solve(instances, indices, workers=2)
+    assert timeless(results) == [expected[b] for b in indices]
     for b, result in zip(indices, results, strict=True):
         if result.plan is not None:
-            assert result.plan.instance == b
-            assert check_plan(result.plan, instances, b).costs == result.costs
+            assert result.plan_for(b).instance == b
+            assert check_plan(result.plan, instances, b).costs == result.cost_by_name
 
 
 def test_gap_and_time_limit_reach_the_workers():
     instances = default_instances(1, seed=3)
     (loose,) = solve(instances, gap=0.2, workers=1)
-    assert loose.status == "gap_limit"
+    assert loose.status == Status.GAP_LIMIT
     (hurried,) = solve(instances, time_limit=0.001, workers=1)
-    assert hurried.status == "time_limit"
+    assert hurried.status == Status.TIME_LIMIT
 
 
 def test_nothing_to_do_and_no_such_scenario(batch):
     instances, _ = batch
-    assert solve(instances, []) == []
+    assert len(solve(instances, [])) == 0
     with pytest.raises(InputError, match="got 10, expected a whole number from 0 to 9"):
         solve(instances, [0, 10])
     assert_no_workers()
@@ -106,26 +113,31 @@ def test_killed_worker_is_replaced_and_its_scenario_done_again(batch):
 
 def _fatal_for_scenario_1(task):
     """In a worker: scenario 1 takes its process down while its neighbours are still busy."""
-    if task.instance == 1:
+    if number(task) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.3)
-    return Result(task.instance, "infeasible")
+    return Answer.of(task.one.names, Status.INFEASIBLE)
 
 
 def test_scenario_that_kills_its_worker_loses_no_neighbour(batch, monkeypatch):
     monkeypatch.setattr(pool, "_solve_one", _fatal_for_scenario_1)
     results = solve(batch[0], range(4), workers=2)
-    assert [r.status for r in results] == ["infeasible", "error", "infeasible", "infeasible"]
+    assert [r.status for r in results] == [
+        Status.INFEASIBLE,
+        Status.ERROR,
+        Status.INFEASIBLE,
+        Status.INFEASIBLE,
+    ]
     assert "died" in results[1].message
 
 
 def _without_memory(task):
     """In a worker: scenario 1 finds no memory, scenario 2 finds none the first time."""
     once = Path(os.environ["RODIU_TEST_ONCE"])
-    if task.instance == 1 or (task.instance == 2 and not once.exists()):
+    if number(task) == 1 or (number(task) == 2 and not once.exists()):
         once.touch()
         raise MemoryError
-    return Result(0, "infeasible")
+    return Answer.of(task.one.names, Status.INFEASIBLE)
 
 
 def test_scenario_without_memory_is_tried_once_more(batch, monkeypatch, tmp_path):
@@ -133,7 +145,12 @@ def test_scenario_without_memory_is_tried_once_more(batch, monkeypatch, tmp_path
     monkeypatch.setattr(pool, "solve_instance", None)  # nobody gets that far
     monkeypatch.setattr(pool, "_solve_one", _without_memory)
     results = solve(batch[0], [0, 2, 1, 3], workers=1)
-    assert [r.status for r in results] == ["infeasible", "infeasible", "error", "infeasible"]
+    assert [r.status for r in results] == [
+        Status.INFEASIBLE,
+        Status.INFEASIBLE,
+        Status.ERROR,
+        Status.INFEASIBLE,
+    ]
     assert "memory" in results[2].message
 
 
@@ -143,14 +160,14 @@ def test_memory_errors_of_the_solver_reach_the_pool(batch, monkeypatch):
 
     monkeypatch.setattr(pool, "solve_instance", greedy)
     with pytest.raises(MemoryError):
-        pool._solve_one(pool.Task(batch[0].take([0]), 0, 0.1, 1.0, pool.Hints()))
+        pool._solve_one(pool.Task(batch[0].take([0]), 0.1, 1.0))
 
 
 def test_scenarios_that_fail_are_saved_for_a_report(batch, monkeypatch, tmp_path):
     monkeypatch.setattr(pool, "_solve_one", _fatal_for_scenario_1)
     folder = tmp_path / "failed" / "here"
     results = solve(batch[0], range(3), workers=2, failures=folder)
-    assert [r.status for r in results] == ["infeasible", "error", "infeasible"]
+    assert [r.status for r in results] == [Status.INFEASIBLE, Status.ERROR, Status.INFEASIBLE]
     assert [file.name for file in folder.iterdir()] == ["instance-1.npz"]
     saved = load_instances(folder / "instance-1.npz")
     assert saved.size == 1
@@ -163,8 +180,8 @@ def test_scenarios_that_fail_are_saved_for_a_report(batch, monkeypatch, tmp_path
 
 def _busy_after_the_first(task):
     """In a worker: every scenario but the first takes longer than a test may."""
-    time.sleep(60.0 * (task.instance > 0))
-    return Result(task.instance, "infeasible")
+    time.sleep(60.0 * (number(task) > 0))
+    return Answer.of(task.one.names, Status.INFEASIBLE)
 
 
 @pytest.fixture
@@ -222,7 +239,7 @@ import sys
 from solvers.pool import solve_iter
 from tests.oracles.instances import default_instances
 for result in solve_iter(default_instances(200), workers=2):
-    print(result.status, flush=True)
+    print(result.status.word, flush=True)
 """
 
 

@@ -34,21 +34,21 @@ def test_nothing_in_the_interval_is_cheaper_than_the_bound(case: str):
     instances = CASES[case]()
     fields = instances.one(0)
     known = solve_instance(instances, 0)
-    cost = known.objective
+    cost = known.upper
     tight = moved = 0
     for limit in limits(instances):
         value = limit.value(fields)
         low, top = 0.8 * value, min(1.2 * value, limit.highest)
         grid = np.linspace(low, top, 4)
         there = variants(instances, 0, [limit.at(fields, float(v)) for v in grid])
-        best = np.array([solve_instance(there, v).objective for v in range(len(grid))])
+        best = np.array([solve_instance(there, v).upper for v in range(len(grid))])
         for rate in (0.3 * cost / value, 3.0 * cost / value):
             found = asked(instances, known.plan, limit, low, top, rate)
             least = best + rate * (grid - top)
             assert found.bound <= least.min() + 1e-6 * cost, (limit.label, rate)
             assert low - top - 1e-9 <= found.offset <= 1e-9
             at = variants(instances, 0, [limit.at(fields, top + found.offset)])
-            attained = solve_instance(at, 0).objective + rate * found.offset
+            attained = solve_instance(at, 0).upper + rate * found.offset
             tight += attained <= found.bound + 1e-5 * cost
             moved += found.offset < 0
     assert tight > 0.8 * 2 * len(limits(instances)), "or it says nothing"
@@ -58,7 +58,7 @@ def test_nothing_in_the_interval_is_cheaper_than_the_bound(case: str):
 def test_nothing_is_proven_in_no_time():
     instances = random_instances(21, (3, 2, 2, 2))
     question = Ranging(instances, "budget", 0, 1.0, 1.0, time_limit=1e-9)
-    assert ranged(question).bound <= solve_instance(instances, 0).objective
+    assert ranged(question).bound <= solve_instance(instances, 0).upper
 
 
 def _dies(_: int) -> None:

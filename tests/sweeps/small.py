@@ -7,13 +7,15 @@ import pandas as pd
 
 from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
+from rodiu_jax.model.status import Status
 from rodiu_jax.sweeps import MethodInfo, sweep
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
-from solvers.result import Result
+from solvers.answers import Answer, Answers
 
 
-def answer(fields, b: int) -> Result:
-    """A result worked out from the scenario, so that rows tell which scenario they belong to."""
+def answer(instances, b: int) -> Answer:
+    """An answer worked out from the scenario, so that rows tell which scenario they belong to."""
+    fields = instances.one(b)
     costs = {
         "rental_cost": float(np.sum(fields.gpu_price)),
         "storage_cost": float(fields.storage_price),
@@ -22,22 +24,25 @@ def answer(fields, b: int) -> Result:
     }
     total = sum(costs.values())
     plan = Plan(
-        b,
+        None,
         (DeployedPair("Llama-3.2-1B", "H100_FP16", 2), DeployedPair("Llama-3.2-3B", "A6000_INT8", 1)),
         (Route("Code_Gen", "Llama-3.2-1B", "H100_FP16", 1.0),),
         {"Summarization": 1.0, "Video_Gen": 0.5},
     )
-    return Result(b, "gap_limit", total, 0.99 * total, {"total_cost": total, **costs}, plan, 0.25)
+    costs["total_cost"] = total
+    return Answer.of(
+        instances.names, Status.GAP_LIMIT, plan=plan, costs=costs, lower=0.99 * total, seconds=0.25
+    )
 
 
 def fake(instances, **_):
     """Answers at once; one scenario in seven has no plan."""
     for b in range(instances.size):
-        fields = instances.one(b)
-        if int(fields.storage_price * 1e7) % 7 == 0:
-            yield Result(b, "time_limit", bound=1.0, seconds=1.0)
+        if int(instances.one(b).storage_price * 1e7) % 7 == 0:
+            one = Answer.of(instances.names, Status.TIME_LIMIT, lower=1.0, seconds=1.0)
         else:
-            yield answer(fields, b)
+            one = answer(instances, b)
+        yield Answers.stack([one], names=instances.names)
 
 
 def toy(call) -> MethodInfo:

@@ -17,7 +17,7 @@ TOY = MethodInfo("toy", "tests.sweeps.toy_method:serve_nobody", "serves nobody",
 def test_a_method_is_one_file_and_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, TOY.name, TOY)
     rows = run(tmp_path / "out", spec(method="toy"))
-    assert rows["method"].unique().tolist() == ["toy"]
+    assert rows["method"].unique().tolist() == ["other"]
     assert rows["message"].unique().tolist() == ["asked for 0.25"]
     assert len(rows) == 18
     for key, value in (("exact", "all"), ("audit", 0.1), ("plans", ["{}"])):

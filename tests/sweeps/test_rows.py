@@ -13,13 +13,14 @@ from rodiu_jax.model.changes import apply_changes, parse_change
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.plan_json import plan_from_json
+from rodiu_jax.model.status import Status
 from rodiu_jax.runtime.cores import usable_cores
 from rodiu_jax.sweeps import METHODS, load_spec, read_rows, sweep
 from rodiu_jax.sweeps.engines import local
 from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import make_spec
 from rodiu_jax.sweeps.verify_sweep import verify_sweep
-from solvers.result import Result
+from solvers.answers import Answer, Answers
 from tests.sweeps.small import fake, parts, plan_json, run, spec, toy
 
 COSTS = ("rental_cost", "storage_cost", "delay_cost", "unmet_cost")
@@ -88,7 +89,8 @@ def test_rows(tmp_path):
 
 def test_an_error_is_a_row_with_missing_numbers(tmp_path, monkeypatch):
     def failing(instances, **_):
-        return iter([Result(b, "error", message=f"no {b}") for b in range(instances.size)])
+        failed = [Answer.of(instances.names, Status.ERROR, message=f"no {b}") for b in range(instances.size)]
+        yield Answers.stack(failed, names=instances.names)
 
     monkeypatch.setitem(METHODS, "fake", toy(failing))
     rows = run(tmp_path)
@@ -100,7 +102,8 @@ def test_an_error_is_a_row_with_missing_numbers(tmp_path, monkeypatch):
 
 def test_an_infeasible_scenario_has_no_infinite_numbers(tmp_path, monkeypatch):
     def infeasible(instances, **_):
-        return iter([Result(b, "infeasible", bound=math.inf) for b in range(instances.size)])
+        none = [Answer.of(instances.names, Status.INFEASIBLE)] * instances.size
+        yield Answers.stack(none, names=instances.names)
 
     monkeypatch.setitem(METHODS, "fake", toy(infeasible))
     assert run(tmp_path)[["lower_bound", "upper_bound", "gap"]].isna().all(axis=None)

@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 
 from rodiu_jax.model.instance import Instances
-from solvers.result import Result
+from rodiu_jax.model.status import Prover, Status
+from solvers.answers import Answer, Answers
 
 
-def serve_nobody(instances: Instances, *, gap: float, **_: object) -> Iterator[Result]:
+def serve_nobody(instances: Instances, *, gap: float, **_: object) -> Iterator[Answers]:
     """Answer with the trivial lower bound alone; the gap asked for stands in the message."""
-    for b in range(instances.size):
-        yield Result(b, "unknown", bound=0.0, message=f"asked for {gap:g}", method="toy")
+    nothing = Answer.of(
+        instances.names, Status.UNKNOWN, lower=0.0, message=f"asked for {gap:g}", prover=Prover.OTHER
+    )
+    yield Answers.stack([nothing] * instances.size, names=instances.names)

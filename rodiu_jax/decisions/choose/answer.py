@@ -13,7 +13,7 @@ from rodiu_jax.analysis.intervals import clopper_pearson
 from rodiu_jax.decisions.choose.book import Book, subtract_optimum
 from rodiu_jax.decisions.choose.criteria import Cvar
 from rodiu_jax.decisions.choose.crossing import Option, cross, with_recourse
-from rodiu_jax.decisions.sources import bracketed
+from rodiu_jax.decisions.sources import bracket_all
 from rodiu_jax.io.files import json_number
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan
@@ -146,8 +146,8 @@ def make_answer(book: Book, best: int, average: Deployment, hold_out: Instances 
       hold_out: scenarios to judge the choice by.
     """
     task, option = book.task, book.options[best]
-    criterion, known = task.criterion, task.known
-    upper = _check_costs(option, known.instances)
+    criterion, instances = task.criterion, task.instances
+    upper = _check_costs(option, instances)
     meets = bool(book.feasible_shares()[best] == 1.0 and np.isfinite(upper).all())
     value = float(criterion.value(book.measure(upper[None])[0])) if meets else math.nan
     if criterion.of_regrets:
@@ -174,8 +174,8 @@ def make_answer(book: Book, best: int, average: Deployment, hold_out: Instances 
         feasible_share=float(np.isfinite(upper).mean()),
         broken=book.costs.broken[best],
         candidates=len({o.deployment for o in book.options} | book.tried),
-        scenarios=known.instances.size,
-        hopeless=int((known.lower == math.inf).sum()),
+        scenarios=instances.size,
+        hopeless=int((task.answers.lower == math.inf).sum()),
         stochastic=stochastic,
         otherwise=_route_otherwise(book, option.deployment),
         held_out=None if hold_out is None else _judge_by(hold_out, book, best),
@@ -188,7 +188,7 @@ def _route_otherwise(book: Book, deployment: Deployment) -> tuple[float, float]:
     options = book.fixed_options([deployment]) if book.task.recourse else with_recourse([deployment])
     if not options:
         return math.inf, 0.0
-    upper = cross(options, book.task.known.instances).upper
+    upper = cross(options, book.task.instances).upper
     share, value = np.isfinite(upper).mean(1), book.values_where_feasible(upper)
     best = int(np.lexsort((value, -share))[0])
     return float(value[best]), float(share[best])
@@ -212,7 +212,7 @@ def _judge_by(instances: Instances, book: Book, best: int) -> HeldOut:
     costs = cross([option], instances).upper[0]
     feasible, measured = np.isfinite(costs), costs
     if task.criterion.of_regrets:
-        own = bracketed(instances, gap=task.gap, quiet=task.quiet, title="bracket what was held out")
+        own = bracket_all(instances, gap=task.gap, quiet=task.quiet, title="bracket what was held out")
         measured = subtract_optimum(costs[None], own.lower)[0]
     worst = book.measure(book.costs.upper)[best].max()
     count = len(costs)

@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float64
 
 from rodiu_jax.decisions.choose.criteria import Criterion
 from rodiu_jax.decisions.choose.crossing import Costs, Option, cross, fix_routings, with_recourse
-from rodiu_jax.decisions.sources import Known
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment
+from solvers.answers import Answers
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class Task:
     """What is asked for: the scenarios, the criterion and its name, the kind of routing, and how to work.
 
     Attributes:
+      answers: a bracket of each scenario's own optimum.
       gap: relative gap to which scenarios that were held out are bracketed.
       seed: of the screening and of the bootstrap.
     """
 
-    known: Known
+    instances: Instances
+    answers: Answers
     name: str
     criterion: Criterion
     recourse: bool
@@ -53,9 +56,9 @@ class Book:
     optimum_upper: Float64[np.ndarray, " B"] = field(init=False)
 
     def __post_init__(self) -> None:
-        known = self.task.known
-        self.costs = Costs(np.zeros((0, known.instances.size)), np.zeros((0, known.instances.size)), [])
-        self.optimum_lower, self.optimum_upper = known.lower.copy(), known.upper.copy()
+        answers = self.task.answers
+        self.costs = Costs(np.zeros((0, len(answers))), np.zeros((0, len(answers))), [])
+        self.optimum_lower, self.optimum_upper = answers.lower.copy(), answers.upper.copy()
 
     def new_options(self, deployments: Sequence[Deployment]) -> list[Option]:
         """Return options of the deployments that were not tried before, and count them as tried."""
@@ -67,7 +70,7 @@ class Book:
         """Return deployments with their best fixed routings."""
         known = np.isfinite(self.optimum_lower)
         offset = np.where(known, self.optimum_lower, 0.0) if self.task.criterion.of_regrets else 0.0
-        return fix_routings(deployments, self.task.known.instances, self.task.criterion.weights, offset)
+        return fix_routings(deployments, self.task.instances, self.task.criterion.weights, offset)
 
     def add(self, options: list[Option]) -> None:
         """Cross options with all scenarios."""
@@ -75,7 +78,7 @@ class Book:
 
         if not options:
             return
-        instances = self.task.known.instances
+        instances = self.task.instances
         with progress(f"cross {len(options)} plans", instances.size, quiet=self.task.quiet) as bar:
             new = cross(options, instances, report=lambda count: bar.advance("crossed", count=count))
         self.options += options

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import DeployedPair, Deployment, Plan
+from rodiu_jax.model.plan import DeployedPair, Deployment
+from rodiu_jax.model.plan_columns import deployments_from_slots
+from solvers.answers import Answers
 
 _EVERYTHING = 64
 """Up to so many (model, GPU, degree) a catalogue is small: all of them are tried as neighbours."""
@@ -17,9 +19,10 @@ def sort_pairs(pairs: Iterable[DeployedPair]) -> Deployment:
     return tuple(sorted(pairs, key=lambda d: (d.model, d.gpu, d.tp)))
 
 
-def deployments_of(plans: Iterable[Plan | None], most: int) -> list[Deployment]:
-    """Distinct deployments of ``plans``, the most frequent first (at most ``most``), then the empty one."""
-    counts = Counter(sort_pairs(p.deployments) for p in plans if p is not None)
+def deployments_of(answers: Answers, most: int) -> list[Deployment]:
+    """Return the distinct deployments of the plans, the most frequent first (at most ``most``), then the empty one."""
+    plans = answers.take(answers.has_plan)
+    counts = Counter(sort_pairs(d) for d in deployments_from_slots(answers.names, plans.slots))
     ranked = sorted(counts, key=lambda d: (-counts[d], [(p.model, p.gpu, p.tp) for p in d]))
     return [*(d for d in ranked[:most] if d), ()]
 

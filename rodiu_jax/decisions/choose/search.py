@@ -27,11 +27,12 @@ from rodiu_jax.decisions.choose.candidates import (
 from rodiu_jax.decisions.choose.criteria import Criterion
 from rodiu_jax.decisions.choose.criterion_table import CRITERIA
 from rodiu_jax.decisions.choose.crossing import Option, cross
-from rodiu_jax.decisions.sources import Known, bracketed, mean_scenario
+from rodiu_jax.decisions.sources import bracket_all, mean_scenario
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment
 from rodiu_jax.model.tolerances import RECOURSE_GAP, SAME_COST
+from solvers.answers import Answers
 
 _MOST = 200
 """Deployments taken from the scenarios' own plans: the most frequent ones."""
@@ -59,8 +60,9 @@ _BROKEN = 1e15
 
 
 def choose(
-    known: Known | Instances,
+    instances: Instances,
     *,
+    answers: Answers | None = None,
     criterion: str = "expected",
     level: float = 0.95,
     recourse: bool = True,
@@ -72,7 +74,8 @@ def choose(
     """Choose one deployment for many equally likely scenarios.
 
     Args:
-      known: the scenarios, bracketed (`rodiu_jax.decisions.sources`) or not.
+      instances: the scenarios.
+      answers: a bracket of each one's own optimum; they are bracketed if it is not given.
       criterion: ``expected`` cost, ``cvar`` (mean of the dearest share 1 - level), ``worst`` case, or ``regret`` (worst
         case of the cost less the scenario's own optimum).
       level: of CVaR, in (0, 1).
@@ -89,12 +92,12 @@ def choose(
         raise InputError("choose", "criterion", f"one of {', '.join(CRITERIA)}", criterion)
     if not 0.0 < level < 1.0:
         raise InputError("choose", "level", "a number between 0 and 1, both excluded", level)
-    if isinstance(known, Instances):
-        known = bracketed(known, gap=gap, quiet=quiet)
-    task = Task(known, criterion, CRITERIA[criterion].load()(level), recourse, gap, seed, quiet)
+    if answers is None:
+        answers = bracket_all(instances, gap=gap, quiet=quiet)
+    task = Task(instances, answers, criterion, CRITERIA[criterion].load()(level), recourse, gap, seed, quiet)
     book = Book(task)
-    average = _deploy_for_mean(known.instances)
-    book.add(book.new_options(list(dict.fromkeys([*deployments_of(known.plans, _MOST), average]))))
+    average = _deploy_for_mean(instances)
+    book.add(book.new_options(list(dict.fromkeys([*deployments_of(answers, _MOST), average]))))
     _search(book)
     if task.criterion.of_regrets:
         _settle_regrets(book)
@@ -104,7 +107,7 @@ def choose(
 
 def _find_nearest(book: Book) -> int:
     """Find what to rent if any share might stay unserved, where no candidate keeps its promises in any scenario."""
-    task, instances = book.task, book.task.known.instances
+    task, instances = book.task, book.task.instances
     lifted = instances.with_fields(unmet_cap=np.ones(instances.size))
     nearest = choose(
         lifted,
@@ -129,7 +132,7 @@ def _deploy_for_mean(instances: Instances) -> Deployment:
 
 def _search(book: Book) -> None:
     """Move to the best neighbour as long as one is better."""
-    instances = book.task.known.instances
+    instances = book.task.instances
     for number in range(_ROUNDS):
         best = book.best()
         pool = triples_near(instances, [option.deployment for option in book.options])
@@ -147,7 +150,7 @@ def _screen(book: Book, best: int, options: list[Option], number: int) -> list[O
     task = book.task
     own = book.measure(book.costs.upper[[best]])[0]
     rows = task.criterion.screening_rows(own, _SCREEN, np.random.default_rng([task.seed, number]))
-    upper = cross(options, task.known.instances.take(rows)).upper
+    upper = cross(options, task.instances.take(rows)).upper
     score = _score(book.measure(upper, rows), task.criterion)
     present = _score(book.measure(book.costs.upper[[best]][:, rows], rows), task.criterion)
     order = np.argsort(score, kind="stable")[:_PROMISING]
@@ -177,11 +180,10 @@ def _settle_regrets(book: Book) -> None:
         solved += len(rows)
         if not rows:
             return
-        for result in solve_iter(book.task.known.instances, rows):
-            b = result.instance
+        for b, answer in zip(rows, solve_iter(book.task.instances, rows), strict=True):
             exact[b] = True
-            lower[b] = max(lower[b], min(result.bound, upper[b]))
-            upper[b] = max(min(upper[b], result.objective), lower[b])
+            lower[b] = max(lower[b], min(answer.lower, upper[b]))
+            upper[b] = max(min(upper[b], answer.upper), lower[b])
 
 
 def _deciding_scenarios(book: Book, exact: Bool[np.ndarray, " B"]) -> list[int]:

@@ -18,10 +18,11 @@ from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.io.files import json_number
 from rodiu_jax.model.fields import Fields
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.status import Status
 from rodiu_jax.runtime.progress import progress
 
 if TYPE_CHECKING:
-    from solvers.result import Result
+    from solvers.answers import Answer
 
 
 _MOST_SOLVES = 300
@@ -52,7 +53,7 @@ class Diagnosis:
     """What `diagnose` found about scenario ``instance``.
 
     Attributes:
-      result: the optimum and its plan.
+      answer: the optimum and its plan.
       relaxation: $ per period, a bound that the dual function proves at the multipliers of ``relaxed_price``.
       binding: the limits that cost, dearest per percent first.
       adjustments: the largest saving first.
@@ -61,7 +62,7 @@ class Diagnosis:
     """
 
     instance: int
-    result: Result
+    answer: Answer
     relaxation: float
     binding: list[Shadow]
     adjustments: list[Adjustment]
@@ -74,12 +75,12 @@ class Diagnosis:
         def each(item: Any) -> dict[str, Any]:
             return {k: json_number(v) if isinstance(v, float) else v for k, v in vars(item).items()}
 
-        plan = self.result.plan
+        plan = self.answer.plan_for(self.instance)
         return {
             "instance": self.instance,
-            "status": self.result.status,
-            "objective": json_number(self.result.objective),
-            "lower_bound": json_number(self.result.bound),
+            "status": self.answer.status.word,
+            "objective": json_number(self.answer.upper),
+            "lower_bound": json_number(self.answer.lower),
             "relaxation": json_number(self.relaxation),
             "plan": None if plan is None else plan.to_json(),
             "binding": [
@@ -150,19 +151,19 @@ def diagnose(
         solve = partial(solve_iter, workers=pool, time_limit=time_limit)
         resolver = Resolver(instances, b, solve, bar, spread=pool.map, time_limit=time_limit)
         (base,) = resolver([{}])
-        if base.plan is None and base.status != "infeasible":
+        plan, cost = base.plan_for(0), base.upper
+        if plan is None and base.status is not Status.INFEASIBLE:
             raise WorkFailed(f"instance {b}: {base.message or f'no plan found in {time_limit:g} s'}")
-        plan, cost = base.plan, base.objective
         changes = adjustments_of(fields)
         adjusted = [
-            _adjustment(name, instances, b, base, result)
-            for name, result in zip(changes, resolver(list(changes.values()), plan), strict=True)
+            _adjustment(name, instances, b, base, answer)
+            for name, answer in zip(changes, resolver(list(changes.values()), plan), strict=True)
         ]
         relaxed = relax_deployment(instances, b)
         y = relaxed.multipliers
-        proven = base.bound if y is None else float(prove(instances, b, y).bound)
+        proven = base.lower if y is None else float(prove(instances, b, y).bound)
         binding = find_shadow_prices(resolver, plan, cost, relaxed) if plan else []
-        served = serve_everyone(resolver, plan, base.bound, cost)
+        served = serve_everyone(resolver, plan, base.lower, cost)
         idle = find_entries(resolver, plan, cost, relaxed) if plan else []
     adjusted.sort(
         key=lambda a: (-(a.saving_lower + a.saving_upper), a.upper_bound) if plan else (0.0, a.upper_bound)
@@ -170,12 +171,10 @@ def diagnose(
     return Diagnosis(b, base, proven, binding, adjusted, served, idle)
 
 
-def _adjustment(name: str, instances: Instances, b: int, base: Result, result: Result) -> Adjustment:
-    saved = max(base.bound - result.objective, 0.0), max(base.objective - result.bound, 0.0)
-    if base.plan is None:  # nothing to save against: it only matters whether there is a plan
+def _adjustment(name: str, instances: Instances, b: int, base: Answer, answer: Answer) -> Adjustment:
+    saved = max(base.lower - answer.upper, 0.0), max(base.upper - answer.lower, 0.0)
+    if not base.has_plan:  # nothing to save against: it only matters whether there is a plan
         saved = math.inf, math.inf
     rate = np.asarray(instances.one(b).arrival_rate, np.float64)
-    left = result.plan.unmet if result.plan else {}
-    unmet = np.array([left.get(q, 0.0) for q in instances.query_names])
-    share = float((rate * unmet).sum() / rate.sum()) if rate.sum() > 0 else 0.0
-    return Adjustment(name, result.bound, result.objective, *saved, share if result.plan else math.nan)
+    share = float((rate * answer.unmet).sum() / rate.sum()) if rate.sum() > 0 else 0.0
+    return Adjustment(name, answer.lower, answer.upper, *saved, share if answer.has_plan else math.nan)

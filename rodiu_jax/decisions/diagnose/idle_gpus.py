@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -17,7 +17,7 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.tolerances import SAME_OPTIMUM
-from solvers.result import Result
+from solvers.answers import Answer
 
 _ROUNDS = 8
 _BISECTIONS = 30
@@ -81,7 +81,7 @@ def find_entries(resolver: Resolver, plan: Plan, cost: float, relaxed: LinearOpt
         else:
             thresholds[k] = Threshold(low=certified[k], ask=now)  # first: for nothing
 
-    def solve(questions: Sequence[tuple[int, float]]) -> list[Result]:
+    def solve(questions: Sequence[tuple[int, float]]) -> list[Answer]:
         return resolver([_cut_price(prices, k, by) for k, by in questions], plan)
 
     narrow(thresholds, _ROUNDS, solve, partial(_learn, instances, b, cost))
@@ -103,7 +103,7 @@ def _cut_price(prices: np.ndarray, k: int, by: float) -> Change:
 
 
 def _learn(
-    instances: Instances, b: int, cost: float, k: int, threshold: Threshold[Plan], at: float, result: Result
+    instances: Instances, b: int, cost: float, k: int, threshold: Threshold[Plan], at: float, answer: Answer
 ) -> float | None:
     """Take in the optimum at a price cut; return the next cut to ask about.
 
@@ -113,18 +113,18 @@ def _learn(
     fields, name = instances.one(b), instances.gpu_names[k]
     price = float(fields.gpu_price[k])
     following: float | None = None
-    found = result.plan
+    found = answer.plan
     gpus = 0 if found is None else sum(d.tp for d in found.deployments if d.gpu == name)
-    if found is not None and gpus and result.objective < cost - SAME_OPTIMUM * abs(cost):
-        even = at - (cost - result.objective) / (float(fields.rental_hours) * gpus)
+    if found is not None and gpus and answer.upper < cost - SAME_OPTIMUM * abs(cost):
+        even = at - (cost - answer.upper) / (float(fields.rental_hours) * gpus)
         there = variants(instances, b, [_cut_price(np.asarray(fields.gpu_price, np.float64), k, even)])
-        if check_plan(replace(found, instance=0), there, 0).feasible:
+        if check_plan(found, there, 0).feasible:
             following = max(even, threshold.low)
             threshold.hold(following, found)
         else:
             following = (threshold.low + at) / 2
             threshold.hold(at, found)
-    elif result.bound >= cost - SAME_OPTIMUM * abs(cost):
+    elif answer.lower >= cost - SAME_OPTIMUM * abs(cost):
         threshold.fail(at)
         if threshold.high is not None and threshold.high > at + _FINE * price:
             following = (at + threshold.high) / 2

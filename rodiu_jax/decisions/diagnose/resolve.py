@@ -12,12 +12,12 @@ import numpy as np
 from rodiu_jax.decisions.diagnose.movable_limits import variants
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.status import Status
 from rodiu_jax.runtime.progress import Bar
 
 if TYPE_CHECKING:
-    from solvers.hints import Hints
+    from solvers.answers import Answer
     from solvers.ranging import Ranged, Ranging
-    from solvers.result import Result
 
 Change = dict[str, np.ndarray]
 """Fields of one instance and their new values."""
@@ -27,8 +27,13 @@ class Solve(Protocol):
     """As `solvers.pool.solve_iter`, with its workers and time limit bound."""
 
     def __call__(
-        self, instances: Instances, indices: Sequence[int], *, gap: float, hints: Sequence[Hints]
-    ) -> Iterable[Result]: ...
+        self,
+        instances: Instances,
+        indices: Sequence[int],
+        *,
+        gap: float,
+        starts: Sequence[Answer | None],
+    ) -> Iterable[Answer]: ...
 
 
 class Resolver:
@@ -54,22 +59,22 @@ class Resolver:
 
     def __call__(
         self, changes: Sequence[Change], start: Plan | None = None, *, gap: float = 1e-6
-    ) -> list[Result]:
-        """The result of each variant; ``start`` is a plan that may be good.
+    ) -> list[Answer]:
+        """Solve each variant; ``start`` is a plan that may be good.
 
         A variant that ends with an error keeps the bracket it has, which may be infinite on both sides.
         """
-        from solvers.hints import Hints
+        from solvers.answers import Answer
 
         if not changes:
             return []
         batch = variants(self.instances, self.b, changes)
-        hints = [Hints(plan=start)] * len(changes)
-        found = []
-        for result in self._solve(batch, range(len(changes)), gap=gap, hints=hints):
-            found.append(result)
-            self._bar.advance(result.status, result.gap)
-        return found
+        known = None if start is None else Answer.of(batch.names, Status.FEASIBLE, plan=start)
+        answers = []
+        for answer in self._solve(batch, range(len(changes)), gap=gap, starts=[known] * len(changes)):
+            answers.append(answer)
+            self._bar.advance(answer.status.word, answer.gap)
+        return answers
 
     def ranged(self, questions: Sequence[Ranging]) -> list[Ranged]:
         """What is proven with a limit free in an interval (`solvers.ranging`)."""

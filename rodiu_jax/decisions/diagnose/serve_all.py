@@ -11,8 +11,9 @@ import numpy as np
 from rodiu_jax.decisions.diagnose.resolve import Change, Resolver
 from rodiu_jax.decisions.diagnose.threshold import Threshold, narrow
 from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE
-from solvers.result import Result
+from solvers.answers import Answer
 
 LEVERS = ("budget", "delay_threshold", "error_threshold", "gpu_memory", "gpu_compute", "storage_capacity")
 """Fields that are multiplied, one at a time, all their entries alike."""
@@ -64,10 +65,10 @@ def serve_everyone(resolver: Resolver, plan: Plan | None, lower: float, upper: f
     fields = resolver.instances.one(resolver.b)
     all_served: Change = {"unmet_cap": np.array(0.0)}
     (within,) = resolver([all_served])
-    if within.status != "infeasible":
-        return Everyone(unmet, max(within.bound - upper, 0.0), within.objective - lower, [])
+    if within.status is not Status.INFEASIBLE:
+        return Everyone(unmet, max(within.lower - upper, 0.0), within.upper - lower, [])
 
-    def solve(questions: Sequence[tuple[str, float]]) -> list[Result]:
+    def solve(questions: Sequence[tuple[str, float]]) -> list[Answer]:
         changes = [
             all_served | {name: np.asarray(getattr(fields, name), np.float64) * factor}
             for name, factor in questions
@@ -89,11 +90,11 @@ def serve_everyone(resolver: Resolver, plan: Plan | None, lower: float, upper: f
     return Everyone(unmet, math.inf, math.inf, sorted(levers, key=lambda lever: lever.enough))
 
 
-def _learn(_: str, threshold: Threshold[float], factor: float, result: Result) -> float | None:
+def _learn(_: str, threshold: Threshold[float], factor: float, answer: Answer) -> float | None:
     """Take in whether all can be served at a factor; return the next one, between those known on a log scale."""
-    if result.plan is not None:
-        threshold.hold(factor, result.objective)
-    elif result.status == "infeasible":
+    if answer.has_plan:
+        threshold.hold(factor, answer.upper)
+    elif answer.status is Status.INFEASIBLE:
         threshold.fail(factor)
     else:
         return None  # neither is proven: the interval stays as it is

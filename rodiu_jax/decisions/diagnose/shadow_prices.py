@@ -193,11 +193,11 @@ def find_shadow_prices(resolver: Resolver, plan: Plan, cost: float, relaxed: Lin
     for (end, step), result in zip(proven, resolver(changes, plan), strict=True):
         predicted = end.predict(cost, step)
         slack = tolerance(cost, step * end.shadow.price)
-        near = result.bound - slack <= predicted <= result.objective + slack
-        if not near or result.objective - result.bound > slack:
+        near = result.lower - slack <= predicted <= result.upper + slack
+        if not near or result.upper - result.lower > slack:
             continue
         value = end.value_at(step)
-        end.shadow.witnesses.append(Witness(value, predicted, result.bound, result.objective))
+        end.shadow.witnesses.append(Witness(value, predicted, result.lower, result.upper))
         if end.side < 0:
             end.shadow.holds_from = value
         else:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rodiu_jax.errors import WorkFailed
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.status import Status
 from rodiu_jax.runtime.progress import progress
 
 PEERS = {"deterministic": "none", "diu": "diu"}
@@ -34,13 +35,16 @@ def peers_of(
         return found, none
     with progress("peers", len(named) * len(kinds), quiet=quiet) as bar, Pool(workers) as pool:
         for kind, mode in kinds.items():
-            for result in solve_iter(instances.with_uncertainty(mode), named, workers=pool):
-                bar.advance(result.status, result.gap)
-                if result.status == "infeasible":
-                    none.append((kind, result.instance))
+            solved = solve_iter(instances.with_uncertainty(mode), named, workers=pool)
+            for b, answer in zip(named, solved, strict=True):
+                bar.advance(answer.status.word, answer.gap)
+                if answer.status is Status.INFEASIBLE:
+                    none.append((kind, b))
                     continue
-                if result.plan is None:
-                    why = result.message or result.status
-                    raise WorkFailed(f"the {kind} plan of instance {result.instance}: {why}")
-                found.append((kind, result.plan))
+                plan = answer.plan_for(b)
+                if plan is None:
+                    raise WorkFailed(
+                        f"the {kind} plan of instance {b}: {answer.message or answer.status.word}"
+                    )
+                found.append((kind, plan))
     return found, none

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from solvers.result import Result
+    from solvers.answers import Answer
 
 _PIPED_WIDTH = 140
 
@@ -49,21 +49,21 @@ def interval(low: float, high: float, text: Callable[[float], str] = number) -> 
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
-def results_table(results: Iterable[Result]) -> Table:
-    """A row per scenario: status, cost, bound, gap, the parts of the cost and what is deployed."""
+def answers_table(answers: Iterable[tuple[int, Answer]]) -> Table:
+    """Return a row per scenario: number, status, cost, bound, gap, the parts of the cost and what is deployed."""
     rows = []
-    for r in results:
-        parts = r.costs or {}
+    for instance, answer in answers:
+        plan = answer.plan
         rows.append(
             [
-                str(r.instance),
-                r.status,
-                number(r.objective),
-                number(r.bound),
-                f"{r.gap:.1e}" if math.isfinite(r.gap) else "-",
-                *(number(parts.get(f"{n}_cost", math.nan)) for n in ("rental", "storage", "delay", "unmet")),
-                r.plan.summary() if r.plan else "-",
-                number(r.seconds),
+                str(instance),
+                answer.status.word,
+                number(answer.upper),
+                number(answer.lower),
+                f"{answer.gap:.1e}" if math.isfinite(answer.gap) else "-",
+                *(number(cost) for cost in answer.costs[1:].tolist()),
+                plan.summary() if plan else "-",
+                number(answer.seconds),
             ]
         )
     return table(

@@ -30,7 +30,7 @@ def section(found: Diagnosis) -> Section:
 
 def sentences(found: Diagnosis) -> list[str]:
     """What a planner should know, most important first."""
-    result, plan = found.result, found.result.plan
+    answer, plan = found.answer, found.answer.plan
     said = []
     if plan is None:
         said.append(f"Scenario {found.instance}: no plan keeps every limit (proven).")
@@ -41,8 +41,8 @@ def sentences(found: Diagnosis) -> list[str]:
             said.append("None of the four adjustments changes that.")
     else:
         said.append(
-            f"Scenario {found.instance}: the best plan costs ${number(result.objective)} per period "
-            f"({result.status}, at least ${number(result.bound)}): {plan.summary()}."
+            f"Scenario {found.instance}: the best plan costs ${number(answer.upper)} per period "
+            f"({answer.status.word}, at least ${number(answer.lower)}): {plan.summary()}."
         )
         priced = [s for s in found.binding if s.price > 0]
         for s in priced[:_TOLD]:
@@ -52,7 +52,7 @@ def sentences(found: Diagnosis) -> list[str]:
             )
         if not priced:
             said.append("With this deployment no limit costs anything.")
-        said += _best(found.adjustments, result.objective)
+        said += _best(found.adjustments, answer.upper)
     said += _everyone(found)
     reached = [e for e in found.idle if math.isfinite(e.cheaper_to)]
     for e in reached[:_TOLD]:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rodiu_jax.errors import AuditFailed
-from rodiu_jax.sweeps.ask import answered, size_of, tell
+from rodiu_jax.sweeps.ask import answer_rows
 from rodiu_jax.sweeps.method_table import METHODS
-from rodiu_jax.sweeps.rows import Block, proofs_of, table_of
+from rodiu_jax.sweeps.rows import proofs_of, table_of
 from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.work import Run, Work
-
-if TYPE_CHECKING:
-    from solvers.result import Result
 
 OPENING = 64
 """Scenarios in the first chunk, which also compiles."""
@@ -52,27 +48,31 @@ def chunk_of(method: str) -> int:
 def _run_chunk(work: Work, first: int, stop: int) -> None:
     """Answer rows ``first`` to ``stop - 1``; whatever ends the work, the rows finished so far are written."""
     instances = scenarios(work.store.spec, work.catalog, first, stop)
-    answers = answered(work.store.spec, instances, first, work.pool)
-    waiting: list[Result | Block] = []
+    from solvers.answers import Answers, report_progress
+
+    answers = answer_rows(work.store.spec, instances, first, work.pool)
+    waiting: list[Answers] = []
     written, due = first, time.monotonic() + FLUSH_SECONDS
 
     def write() -> None:
         nonlocal written, due
         if waiting:
             spec = work.store.spec
-            done = sum(size_of(a) for a in waiting)
-            table = table_of(spec, np.arange(written, written + done), waiting, instances)
-            proofs = proofs_of(written, waiting, instances) if spec.certificates else None
+            part = Answers.concatenate(waiting, names=instances.names)
             waiting.clear()
+            done = len(part)
+            of = instances.take(np.arange(written - first, written - first + done))
+            table = table_of(spec, np.arange(written, written + done), part, of)
+            proofs = proofs_of(written, part, of) if spec.certificates else None
             path = work.store.write(written, table, proofs)
             work.bar.part(path, written, done)
             written += done
         due = time.monotonic() + FLUSH_SECONDS
 
     try:
-        for answer in answers:
-            waiting.append(answer)
-            tell(work.bar, answer)
+        for part in answers:
+            waiting.append(part)
+            report_progress(work.bar, part)
             if time.monotonic() > due:
                 write()
     except AuditFailed as failure:

@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
+from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.runtime.compile_cache import keep_programs
 from rodiu_jax.runtime.progress import Bar
 from rodiu_jax.sweeps.method_table import METHODS
@@ -166,7 +167,8 @@ def _answer(
         keep_programs()
     import jax
 
-    from rodiu_jax.sweeps.ask import answered
+    from rodiu_jax.sweeps.ask import answer_rows
+    from solvers.answers import Answers
 
     found = {name: version(name) for name in wanted}
     if other := [name for name in wanted if found[name] != wanted[name]]:
@@ -176,7 +178,8 @@ def _answer(
         )
     first, stop = rows
     instances = scenarios(spec, catalog, first, stop)
-    answers = list(answered(spec, instances, first, _pool(cores)))
+    parts = list(answer_rows(spec, instances, first, _pool(cores)))
+    answers = Answers.concatenate(parts, names=instances.names)
     table = table_of(spec, np.arange(first, stop), answers, instances)
     proofs = proofs_of(first, answers, instances) if spec.certificates else None
     return Done(table, proofs, tuple(sorted({d.device_kind for d in jax.devices()})))
@@ -196,7 +199,8 @@ def _tell(bar: Bar, table: pa.Table) -> None:
     counts = table.group_by(["status", "method"]).aggregate([("gap", "max"), ("sample", "count")])
     for row in counts.to_pylist():
         gap = float("nan") if row["gap_max"] is None else row["gap_max"]
-        bar.advance(row["status"], gap, row["method"], row["sample_count"])
+        status, prover = Status.of(row["status"]), Prover.of(row["method"])
+        bar.advance(status.word, gap, prover.closes(status), row["sample_count"])
 
 
 def _meant(error: Any, work: Work, first: int) -> BaseException:

@@ -7,10 +7,11 @@ import pytest
 
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
+from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from solvers import highs
+from solvers.answers import Answer
 from solvers.highs import solve_instance
-from solvers.hints import Hints
 from solvers.pool import solve
 from tests.oracles.instances import random_instances
 
@@ -19,6 +20,11 @@ SMALL = (2, 2, 3, 2)
 
 def deployed(instances, plan):
     return highs._deployed(instances, plan)
+
+
+def start(instances, plan=None, **known) -> Answer:
+    """What is known before: a plan, a lower bound, what is promising and what the rest costs at least."""
+    return Answer.of(instances.names, Status.UNKNOWN, plan=plan, **known)
 
 
 @pytest.fixture
@@ -36,18 +42,17 @@ def test_a_plan_to_start_from_changes_no_value(seed, most):
     alone = solve_instance(instances, 0)
     nothing = Plan(7, (), (), {"q0": 1.0, "q1": 1.0})
     for plan in (alone.plan, nothing):
-        result = solve_instance(instances, 0, hints=Hints(plan=plan))
-        assert result.status == "optimal"
-        assert result.objective == pytest.approx(alone.objective, rel=2e-6)
-        assert result.plan.instance == 0
+        result = solve_instance(instances, 0, start=start(instances, plan))
+        assert result.status == Status.OPTIMAL
+        assert result.upper == pytest.approx(alone.upper, rel=2e-6)
 
 
 def test_a_plan_that_is_not_feasible_is_ignored():
     instances = random_instances(0, SMALL, error_threshold=[0.0, 0.0])
     lie = Plan(0, (DeployedPair("m0", "g0", 1),), (Route("q0", "m0", "g0", 1.0),), {"q1": 1.0})
     assert not check_plan(lie, instances, 0).feasible
-    result = solve_instance(instances, 0, hints=Hints(plan=lie))
-    assert result.status == "optimal"
+    result = solve_instance(instances, 0, start=start(instances, lie))
+    assert result.status == Status.OPTIMAL
     assert result.plan.deployments == ()
 
 
@@ -55,17 +60,17 @@ def test_a_closed_bracket_asks_nobody(no_highs):
     instances = random_instances(0, SMALL)
     plan = Plan(0, (), (), {"q0": 1.0, "q1": 1.0})
     cost = check_plan(plan, instances, 0).costs["total_cost"]
-    loose = solve_instance(instances, 0, gap=0.01, hints=Hints(plan=plan, lower=0.995 * cost))
-    assert (loose.status, loose.objective, loose.bound) == ("gap_limit", cost, 0.995 * cost)
-    assert solve_instance(instances, 0, hints=Hints(plan=plan, lower=cost)).status == "optimal"
+    loose = solve_instance(instances, 0, gap=0.01, start=start(instances, plan, lower=0.995 * cost))
+    assert (loose.status, loose.upper, loose.lower) == (Status.GAP_LIMIT, cost, 0.995 * cost)
+    assert solve_instance(instances, 0, start=start(instances, plan, lower=cost)).status == Status.OPTIMAL
 
 
 def test_a_bound_above_a_checked_plan_is_an_error(no_highs):
     instances = random_instances(0, SMALL)
     plan = Plan(0, (), (), {"q0": 1.0, "q1": 1.0})
     cost = check_plan(plan, instances, 0).costs["total_cost"]
-    result = solve_instance(instances, 0, hints=Hints(plan=plan, lower=1.01 * cost))
-    assert (result.status, result.bound) == ("error", -math.inf)
+    result = solve_instance(instances, 0, start=start(instances, plan, lower=1.01 * cost))
+    assert (result.status, result.lower) == (Status.ERROR, -math.inf)
     assert "above the cost" in result.message
 
 
@@ -74,24 +79,25 @@ def test_only_the_given_triples_are_searched(seed):
     instances = random_instances(seed, SMALL, kv_per_token=[0.02, 0.02])
     alone = solve_instance(instances, 0)
     inside = deployed(instances, alone.plan)
-    known = Hints(triples=inside, elsewhere=alone.objective)
-    result = solve_instance(instances, 0, hints=known)
-    assert result.status == "optimal"
-    assert result.objective == pytest.approx(alone.objective, rel=2e-6)
-    without = solve_instance(instances, 0, hints=Hints(triples=~inside, elsewhere=0.5 * alone.objective))
-    assert without.bound <= 0.5 * alone.objective
-    assert without.status == "bracket", "valid, but not closed to the gap asked for"
-    assert without.objective > alone.objective * (1 - OPTIMAL_GAP)
+    known = start(instances, promising=inside, upper=alone.upper)
+    result = solve_instance(instances, 0, start=known)
+    assert result.status == Status.OPTIMAL
+    assert result.upper == pytest.approx(alone.upper, rel=2e-6)
+    without = solve_instance(instances, 0, start=start(instances, promising=~inside, upper=0.5 * alone.upper))
+    assert without.lower <= 0.5 * alone.upper
+    assert without.status == Status.BRACKET, "valid, but not closed to the gap asked for"
+    assert without.upper > alone.upper * (1 - OPTIMAL_GAP)
     back = solve_instance(
-        instances, 0, hints=Hints(alone.plan, triples=~inside, elsewhere=0.999 * alone.objective)
+        instances, 0, start=start(instances, alone.plan, promising=~inside, upper=0.999 * alone.upper)
     )
-    assert back.objective == pytest.approx(alone.objective, rel=2e-6), "the plan's own triples stay"
-    assert back.bound == pytest.approx(0.999 * alone.objective)
+    assert back.upper == pytest.approx(alone.upper, rel=2e-6), "the plan's own triples stay"
+    assert back.lower == pytest.approx(0.999 * alone.upper)
 
 
-def test_hints_reach_the_workers():
+def test_starts_reach_the_workers():
     instances = random_instances(3, SMALL, batch=2)
     nothing = Plan(None, (), (), {"q0": 1.0, "q1": 1.0})
     costs = [check_plan(nothing, instances, b).costs["total_cost"] for b in range(2)]
-    hints = [Hints(nothing, lower=cost, triples=np.zeros((2, 3, 2), bool), elsewhere=cost) for cost in costs]
-    assert [r.objective for r in solve(instances, hints=hints, workers=1)] == costs
+    nowhere = np.zeros((2, 3, 2), bool)
+    starts = [start(instances, nothing, lower=cost, promising=nowhere, upper=cost) for cost in costs]
+    assert solve(instances, starts=starts, workers=1).upper.tolist() == costs

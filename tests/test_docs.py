@@ -23,6 +23,11 @@ def test_the_reference_builds_without_a_warning(tmp_path: Path):
     assert "<math" not in first
     assert (tmp_path / "site/solvers/dual.html").exists()
     assert (tmp_path / "site/rodiu_jax/sweeps.html").exists()
+    for page in ("README", "CONTRIBUTING", "docs/model", "docs/glossary", "docs/tutorial"):
+        text = (tmp_path / f"site/{page}.html").read_text(encoding="utf-8")
+        for target in re.findall(r'(?:href|src)="([^":#]+)', text):
+            path = (tmp_path / f"site/{page}.html").parent / target
+            assert path.exists() or not target.endswith((".html", ".png")), (page, target)
 
 
 def test_the_reference_says_how_it_is_called():

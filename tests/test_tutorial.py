@@ -69,6 +69,7 @@ def readme_steps() -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_readme_prints_what_it_shows(rodiu: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     todo = readme_steps()

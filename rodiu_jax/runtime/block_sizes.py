@@ -38,13 +38,16 @@ class _Entry(NamedTuple):
     cpu_bytes: int = 0
     accelerator_bytes: int = 0
     fixed: bool = False  # never smaller blocks for few rows
+    least: int = 1  # never fewer rows, however many bytes they take
 
 
 _MIB = 2**20
 
 _SIZES = {
     "draw": _Entry(2**32, 2**32, 8 * _MIB, 64 * _MIB, fixed=True),  # scenarios; bytes of what is drawn
-    "evaluate": _Entry(2**13, 2**18, 32 * _MIB, 1024 * _MIB, fixed=True),  # (plan, scenario) pairs
+    # (plan, scenario) pairs. On a CPU, JAX 0.11 and newer let the last bits of a row depend on its place in a
+    # block of 4 or 8; in blocks of 16 and more they do not, and a row's numbers are its own.
+    "evaluate": _Entry(2**13, 2**18, 32 * _MIB, 1024 * _MIB, fixed=True, least=16),
     "stress": _Entry(16, 16),  # (plan, scenario) pairs, each with thousands of draws at a time
     "bound": _Entry(256, 16_384),  # scenarios whose lower bound alone is wanted
     "bracket": _Entry(32, 4096),  # scenarios or nodes of their trees, and the routings of their plans
@@ -65,5 +68,5 @@ def block_size(program: str, *, bytes_per_row: int = 0, rows_per_scenario: int =
     if bytes_per_row:
         room = by_device(cpu=entry.cpu_bytes, accelerator=entry.accelerator_bytes)
         rows = 1 << max(min(rows, room // bytes_per_row), 1).bit_length() - 1
-    rows = max(rows, 1)
+    rows = max(rows, -(-entry.least // rows_per_scenario))
     return BlockSize(rows, rows) if entry.fixed else BlockSize(rows)

@@ -215,11 +215,12 @@ def test_batch_is_the_single_score_repeated(batch):
 
 def set_blocks(monkeypatch: pytest.MonkeyPatch, *, pairs: int = 8192, room: int = 2**25) -> None:
     """Blocks of so many pairs or bytes at most."""
-    entry = block_sizes._Entry(pairs, pairs, room, room, fixed=True)
-    monkeypatch.setitem(block_sizes._SIZES, "evaluate", entry)
+    entry = block_sizes._SIZES["evaluate"]
+    limits = {"cpu": pairs, "accelerator": pairs, "cpu_bytes": room, "accelerator_bytes": room}
+    monkeypatch.setitem(block_sizes._SIZES, "evaluate", entry._replace(**limits))
 
 
-@pytest.mark.parametrize("pairs_per_block", [4, 64])
+@pytest.mark.parametrize("pairs_per_block", [16, 64])
 def test_size_of_chunks_changes_only_rounding(batch, monkeypatch, pairs_per_block):
     # Another chunk size is another compiled program; one program treats all its pairs alike (the next test).
     instances, _, arrays = batch
@@ -232,8 +233,9 @@ def test_size_of_chunks_changes_only_rounding(batch, monkeypatch, pairs_per_bloc
         np.testing.assert_allclose(one.margins, other.margins, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("pairs_per_block", [4, 8192])
+@pytest.mark.parametrize("pairs_per_block", [16, 256, 8192])
 def test_place_in_the_batch_changes_no_bit(batch, monkeypatch, pairs_per_block):
+    """The promise is for one block size on one version; 16 is the smallest size that there is."""
     instances, _, arrays = batch
     set_blocks(monkeypatch, pairs=pairs_per_block)
     plan_index, instance_index = np.arange(100), np.arange(100) % BATCH
@@ -247,10 +249,12 @@ def test_place_in_the_batch_changes_no_bit(batch, monkeypatch, pairs_per_block):
 def test_bytes_bound_the_block(batch, monkeypatch):
     instances, _, _ = batch
     one = sum(np.asarray(getattr(instances.fields, n)[0]).nbytes for n in instances.batched)
-    set_blocks(monkeypatch, room=5 * one)
-    assert module._block_size(instances, 1).rows == 4
+    set_blocks(monkeypatch, room=37 * one)
+    assert module._block_size(instances, 1).rows == 32
     set_blocks(monkeypatch, room=one // 2)
-    assert module._block_size(instances, 1).rows == 1
+    assert module._block_size(instances, 1).rows == 16, "smaller ones keep no bits"
+    assert module._block_size(instances, 4).rows == 4, "scenarios, with four plans each"
+    assert module._block_size(instances, 64).rows == 1
 
 
 def test_other_counts_compile_nothing(batch):

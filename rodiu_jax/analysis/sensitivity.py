@@ -60,7 +60,8 @@ def sensitivity(
     where = "table" if isinstance(source, pd.DataFrame) else str(source)
     chosen = tuple(own if factors is None else factors)
     if not chosen:
-        raise InputError("sensitivity", "factors", f"names among {', '.join(map(str, frame.columns))}")
+        columns = ", ".join(map(str, frame.columns))
+        raise InputError("sensitivity", "factors", f"names among {columns}, the columns of {where}")
     tables = analyse(frame, chosen, output, levels=levels, seed=seed, source=where)
     note = ""
     try:

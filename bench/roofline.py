@@ -34,9 +34,11 @@ from rodiu_jax.model.fields import FIELD_SPECS, batch_axes
 from rodiu_jax.model.plan import plan_arrays
 from rodiu_jax.model.scenario_blocks import keep_on_device
 from rodiu_jax.runtime.devices import by_device
-from solvers import dual, primal
+from solvers import dual
 from solvers.bracket import brackets
+from solvers.neighbours import Search
 from solvers.recourse import slots_of
+from solvers.routing import route_deployment
 
 _REPEATS = 7
 _CHAIN = 64
@@ -172,12 +174,12 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
     y = jax.tree.map(lambda a: np.asarray(a, np.float64), bounds.multipliers)
     found.append(_stage("certificate", "float64", jax.jit(jax.vmap(dual.certify)), (c, y), scenarios))
 
-    how = primal.Search()
+    how = Search()
     slots = np.full((scenarios, how.slots), -1, np.int32)
     slots[:, : len(RENTED)] = slots_of(instances, [RENTED])[:, : len(RENTED)]
 
     def routed(c: dual.Coefficients, slot: jax.Array, iterations: jax.Array) -> jax.Array:
-        return primal.route_cost(c, slot, iterations, False).cost
+        return route_deployment(c, slot, iterations, limited=False).cost
 
     route = jax.jit(jax.vmap(routed, in_axes=(0, 0, None)))
     still = jax.jit(lambda c, slots, _: jax.vmap(partial(routed, iterations=jnp.int32(0)))(c, slots))

@@ -35,7 +35,8 @@ from solvers.dual import (
     feasibility,
     least_by_pair,
 )
-from solvers.primal import Search, first_deployments
+from solvers.neighbours import Search
+from solvers.starts import propose_starts
 from solvers.tree import Nodes, Tree, keep_better
 
 
@@ -99,7 +100,7 @@ def _bound_nodes(
     def one(fields: Fields, decided: Array, start: Multipliers) -> _Bounded:
         c = derive_coefficients(fields, uncertainty)._replace(decided=decided)
         found = ascend_and_certify(c, start, pairs, controls)
-        starts, least = first_deployments(c, found, how)
+        starts, least = propose_starts(c, found, how)
         floor = found.bound - least_by_pair(c, found.value)[:, None] + found.value
         return _Bounded(found.bound, found.multipliers, found.weights, starts, least, floor)
 

@@ -1,7 +1,7 @@
 """Deployments of many scenarios: the cheapest known of each, local search among neighbours, and the plans they make.
 
 A deployment is a set of triples (model, GPU, degree), kept as slots: triple numbers, -1 where a slot is empty. What
-one costs is estimated by routing it on the device (`solvers.primal`); only the checker's verdict of the plan made from
+one costs is estimated by routing it on the device (`solvers.routing`); only the checker's verdict of the plan made from
 the cheapest counts.
 """
 
@@ -24,7 +24,8 @@ from rodiu_jax.model.slots import EMPTY
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE_ON_DEVICE, NEGLIGIBLE_UNMET_ON_DEVICE
 from rodiu_jax.runtime.block_sizes import BlockSize
 from solvers.dual import derive_coefficients
-from solvers.primal import THOROUGH, Search, neighbours, route_cost
+from solvers.neighbours import Search, find_neighbours
+from solvers.routing import THOROUGH_ITERATIONS, route_deployment
 
 _FEW = 4
 """Slots of the smaller of the two routing programs."""
@@ -52,8 +53,10 @@ def _route_plans(
     """What deployments cost, and their shares."""
 
     def one(fields: Fields, slot: Array) -> _Routed:
-        found = route_cost(derive_coefficients(fields, uncertainty), slot, iterations, how.limited)
-        return _Routed(found.cost, found.sure, found.share)
+        found = route_deployment(
+            derive_coefficients(fields, uncertainty), slot, iterations, limited=how.limited
+        )
+        return _Routed(found.cost, found.settled, found.share)
 
     return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
 
@@ -63,7 +66,7 @@ def _neighbours(
     fields: Fields, slot: Array, *, iterations: Array, uncertainty: str, batched: frozenset[str], how: Search
 ) -> tuple[Array, Array]:
     def one(fields: Fields, slot: Array) -> tuple[Array, Array]:
-        return neighbours(derive_coefficients(fields, uncertainty), slot, iterations, how)
+        return find_neighbours(derive_coefficients(fields, uncertainty), slot, iterations, how)
 
     return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
 
@@ -141,7 +144,7 @@ class Deployments:
                 (self.slot[at],),
                 BlockSize(self._chunk),
                 how=self._how,
-                iterations=np.int32(THOROUGH),
+                iterations=np.int32(THOROUGH_ITERATIONS),
             )
             self.offer(at, near, least)
 
@@ -150,7 +153,7 @@ class Deployments:
         cost = np.full(len(slot), math.inf)
         small = (slot[:, _FEW:] < 0).all(1)
         for width, rows in ((_FEW, np.flatnonzero(small)), (slot.shape[1], np.flatnonzero(~small))):
-            for iterations in (self._how.iterations, THOROUGH):
+            for iterations in (self._how.iterations, THOROUGH_ITERATIONS):
                 if not len(rows):
                     break
                 found = run_scenarios(
@@ -206,7 +209,13 @@ def checked_plans(
     """Route each scenario's deployment ``slot`` (B,D) and check the plan, or else the one that serves nobody."""
     everyone = np.arange(batch.size)
     routed = run_scenarios(
-        _route_plans, there, everyone, (slot,), BlockSize(chunk), how=how, iterations=np.int32(THOROUGH)
+        _route_plans,
+        there,
+        everyone,
+        (slot,),
+        BlockSize(chunk),
+        how=how,
+        iterations=np.int32(THOROUGH_ITERATIONS),
     )
     most = np.broadcast_to(np.asarray(batch.fields.max_routes), (batch.size,))
     shares, unmet = _settle_shares(np.asarray(routed.share), most)

@@ -51,6 +51,7 @@ _SIZES = {
     "stress": _Entry(16, 16),  # (plan, scenario) pairs, each with thousands of draws at a time
     "bound": _Entry(256, 16_384),  # scenarios whose lower bound alone is wanted
     "bracket": _Entry(32, 4096),  # scenarios or nodes of their trees, and the routings of their plans
+    "recourse": _Entry(64, 64, fixed=True),  # scenarios, each with several deployments, or pairs of the two
     "coefficients": _Entry(256, 256),  # scenarios, each with several deployments
 }
 

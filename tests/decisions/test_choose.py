@@ -35,7 +35,7 @@ from solvers.fixed_routing import fixed_routings
 from solvers.highs import solve_instance
 from solvers.recourse import recourse_plans
 from tests.golden import Golden, numbers, section_words
-from tests.oracles.enumeration import _cheapest_routing
+from tests.oracles.enumeration import cheapest_routing
 from tests.oracles.instances import random_instances
 
 SMALL = (2, 2, 2, 2)
@@ -83,7 +83,7 @@ def truth(tiny):
             (tiny.model_names.index(d.model), tiny.gpu_names.index(d.gpu), d.tp, speed[d.tp])
             for d in deployment
         ]
-        found[deployment] = np.array([_cheapest_routing(tiny, b, at, math.inf) for b in range(COUNT)])
+        found[deployment] = np.array([cheapest_routing(tiny, b, at, math.inf) for b in range(COUNT)])
     return found
 
 

@@ -23,11 +23,12 @@ def cheapest(instances: Instances, b: int) -> float:
     best = np.inf
     for choice in itertools.product(options, repeat=len(pairs)):
         deployed = [(j, k, n, s) for (j, k), (n, s) in zip(pairs, choice, strict=True) if n]
-        best = min(best, _cheapest_routing(instances, b, deployed, best))
+        best = min(best, cheapest_routing(instances, b, deployed, best))
     return best
 
 
-def _cheapest_routing(instances: Instances, b: int, deployed: list[tuple], best: float) -> float:
+def cheapest_routing(instances: Instances, b: int, deployed: list[tuple], best: float) -> float:
+    """Least cost of tuples (model, GPU, degree, speed-up) deployed; inf where it is ``best`` or more by rent alone."""
     f = instances.one(b)
     types = len(instances.query_names)
     fixed = f.rental_hours * sum(

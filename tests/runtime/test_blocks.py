@@ -47,7 +47,7 @@ BRACKETS = """
 from rodiu_jax.model.scenario_blocks import run_scenarios
 from rodiu_jax.runtime.block_sizes import BlockSize
 from solvers import bracket, deployments
-from solvers.primal import Search
+from solvers.neighbours import Search
 
 batch = sample("seed", n=35, seed=3)
 everyone, size = np.arange(batch.size), BlockSize(8)

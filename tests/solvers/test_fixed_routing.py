@@ -1,16 +1,17 @@
 """Fixed routings against one large linear program over all scenarios, written from the model."""
 
-from functools import partial
+from typing import Any
 
+import highspy
 import numpy as np
 import pytest
-from scipy.optimize import linprog
 
 from rodiu_jax.decisions.choose.criterion_table import CRITERIA
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Deployment, Plan
+from rodiu_jax.runtime.block_sizes import BlockSize
 from solvers import fixed_routing as module
 from solvers.fixed_routing import fixed_routings
 from tests.oracles.instances import random_instances
@@ -36,99 +37,94 @@ def easy(mode: str = "ddu", seed: int = 15, **fields: object) -> Instances:
 
 
 def least(instances: Instances, deployment: Deployment, criterion: str, offset: np.ndarray) -> float:
-    """The optimum over shares, t and sigma of delay and error per scenario, costs, and CVaR's eta and excesses."""
-    count, types, slots = instances.size, len(instances.query_names), len(deployment)
-    cells = types * slots
-    per = 2 * (types + cells)  # t and sigma, twice
-    columns = cells + types + count * (per + 2) + 1
-    own = partial(lambda b, start: cells + types + b * (per + 2) + start)
-    eta = columns - 1
-    rows, limits = [], []
+    """The criterion's least value over one routing for all scenarios: one linear program; inf where it has no solution.
 
-    def row(limit: float) -> np.ndarray:
-        rows.append(np.zeros(columns))
-        limits.append(limit)
-        return rows[-1]
+    CVaR is the least eta + mean excess over eta / (1 - level) (Rockafellar and Uryasev, 2000); the largest loss is the
+    least eta that no loss exceeds.
+    """
+    lp = highspy.Highs()
+    lp.silent()
+    for name, value in {"threads": 1, "primal_feasibility_tolerance": 1e-9}.items():
+        assert lp.setOptionValue(name, value) == highspy.HighsStatus.kOk
+    share = [[lp.addVariable(0.0, 1.0) for _ in deployment] for _ in instances.query_names]
+    unmet = [lp.addVariable(0.0, 1.0) for _ in instances.query_names]
+    for shares, left in zip(share, unmet, strict=True):
+        lp.addConstr(sum(shares) + left == 1.0)
+    losses = [
+        add_scenario(lp, instances, b, deployment, share, unmet) - float(offset[b])
+        for b in range(instances.size)
+    ]
+    if criterion == "expected":
+        lp.minimize(sum(losses) * (1.0 / len(losses)))
+    else:
+        eta = lp.addVariable(-highspy.kHighsInf, highspy.kHighsInf)
+        most_excess = highspy.kHighsInf if criterion == "cvar" else 0.0
+        excess = [lp.addVariable(0.0, most_excess) for _ in losses]
+        for loss, over in zip(losses, excess, strict=True):
+            lp.addConstr(loss <= eta + over)
+        lp.minimize(eta + sum(excess) * (1.0 / ((1.0 - LEVEL) * len(losses))))
+    if lp.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
+        return np.inf
+    assert lp.getModelStatus() == highspy.HighsModelStatus.kOptimal
+    return lp.getObjectiveValue()
 
-    weight = np.zeros(columns)
-    for b in range(count):
-        f = instances.one(b)
-        at = [
-            (
-                instances.model_names.index(d.model),
-                instances.gpu_names.index(d.gpu),
-                d.tp,
-                float(f.tp_speedup[list(f.tp_degree).index(d.tp)]),
-            )
-            for d in deployment
+
+def add_scenario(
+    lp: highspy.Highs, instances: Instances, b: int, deployment: Deployment, share: list, unmet: list
+) -> Any:
+    """Add scenario ``b``'s constraints of MODEL section 5 on ``share[i][d]`` and ``unmet[i]``, and return its cost."""
+    f = instances.one(b)
+    hours, tokens = float(f.rental_hours), f.input_tokens + f.output_tokens
+    keeps = 1.0 if instances.uncertainty == "ddu" else 0.0
+    pairs = [
+        (instances.model_names.index(d.model), instances.gpu_names.index(d.gpu), d.tp) for d in deployment
+    ]
+    speed = {int(n): float(s) for n, s in zip(f.tp_degree, f.tp_speedup, strict=True)}
+    rent = hours * sum(float(f.gpu_price[k] * n + f.storage_price * f.weight_memory[j]) for j, k, n in pairs)
+    stored = hours * f.storage_price * f.token_size * tokens * f.arrival_rate / 1000.0
+    served = [sum(shares) for shares in share]
+    cost = [rent + sum(float(data) * part for data, part in zip(stored, served, strict=True))]
+    lp.addConstr(cost[0] <= float(f.budget))
+
+    def worst_case(terms: list, gamma: float) -> Any:
+        """W(terms, gamma) = min over t, sigma >= 0 of gamma t + sum sigma with every term <= t + sigma."""
+        if instances.uncertainty == "none":
+            return 0.0
+        t, *sigma = (lp.addVariable(0.0, highspy.kHighsInf) for _ in range(1 + len(terms)))
+        for term, extra in zip(terms, sigma, strict=True):
+            lp.addConstr(term <= t + extra)
+        return float(gamma) * t + sum(sigma)
+
+    for i, x in enumerate(share):
+        ms = [float(f.delay_nominal[i, j, k] * tokens[i] / speed[n]) for j, k, n in pairs]
+        ms_more = [
+            float(f.delay_deviation[i, j, k] * (1 - keeps * f.delay_impact[j, k]) * tokens[i] / speed[n])
+            for j, k, n in pairs
         ]
-        tokens, hours = f.input_tokens + f.output_tokens, float(f.rental_hours)
-        rent = sum(
-            hours * (float(f.gpu_price[k]) * n + float(f.storage_price) * float(f.weight_memory[j]))
-            for j, k, n, _ in at
+        errors = [float(f.error_nominal[i, j, k]) for j, k, _ in pairs]
+        errors_more = [
+            float(f.error_deviation[i, j, k] * (1 - keeps * f.error_impact[j, k])) for j, k, _ in pairs
+        ]
+        delay = weigh(ms, x) + worst_case([a * xd for a, xd in zip(ms_more, x, strict=True)], f.gamma_delay)
+        error = weigh(errors, x) + worst_case(
+            [a * xd for a, xd in zip(errors_more, x, strict=True)], f.gamma_error
         )
-        data = hours * float(f.storage_price) * f.token_size * tokens * f.arrival_rate / 1000.0
-        cost = row(-rent + offset[b])  # the cost's other parts less the column of the cost
-        money = own(b, per)
-        cost[money] = -1.0
-        budget = row(float(f.budget) - rent)
-        keep = instances.uncertainty == "ddu"
-        for i in range(types):
-            cost[cells + i] = hours * f.unmet_penalty[i] * f.arrival_rate[i]
-            row(float(f.unmet_cap))[cells + i] = 1.0
-            delay, error = row(0.0), row(0.0)
-            start = own(b, 0)
-            for promise, first, gamma in (
-                (delay, start, f.gamma_delay),
-                (error, start + types + cells, f.gamma_error),
-            ):
-                promise[first + i] = 0.0 if instances.uncertainty == "none" else float(gamma)
-                promise[first + types + i * slots : first + types + (i + 1) * slots] = 1.0
-            pay = hours * f.delay_penalty[i] * f.arrival_rate[i]
-            for m, (j, k, _, speed) in enumerate(at):
-                x = i * slots + m
-                ms, slow = f.delay_nominal[i, j, k] * tokens[i] / speed, tokens[i] / speed
-                delay[x], error[x] = ms, f.error_nominal[i, j, k]
-                deviations = (
-                    f.delay_deviation[i, j, k] * (1 - keep * f.delay_impact[j, k]) * slow,
-                    f.error_deviation[i, j, k] * (1 - keep * f.error_impact[j, k]),
-                )
-                for deviation, first in zip(deviations, (start, start + types + cells), strict=True):
-                    worst = row(0.0)
-                    if instances.uncertainty != "none":
-                        worst[[x, first + i, first + types + x]] = deviation, -1.0, -1.0
-                budget[x] = data[i]
-                cost[x] = data[i]
-            cost[:] += pay * delay
-            delay[i * slots : (i + 1) * slots] -= f.delay_threshold[i]
-            error[i * slots : (i + 1) * slots] -= f.error_threshold[i]
-        for m, (j, k, n, _) in enumerate(at):
-            memory, compute = row(f.gpu_memory[k] * n - f.weight_memory[j]), row(f.gpu_compute[k] * n)
-            for i in range(types):
-                memory[i * slots + m] = f.kv_per_token[j] * tokens[i] * f.arrival_rate[i] * f.residency_hours
-                compute[i * slots + m] = f.compute_per_token[i] * tokens[i]
-        if criterion == "expected":
-            weight[money] = 1.0 / count
-        else:
-            above = row(0.0)  # cost - eta - excess <= 0
-            above[money], above[eta], above[own(b, per + 1)] = 1.0, -1.0, -float(criterion == "cvar")
-            weight[own(b, per + 1)] = 1.0 / ((1.0 - LEVEL) * count)
-    if criterion != "expected":
-        weight[eta] = 1.0
-    sums = np.zeros((types, columns))
-    for i in range(types):
-        sums[i, i * slots : (i + 1) * slots] = sums[i, cells + i] = 1.0
-    free = np.zeros(columns, bool)
-    free[[*(own(b, per) for b in range(count)), eta]] = True
-    found = linprog(
-        weight,
-        A_ub=np.array(rows),
-        b_ub=np.array(limits),
-        A_eq=sums,
-        b_eq=np.ones(types),
-        bounds=[(None, None) if f else (0.0, None) for f in free],
-    )
-    return float(found.fun) if found.status == 0 else np.inf
+        lp.addConstr(delay <= float(f.delay_threshold[i]) * served[i])
+        lp.addConstr(error <= float(f.error_threshold[i]) * served[i])
+        lp.addConstr(unmet[i] <= float(f.unmet_cap))
+        cost.append(float(hours * f.delay_penalty[i] * f.arrival_rate[i]) * delay)
+        cost.append(float(hours * f.unmet_penalty[i] * f.arrival_rate[i]) * unmet[i])
+    for d, (j, k, n) in enumerate(pairs):
+        x = [shares[d] for shares in share]
+        kv = f.kv_per_token[j] * tokens * f.arrival_rate * float(f.residency_hours)
+        lp.addConstr(weigh(kv, x) <= float(f.gpu_memory[k] * n - f.weight_memory[j]))
+        lp.addConstr(weigh(f.compute_per_token * tokens, x) <= float(f.gpu_compute[k] * n))
+    return sum(cost)
+
+
+def weigh(weights: Any, variables: list) -> Any:
+    """The weighted sum of variables."""
+    return sum(float(w) * v for w, v in zip(weights, variables, strict=True))
 
 
 def costs(plan: Plan, instances: Instances) -> np.ndarray:
@@ -199,7 +195,7 @@ def test_blocks_change_nothing_and_nothing_recompiles(monkeypatch):
     size = module._coefficients._cache_size()
     assert fixed_routings(instances.take([0, 1, 2, 3, 4]), [MORE], below) == [whole[1]]
     assert module._coefficients._cache_size() == size
-    monkeypatch.setattr(module, "_BLOCK", 2)
+    monkeypatch.setattr(module, "block_size", lambda _: BlockSize(2, 2))
     monkeypatch.setattr(module, "_DEPLOYMENTS", 1)
     assert fixed_routings(instances, [PAIRS, MORE, ()], below) == whole
 

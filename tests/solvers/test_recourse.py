@@ -10,65 +10,33 @@ from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Deployment
+from rodiu_jax.model.plan_columns import deployment_from_slots
+from rodiu_jax.runtime.block_sizes import BlockSize
 from solvers import recourse as module
-from solvers.formulation import build
-from solvers.highs import run_highs
-from solvers.recourse import (
-    REASONS,
-    Recourse,
-    Thoroughness,
-    deployment_of,
-    recourse,
-    recourse_plans,
-    slots_of,
-)
-from tests.oracles.enumeration import _cheapest_routing
+from solvers.recourse import Reason, Recourse, recourse, recourse_plans, slots_of
+from tests.oracles.enumeration import cheapest_routing
 from tests.oracles.instances import default_instances, random_instances
+from tests.oracles.routing import deployment_positions, highs_routing_cost, random_deployments
 
 SMALL = (2, 2, 3, 2)
-QUICK = Thoroughness(scenarios=16, deployments=8, rows=16)
-FEASIBLE, MEMORY, STORAGE, BUDGET, UNMET, UNKNOWN, ERROR = range(7)
 
 
-def random_deployments(seed: int, instances: Instances, count: int) -> list[Deployment]:
-    """Random sets of 0 to 3 pairs, whether or not they fit."""
-    rng = np.random.default_rng(seed)
-    _, models, gpus, _ = instances.shape
-    degrees = instances.one(0).tp_degree
-    found = []
-    for _ in range(count):
-        pairs = rng.choice(models * gpus, int(rng.integers(0, 4)), replace=False)
-        names = [(instances.model_names[p // gpus], instances.gpu_names[p % gpus]) for p in pairs]
-        found.append(tuple(DeployedPair(*n, int(rng.choice(degrees))) for n in names))
-    return found
-
-
-def positions(instances: Instances, deployment: Deployment) -> np.ndarray:
-    degrees = instances.axis_names("N")
-    rows = [
-        (instances.model_names.index(d.model), instances.gpu_names.index(d.gpu), degrees.index(str(d.tp)))
-        for d in deployment
-    ]
-    return np.array(rows, np.int64).reshape(-1, 3)
-
-
-def highs_cost(instances: Instances, b: int, deployment: Deployment) -> float:
-    """Optimum of HiGHS with the deployment fixed; inf where there is none."""
-    f, at = instances.one(b), positions(instances, deployment)
-    room = f.gpu_memory[at[:, 1]] * f.tp_degree[at[:, 2]] - f.weight_memory[at[:, 0]]
-    if (room < 0).any():
-        return math.inf
-    answer = run_highs(
-        build(instances, b, deployed=at),
-        primal_feasibility_tolerance=1e-9,
-        dual_feasibility_tolerance=1e-9,
-        mip_rel_gap=1e-9,
-    )
-    return answer.objective if answer.columns is not None else math.inf
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr(module, "block_size", lambda _: BlockSize(16, 16))
+    monkeypatch.setattr(module, "_DEPLOYMENTS", 8)
 
 
 def optima(instances: Instances, deployments: list[Deployment]) -> np.ndarray:
-    return np.array([[highs_cost(instances, b, d) for b in range(instances.size)] for d in deployments])
+    return np.array(
+        [
+            [
+                highs_routing_cost(instances, b, deployment_positions(instances, d))
+                for b in range(instances.size)
+            ]
+            for d in deployments
+        ]
+    )
 
 
 def assert_brackets(found: Recourse, best: np.ndarray, gap: float = 1e-3) -> None:
@@ -77,9 +45,9 @@ def assert_brackets(found: Recourse, best: np.ndarray, gap: float = 1e-3) -> Non
     slack = 1e-6 * np.maximum(np.abs(np.where(known, best, 0.0)), 1.0)
     assert (found.lower <= np.where(known, best + slack, math.inf)).all()
     assert (found.upper >= np.where(known, best - slack, math.inf)).all()
-    np.testing.assert_array_equal(found.reason == FEASIBLE, known)
+    np.testing.assert_array_equal(found.reason == Reason.FEASIBLE, known)
     assert (found.lower[known] >= found.upper[known] - gap * np.abs(found.upper[known]) - 1e-9).all()
-    proven = (found.reason >= MEMORY) & (found.reason <= UNMET)
+    proven = (found.reason >= Reason.MEMORY) & (found.reason <= Reason.UNMET)
     assert (proven | known).all()
     assert (found.lower[proven] == math.inf).all()
     assert (found.upper[proven] == math.inf).all()
@@ -103,32 +71,33 @@ def test_brackets_close_on_what_highs_finds():
     instances = mixed(31)
     deployments = random_deployments(1, instances, 8)
     best = optima(instances, deployments)
-    found = recourse(instances, deployments, how=QUICK)
+    found = recourse(instances, deployments)
     assert_brackets(found, best)
     assert np.isfinite(best).sum() > 40
-    assert (found.reason == UNMET).sum() > 40
+    assert (found.reason == Reason.UNMET).sum() > 40
 
 
 def test_against_a_program_written_from_the_model():
     instances = mixed(32).take(range(6))
     deployments = random_deployments(2, instances, 6)
-    found = recourse(instances, deployments, how=QUICK)
+    found = recourse(instances, deployments)
     f0 = instances.one(0)
     best = np.full(found.lower.shape, math.inf)
     for q, deployment in enumerate(deployments):
         named = [
             (j, k, int(f0.tp_degree[n]), float(f0.tp_speedup[n]))
-            for j, k, n in positions(instances, deployment)
+            for j, k, n in deployment_positions(instances, deployment)
         ]
         for b in range(6):
-            best[q, b] = _cheapest_routing(instances, b, named, math.inf)
+            best[q, b] = cheapest_routing(instances, b, named, math.inf)
     assert_brackets(found, best)
 
 
-def test_default_scenarios():
+def test_default_scenarios(monkeypatch):
+    monkeypatch.setattr(module, "_FIRST_ITERATIONS", 30)
     instances = default_instances(8, seed=3)
     deployments = random_deployments(3, instances, 8)
-    found = recourse(instances, deployments, how=replace(QUICK, iterations=30))
+    found = recourse(instances, deployments)
     assert_brackets(found, optima(instances, deployments))
 
 
@@ -149,30 +118,30 @@ def test_reasons():
     )
     one, two = DeployedPair("m0", "g0", 1), DeployedPair("m0", "g0", 2)
     other = DeployedPair("m1", "g0", 1)
-    found = recourse(instances, [(one,), (two,), (one, other), ()], how=QUICK)
+    found = recourse(instances, [(one,), (two,), (one, other), ()])
     expected = [
         ["", "memory", "", "unmet"],
         ["", "", "budget", "unmet"],
         ["", "memory", "storage", "unmet"],
         ["", "", "", "unmet"],
     ]
-    assert [[REASONS[r] for r in row] for row in found.reason] == expected
+    assert [[Reason(r).word for r in row] for row in found.reason] == expected
 
 
 def test_route_limits_hold_and_bounds_stay_valid():
     instances = mixed(34).with_fields(max_routes=[1, 2, 0] * 8)
     deployments = random_deployments(4, instances, 6)
     best = optima(instances, deployments)
-    found = recourse(instances, deployments, how=QUICK)
+    found = recourse(instances, deployments)
     known = np.isfinite(best)
     assert (found.lower <= best * (1 + 1e-6)).all()
     assert (found.upper >= best * (1 - 1e-6)).all()
-    assert not (found.reason == FEASIBLE)[~known].any()
+    assert not (found.reason == Reason.FEASIBLE)[~known].any()
     limited = known & (instances.fields.max_routes > 0)
     assert limited.sum() > 40
     assert (found.upper[limited] <= best[limited] * (1 + 1e-6)).mean() > 0.9
-    assert (found.reason[:, instances.fields.max_routes == 0] != UNKNOWN).all()
-    for plans in recourse_plans(instances, deployments[:2], how=QUICK)[1]:
+    assert (found.reason[:, instances.fields.max_routes == 0] != Reason.UNKNOWN).all()
+    for plans in recourse_plans(instances, deployments[:2])[1]:
         for b, plan in enumerate(plans):
             limit = int(instances.one(b).max_routes)
             routes = [] if plan is None else [r.query for r in plan.routes]
@@ -182,7 +151,7 @@ def test_route_limits_hold_and_bounds_stay_valid():
 def test_plans_are_what_the_bounds_say():
     instances = mixed(35)
     deployments = random_deployments(5, instances, 4)
-    found, plans, verdicts = recourse_plans(instances, deployments, how=QUICK)
+    found, plans, verdicts = recourse_plans(instances, deployments)
     for q, deployment in enumerate(deployments):
         assert len(plans[q]) == len(verdicts[q]) == instances.size
         for b, (plan, verdict) in enumerate(zip(plans[q], verdicts[q], strict=True)):
@@ -194,14 +163,15 @@ def test_plans_are_what_the_bounds_say():
             assert verdict == check_plan(plan, instances, b)
             assert verdict.feasible
             assert found.upper[q, b] == verdict.costs["total_cost"] >= found.lower[q, b]
-            assert found.reason[q, b] == FEASIBLE
+            assert found.reason[q, b] == Reason.FEASIBLE
 
 
-def test_bounds_hold_however_little_is_spent():
+def test_bounds_hold_however_little_is_spent(monkeypatch):
+    monkeypatch.setattr(module, "_FIRST_ITERATIONS", 2)
     instances = default_instances(8, seed=6)
     deployments = random_deployments(6, instances, 8)
     best = optima(instances, deployments)
-    found = recourse(instances, deployments, gap=10.0, how=replace(QUICK, iterations=2))
+    found = recourse(instances, deployments, gap=10.0)
     assert (found.lower <= best * (1 + 1e-6)).all()
     assert (found.upper >= best * (1 - 1e-6)).all()
     assert (found.upper > best * 1.01).any(), "so little that it shows"
@@ -210,11 +180,11 @@ def test_bounds_hold_however_little_is_spent():
 def test_rows_are_their_own_and_nothing_recompiles():
     instances = mixed(37)
     deployments = random_deployments(7, instances, 8)
-    whole = recourse(instances, deployments, how=QUICK)
-    size = module._block._cache_size()
+    whole = recourse(instances, deployments)
+    compiled = module._cross._cache_size(), module._solve_again._cache_size()
     some, few = [7, 2, 11], [5, 1]
-    part = recourse(instances.take(some), [deployments[q] for q in few], how=replace(QUICK))
-    assert module._block._cache_size() == size
+    part = recourse(instances.take(some), [deployments[q] for q in few])
+    assert (module._cross._cache_size(), module._solve_again._cache_size()) == compiled
     for mine, all_of in zip(part, whole, strict=True):
         np.testing.assert_array_equal(mine, all_of[np.ix_(few, some)])
 
@@ -222,14 +192,12 @@ def test_rows_are_their_own_and_nothing_recompiles():
 def test_scenario_that_is_not_a_number_is_an_error_and_its_neighbours_are_unchanged():
     instances = mixed(38).take(range(5))
     deployments = [d for d in random_deployments(8, instances, 12) if d][:4]
-    clean = recourse(instances, deployments, how=QUICK)
+    clean = recourse(instances, deployments)
     for name in ("gpu_price", "delay_nominal", "budget"):
         values = np.array(getattr(instances.fields, name))
         values[2] = math.nan
-        found = recourse(
-            replace(instances, fields=instances.fields._replace(**{name: values})), deployments, how=QUICK
-        )
-        assert (found.reason[:, 2] == ERROR).all()
+        found = recourse(replace(instances, fields=instances.fields._replace(**{name: values})), deployments)
+        assert (found.reason[:, 2] == Reason.ERROR).all()
         assert (found.lower[:, 2] == -math.inf).all()
         assert (found.upper[:, 2] == math.inf).all()
         others = [0, 1, 3, 4]
@@ -242,8 +210,8 @@ def test_slots_and_names():
     deployment = (DeployedPair("m1", "g2", 2), DeployedPair("m0", "g1", 1))
     slots = slots_of(instances, [deployment, ()])
     assert slots.shape == (2, 4)
-    assert set(deployment_of(instances, slots[0])) == set(deployment)
-    assert deployment_of(instances, slots[1]) == ()
+    assert set(deployment_from_slots(instances.names, slots[0])) == set(deployment)
+    assert deployment_from_slots(instances.names, slots[1]) == ()
     for wrong in (
         (DeployedPair("m9", "g0", 1),),
         (DeployedPair("m0", "g0", 3),),

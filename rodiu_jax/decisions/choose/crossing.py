@@ -77,11 +77,15 @@ def cross(
 
 
 def _cross_with_recourse(options: Sequence[Option], instances: Instances) -> Costs:
-    from solvers.recourse import REASONS, recourse
+    from solvers.recourse import Reason, recourse
 
     found = recourse(instances, [o.deployment for o in options], gap=RECOURSE_GAP)
     broken = [
-        {REASONS[r]: int(n) for r, n in zip(*np.unique(row, return_counts=True), strict=True) if REASONS[r]}
+        {
+            Reason(r).word: int(n)
+            for r, n in zip(*np.unique(row, return_counts=True), strict=True)
+            if r != Reason.FEASIBLE
+        }
         for row in found.reason
     ]
     return Costs(found.lower, found.upper, broken)

@@ -6,13 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from solvers.interior import Point, Program, _diagonal, _inverse, interior_point
+from solvers.lp.interior import interior_point
+from solvers.lp.newton import diagonal_of, invert
+from solvers.lp.program import BlockLp, LpSolution
+from tests.oracles.interior_point import solve_plainly, write_densely
 
 TYPES, SLOTS, BATCH = 3, 2, 16
 ITERATIONS = 40
 
 
-def program(seed: int, *, extra: int = 0, rows: int = 2, short: bool = False, tight: float = 1.0) -> Program:
+def program(seed: int, *, extra: int = 0, rows: int = 2, short: bool = False, tight: float = 1.0) -> BlockLp:
     """A batch of random programs that have a solution, ``extra`` columns a type beside its shares."""
     rng = np.random.default_rng(seed)
     columns, own_rows = SLOTS + extra, 1 + rows
@@ -21,33 +24,33 @@ def program(seed: int, *, extra: int = 0, rows: int = 2, short: bool = False, ti
     inside = rng.uniform(0.0, 0.5, (BATCH, TYPES, columns))
     load = np.einsum("btrn,btn->btr", own, inside)
     slot = rng.uniform(0.0, 1.0, (BATCH, 2, TYPES, SLOTS))
-    whole = rng.uniform(0.0, 1.0, (BATCH, TYPES, SLOTS))
+    common = rng.uniform(0.0, 1.0, (BATCH, TYPES, SLOTS))
     share = inside[:, :, :SLOTS]
     slot /= np.maximum(1.0, np.einsum("bqtd,btd->bqd", slot, share))[:, :, None] + 1e-3
     fallen = rng.uniform(0.5, 1.5, (BATCH, TYPES)) if short else None
-    return Program(
+    return BlockLp(
         cost=rng.uniform(-1.0, 1.0, (BATCH, TYPES, columns)) + (np.arange(columns) >= SLOTS),
         own=own,
-        limit=load + rng.uniform(0.0, 0.2, load.shape) * (rng.random(load.shape) < 0.7),
-        least=load[..., 0] * tight + (0.3 if short else 0.0),
+        own_limit=load + rng.uniform(0.0, 0.2, load.shape) * (rng.random(load.shape) < 0.7),
+        floor=load[..., 0] * tight + (0.3 if short else 0.0),
         slot=slot,
-        whole=whole,
-        left=(whole * share).sum((1, 2)) + 0.01,
-        short=fallen,
+        common=common,
+        common_limit=(common * share).sum((1, 2)) + 0.01,
+        shortfall_cost=fallen,
     )
 
 
 @jax.jit
-def _solved(q: Program, iterations: jax.Array) -> tuple[Point, jax.Array]:
+def _solved(q: BlockLp, iterations: jax.Array) -> tuple[LpSolution, jax.Array]:
     return jax.vmap(interior_point, in_axes=(0, None))(q, iterations)
 
 
-def solved(q: Program, iterations: int = ITERATIONS) -> tuple[Point, np.ndarray]:
+def solved(q: BlockLp, iterations: int = ITERATIONS) -> tuple[LpSolution, np.ndarray]:
     with jax.enable_x64(True):
         return jax.tree.map(np.asarray, _solved(q, np.int32(iterations)))
 
 
-def optimum(q: Program, b: int) -> float:
+def optimum(q: BlockLp, b: int) -> float:
     """HiGHS's optimum of program ``b``, written out row by row."""
     types, own_rows, columns = q.own[b].shape
     solver = highspy.Highs()
@@ -55,63 +58,64 @@ def optimum(q: Program, b: int) -> float:
     solver.setOptionValue("threads", 1)
     x = [[solver.addVariable(0.0, highspy.kHighsInf) for _ in range(columns)] for _ in range(types)]
     fallen = [
-        solver.addVariable(0.0, highspy.kHighsInf if q.short is not None else 0.0) for _ in range(types)
+        solver.addVariable(0.0, highspy.kHighsInf if q.shortfall_cost is not None else 0.0)
+        for _ in range(types)
     ]
     for i in range(types):
         for r in range(own_rows):
             row = sum(q.own[b, i, r, n] * x[i][n] for n in range(columns))
-            solver.addConstr(row <= q.limit[b, i, r])
+            solver.addConstr(row <= q.own_limit[b, i, r])
             if r == 0:
-                solver.addConstr(row + fallen[i] >= q.least[b, i])
-    for d in range(q.whole.shape[2]):
+                solver.addConstr(row + fallen[i] >= q.floor[b, i])
+    for d in range(q.common.shape[2]):
         for k in range(2):
             solver.addConstr(sum(q.slot[b, k, i, d] * x[i][d] for i in range(types)) <= 1.0)
-    share = [(i, d) for i in range(types) for d in range(q.whole.shape[2])]
-    solver.addConstr(sum(q.whole[b, i, d] * x[i][d] for i, d in share) <= q.left[b])
+    share = [(i, d) for i in range(types) for d in range(q.common.shape[2])]
+    solver.addConstr(sum(q.common[b, i, d] * x[i][d] for i, d in share) <= q.common_limit[b])
     cost = sum(q.cost[b, i, n] * x[i][n] for i in range(types) for n in range(columns))
-    if q.short is not None:
-        cost = cost + sum(q.short[b, i] * fallen[i] for i in range(types))
+    if q.shortfall_cost is not None:
+        cost = cost + sum(q.shortfall_cost[b, i] * fallen[i] for i in range(types))
     solver.minimize(cost)
     assert solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
     return solver.getObjectiveValue()
 
 
-def value(q: Program, x: np.ndarray) -> np.ndarray:
+def value(q: BlockLp, x: np.ndarray) -> np.ndarray:
     total = (q.cost * x).sum((1, 2))
-    if q.short is not None:
-        total += (q.short * np.maximum(q.least - (q.own[:, :, 0] * x).sum(2), 0.0)).sum(1)
+    if q.shortfall_cost is not None:
+        total += (q.shortfall_cost * np.maximum(q.floor - (q.own[:, :, 0] * x).sum(2), 0.0)).sum(1)
     return total
 
 
-def breach(q: Program, x: np.ndarray) -> float:
+def breach(q: BlockLp, x: np.ndarray) -> float:
     """By how much a row is broken at worst."""
     own = np.einsum("btrn,btn->btr", q.own, x)
     share = x[:, :, :SLOTS]
     worst = [
-        (own - q.limit).max(),
+        (own - q.own_limit).max(),
         (np.einsum("bqtd,btd->bqd", q.slot, share) - 1.0).max(),
-        ((q.whole * share).sum((1, 2)) - q.left).max(),
+        ((q.common * share).sum((1, 2)) - q.common_limit).max(),
         -x.min(),
     ]
-    if q.short is None:
-        worst.append((q.least - own[:, :, 0]).max())
+    if q.shortfall_cost is None:
+        worst.append((q.floor - own[:, :, 0]).max())
     return float(max(worst))
 
 
-def dual_value(q: Program, point: Point) -> np.ndarray:
+def dual_value(q: BlockLp, point: LpSolution) -> np.ndarray:
     """What the prices prove; -inf where some column would be worth more than it costs."""
-    net = point.own.copy()
-    net[:, :, 0] -= point.least
+    net = point.own_price.copy()
+    net[:, :, 0] -= point.floor_price
     worth = np.einsum("btrn,btr->btn", q.own, net)
     worth[:, :, :SLOTS] += (
-        np.einsum("bqtd,bqd->btd", q.slot, point.slot) + q.whole * point.whole[:, None, None]
+        np.einsum("bqtd,bqd->btd", q.slot, point.slot_price) + q.common * point.common_price[:, None, None]
     )
     loss = np.minimum(q.cost + worth, 0.0)
     assert loss.min() > -1e-8
-    if q.short is not None:
-        assert (point.least <= q.short + 1e-8).all()
-    rows = (q.limit * point.own).sum((1, 2)) - (q.least * point.least).sum(1)
-    return -rows - point.slot.sum((1, 2)) - q.left * point.whole
+    if q.shortfall_cost is not None:
+        assert (point.floor_price <= q.shortfall_cost + 1e-8).all()
+    rows = (q.own_limit * point.own_price).sum((1, 2)) - (q.floor * point.floor_price).sum(1)
+    return -rows - point.slot_price.sum((1, 2)) - q.common_limit * point.common_price
 
 
 @pytest.mark.parametrize("extra", [0, 3])
@@ -128,16 +132,39 @@ def test_the_optimum_is_that_of_highs(extra, short, seed):
     np.testing.assert_allclose(dual_value(q, point), least, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("extra", [0, 3])
+@pytest.mark.parametrize("short", [False, True])
+def test_every_iterate_is_that_of_the_plain_method(extra, short):
+    q = program(11, extra=extra, rows=2 + extra, short=short)
+    for iterations in (0, 1, 2, 4, 6):
+        point, _ = solved(q, iterations)
+        for b in range(BATCH):
+            one = jax.tree.map(lambda a, b=b: a[b], q)
+            columns, prices = solve_plainly(one, iterations)
+            mine = [point.own_price[b], point.floor_price[b], point.slot_price[b], point.common_price[b]]
+            np.testing.assert_allclose(point.x[b].ravel(), columns[: q.cost[b].size], rtol=1e-7, atol=1e-9)
+            np.testing.assert_allclose(np.concatenate([*map(np.ravel, mine)]), prices, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_the_plain_method_finds_the_optimum_of_highs(short):
+    q = program(12, short=short, tight=0.9)
+    for b in range(4):
+        one = jax.tree.map(lambda a, b=b: a[b], q)
+        columns, _ = solve_plainly(one, 18)
+        assert write_densely(one).c @ columns == pytest.approx(optimum(q, b), rel=1e-6, abs=1e-6)
+
+
 def test_the_price_of_falling_short_caps_that_of_demand():
     q = program(3, short=True)
-    q = q._replace(least=q.least + 5.0)  # more than can be served
+    q = q._replace(floor=q.floor + 5.0)  # more than can be served
     point, _ = solved(q)
-    np.testing.assert_allclose(point.least, q.short, rtol=1e-7)
+    np.testing.assert_allclose(point.floor_price, q.shortfall_cost, rtol=1e-7)
 
 
 def test_what_has_no_solution_never_settles():
     q = program(4)
-    point, off = solved(q._replace(least=q.limit[:, :, 0] + 1.0))
+    point, off = solved(q._replace(floor=q.own_limit[:, :, 0] + 1.0))
     assert np.isfinite(point.x).all()
     assert off.min() > 1e-3
 
@@ -146,18 +173,18 @@ def test_a_program_on_paper():
     # min -x - 2y, x + y <= 1 and y <= 1/4: x = 3/4, y = 1/4, at prices 1 and 1.
     with jax.enable_x64(True):
         zero = jnp.zeros((1, 2))
-        q = Program(
+        q = BlockLp(
             cost=jnp.array([[-1.0, -2.0]]),
             own=jnp.array([[[1.0, 1.0], [0.0, 1.0]]]),
-            limit=jnp.array([[1.0, 0.25]]),
-            least=jnp.zeros(1),
+            own_limit=jnp.array([[1.0, 0.25]]),
+            floor=jnp.zeros(1),
             slot=jnp.stack([zero, zero]),
-            whole=zero,
-            left=jnp.ones(()),
+            common=zero,
+            common_limit=jnp.ones(()),
         )
         point, off = interior_point(q, 25)
     np.testing.assert_allclose(point.x, [[0.75, 0.25]], rtol=1e-9)
-    np.testing.assert_allclose(point.own, [[1.0, 1.0]], rtol=1e-6)
+    np.testing.assert_allclose(point.own_price, [[1.0, 1.0]], rtol=1e-6)
     assert float(off) < 1e-9
 
 
@@ -196,7 +223,7 @@ def test_inverse_of_ill_conditioned_matrices_and_of_dependent_rows():
     with jax.enable_x64(True):
         last = jnp.moveaxis(jnp.asarray(matrix), 0, -1)
         found = np.moveaxis(
-            np.asarray(_inverse(lambda stage, *given: stage(*given), last, _diagonal(last))), -1, 0
+            np.asarray(invert(lambda stage, *given: stage(*given), last, diagonal_of(last))), -1, 0
         )
     np.testing.assert_allclose(found[:4] @ matrix[:4], np.broadcast_to(np.eye(5), (4, 5, 5)), atol=1e-6)
     kept = np.array([0, 1, 2, 4])

@@ -1,0 +1,139 @@
+"""Routing by the interior point against HiGHS, and what a routing's prices prove."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rodiu_jax.model.check import check_plan
+from solvers.dual import certify
+from solvers.neighbours import Search
+from solvers.routing import read_multipliers, route_deployment
+from tests.oracles.instances import default_instances, random_instances
+from tests.oracles.routing import (
+    highs_routing_cost,
+    map_scenarios,
+    plan_of_slots,
+    random_slots,
+    routed_cost,
+    slot_positions,
+)
+from tests.solvers.test_dual import above, relaxed_optimum
+
+SMALL = (2, 2, 3, 2)
+BATCH = 32
+SLOTS = 4
+EXACT_GAMMA = {"gamma_delay": [6.0] * BATCH, "gamma_error": [6.0] * BATCH}
+
+
+def rough_cost(c, slot):
+    found = route_deployment(c, slot, Search().iterations, limited=False)
+    return found.cost, found.settled
+
+
+def shares_of(c, slot):
+    return route_deployment(c, slot, 25, limited=False).share
+
+
+def test_routing_costs_what_highs_finds():
+    # Exact where no type can use more than Gamma pairs; without an adversary too, see the next but one.
+    instances = random_instances(
+        3, SMALL, batch=BATCH, **EXACT_GAMMA, kv_per_token=np.full((BATCH, 2), 0.015)
+    )
+    slots = random_slots(np.random.default_rng(0), instances, SLOTS)
+    expected = np.array(
+        [highs_routing_cost(instances, b, slot_positions(instances, slots[b])) for b in range(BATCH)]
+    )
+    found = map_scenarios(instances, routed_cost, slots)
+    known = np.isfinite(expected)
+    np.testing.assert_allclose(found[known], expected[known], rtol=1e-5)
+    assert known.sum() > BATCH // 2
+    assert (found[~known] == math.inf).all()
+
+
+def test_routing_never_undercuts_highs_under_any_adversary():
+    # The worst case is taken as min(1, Gamma) times the plain sum, which is never too small.
+    instances = random_instances(4, SMALL, batch=BATCH, delay_threshold=np.full((BATCH, 2), 200.0))
+    slots = random_slots(np.random.default_rng(1), instances, SLOTS)
+    expected = np.array(
+        [highs_routing_cost(instances, b, slot_positions(instances, slots[b])) for b in range(BATCH)]
+    )
+    found = map_scenarios(instances, routed_cost, slots)
+    assert not (found < expected * (1 - 1e-6)).any()
+    assert np.isfinite(found).sum() > BATCH // 2
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
+
+
+def test_default_routing():
+    # 4 of 60 pairs, 6 types.
+    instances = default_instances(8, seed=2, mode="none")
+    slots = random_slots(np.random.default_rng(2), instances, SLOTS)
+    expected = np.array(
+        [highs_routing_cost(instances, b, slot_positions(instances, slots[b])) for b in range(8)]
+    )
+    known = np.isfinite(expected)
+    assert known.sum() > 3
+    np.testing.assert_allclose(
+        map_scenarios(instances, routed_cost, slots)[known], expected[known], rtol=1e-5
+    )
+
+
+def test_what_cannot_be_served_is_refused():
+    # Every query must be served: costs are infinite, or the checker refuses the plan.
+    everything = {"unmet_cap": [0.0] * BATCH, "kv_per_token": np.full((BATCH, 2), 0.02)}
+    instances = random_instances(5, SMALL, batch=BATCH, **EXACT_GAMMA, **everything)
+    slots = random_slots(np.random.default_rng(3), instances, SLOTS)
+    found = map_scenarios(instances, routed_cost, slots)
+    shares = map_scenarios(instances, shares_of, slots)
+    feasible = 0
+    for b in range(BATCH):
+        verdict = check_plan(plan_of_slots(instances, b, slots[b], shares[b]), instances, b)
+        possible = math.isfinite(highs_routing_cost(instances, b, slot_positions(instances, slots[b])))
+        assert possible or found[b] == math.inf or not verdict.feasible
+        assert not possible or math.isfinite(found[b])
+        feasible += possible
+    assert 0 < feasible < BATCH
+
+
+def test_shares_pass_the_checker_at_the_cost_found():
+    instances = random_instances(6, SMALL, batch=BATCH, **EXACT_GAMMA)
+    slots = random_slots(np.random.default_rng(4), instances, SLOTS)
+    found = map_scenarios(instances, routed_cost, slots)
+    shares = map_scenarios(instances, shares_of, slots)
+    assert (shares.transpose(0, 2, 1)[slots < 0] == 0).all()
+    known = np.flatnonzero(np.isfinite(found))
+    assert len(known) > BATCH // 2
+    for b in known.tolist():
+        verdict = check_plan(plan_of_slots(instances, b, slots[b], shares[b]), instances, b)
+        assert verdict.feasible, verdict.binding
+        assert verdict.costs["total_cost"] == pytest.approx(found[b], rel=1e-5)
+
+
+def test_prices_of_a_routing_are_multipliers_of_the_dual():
+    # Any multipliers bound; these, with the deployed triples decided, bound by the cost of the routing itself.
+    instances = random_instances(7, SMALL, batch=BATCH, **EXACT_GAMMA)
+    slots = random_slots(np.random.default_rng(5), instances, SLOTS)
+
+    def proof(c, slot):
+        cost, _, solution, problem = route_deployment(c, slot, 25, limited=False)
+        y = read_multipliers(c, slot, solution, problem.unit)
+        flat = jnp.full(c.deploy.size, -1, jnp.int8)
+        decided = flat.at[jnp.where(slot >= 0, slot, c.deploy.size)].set(1, mode="drop")
+        return cost, certify(c, y)[0], certify(c._replace(decided=decided.reshape(c.deploy.shape)), y)[0]
+
+    cost, free, held = map_scenarios(instances, proof, slots)
+    known = np.isfinite(cost)
+    assert not above(free, np.array([relaxed_optimum(instances, b) for b in range(BATCH)])).any()
+    assert not (held[known] > cost[known] * (1 + 1e-6)).any()
+    np.testing.assert_allclose(held[known], cost[known], rtol=1e-4)
+
+
+def test_a_routing_says_when_it_is_not_settled():
+    instances = default_instances(16, seed=7)
+    slots = np.tile(np.array([3, 43, 83, 123], np.int32), (16, 1))
+    settled = map_scenarios(instances, routed_cost, slots)
+    found, sure = map_scenarios(instances, rough_cost, slots)
+    np.testing.assert_allclose(found[sure], settled[sure], rtol=2e-5)
+    early = map_scenarios(instances, lambda c, s: route_deployment(c, s, 3, limited=False).settled, slots)
+    assert not early.any()

@@ -130,7 +130,7 @@ def _list_panels(result: BenchmarkResult) -> list[_Panel]:
 def _finish_axes(axes: Axes, x: str, y: str) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    style.labels(axes, x=x, y=y)
+    style.set_labels(axes, x=x, y=y)
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -179,12 +179,12 @@ def _render_study(measured: _Measured, study: Study, pictures: Path) -> str:
     title, picture = _name_on(study.title, measured.machine.device)
     parts = [render_study(study.model_copy(update={"title": title})), _render_source(measured)]
     if study.name == "roofline":
-        figure, (axes,) = style.panels(1, high=4.6)
+        figure, (axes,) = style.make_panels(1, high=4.6)
         _draw_roofs(axes, study)
-        style.heading(
+        style.set_heading(
             axes, f"{title}: filled float32, open float64; above the slope the caches hold the state"
         )
-        style.save_as(figure, pictures / picture)
+        style.save_figure_as(figure, pictures / picture)
         parts.append(f"![operations per second over operations per byte](results/{picture})")
     return "\n\n".join(parts)
 
@@ -202,11 +202,11 @@ def _render_benchmark(measured: _Measured, result: BenchmarkResult, pictures: Pa
     table = render_table([*columns, "quality"], rows, texts=(1, len(columns)))
     parts = [f"## {title}", _render_source(measured), table]
     if panels := _list_panels(result):
-        figure, grid = style.panels(len(panels), high=3.4)
+        figure, grid = style.make_panels(len(panels), high=3.4)
         for axes, panel in zip(grid, panels, strict=True):
             _draw_panel(axes, panel)
-        style.over_all(figure, title)
-        style.save_as(figure, pictures / picture)
+        style.set_figure_heading(figure, title)
+        style.save_figure_as(figure, pictures / picture)
         shown = "; ".join(f"{panel.y} over {panel.x}" for panel in panels)
         parts.append(f"![{title}: {shown}](results/{picture})")
     return "\n\n".join(parts)

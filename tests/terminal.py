@@ -3,13 +3,13 @@
 import io
 from collections.abc import Iterable
 
-from rich.console import Console, RenderableType
+from rich.console import Console
+
+from rodiu_jax.report.parts.terminal import Part, print_parts
 
 
-def printed(parts: Iterable[RenderableType], width: int = 140) -> str:
-    """The parts as text, in a terminal of so many columns."""
+def printed(parts: Iterable[Part], width: int = 140) -> str:
+    """Return the parts as text, in a terminal of so many columns."""
     stream = io.StringIO()
-    console = Console(file=stream, width=width, highlight=False)
-    for part in parts:
-        console.print(part)
+    print_parts(parts, Console(file=stream, width=width, highlight=False))
     return stream.getvalue()

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float64, Int64
 
-from rodiu_jax.analysis.observations import check_factors, numeric
+from rodiu_jax.analysis.observations import check_factors, read_numbers
 from rodiu_jax.errors import InputError, WorkFailed, nearest
+from rodiu_jax.io.number_text import percent
 
 OUTCOMES = {
     "infeasible": "no plan exists (status infeasible)",
@@ -21,7 +23,7 @@ OUTCOMES = {
     "dear": "the total cost is among the dearest",
     "switch": "the deployments are not those that are commonest for the same sample",
 }
-"""Outcomes that `cases` knows for tables of a sweep."""
+"""Outcomes that `find_cases` knows for tables of a sweep."""
 
 _NEEDED = {
     "infeasible": ("status", "total_cost"),
@@ -29,13 +31,28 @@ _NEEDED = {
     "dear": ("total_cost",),
     "switch": ("deployments",),
 }
+_DEAR_SHARE = 0.1
+"""The dearest share of the rows counts as dear."""
+
+_UNMET_SHARE = 0.01
+"""Rows with a larger unserved share count as unmet."""
+
+_MOST_CONDITIONS = 3
+"""Depth of a tree, so most conditions in a box: more cannot be read."""
+
+_LEAST_SUPPORT = 0.02
+"""Least share of the rows in a leaf."""
+
+_FOLDS = 5
+"""Of the cross-validation; fewer where there are fewer points of either kind."""
+
 _COLUMNS = ("outcome", "text", "rows", "support", "coverage", "coverage_low", "coverage_high")
 _COLUMNS += ("density", "density_low", "density_high", "base")
 _INSTALL = "scenario discovery needs scikit-learn: pip install 'rodiu-jax[discovery]'"
 
 
 class Cases(NamedTuple):
-    """Which rows are cases of interest, shape (R,) each.
+    """Which of R rows are cases of interest.
 
     Attributes:
       value: 1.0 a case, 0.0 not one, NaN not known (such rows are left out).
@@ -43,20 +60,18 @@ class Cases(NamedTuple):
       meaning: the outcome in words, with its thresholds.
     """
 
-    value: np.ndarray
-    surely: np.ndarray
-    possibly: np.ndarray
+    value: Float64[np.ndarray, " R"]
+    surely: Bool[np.ndarray, " R"]
+    possibly: Bool[np.ndarray, " R"]
     meaning: str
 
 
-def cases(
-    frame: pd.DataFrame, outcome: str, *, top: float = 0.1, unmet: float = 0.01, source: str = "table"
-) -> Cases:
-    """The rows of interest.
+def find_cases(frame: pd.DataFrame, outcome: str, *, source: str = "table") -> Cases:
+    """Find the rows of interest.
 
     ``infeasible``: status infeasible; rows with a total cost are none, the others are not known. ``unmet``:
-    ``unmet_share`` above ``unmet`` for the plan found. ``dear``: total cost at or above the quantile 1 - ``top`` of the
-    known ones; where ``lower_bound`` and ``upper_bound`` lie on both sides of it, the brackets leave the row open.
+    ``unmet_share`` above 1% for the plan found. ``dear``: total cost among the dearest 10% of the known ones; where
+    ``lower_bound`` and ``upper_bound`` lie on both sides of the threshold, the brackets leave the row open.
     ``switch``: ``deployments`` other than the commonest of the row's sample; plans within the gap of the one found
     may deploy otherwise. Any other name: a column of booleans, or of 0 and 1.
 
@@ -66,26 +81,27 @@ def cases(
     if outcome == "infeasible":
         status = _column(frame, "status", source).to_numpy(dtype=object)
         value = np.where(status == "infeasible", 1.0, np.nan)
-        value[np.isfinite(numeric(frame, "total_cost", source)) & (status != "infeasible")] = 0.0
+        value[np.isfinite(read_numbers(frame, "total_cost", source)) & (status != "infeasible")] = 0.0
         return _certain(value, OUTCOMES[outcome])
     if outcome == "unmet":
-        share = numeric(frame, "unmet_share", source)
+        share = read_numbers(frame, "unmet_share", source)
         return _certain(
-            _where(np.isfinite(share), share > unmet), f"more than {unmet:.3g} of the queries unmet"
+            _where(np.isfinite(share), share > _UNMET_SHARE),
+            f"more than {percent(_UNMET_SHARE)} of the queries unmet",
         )
     if outcome == "dear":
-        return _dear(frame, top, source)
+        return _find_dear(frame, source)
     if outcome == "switch":
         chosen = _column(frame, "deployments", source)
         sample = frame["sample"] if "sample" in frame else pd.Series(0, index=frame.index)
-        usual = chosen.groupby(sample.to_numpy()).transform(_commonest)
+        usual = chosen.groupby(sample.to_numpy()).transform(_find_commonest)
         value = _where(chosen.notna().to_numpy(), (chosen != usual).to_numpy(dtype=bool, na_value=False))
         return _certain(value, OUTCOMES[outcome])
     if outcome not in frame:
         known = [*OUTCOMES, *map(str, frame.columns)]
         expected = f"one of {', '.join(OUTCOMES)}, or a column of 0 and 1{nearest(outcome, known)}"
         raise InputError(source, "outcome", expected, outcome)
-    value = numeric(frame, outcome, source)
+    value = read_numbers(frame, outcome, source)
     if len(bad := np.flatnonzero(~(np.isnan(value) | np.isin(value, (0.0, 1.0))))):
         raise InputError(source, f"{outcome}[{bad[0]}]", "0 or 1 (true or false)", float(value[bad[0]]))
     return _certain(value, outcome)
@@ -96,27 +112,18 @@ def discover(
     factors: Sequence[str],
     outcome: str,
     *,
-    top: float = 0.1,
-    unmet: float = 0.01,
-    depth: int = 3,
-    min_support: float = 0.02,
-    folds: int = 5,
     seed: int = 0,
     source: str = "table",
 ) -> pd.DataFrame:
-    """Boxes of factor levels in which ``outcome`` is commoner than elsewhere.
+    """Find boxes of factor levels in which ``outcome`` is commoner than elsewhere.
 
-    A classification tree with balanced classes splits the rows; its depth is the least whose balanced accuracy
-    under cross-validation is within one standard error of the best up to ``depth``. A box is a largest branch all of
+    A classification tree with balanced classes splits the rows; its depth, at most 3, is the least whose balanced
+    accuracy under cross-validation is within one standard error of the best. A box is a largest branch all of
     whose leaves hold more than the overall share of cases. Rows of one point always stay in one fold.
 
     Args:
-      frame, factors: as `rodiu_jax.analysis.effects.main_effects`.
-      outcome, top, unmet: as `cases`.
-      depth: most conditions in a box.
-      min_support: least share of the rows in a leaf.
-      folds: of the cross-validation; fewer where there are fewer points of either kind. With 1 there is none, and
-        the tree is as deep as ``depth`` lets it.
+      frame, factors: as `rodiu_jax.analysis.effects.measure_main_effects`.
+      outcome: as `find_cases`.
       seed: of the folds.
 
     Returns:
@@ -130,7 +137,7 @@ def discover(
       points). Without a case no box, with cases only the box "everywhere".
 
     Raises:
-      InputError: as `cases`; a factor that is absent or not numeric.
+      InputError: as `find_cases`; a factor that is absent or not numeric.
       WorkFailed: scikit-learn is not installed.
 
     Source: Bryant and Lempert 2010, doi:10.1016/j.techfore.2009.08.002 (coverage and density); Breiman et al.
@@ -142,9 +149,9 @@ def discover(
         raise WorkFailed(_INSTALL) from None
 
     check_factors(frame, factors, source)
-    found = cases(frame, outcome, top=top, unmet=unmet, source=source)
+    found = find_cases(frame, outcome, source=source)
     known = np.isfinite(found.value)
-    levels = np.stack([numeric(frame, f, source) for f in factors], axis=1)[known]
+    levels = np.stack([read_numbers(frame, f, source) for f in factors], axis=1)[known]
     case = found.value[known] == 1
     everywhere = [(-math.inf, math.inf)] * len(factors)
     quality: dict[str, float] = dict.fromkeys(("cv_coverage", "cv_density", "cv_balanced_accuracy"), math.nan)
@@ -154,17 +161,17 @@ def discover(
         groups = np.unique(levels, axis=0, return_inverse=True)[1].ravel()
 
         def tree(deep: int) -> Any:
-            least = max(1, math.ceil(min_support * len(case)))
+            least = max(1, math.ceil(_LEAST_SUPPORT * len(case)))
             return DecisionTreeClassifier(
                 max_depth=deep, min_samples_leaf=least, class_weight="balanced", random_state=seed
             )
 
-        deep, quality = _cross_validated(tree, levels, case, groups, depth, folds, seed, quality)
+        deep, quality = _cross_validate(tree, levels, case, groups, seed, quality)
         fitted = tree(deep).fit(levels, case).tree_
-        boxes = _merged(fitted, 0, everywhere, levels)[1]
+        boxes = _merge_boxes(fitted, 0, everywhere, levels)[1]
     lines = [
         {"outcome": found.meaning}
-        | _described(box, factors, levels, case, found, known)
+        | _describe_box(box, factors, levels, case, found, known)
         | {"left_out": int((~known).sum())}
         | quality
         for box in boxes
@@ -177,7 +184,7 @@ def discover(
 def discover_all(
     frame: pd.DataFrame, factors: Sequence[str], *, seed: int = 0, source: str = "table"
 ) -> pd.DataFrame:
-    """`discover` for every outcome of `OUTCOMES` whose columns the table has, one below the other.
+    """Run `discover` for every outcome of `OUTCOMES` whose columns the table has, one table below the other.
 
     Raises:
       InputError, WorkFailed: as `discover`.
@@ -191,19 +198,17 @@ def discover_all(
 # ---- outcomes ----
 
 
-def _dear(frame: pd.DataFrame, top: float, source: str) -> Cases:
-    if not 0 < top < 1:
-        raise InputError(source, "top", "a share between 0 and 1", top)
-    cost = numeric(frame, "total_cost", source)
+def _find_dear(frame: pd.DataFrame, source: str) -> Cases:
+    cost = read_numbers(frame, "total_cost", source)
     known = np.isfinite(cost)
     if not known.any():
         return _certain(np.full(len(cost), np.nan), OUTCOMES["dear"])
-    threshold = float(np.quantile(cost[known], 1 - top, method="higher"))
+    threshold = float(np.quantile(cost[known], 1 - _DEAR_SHARE, method="higher"))
     value = _where(known, cost >= threshold)
     low, high = cost, cost
     if "lower_bound" in frame:
-        low = numeric(frame, "lower_bound", source)
-        high = numeric(frame, "upper_bound", source) if "upper_bound" in frame else cost
+        low = read_numbers(frame, "lower_bound", source)
+        high = read_numbers(frame, "upper_bound", source) if "upper_bound" in frame else cost
         low, high = np.where(np.isnan(low), -np.inf, np.fmin(low, cost)), np.fmax(high, cost)
     return Cases(value, low >= threshold, high >= threshold, f"total cost at or above {threshold:,.6g}")
 
@@ -216,8 +221,8 @@ def _where(known: np.ndarray, case: np.ndarray) -> np.ndarray:
     return np.where(known, case.astype(float), np.nan)
 
 
-def _commonest(chosen: pd.Series) -> str | None:
-    """The value that occurs most, the first by name among equals."""
+def _find_commonest(chosen: pd.Series) -> str | None:
+    """Find the value that occurs most, the first by name among equals."""
     return chosen.mode().iat[0] if chosen.notna().any() else None
 
 
@@ -232,20 +237,23 @@ def _column(frame: pd.DataFrame, column: str, source: str) -> Any:
 # ---- trees ----
 
 
-def _cross_validated(
+def _cross_validate(
     tree: Any,
-    levels: np.ndarray,
-    case: np.ndarray,
-    groups: np.ndarray,
-    depth: int,
-    folds: int,
+    levels: Float64[np.ndarray, "R D"],
+    case: Bool[np.ndarray, " R"],
+    groups: Int64[np.ndarray, " R"],
     seed: int,
     unknown: dict[str, float],
 ) -> tuple[int, dict[str, float]]:
-    """The depth to use, and how its boxes do on points that they were not fitted to."""
+    """Choose the depth, and measure how its boxes do on points that they were not fitted to.
+
+    `sklearn.model_selection.GridSearchCV` would fit every tree twice, as it does not return the guesses for the points
+    held out, and it warns of folds without a case, which are left out here.
+    """
+    depth = _MOST_CONDITIONS
     from sklearn.model_selection import StratifiedGroupKFold
 
-    folds = min(folds, *(len(np.unique(groups[case == kind])) for kind in (True, False)))
+    folds = min(_FOLDS, *(len(np.unique(groups[case == kind])) for kind in (True, False)))
     if folds < 2:
         return depth, unknown
     parts = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(levels, case, groups))
@@ -274,7 +282,7 @@ def _cross_validated(
 
 
 def _balanced(guess: np.ndarray, case: np.ndarray) -> float:
-    """Mean of the shares of cases and of other rows that are guessed right; NaN without either."""
+    """Average the shares of cases and of other rows that are guessed right; NaN without either."""
     if case.all() or not case.any():
         return math.nan
     return float(guess[case].mean() + (~guess[~case]).mean()) / 2
@@ -283,8 +291,8 @@ def _balanced(guess: np.ndarray, case: np.ndarray) -> float:
 Box = list[tuple[float, float]]
 
 
-def _merged(tree: Any, node: int, box: Box, levels: np.ndarray) -> tuple[bool, list[Box]]:
-    """Whether every leaf under ``node``, which holds ``levels``, is rich in cases, and the largest boxes that are."""
+def _merge_boxes(tree: Any, node: int, box: Box, levels: np.ndarray) -> tuple[bool, list[Box]]:
+    """Tell whether every leaf under ``node``, which holds ``levels``, is rich in cases; find the largest boxes."""
     left, right = int(tree.children_left[node]), int(tree.children_right[node])
     if left == right:  # a leaf; with balanced classes the heavier one is commoner than overall
         other, cases_here = tree.value[node][0]
@@ -298,8 +306,8 @@ def _merged(tree: Any, node: int, box: Box, levels: np.ndarray) -> tuple[bool, l
         [*box[:j], side, *box[j + 1 :]] for side in ((low, min(high, cut)), (max(low, cut), high))
     )
     (rich_below, boxes_below), (rich_above, boxes_above) = (
-        _merged(tree, left, below, levels[under]),
-        _merged(tree, right, above, levels[~under]),
+        _merge_boxes(tree, left, below, levels[under]),
+        _merge_boxes(tree, right, above, levels[~under]),
     )
     if rich_below and rich_above:
         return True, [box]
@@ -307,7 +315,7 @@ def _merged(tree: Any, node: int, box: Box, levels: np.ndarray) -> tuple[bool, l
 
 
 def _round_cut(values: np.ndarray, threshold: float) -> float:
-    """The number with the fewest digits that parts ``values`` as ``threshold`` does: x <= threshold is x < cut."""
+    """Find the number with the fewest digits that parts ``values`` as ``threshold`` does: x <= threshold is x < cut."""
     below, above = float(values[values <= threshold].max()), float(values[values > threshold].min())
     for digits in range(1, 17):
         cut = float(f"{(below + above) / 2:.{digits}g}")
@@ -316,7 +324,7 @@ def _round_cut(values: np.ndarray, threshold: float) -> float:
     return above
 
 
-def _described(
+def _describe_box(
     box: Box, factors: Sequence[str], levels: np.ndarray, case: np.ndarray, found: Cases, known: np.ndarray
 ) -> dict[str, Any]:
     low, high = np.array(box).T
@@ -328,7 +336,7 @@ def _described(
         return float(in_box[inside].sum() / total) if total else math.nan
 
     return {
-        "text": " and ".join(filter(None, map(_condition, factors, low, high))) or "everywhere",
+        "text": " and ".join(filter(None, map(_write_condition, factors, low, high))) or "everywhere",
         "rows": here,
         "support": here / len(case),
         "coverage": coverage(case, case),
@@ -346,7 +354,7 @@ def _described(
     }
 
 
-def _condition(factor: str, low: float, high: float) -> str:
+def _write_condition(factor: str, low: float, high: float) -> str:
     if low > -math.inf and high < math.inf:
         return f"{low:.10g} <= {factor} < {high:.10g}"
     return (

@@ -20,40 +20,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rodiu_jax.analysis.brackets import linear_range
-from rodiu_jax.analysis.indices import design_of, morris, sobol_indices
+from rodiu_jax.analysis.brackets import bound_linear
+from rodiu_jax.analysis.design_points import recognise_design
 from rodiu_jax.analysis.intervals import mean_interval, student
+from rodiu_jax.analysis.morris import estimate_morris
 from rodiu_jax.analysis.observations import (
+    CONFIDENCE,
     INTERVALS,
     NUMBERS,
-    levels_of,
-    observations,
-    ranked,
-    signs,
+    add_ranks,
+    decide_signs,
+    find_levels,
+    read_observations,
 )
-
-__all__ = [
-    "analyse",
-    "design_of",
-    "effects",
-    "indices",
-    "main_effects",
-    "morris",
-    "sobol_indices",
-    "tornado",
-    "two_way",
-]
+from rodiu_jax.analysis.sobol import estimate_sobol
 
 
-def main_effects(
+def measure_main_effects(
     frame: pd.DataFrame,
     factors: Sequence[str],
     output: str = "total_cost",
     *,
-    confidence: float = 0.95,
     source: str = "table",
 ) -> pd.DataFrame:
-    """Mean output at every level of every factor, and its change from the level before.
+    """Average the output at every level of every factor, and its change from the level before.
 
     A change is the mean over pairs of rows that differ in this factor alone (same sample, same other factors) where
     at least half of the rows have such a partner; else the mean over samples of the difference of their means; else
@@ -64,7 +54,6 @@ def main_effects(
       frame: one row per scenario.
       factors: numeric columns; one of more than 12 levels is cut into 5 bins of equal counts, whose mean is ``level``.
       output: numeric column.
-      confidence: of ``ci_low``, ``ci_high``.
       source: what an error calls the table.
 
     Returns:
@@ -76,21 +65,21 @@ def main_effects(
       InputError: a column that is absent or not numeric, a factor without a level in some row, a total cost
         outside its brackets, or no row with an output.
     """
-    rows: Any = observations(frame, factors, output, source)
+    rows: Any = read_observations(frame, factors, output, source)
     found = []
     for factor in factors:
-        codes, levels = levels_of(rows[factor])
+        codes, levels = find_levels(rows[factor])
         others = [f for f in factors if f != factor]
         before = None
         for code, level in enumerate(levels):
             here = rows[codes == code]
-            kept = _with_output(here)
-            change = _missing_change() if before is None else _difference(before, kept, others, confidence)
+            kept = _select_known(here)
+            change = _unknown_change() if before is None else _compare(before, kept, others)
             before = kept
             found.append(
                 {"factor": factor, **level}
-                | _counts(here, kept)
-                | _mean(kept, confidence)
+                | _count_rows(here, kept)
+                | _average(kept)
                 | {"change": change["value"]}
                 | {f"change_{n}": change[n] for n in INTERVALS}
                 | {n: change[n] for n in ("sign", "pairs", "pairing")}
@@ -98,16 +87,15 @@ def main_effects(
     return pd.DataFrame(found)
 
 
-def two_way(
+def measure_interactions(
     frame: pd.DataFrame,
     a: str,
     b: str,
     output: str = "total_cost",
     *,
-    confidence: float = 0.95,
     source: str = "table",
 ) -> pd.DataFrame:
-    """Mean output in every cell of two factors, and how far it is from the sum of their main effects.
+    """Average the output in every cell of two factors, and measure how far it is from the sum of their main effects.
 
     The interaction of cell (k, l) is ``m_kl - mean_l m_kl - mean_k m_kl + mean m``, cells weighted equally; it is
     linear in the cells, so its bracket interval is exact. It is missing where some cell has no output, and its
@@ -118,46 +106,45 @@ def two_way(
       intervals, ``interaction`` with ``interaction_ci_*``, ``interaction_bracket_*`` and its ``sign``.
 
     Raises:
-      InputError: as `main_effects`.
+      InputError: as `measure_main_effects`.
     """
-    rows: Any = observations(frame, [a, b], output, source)
-    (codes_a, levels_a), (codes_b, levels_b) = levels_of(rows[a]), levels_of(rows[b])
+    rows: Any = read_observations(frame, [a, b], output, source)
+    (codes_a, levels_a), (codes_b, levels_b) = find_levels(rows[a]), find_levels(rows[b])
     rows = rows.assign(_cell=codes_a * len(levels_b) + codes_b)
     cells = []
     for k, level_a in enumerate(levels_a):
         for m, level_b in enumerate(levels_b):
             here = rows[rows["_cell"] == k * len(levels_b) + m]
-            kept = _with_output(here)
+            kept = _select_known(here)
             place = {"factor_a": a, "level_a": level_a["level"], "factor_b": b, "level_b": level_b["level"]}
-            cells.append(place | _counts(here, kept) | _mean(kept, confidence))
+            cells.append(place | _count_rows(here, kept) | _average(kept))
     table = pd.DataFrame(cells)
     weights = np.kron(*(np.eye(n) - 1 / n for n in (len(levels_a), len(levels_b))))
     value = weights @ table["value"].to_numpy()
-    low, high = linear_range(weights, table["bracket_low"].to_numpy(), table["bracket_high"].to_numpy())
+    low, high = bound_linear(weights, table["bracket_low"].to_numpy(), table["bracket_high"].to_numpy())
     samples: Any = rows.pivot_table(index="_sample", columns="_cell", values="_value", aggfunc="mean")
     per_sample = samples.reindex(columns=range(len(table))).dropna().to_numpy() @ weights.T
-    ci = [mean_interval(column, np.arange(len(column)), confidence) for column in per_sample.T]
+    ci = [mean_interval(column, np.arange(len(column)), CONFIDENCE) for column in per_sample.T]
     return table.assign(
         interaction=value,
         interaction_ci_low=[c[0] for c in ci],
         interaction_ci_high=[c[1] for c in ci],
         interaction_bracket_low=low,
         interaction_bracket_high=high,
-        sign=signs(low, high),
+        sign=decide_signs(low, high),
     )
 
 
-def tornado(
+def measure_swings(
     frame: pd.DataFrame,
     factors: Sequence[str],
     output: str = "total_cost",
     *,
-    confidence: float = 0.95,
     source: str = "table",
 ) -> pd.DataFrame:
-    """The swing of the output from each factor's lowest to its highest level (or bin), the widest first.
+    """Measure the swing of the output from each factor's lowest to its highest level (or bin), the widest first.
 
-    Levels where no row has an output are passed over. Swings are paired as the changes of `main_effects`.
+    Levels where no row has an output are passed over. Swings are paired as the changes of `measure_main_effects`.
 
     Returns:
       Per factor: ``factor``, ``low_level``, ``high_level``, ``at_low``, ``at_high`` (means over the rows compared),
@@ -165,12 +152,12 @@ def tornado(
       the brackets allow), ``pairs``, ``pairing``, ``rows``, ``left_out``.
 
     Raises:
-      InputError: as `main_effects`.
+      InputError: as `measure_main_effects`.
     """
-    rows: Any = observations(frame, factors, output, source)
+    rows: Any = read_observations(frame, factors, output, source)
     found = []
     for factor in factors:
-        codes, levels = levels_of(rows[factor])
+        codes, levels = find_levels(rows[factor])
         numbered = rows["_value"].notna().to_numpy()
         first, last = int(codes[numbered].min()), int(codes[numbered].max())
         ends = [rows[(codes == code) & numbered] for code in (first, last)]
@@ -178,10 +165,10 @@ def tornado(
         here = rows[np.isin(codes, (first, last))]
         found.append(
             {"factor": factor, "low_level": levels[first]["level"], "high_level": levels[last]["level"]}
-            | _difference(ends[0], ends[1], others, confidence)
-            | _counts(here, _with_output(here))
+            | _compare(ends[0], ends[1], others)
+            | _count_rows(here, _select_known(here))
         )
-    table = ranked(pd.DataFrame(found))
+    table = add_ranks(pd.DataFrame(found))
     return table.sort_values("value", key=lambda s: -s.abs(), kind="stable", ignore_index=True)
 
 
@@ -194,7 +181,7 @@ def analyse(
     seed: int = 0,
     source: str = "table",
 ) -> dict[str, pd.DataFrame]:
-    """Every table that the rows allow, by name: ``tornado``, ``main_effects``, ``two_way``, ``sobol`` or ``morris``.
+    """Compute the tables that the rows allow: ``tornado``, ``main_effects``, ``two_way``, ``sobol`` or ``morris``.
 
     Args:
       levels: of a Morris design.
@@ -203,26 +190,26 @@ def analyse(
     Raises:
       InputError: as the functions of those names.
     """
-    return effects(frame, factors, output, source=source) | indices(
+    return measure_effects(frame, factors, output, source=source) | estimate_indices(
         frame, factors, output, levels=levels, seed=seed, source=source
     )
 
 
-def effects(
+def measure_effects(
     frame: pd.DataFrame, factors: Sequence[str], output: str = "total_cost", *, source: str = "table"
 ) -> dict[str, pd.DataFrame]:
-    """The tables of `analyse` that any rows allow: ``tornado``, ``main_effects``, ``two_way`` of all pairs."""
+    """Compute the tables of `analyse` that any rows allow: ``tornado``, ``main_effects``, ``two_way`` of all pairs."""
     found = {
-        "tornado": tornado(frame, factors, output, source=source),
-        "main_effects": main_effects(frame, factors, output, source=source),
+        "tornado": measure_swings(frame, factors, output, source=source),
+        "main_effects": measure_main_effects(frame, factors, output, source=source),
     }
-    pairs = [two_way(frame, a, b, output, source=source) for a, b in combinations(factors, 2)]
+    pairs = [measure_interactions(frame, a, b, output, source=source) for a, b in combinations(factors, 2)]
     if pairs:
         found["two_way"] = pd.concat(pairs, ignore_index=True)
     return found
 
 
-def indices(
+def estimate_indices(
     frame: pd.DataFrame,
     factors: Sequence[str],
     output: str = "total_cost",
@@ -231,47 +218,47 @@ def indices(
     seed: int = 0,
     source: str = "table",
 ) -> dict[str, pd.DataFrame]:
-    """The table of `analyse` that the design of the rows allows: ``sobol``, ``morris`` or none.
+    """Compute the table of `analyse` that the design of the rows allows: ``sobol``, ``morris`` or none.
 
     Raises:
       InputError: as the functions of those names; too few rows of the design have an output.
     """
-    kind = design_of(frame, factors, source=source)
+    kind = recognise_design(frame, factors, source=source)
     if kind == "saltelli":
-        return {"sobol": sobol_indices(frame, factors, output, seed=seed, source=source)}
+        return {"sobol": estimate_sobol(frame, factors, output, seed=seed, source=source)}
     if kind == "morris":
-        return {"morris": morris(frame, factors, output, levels=levels, seed=seed, source=source)}
+        return {"morris": estimate_morris(frame, factors, output, levels=levels, seed=seed, source=source)}
     return {}
 
 
 # ---- means and differences ----
 
 
-def _with_output(rows: Any) -> Any:
+def _select_known(rows: Any) -> Any:
     return rows[rows["_value"].notna()]
 
 
-def _counts(here: Any, kept: Any) -> dict[str, int]:
+def _count_rows(here: Any, kept: Any) -> dict[str, int]:
     return {"rows": len(kept), "left_out": len(here) - len(kept)}
 
 
-def _mean(kept: pd.DataFrame, confidence: float) -> dict[str, float]:
+def _average(kept: pd.DataFrame) -> dict[str, float]:
     if kept.empty:
         return dict.fromkeys(("value", *INTERVALS), np.nan)
     value, low, high = (kept[n].to_numpy() for n in NUMBERS)
-    ci = mean_interval(value, kept["_sample"].to_numpy(), confidence)
+    ci = mean_interval(value, kept["_sample"].to_numpy(), CONFIDENCE)
     return dict(zip(("value", *INTERVALS), (value.mean(), *ci, low.mean(), high.mean()), strict=True))
 
 
-def _missing_change() -> dict[str, Any]:
+def _unknown_change() -> dict[str, Any]:
     numbers = dict.fromkeys(("at_low", "at_high", "value", *INTERVALS), np.nan)
     return numbers | {"sign": None, "pairs": 0, "pairing": None}
 
 
-def _difference(before: Any, after: Any, others: Sequence[str], confidence: float) -> dict[str, Any]:
-    """How the mean output differs between two sets of rows, compared as closely as the rows allow."""
+def _compare(before: Any, after: Any, others: Sequence[str]) -> dict[str, Any]:
+    """Measure how the mean output differs between two sets of rows, compared as closely as the rows allow."""
     if before.empty or after.empty:
-        return _missing_change()
+        return _unknown_change()
     for pairing, by in (("rows", ["_sample", *others]), ("samples", ["_sample"])):
         if pairing == "rows" and not others:
             continue
@@ -280,9 +267,9 @@ def _difference(before: Any, after: Any, others: Sequence[str], confidence: floa
         partnered = 2 * len(both) >= min(len(before), len(after))  # else rows that share a key differ by luck
         if len(both) and (partnered if pairing == "rows" else both["_sample"].nunique() > 1):
             change = (both["_value_after"] - both["_value_before"]).to_numpy()
-            ci = mean_interval(change, both["_sample"].to_numpy(), confidence)
+            ci = mean_interval(change, both["_sample"].to_numpy(), CONFIDENCE)
             means = {n: float(both[n].mean()) for side in ("before", "after") for n in _suffixed(side)}
-            return _change(means, ci, len(both), pairing)
+            return _make_change(means, ci, len(both), pairing)
     sides = [before, after]
     means = {
         f"{n}_{name}": float(x[n].mean())
@@ -293,16 +280,18 @@ def _difference(before: Any, after: Any, others: Sequence[str], confidence: floa
     half = np.nan
     if (total := sum(errors)) > 0:  # Welch's degrees of freedom; false where an error is not known
         freedom = total**2 / sum(e**2 / (len(x) - 1) for e, x in zip(errors, sides, strict=True))
-        half = student(confidence, freedom) * math.sqrt(total)
+        half = student(CONFIDENCE, freedom) * math.sqrt(total)
     middle = means["_value_after"] - means["_value_before"]
-    return _change(means, (middle - half, middle + half), 0, "none")
+    return _make_change(means, (middle - half, middle + half), 0, "none")
 
 
 def _suffixed(side: str) -> list[str]:
     return [f"{n}_{side}" for n in NUMBERS]
 
 
-def _change(means: dict[str, float], ci: tuple[float, float], pairs: int, pairing: str) -> dict[str, Any]:
+def _make_change(
+    means: dict[str, float], ci: tuple[float, float], pairs: int, pairing: str
+) -> dict[str, Any]:
     low = means["_low_after"] - means["_high_before"]
     high = means["_high_after"] - means["_low_before"]
     return {
@@ -313,7 +302,7 @@ def _change(means: dict[str, float], ci: tuple[float, float], pairs: int, pairin
         "ci_high": ci[1],
         "bracket_low": low,
         "bracket_high": high,
-        "sign": signs(low, high)[0],
+        "sign": decide_signs(low, high)[0],
         "pairs": pairs,
         "pairing": pairing,
     }

@@ -1,4 +1,4 @@
-"""The rows of a table as every analysis reads them: checked columns, outputs with brackets, intervals and signs."""
+"""Reads the rows of a table for every analysis: checks columns, adds brackets to outputs, decides signs and ranks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rodiu_jax.analysis.brackets import magnitude_range, rank_range
+from rodiu_jax.analysis.brackets import bound_magnitude, bound_ranks
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import read_bytes
 from rodiu_jax.io.parquet import read_frame
@@ -22,7 +22,7 @@ MOST_LEVELS = 12
 BINS = 5
 
 NUMBERS = ["_value", "_low", "_high"]
-"""The output of `observations` and its brackets."""
+"""The output of `read_observations` and its brackets."""
 
 _LARGEST = 1e140
 """Of a number in a table: sums of squares of a billion such are still numbers."""
@@ -30,11 +30,17 @@ _LARGEST = 1e140
 
 _MOST_CSV = 2**32
 
+CONFIDENCE = 0.95
+"""Of every interval that is not about brackets."""
+
+RESAMPLES = 200
+"""Of SALib's bootstraps."""
+
 INTERVALS = ("ci_low", "ci_high", "bracket_low", "bracket_high")
 
 
 def read_table(source: str | Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The rows of a sweep's folder and the names of its factors, or of a Parquet or CSV file, which names none.
+    """Read the rows of a sweep's folder and the names of its factors, or a Parquet or CSV file, which names none.
 
     Raises:
       InputError: nothing there that can be read as a table.
@@ -68,15 +74,15 @@ def check_factors(frame: pd.DataFrame, factors: Sequence[str], source: str = "ta
     for factor in factors:
         if factor in ("sample", "point"):
             raise InputError(source, "factors", "a column that is varied, not the number of a row", factor)
-        values = numeric(frame, factor, source)
+        values = read_numbers(frame, factor, source)
         if len(bad := np.flatnonzero(~np.isfinite(values))):
             raise InputError(
                 source, f"{factor}[{bad[0]}]", "a finite level in every row", float(values[bad[0]])
             )
 
 
-def numeric(frame: pd.DataFrame, column: str, source: str = "table") -> np.ndarray:
-    """A column as float64, NaN where it is missing.
+def read_numbers(frame: pd.DataFrame, column: str, source: str = "table") -> np.ndarray:
+    """Read a column as float64, NaN where it is missing.
 
     Raises:
       InputError: no such column, two of that name, or it holds texts or numbers whose squares no float64 holds.
@@ -99,34 +105,34 @@ def numeric(frame: pd.DataFrame, column: str, source: str = "table") -> np.ndarr
     return values
 
 
-def observations(frame: pd.DataFrame, factors: Sequence[str], output: str, source: str) -> pd.DataFrame:
-    """Factor columns, ``_sample``, and the output with its brackets: ``_value``, ``_low``, ``_high``."""
+def read_observations(frame: pd.DataFrame, factors: Sequence[str], output: str, source: str) -> pd.DataFrame:
+    """Read the factor columns, ``_sample``, and the output with its brackets: ``_value``, ``_low``, ``_high``."""
     check_factors(frame, factors, source)
     if output in factors:
         raise InputError(source, "factors", f"columns other than the output {output}", output)
-    value = numeric(frame, output, source)
+    value = read_numbers(frame, output, source)
     value = np.where(np.isfinite(value), value, np.nan)
     if not np.isfinite(value).any():
         raise InputError(source, output, f"a number in one row at least (all of {len(value)} are missing)")
     low = high = value
     if output == "total_cost" and "lower_bound" in frame:
-        low = numeric(frame, "lower_bound", source)
+        low = read_numbers(frame, "lower_bound", source)
         low = np.where(np.isnan(low), -np.inf, low)
         if "upper_bound" in frame:
-            high = numeric(frame, "upper_bound", source)
+            high = read_numbers(frame, "upper_bound", source)
             high = np.where(np.isnan(high), value, high)
         slack = ROUNDED_TABLE * np.maximum(1.0, np.abs(value))
         if len(bad := np.flatnonzero((low > value + slack) | (high < value - slack))):
             expected = f"a total cost inside its brackets [{low[bad[0]]:.10g}, {high[bad[0]]:.10g}]"
             raise InputError(source, f"{output}[{bad[0]}]", expected, float(value[bad[0]]))
         low, high = np.minimum(low, value), np.maximum(high, value)
-    columns = {f: numeric(frame, f, source) for f in factors}
-    sample = numeric(frame, "sample", source) if "sample" in frame else np.zeros(len(frame))
+    columns = {f: read_numbers(frame, f, source) for f in factors}
+    sample = read_numbers(frame, "sample", source) if "sample" in frame else np.zeros(len(frame))
     return pd.DataFrame({**columns, "_sample": sample, "_value": value, "_low": low, "_high": high})
 
 
-def levels_of(values: Any) -> tuple[np.ndarray, list[dict[str, float]]]:
-    """The position of each row's level and the levels, sorted: distinct values, or bins of equal counts."""
+def find_levels(values: Any) -> tuple[np.ndarray, list[dict[str, float]]]:
+    """Find the position of each row's level, and the levels, sorted: distinct values, or bins of equal counts."""
     numbers = values.to_numpy(dtype=float)
     distinct, codes = np.unique(numbers, return_inverse=True)
     if len(distinct) > MOST_LEVELS:
@@ -142,8 +148,8 @@ def levels_of(values: Any) -> tuple[np.ndarray, list[dict[str, float]]]:
     return codes, levels
 
 
-def signs(low: Any, high: Any) -> list[str | None]:
-    """What the interval [low, high] says of a sign."""
+def decide_signs(low: Any, high: Any) -> list[str | None]:
+    """Decide the sign of a number known to lie in [low, high]: ``+``, ``-``, ``0``, ``undecided``; None if unknown."""
 
     def one(low: float, high: float) -> str | None:
         if np.isnan(low) or np.isnan(high):
@@ -155,12 +161,12 @@ def signs(low: Any, high: Any) -> list[str | None]:
     return [one(*pair) for pair in zip(np.atleast_1d(low), np.atleast_1d(high), strict=True)]
 
 
-def ranked(table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` with the ranks by size that the brackets allow; missing where a value is."""
+def add_ranks(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the ranks by size that the brackets allow to ``table``; missing where a value is."""
     best, worst = np.full(len(table), np.nan), np.full(len(table), np.nan)
-    there = table["value"].notna().to_numpy()
-    low, high = magnitude_range(
-        *(table[n].to_numpy(dtype=float)[there] for n in ("bracket_low", "bracket_high"))
+    known = table["value"].notna().to_numpy()
+    low, high = bound_magnitude(
+        *(table[n].to_numpy(dtype=float)[known] for n in ("bracket_low", "bracket_high"))
     )
-    best[there], worst[there] = rank_range(low, high)
+    best[known], worst[known] = bound_ranks(low, high)
     return table.assign(rank_best=pd.array(best, dtype="Int64"), rank_worst=pd.array(worst, dtype="Int64"))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from rodiu_jax.analysis.boxes import discover_all
 from rodiu_jax.analysis.effects import analyse
-from rodiu_jax.analysis.observations import numeric, read_table
+from rodiu_jax.analysis.observations import read_numbers, read_table
 from rodiu_jax.errors import InputError, WorkFailed
 
 
@@ -60,13 +60,13 @@ def sensitivity(
     where = "table" if isinstance(source, pd.DataFrame) else str(source)
     chosen = tuple(own if factors is None else factors)
     if not chosen:
-        columns = ", ".join(map(str, frame.columns))
-        raise InputError("sensitivity", "factors", f"names among {columns}, the columns of {where}")
+        names = ", ".join(map(str, frame.columns))
+        raise InputError("sensitivity", "factors", f"names among {names}, which are the columns of {where}")
     tables = analyse(frame, chosen, output, levels=levels, seed=seed, source=where)
     note = ""
     try:
         tables["boxes"] = discover_all(frame, chosen, seed=seed, source=where)
     except WorkFailed as lack:  # the extra `discovery` is not installed
         note = f"No boxes: {lack}."
-    missing = int((~np.isfinite(numeric(frame, output, where))).sum())
+    missing = int((~np.isfinite(read_numbers(frame, output, where))).sum())
     return Sensitivity(output, chosen, len(frame), missing, tables, note)

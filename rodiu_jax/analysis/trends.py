@@ -1,4 +1,4 @@
-"""Do costs move the way they must? Trends checked row by row, each within its brackets.
+"""Checks row by row, within the brackets, that costs move in the direction in which they must.
 
 Some fields can move the least cost one way only: whatever makes a plan dearer or forbids plans never lowers it. The
 rows of a table that differ in one factor alone (same sample, same other factors) say whether that shows. Two rows with
@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64, Int64
 
-from rodiu_jax.analysis.observations import check_factors, numeric
+from rodiu_jax.analysis.observations import check_factors, read_numbers
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.tolerances import RECOMPUTED, SAME_COST
 
@@ -57,8 +58,8 @@ has no such trend.
 """
 
 
-def expected_trends(fields: Mapping[str, str]) -> dict[str, Trend]:
-    """The trend of each factor column that has one; ``fields`` gives the field that a column moves."""
+def select_trends(fields: Mapping[str, str]) -> dict[str, Trend]:
+    """Select the factor columns that have a trend; ``fields`` gives the field that a column moves."""
     return {column: EXPECTED[field] for column, field in fields.items() if field in EXPECTED}
 
 
@@ -93,14 +94,14 @@ def check_trends(
     if strange := [f for f in trends if f not in factors]:
         raise InputError(source, "trends", f"factors among {', '.join(factors)}", strange[0])
     check_factors(frame.dropna(subset=[f for f in factors if f in frame]), factors, source)
-    low, high = (numeric(frame, n, source) for n in ("lower_bound", "upper_bound"))
+    low, high = (read_numbers(frame, n, source) for n in ("lower_bound", "upper_bound"))
     low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
     impossible = (
         (frame["status"] == "infeasible").to_numpy() if "status" in frame else np.zeros(len(frame), bool)
     )
     low[impossible] = high[impossible] = np.inf
-    sample = numeric(frame, "sample", source) if "sample" in frame else np.zeros(len(frame))
-    levels = {f: numeric(frame, f, source) for f in factors}
+    sample = read_numbers(frame, "sample", source) if "sample" in frame else np.zeros(len(frame))
+    levels = {f: read_numbers(frame, f, source) for f in factors}
     found = []
     for factor, trend in trends.items():
         there = np.isfinite(levels[factor])
@@ -109,7 +110,8 @@ def check_trends(
         line = rows.groupby(others, dropna=False, sort=False).ngroup().to_numpy()
         at = rows[factor].to_numpy() if trend == "rises" else -rows[factor].to_numpy()
         found.append(
-            {"factor": factor, "expected": trend} | _count(line, at, *(rows[n].to_numpy() for n in "LU"))
+            {"factor": factor, "expected": trend}
+            | _count_pairs(line, at, *(rows[n].to_numpy() for n in "LU"))
         )
     return pd.DataFrame(found, columns=_COLUMNS)
 
@@ -117,8 +119,13 @@ def check_trends(
 _COLUMNS = ["factor", "expected", "lines", "pairs", "kept", "broken", "open", "against", "worst_against"]
 
 
-def _count(line: np.ndarray, at: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
-    """Pairs of one line, the cost expected to rise with ``at``."""
+def _count_pairs(
+    line: Int64[np.ndarray, " R"],
+    at: Float64[np.ndarray, " R"],
+    low: Float64[np.ndarray, " R"],
+    high: Float64[np.ndarray, " R"],
+) -> dict[str, Any]:
+    """Count the pairs of one line, the cost expected to rise with ``at``."""
     order = np.lexsort((at, line))
     line, at, low, high = line[order], at[order], low[order], high[order]
     counts = dict.fromkeys(("pairs", "kept", "broken", "open", "against"), 0)

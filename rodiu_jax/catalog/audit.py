@@ -12,6 +12,7 @@ import pandas as pd
 from rodiu_jax.catalog import Catalog, Distribution, Draws, Measure, load_catalog
 from rodiu_jax.catalog.file_format import Axis
 from rodiu_jax.catalog.sampling import sample_quantities
+from rodiu_jax.io.number_text import interval, percent
 from rodiu_jax.model.tolerances import RECOMPUTED
 
 _BYTES_PER_BLOCK = 64 * 2**20
@@ -57,13 +58,13 @@ class Report:
         failure (the seed's own 70B model fits none).
         """
         found = [
-            f"worked example, {r['name']}: {_span(r['low'], r['high'])}, not {r['expected']:.6g} {r['unit']}"
+            f"worked example, {r['name']}: {_write_range(r['low'], r['high'])}, not {r['expected']:.6g} {r['unit']}"
             for r in self.examples.to_dict("records")
             if not r["ok"]
         ]
         for r in self.draws.to_dict("records"):
             if not r["within"]:
-                drawn, declared = _span(r["low"], r["high"]), _span(r["least"], r["most"])
+                drawn, declared = _write_range(r["low"], r["high"]), _write_range(r["least"], r["most"])
                 found.append(f"{r['quantity']}: drawn {drawn}, declared {declared} {r['unit']}")
         return found
 
@@ -287,11 +288,6 @@ class _Compute:
         return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
-def percent(share: float) -> str:
-    """Rounded down, so that 100 % means all of it."""
-    return "<1 %" if share < 0.01 else f"{int(share * 100)} %"
-
-
 def _contradictions(catalog: Catalog) -> pd.DataFrame:
     others = {name: load_catalog(name) for name in PACKAGED} if catalog.contradictions else {}
     rows = []
@@ -331,9 +327,8 @@ def _said(
 def _shown(value: Distribution | tuple[float, float] | None) -> str:
     if value is None:
         return "-"
-    return str(value) if isinstance(value, Distribution) else _span(*value)
+    return str(value) if isinstance(value, Distribution) else _write_range(*value)
 
 
-def _span(low: float, high: float) -> str:
-    ends = f"{low:.6g}", f"{high:.6g}"
-    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+def _write_range(low: float, high: float) -> str:
+    return interval(low, high, "{:.6g}".format)

@@ -17,6 +17,7 @@ import pandas as pd
 from rodiu_jax.catalog import Catalog, Draws, catalog_names, load_catalog
 from rodiu_jax.errors import InputError
 from rodiu_jax.io.files import read_bytes, toml_value, write_text
+from rodiu_jax.io.number_text import significant
 
 Tokens = Literal["request", "mean"]
 _QUANTILES = 101
@@ -217,9 +218,7 @@ def _equally_likely(counts: np.ndarray) -> np.ndarray:
 
 
 def _statistics(values: np.ndarray, unit: str) -> str:
-    mean, low, high = (
-        f"{x:,.0f}" if x >= 1000 else f"{x:.4g}" for x in (values.mean(), values.min(), values.max())
-    )
+    mean, low, high = (significant(float(x), 4) for x in (values.mean(), values.min(), values.max()))
     return f"mean {mean}, {low} to {high} {unit}"
 
 

@@ -15,7 +15,7 @@ from rodiu_jax.errors import WorkFailed
 def describe(catalog: str) -> None:
     """Print a catalogue as tables: values or distributions, units, sources, reliability."""
     from rodiu_jax.catalog import load_catalog
-    from rodiu_jax.report.parts.tables import show
+    from rodiu_jax.report.parts.terminal import show
     from rodiu_jax.report.text.catalog_tables import describe_catalog
 
     show(describe_catalog(load_catalog(catalog)))
@@ -34,11 +34,11 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
     Exit status 1 when a worked example does not come out or a draw leaves its declared range.
     """
     from rodiu_jax.catalog.audit import validate as check
-    from rodiu_jax.report.parts.tables import show
-    from rodiu_jax.report.text.audit_tables import render
+    from rodiu_jax.report.parts.terminal import show
+    from rodiu_jax.report.text.audit_tables import describe_audit
 
     report = check(catalog, n=n, seed=seed)
-    show(render(report, everything=everything))
+    show(describe_audit(report, everything=everything))
     if not report.ok:
         raise WorkFailed("; ".join(report.failures))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,17 +19,35 @@ if TYPE_CHECKING:
     from rodiu_jax.report.parts.section import Section
 
 
+_TYPED = "rodiu.typed"  # key of click's context, which every command of a call can read
+
+
+class _DecisionCommand(click.Command):
+    """A command that remembers how it was typed, without the options that say where its answer goes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the arguments, then parse them."""
+        words, typed = iter(args), ["rodiu", str(ctx.info_name)]
+        for word in words:
+            if word in ("-o", "--folder"):
+                next(words, None)
+            elif word not in ("--json", "--quiet") and not word.startswith(("-o", "--folder=")):
+                typed.append(word)
+        ctx.meta[_TYPED] = shlex.join(typed)
+        return super().parse_args(ctx, args)
+
+
 def _decision_options(command: Any) -> Any:
-    """Where an answer goes; `_tell` reads these options."""
+    """Add the options that say where an answer goes; `_tell` reads them."""
     for option in (
-        click.option("--quiet", is_flag=True, help="No progress on standard error."),
+        click.option("--quiet", is_flag=True, help="Show no progress on standard error."),
         click.option(
             "-o",
             "--folder",
             type=PATH,
             metavar="FOLDER",
-            help="Write JSON, tables, pictures and plans there; of DIR/decisions/NAME, `rodiu report DIR` makes a "
-            "section of the page of the sweep in DIR.",
+            help="Write JSON, tables, pictures and plans there. `rodiu report DIR` makes a section of the sweep's page "
+            "of each folder DIR/decisions/NAME.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     ):
@@ -36,27 +55,8 @@ def _decision_options(command: Any) -> Any:
     return command
 
 
-def _asked() -> str:
-    """The running command as it was typed, but for where its answer goes."""
-    import shlex
-
-    context = click.get_current_context()
-    words = ["rodiu", str(context.info_name)]
-    for parameter in context.command.params:
-        name, value = str(parameter.name), context.params.get(str(parameter.name))
-        typed = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
-        if not typed or name in ("folder", "as_json", "quiet"):
-            continue
-        if isinstance(parameter, click.Option) and parameter.is_flag:
-            words.append((parameter.opts if value else parameter.secondary_opts)[0])
-            continue
-        words += parameter.opts[:1] if isinstance(parameter, click.Option) else []
-        words.append(",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value))
-    return shlex.join(words)
-
-
 def _prepare(folder: Path | None) -> None:
-    """A place that cannot be written is refused before the work."""
+    """Refuse a place that cannot be written before the work begins."""
     from rodiu_jax.io.files import make_folder
 
     if folder is not None:
@@ -70,18 +70,19 @@ def _tell(
     as_json: bool,
     plans: Sequence[Plan | None] = (),
 ) -> None:
-    """Keep an answer where asked, and print it."""
+    """Write an answer to its folder, where one is given, and print it."""
     import json
 
-    from rodiu_jax.report.parts.section import terminal
-    from rodiu_jax.report.parts.tables import show
+    from rodiu_jax.report.parts.terminal import section_parts, show
 
-    parts = terminal(section)
+    parts = section_parts(section)
     if folder is not None:
         from rodiu_jax.report.page.kept_answers import write_decision
 
         found = [plan for plan in plans if plan is not None]
-        files = write_decision(section, values, folder, made=_asked(), plans=found)
+        files = write_decision(
+            section, values, folder, made=click.get_current_context().meta[_TYPED], plans=found
+        )
         parts.append(f"{len(files)} files written to {folder}.")
     if as_json:
         click.echo(json.dumps(values, indent=1, allow_nan=False))
@@ -89,7 +90,7 @@ def _tell(
         show(parts)
 
 
-@click.command()
+@click.command(cls=_DecisionCommand)
 @click.argument("source", metavar="FILE.npz|SWEEP_DIR|SPEC.toml")
 @click.option(
     "--criterion",
@@ -149,7 +150,7 @@ def choose(
     """
     from rodiu_jax.decisions.choose.search import choose as pick
     from rodiu_jax.decisions.sources import read_scenarios
-    from rodiu_jax.report.text.choose_section import section
+    from rodiu_jax.report.text.choose_section import describe_choice
 
     _prepare(folder)
     read = read_scenarios(source, gap=gap, seed=seed, quiet=quiet)
@@ -164,10 +165,10 @@ def choose(
         seed=seed,
         quiet=quiet,
     )
-    _tell(section(choice), choice.to_json(), folder, as_json, [choice.plan])
+    _tell(describe_choice(choice), choice.to_json(), folder, as_json, [choice.plan])
 
 
-@click.command()
+@click.command(cls=_DecisionCommand)
 @click.argument("instances", type=PATH, metavar="FILE.npz")
 @click.argument("plans", type=PATH, metavar="PLANS.json")
 @click.option("--draws", type=COUNT, default=1_000_000, show_default=True, help="Per plan and scenario.")
@@ -219,18 +220,18 @@ def stress(
     from rodiu_jax.decisions.stress.draws import stress as run
     from rodiu_jax.model.npz import load_instances
     from rodiu_jax.model.plan_json import load_plans
-    from rodiu_jax.report.text.stress_section import section, to_json
+    from rodiu_jax.report.text.stress_section import describe_stress, stress_to_json
 
     batch = load_instances(instances)
     read = load_plans(plans, batch)
     if not read:
         raise InputError(plans, "", "at least one plan")
     _prepare(folder)
-    found = run(read, batch, scales=scales, beta=beta, **options)
-    _tell(section(found), to_json(found), folder, as_json)
+    result = run(read, batch, scales=scales, beta=beta, **options)
+    _tell(describe_stress(result), stress_to_json(result), folder, as_json)
 
 
-@click.command()
+@click.command(cls=_DecisionCommand)
 @click.argument("instances", type=PATH, metavar="FILE.npz")
 @click.option("--index", type=click.IntRange(min=0), required=True, metavar="B", help="Scenario to diagnose.")
 @click.option("--time-limit", type=SECONDS, help="Seconds for each of the solves, some dozens.")
@@ -259,16 +260,16 @@ def diagnose(
     """
     from rodiu_jax.decisions.diagnose.diagnosis import diagnose as run
     from rodiu_jax.model.npz import load_instances
-    from rodiu_jax.report.text.diagnosis_section import section
+    from rodiu_jax.report.text.diagnosis_section import describe_diagnosis
 
     batch = load_instances(instances)
     batch.check_index(index, "--index")
     _prepare(folder)
-    found = run(batch, index, time_limit=time_limit or math.inf, workers=workers, quiet=quiet)
-    _tell(section(found), found.to_json(), folder, as_json, [found.answer.plan_for(index)])
+    diagnosis = run(batch, index, time_limit=time_limit or math.inf, workers=workers, quiet=quiet)
+    _tell(describe_diagnosis(diagnosis), diagnosis.to_json(), folder, as_json, [diagnosis.answer.plan_for(index)])
 
 
-@click.command()
+@click.command(cls=_DecisionCommand)
 @click.argument("source", metavar="FILE.npz|PRESET|SPEC.toml")
 @click.option(
     "--gammas",
@@ -320,11 +321,11 @@ def robustness(
     """
     from rodiu_jax.decisions.robustness import read_instances
     from rodiu_jax.decisions.robustness import robustness as run
-    from rodiu_jax.report.text.robustness_section import section, to_json
+    from rodiu_jax.report.text.robustness_section import describe_robustness, robustness_to_json
 
     batch = read_instances(source)
     if scenarios is not None:
         batch = batch.take(range(min(scenarios, batch.size)))
     _prepare(folder)
-    found = run(batch, time_limit=time_limit or math.inf, **options)
-    _tell(section(found), to_json(found), folder, as_json)
+    result = run(batch, time_limit=time_limit or math.inf, **options)
+    _tell(describe_robustness(result), robustness_to_json(result), folder, as_json)

@@ -75,7 +75,8 @@ def solve(
     from rodiu_jax.model.plan_json import save_plans
     from rodiu_jax.model.status import Status
     from rodiu_jax.model.tolerances import OPTIMAL_GAP
-    from rodiu_jax.report.parts.tables import answers_table, show
+    from rodiu_jax.report.parts.terminal import show
+    from rodiu_jax.report.text.solution_table import tabulate_solutions
     from rodiu_jax.runtime.progress import progress
     from solvers.pool import solve_iter
 
@@ -103,7 +104,7 @@ def solve(
     if as_json:
         click.echo(json.dumps([answer.to_json(b) for b, answer in numbered], indent=1, allow_nan=False))
     else:
-        show([answers_table(numbered)])
+        show([tabulate_solutions(numbered)])
     failed = [(b, answer.message) for b, answer in numbered if answer.status is Status.ERROR]
     if failed:
         raise WorkFailed(f"{len(failed)} of {len(numbered)} scenarios: first, {failed[0][0]}: {failed[0][1]}")

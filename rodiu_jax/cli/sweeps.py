@@ -7,59 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS, WithFields, catalog_options, summaries
+from rodiu_jax.cli.options import COUNT, PATH, catalog_options, summaries
+from rodiu_jax.cli.spec_options import SpecCommand
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.sweeps.engines import ENGINES
-from rodiu_jax.sweeps.method_table import METHODS
 
 if TYPE_CHECKING:
     from rodiu_jax.report.data.digest import Digest
 
 
-@click.command(cls=WithFields)
+@click.command(cls=SpecCommand)
 @click.argument("spec", required=False, metavar="PRESET|SPEC.toml")
 @click.option("-o", "--output", type=PATH, metavar="DIR", help="Folder of the rows, pictures and summary.")
 @click.option("--list", "list_presets", is_flag=True, help="List the presets with their designs, and end.")
 @click.option(
     "--dry-run", is_flag=True, help="Say how many rows, and from a short probe how much time and memory; end."
 )
-@click.option("--samples", type=COUNT, help="Scenarios drawn, the same ones at every point (default 4).")
 @catalog_options
-@click.option(
-    "--method",
-    type=click.Choice(list(METHODS)),
-    help="Default cascade. " + summaries(METHODS),
-)
-@click.option(
-    "--plans",
-    type=PATH,
-    metavar="PLANS.json",
-    help="For evaluate: the cheapest of these that is feasible is a scenario's upper bound.",
-)
-@click.option("--gap", type=GAP, help="Relative gap to prove (default 0.01; exact: 1e-6).")
-@click.option("--time-limit", type=SECONDS, help="Seconds per scenario.")
 @click.option(
     "--workers",
     type=COUNT,
     help="Processes that run HiGHS (default: the cores of this machine), "
     "or workers of a cluster (default: its GPUs, or its nodes).",
-)
-@click.option(
-    "--exact",
-    type=click.Choice(["gap", "top", "all", "none"]),
-    help="Whom the cascade solves exactly: gap (default): brackets wider than --gap; top: the --top rows with the "
-    "largest --by, when all are bracketed; all; none.",
-)
-@click.option("--top", type=COUNT, metavar="K", help="Rows to solve, with --exact top.")
-@click.option("--by", metavar="COLUMN", help="Column that ranks them: gap (default), total_cost, ...")
-@click.option(
-    "--audit", type=GAP, metavar="SHARE", help="Share of the brackets audited (default 0.001, at least 1)."
-)
-@click.option(
-    "--certificates",
-    is_flag=True,
-    default=None,
-    help="Keep what proves the lower bounds in DIR/certificates, for `rodiu verify DIR`.",
 )
 @click.option(
     "--engine",
@@ -132,26 +101,26 @@ def sweep(
 
     run = RunOptions(keys.pop("workers"), resume, quiet, log, engine, address)
     run_sweep(spec, output, run, keys)
-    found = _report(output, said=log != "-")
-    if failed := found.statuses.get("error", 0):
+    digest = _write_report(output, show_answer=log != "-")
+    if failed := digest.statuses.get("error", 0):
         raise WorkFailed(
-            f"{failed} of {found.rows} scenarios ended with an error; the first: {first_error(output)}"
+            f"{failed} of {digest.rows} scenarios ended with an error; the first: {first_error(output)}"
         )
 
 
-def _report(folder: Path, *, page: Path | None = None, said: bool = True) -> Digest:
-    """Write the report of a sweep and print what it comes to."""
+def _write_report(folder: Path, *, page: Path | None = None, show_answer: bool = True) -> Digest:
+    """Write the report of a sweep, and print its answer."""
     from rodiu_jax.report import write_report
     from rodiu_jax.report.data.digest import read_digest
-    from rodiu_jax.report.parts.tables import show
-    from rodiu_jax.report.text.summary import answer, cost_grid, proofs
+    from rodiu_jax.report.parts.terminal import show
+    from rodiu_jax.report.text.summary import describe_proofs, tabulate_costs, write_answer
 
-    found = read_digest(folder)
-    files = write_report(folder, page=page, digest=found)
-    lines = [proofs(found), *answer(found), f"Report: {files[0]} ({len(files)} files)"]
-    if said:
-        show([cost_grid(found), "\n".join(lines)])
-    return found
+    digest = read_digest(folder)
+    files = write_report(folder, page=page, digest=digest)
+    lines = [describe_proofs(digest), *write_answer(digest), f"Report: {files[0]} ({len(files)} files)"]
+    if show_answer:
+        show([tabulate_costs(digest), "\n".join(lines)])
+    return digest
 
 
 @click.command()
@@ -173,7 +142,7 @@ def report(folder: Path, page: Path | None) -> None:
       rodiu choose DIR -o DIR/decisions/rent && rodiu report DIR
     (also rodiu stress, robustness and diagnose with -o DIR/decisions/NAME).
     """
-    _report(folder, page=page)
+    _write_report(folder, page=page)
 
 
 class _WithFigures(click.Command):
@@ -208,7 +177,7 @@ def plot(folder: Path, figure: str, output: str | None, factors: str | None, pat
     if path.suffix not in style.FORMATS:
         raise InputError("plot", "-o", f"a name that ends in {', '.join(style.FORMATS)}", str(path))
     chosen = None if factors is None else [name.strip() for name in factors.split(",")]
-    style.save_as(draw(folder, figure, output=output, factors=chosen).figure, path)
+    style.save_figure_as(draw(folder, figure, output=output, factors=chosen).figure, path)
 
 
 @click.command()
@@ -246,11 +215,11 @@ def sensitivity(
     import json
 
     from rodiu_jax.analysis.sensitivity import sensitivity as explain
-    from rodiu_jax.report.parts.tables import show
+    from rodiu_jax.report.data.json_rows import json_rows
+    from rodiu_jax.report.parts.terminal import Part, show
     from rodiu_jax.report.text.sensitivity_tables import (
-        boxes_table,
-        records,
-        sensitivity_tables,
+        tabulate_boxes,
+        tabulate_sensitivity,
         write_sensitivity,
     )
 
@@ -259,13 +228,13 @@ def sensitivity(
     files = write_sensitivity(found.tables, folder, output) if folder else []
     if as_json:
         counts = {"output": output, "factors": found.factors, "rows": found.rows, "left_out": found.left_out}
-        tables = {name: records(table) for name, table in found.tables.items()}
+        tables = {name: json_rows(table) for name, table in found.tables.items()}
         note = {"note": found.note} if found.note else {}
         click.echo(json.dumps(counts | note | tables, indent=1, allow_nan=False))
         return
-    parts: list[Any] = [*sensitivity_tables(found.tables, output)]
+    parts: list[Part] = [*tabulate_sensitivity(found.tables, output)]
     if (boxes := found.tables.get("boxes")) is not None:
-        parts.append(boxes_table(boxes) if len(boxes) else "No box gathers any outcome.")
+        parts.append(tabulate_boxes(boxes) if len(boxes) else "No box gathers any outcome.")
     parts += [found.note] if found.note else []
     parts.append(f"{found.rows} rows, {found.left_out} of them without {output} and left out.")
     parts += [f"{len(files)} files written to {folder}."] if files else []

@@ -36,6 +36,7 @@ AUDIT_SHARE = 1e-3
 _PRESETS = Path(__file__).parent / "presets"
 _Text = Annotated[str, Field(min_length=1)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Numbers = Annotated[tuple[_Number, ...], Field(strict=False, min_length=1)]  # TOML knows lists, not tuples
 _Levels = Annotated[
     Annotated[_Numbers, Tag(tag("numbers"))] | Annotated[_Text, Tag(tag("column"))],
@@ -106,18 +107,13 @@ class Factor(StrictTable):
 class SweepSpec(StrictTable):
     """The points of a ``design`` over ``factors``, each point with the same ``samples`` scenarios.
 
+    A key with a description is an option of `rodiu sweep` too; the description is the option's help.
+
     Attributes:
       catalog: ``seed``, ``corrected``, or the path of a catalogue file.
-      samples: scenarios drawn, keyed by ``seed`` and their number; every point sees the same ones.
+      seed: with a scenario's number, the key of its draws.
       method: a name of `METHODS`.
-      gap: relative gap at which a scenario may stop (1e-6 counts as optimal); the method's own by default.
-      time_limit: seconds per scenario; none by default.
-      exact: whom the cascade solves exactly beside the audited: ``gap`` (the default: brackets wider than the gap),
-        ``top`` (the ``top`` rows with the largest value in column ``by``, or ``gap``, of the whole sweep), ``all`` or
-        ``none``.
-      audit: share of the scenarios whose brackets the cascade audits, at least one of them; 0 audits none.
-      certificates: store what proves the lower bounds, for ``rodiu verify``.
-      plans: for method ``evaluate``: a file of plans, which is read when the spec is made; its plans then stand here.
+      plans: once the spec is made, the plans themselves, each as JSON.
       changes: (``set`` in the file) changes of every scenario, such as ``budget=3000``, before the factors.
       design: which points; the full grid by default.
     """
@@ -129,17 +125,34 @@ class SweepSpec(StrictTable):
     question: str = ""
     catalog: _Text = "seed"
     uncertainty: str = "ddu"
-    samples: Annotated[int, Field(ge=1, lt=2**32)] = 4
+    samples: int = Field(
+        4, ge=1, lt=2**32, description="Scenarios drawn, the same ones at every point (default 4)."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    method: str = "cascade"
-    gap: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    exact: Literal["gap", "top", "all", "none"] | None = None
-    top: Annotated[int, Field(ge=1)] | None = None
-    by: str | None = None
-    audit: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    certificates: bool = False
-    plans: Annotated[tuple[_Text, ...], Field(strict=False)] | _Text | None = None
+    method: str = Field("cascade", description="How scenarios are answered (default cascade).")
+    gap: _Share | None = Field(None, description="Relative gap to prove (default 0.01; method exact: 1e-6).")
+    time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="Seconds per scenario (default: no limit)."
+    )
+    exact: Literal["gap", "top", "all", "none"] | None = Field(
+        None,
+        description="Scenarios that the cascade also solves exactly. gap (default): those whose bracket is wider than "
+        "the gap; top: once all are bracketed, the rows with the largest values in a column; all; none.",
+    )
+    top: Annotated[int, Field(ge=1)] | None = Field(None, description="With exact top: how many rows.")
+    by: str | None = Field(
+        None, description="With exact top: the column, such as gap (default) or total_cost."
+    )
+    audit: _Share | None = Field(
+        None, description="Share of the brackets that HiGHS audits, at least one (default 0.001; 0: none)."
+    )
+    certificates: bool = Field(
+        False, description="Keep what proves the lower bounds in DIR/certificates, for `rodiu verify DIR`."
+    )
+    plans: Annotated[tuple[_Text, ...], Field(strict=False)] | _Text | None = Field(
+        None,
+        description="Plans for method evaluate: the cheapest of them that is feasible is a scenario's upper bound.",
+    )
     changes: Annotated[tuple[str, ...], Field(strict=False, alias="set")] = ()
     design: Design = Design()
     factors: Annotated[tuple[Factor, ...], Field(strict=False, min_length=1)]

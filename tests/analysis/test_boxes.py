@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rodiu_jax.analysis.boxes import cases, discover, discover_all
+from rodiu_jax.analysis.boxes import discover, discover_all, find_cases
 from rodiu_jax.errors import InputError, WorkFailed
 from tests.cli.calls import Run
 
@@ -59,21 +59,22 @@ def test_two_boxes():
     assert set(discover(table, FACTORS, "hit")["text"]) == {"gpu_price < 0.2", "gpu_price >= 0.9"}
 
 
-def test_branches_that_are_rich_throughout_are_one_box():
+def test_branches_that_are_rich_throughout_are_one_box(monkeypatch: pytest.MonkeyPatch):
     table = draws()
     chance = np.select([table["gpu_price"] < 0.3, table["gpu_price"] < 0.6], [1.0, 0.7], 0.0)
     table["hit"] = np.random.default_rng(7).random(len(table)) < chance
-    (box,) = discover(table, FACTORS, "hit", folds=1).to_dict(
-        "records"
-    )  # without folds the tree is as deep as it may
+    monkeypatch.setattr("rodiu_jax.analysis.boxes._FOLDS", 1)  # without folds the tree is as deep as it may
+    (box,) = discover(table, FACTORS, "hit").to_dict("records")
     assert box["text"] == "gpu_price < 0.6"
     assert math.isnan(box["cv_density"])
 
 
-def test_a_deeper_tree_must_pay():
+def test_a_deeper_tree_must_pay(monkeypatch: pytest.MonkeyPatch):
     table = draws()
     table["hit"] = np.random.default_rng(8).random(len(table)) < np.where(table["gpu_price"] < 0.5, 0.8, 0.2)
-    (box,) = discover(table, FACTORS, "hit", depth=8, min_support=0.005).to_dict("records")
+    monkeypatch.setattr("rodiu_jax.analysis.boxes._MOST_CONDITIONS", 8)
+    monkeypatch.setattr("rodiu_jax.analysis.boxes._LEAST_SUPPORT", 0.005)
+    (box,) = discover(table, FACTORS, "hit").to_dict("records")
     assert box["text"] == "gpu_price < 0.5"
 
 
@@ -84,11 +85,13 @@ def test_noise_does_not_survive_points_held_out():
     assert (found["cv_balanced_accuracy"] < 0.58).all()
 
 
-def test_rows_of_one_point_stay_in_one_fold():
+def test_rows_of_one_point_stay_in_one_fold(monkeypatch: pytest.MonkeyPatch):
     """Outcomes decided by the point at random: a tree that had seen the point would know, and must not."""
     points = draws(80, 5).assign(hit=np.random.default_rng(6).random(80) < 0.5)
     table = pd.concat([points] * 30, ignore_index=True)
-    found = discover(table, FACTORS, "hit", depth=6, min_support=0.0)
+    monkeypatch.setattr("rodiu_jax.analysis.boxes._MOST_CONDITIONS", 6)
+    monkeypatch.setattr("rodiu_jax.analysis.boxes._LEAST_SUPPORT", 0.0)
+    found = discover(table, FACTORS, "hit")
     assert (found["cv_balanced_accuracy"] < 0.65).all()
 
 
@@ -113,15 +116,15 @@ def test_no_case_no_box_and_only_cases_everywhere():
 # ---- outcomes ----
 
 
-def test_dear_rows_and_what_the_brackets_leave_of_a_box():
+def test_dear_rows_and_what_the_brackets_leave_of_a_box(monkeypatch: pytest.MonkeyPatch):
     table = draws()
     cost = 100 + 100 * (table["gpu_price"] >= 0.85) + table["budget"]
     table = table.assign(total_cost=cost, upper_bound=cost, lower_bound=cost - 0.2)
     table.loc[table.index[table["gpu_price"] >= 0.85][:30], "lower_bound"] = 90.0
     table.loc[table.index[table["gpu_price"] < 0.85][:50], "upper_bound"] = 500.0
-    (box,) = discover(table, FACTORS, "dear", top=float((table["gpu_price"] >= 0.85).mean())).to_dict(
-        "records"
-    )
+    share = float((table["gpu_price"] >= 0.85).mean())
+    monkeypatch.setattr("rodiu_jax.analysis.boxes._DEAR_SHARE", share)
+    (box,) = discover(table, FACTORS, "dear").to_dict("records")
     assert box["text"] == "gpu_price >= 0.85"
     threshold = cost.sort_values().iloc[-box["rows"]]
     surely = (table["lower_bound"] >= threshold) & (table["gpu_price"] >= 0.85)
@@ -136,7 +139,7 @@ def test_dear_rows_and_what_the_brackets_leave_of_a_box():
 
 def test_infeasible_rows_are_told_from_rows_without_an_answer():
     table = pd.DataFrame({"status": ["infeasible", "optimal", "unknown", "bracket"]})
-    found = cases(table.assign(total_cost=[np.nan, 1.0, np.nan, 2.0]), "infeasible")
+    found = find_cases(table.assign(total_cost=[np.nan, 1.0, np.nan, 2.0]), "infeasible")
     np.testing.assert_array_equal(found.value, [1, 0, np.nan, 0])
     wide = draws().assign(status="optimal", total_cost=1.0)
     wide.loc[wide["budget"] < 0.25, ["status", "total_cost"]] = ["infeasible", np.nan]
@@ -147,15 +150,14 @@ def test_infeasible_rows_are_told_from_rows_without_an_answer():
 
 def test_switches_are_counted_against_the_same_sample():
     table = pd.DataFrame({"sample": [0, 0, 0, 1, 1, 1], "deployments": ["A", "A", "B", "C", "C", None]})
-    np.testing.assert_array_equal(cases(table, "switch").value, [0, 0, 1, 0, 0, np.nan])
-    assert cases(table.drop(columns="sample"), "switch").value[3] == 1
+    np.testing.assert_array_equal(find_cases(table, "switch").value, [0, 0, 1, 0, 0, np.nan])
+    assert find_cases(table.drop(columns="sample"), "switch").value[3] == 1
 
 
 def test_unmet_and_own_columns():
     table = pd.DataFrame({"unmet_share": [0.0, 0.02, np.nan], "late": [1, 0, 1]})
-    np.testing.assert_array_equal(cases(table, "unmet").value, [0, 1, np.nan])
-    np.testing.assert_array_equal(cases(table, "unmet", unmet=0.05).value, [0, 0, np.nan])
-    np.testing.assert_array_equal(cases(table, "late").value, [1, 0, 1])
+    np.testing.assert_array_equal(find_cases(table, "unmet").value, [0, 1, np.nan])
+    np.testing.assert_array_equal(find_cases(table, "late").value, [1, 0, 1])
 
 
 def test_every_outcome_that_the_columns_allow():
@@ -169,18 +171,17 @@ def test_every_outcome_that_the_columns_allow():
 
 
 @pytest.mark.parametrize(
-    ("outcome", "options", "words"),
+    ("outcome", "words"),
     [
-        ("infeasable", {}, ("'infeasable'", "did you mean infeasible")),
-        ("infeasible", {}, ("status", "one of this name", "gpu_price")),
-        ("unmet", {}, ("unmet_share",)),
-        ("dear", {"top": 1.5}, ("top", "1.5")),
-        ("gpu_price", {}, ("gpu_price[0]", "0 or 1")),
+        ("infeasable", ("'infeasable'", "did you mean infeasible")),
+        ("infeasible", ("status", "one of this name", "gpu_price")),
+        ("unmet", ("unmet_share",)),
+        ("gpu_price", ("gpu_price[0]", "0 or 1")),
     ],
 )
-def test_errors(outcome: str, options: dict[str, float], words: tuple[str, ...]):
+def test_errors(outcome: str, words: tuple[str, ...]):
     with pytest.raises(InputError) as error:
-        discover(draws(10), FACTORS, outcome, **options)  # pyright: ignore[reportArgumentType]
+        discover(draws(10), FACTORS, outcome)
     for word in words:
         assert word in str(error.value).replace("a column of this name", "one of this name")
 

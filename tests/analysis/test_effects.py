@@ -16,24 +16,19 @@ from SALib.sample import sobol as sobol_design
 from SALib.test_functions import Ishigami
 
 from rodiu_jax.analysis.brackets import (
-    linear_range,
-    product_range,
-    quotient_range,
-    rank_range,
-    variance_range,
+    bound_linear,
+    bound_product,
+    bound_quotient,
+    bound_ranks,
+    bound_variance,
 )
-from rodiu_jax.analysis.effects import (
-    analyse,
-    design_of,
-    main_effects,
-    morris,
-    sobol_indices,
-    tornado,
-    two_way,
-)
+from rodiu_jax.analysis.design_points import recognise_design
+from rodiu_jax.analysis.effects import analyse, measure_interactions, measure_main_effects, measure_swings
+from rodiu_jax.analysis.morris import estimate_morris
+from rodiu_jax.analysis.sobol import estimate_sobol
 from rodiu_jax.errors import InputError
+from rodiu_jax.report.data.json_rows import json_rows
 from rodiu_jax.report.figures.effect_bars import effects_figure, indices_figure, tornado_figure
-from rodiu_jax.report.text.sensitivity_tables import records
 from rodiu_jax.sweeps.spec import make_spec
 from rodiu_jax.sweeps.store import Store
 from tests.golden import Golden, numbers
@@ -76,9 +71,9 @@ def test_ranges_hold_every_corner_and_attain_their_exact_ends():
         y = corners(low, high)
         weights = rng.normal(size=6)
         np.testing.assert_allclose(
-            linear_range(weights, low, high), [(y @ weights).min(), (y @ weights).max()]
+            bound_linear(weights, low, high), [(y @ weights).min(), (y @ weights).max()]
         )
-        small, large = variance_range(low, high)
+        small, large = bound_variance(low, high)
         assert small <= y.var(axis=1).min() + 1e-12
         assert y.var(axis=1).max() <= large + 1e-12
         assert large < 1.3 * y.var(axis=1).max()
@@ -88,7 +83,7 @@ def test_ranges_hold_every_corner_and_attain_their_exact_ends():
         )
         a, b = (low[:1], high[:1]), (low[1:2], high[1:2])
         products = np.multiply.outer(np.linspace(*a, 9), np.linspace(*b, 9))
-        np.testing.assert_allclose(np.ravel(product_range(a, b)), [products.min(), products.max()])
+        np.testing.assert_allclose(np.ravel(bound_product(a, b)), [products.min(), products.max()])
 
 
 @pytest.mark.parametrize(
@@ -102,17 +97,17 @@ def test_ranges_hold_every_corner_and_attain_their_exact_ends():
     ],
 )
 def test_quotients(numerator, denominator, expected):
-    assert quotient_range(numerator, denominator) == expected
+    assert bound_quotient(numerator, denominator) == expected
 
 
 def test_ranks_that_intervals_allow():
-    best, worst = rank_range(np.array([5.0, 1.0, 1.5]), np.array([6.0, 2.0, 3.0]))
+    best, worst = bound_ranks(np.array([5.0, 1.0, 1.5]), np.array([6.0, 2.0, 3.0]))
     assert best.tolist() == [1, 2, 2]
     assert worst.tolist() == [1, 3, 3]
 
 
 def test_nothing_is_known_of_a_variance_without_a_bound():
-    assert variance_range(np.array([-np.inf, 0.0]), np.array([1.0, 1.0])) == (0.0, np.inf)
+    assert bound_variance(np.array([-np.inf, 0.0]), np.array([1.0, 1.0])) == (0.0, np.inf)
 
 
 # ---- effects ----
@@ -123,7 +118,7 @@ def test_main_effects_by_hand():
     table["total_cost"] = [1, 2, 3, 5, 6, 10, 3, 2, 3, 5, 8, 12]
     table["lower_bound"] = table["total_cost"] - 0.5
     table["upper_bound"] = table["total_cost"] + 0.25
-    effects = main_effects(table, ["price", "limit"])
+    effects = measure_main_effects(table, ["price", "limit"])
     assert effects["factor"].tolist() == ["price"] * 2 + ["limit"] * 3
     assert effects["level"].tolist() == [1, 2, 10, 20, 30]
     np.testing.assert_allclose(effects["value"], [14 / 6, 46 / 6, 3.5, 4.5, 7])
@@ -146,7 +141,7 @@ def test_differences_are_paired_by_sample_and_other_factors():
         100 * rng.normal(size=40)[table["sample"]] + 30 * rng.normal(size=3)[table["limit"].astype(int) - 1]
     )
     table["total_cost"] = luck + 2 * table["price"] + rng.normal(size=len(table)) * 0.1
-    row = main_effects(table, ["price", "limit"]).iloc[1]
+    row = measure_main_effects(table, ["price", "limit"]).iloc[1]
     assert row["pairing"] == "rows"
     assert row["pairs"] == 120
     assert row["change"] == pytest.approx(2, abs=0.1)
@@ -154,7 +149,7 @@ def test_differences_are_paired_by_sample_and_other_factors():
     assert row["ci_high"] - row["ci_low"] > 20
     # A missing output takes its partner out of the difference: luck does not leak into it.
     table.loc[(table["price"] == 2) & (table["sample"] < 15), "total_cost"] = np.nan
-    after = main_effects(table, ["price", "limit"]).iloc[1]
+    after = measure_main_effects(table, ["price", "limit"]).iloc[1]
     assert after["pairs"] == 75
     assert after["left_out"] == 45
     assert after["change"] == pytest.approx(2, abs=0.1)
@@ -166,7 +161,7 @@ def test_continuous_factors_are_binned_and_paired_by_sample():
         {"x": rng.uniform(size=400), "z": rng.uniform(size=400), "sample": np.arange(400) % 8}
     )
     table["y"] = 10 * table["x"] + 50 * table["sample"]
-    effects = main_effects(table, ["x", "z"], "y")
+    effects = measure_main_effects(table, ["x", "z"], "y")
     first = effects[effects["factor"] == "x"]
     assert len(first) == 5
     assert first["rows"].tolist() == [80] * 5
@@ -179,9 +174,9 @@ def test_one_at_a_time_levels_are_compared_with_the_base():
     rows = [(1.0, 1.0), (0.5, 1.0), (2.0, 1.0), (1.0, 0.5), (1.0, 2.0)]
     table = pd.DataFrame(rows, columns=["p", "q"])
     table["total_cost"] = 10 * table["p"] + 1000 * (table["q"] - 1) ** 2
-    swing = tornado(table, ["p", "q"]).set_index("factor")
+    swing = measure_swings(table, ["p", "q"]).set_index("factor")
     assert swing.loc["p", "value"] == pytest.approx(15)
-    assert main_effects(table, ["p", "q"])["change"][1] == pytest.approx(5)
+    assert measure_main_effects(table, ["p", "q"])["change"][1] == pytest.approx(5)
 
 
 def test_brackets_that_overlap_leave_the_sign_and_the_order_open():
@@ -192,11 +187,11 @@ def test_brackets_that_overlap_leave_the_sign_and_the_order_open():
         (0.3, ["+", "+"], [2, 2]),
         (1.2, ["+", "undecided"], [2, 2]),
     ):
-        swing = tornado(table.assign(lower_bound=table["total_cost"] - width), ["p", "q"])
+        swing = measure_swings(table.assign(lower_bound=table["total_cost"] - width), ["p", "q"])
         assert swing["factor"].tolist() == ["q", "p"]
         assert swing["sign"].tolist() == signs
         assert swing["rank_worst"].tolist() == worst
-    exact = main_effects(table.assign(lower_bound=table["total_cost"], r=[0, 1, 1, 0]), ["r"])
+    exact = measure_main_effects(table.assign(lower_bound=table["total_cost"], r=[0, 1, 1, 0]), ["r"])
     assert exact["sign"].tolist()[1] == "0"
 
 
@@ -208,32 +203,34 @@ def test_differences_hold_over_every_corner_of_the_brackets():
     y = corners(table["lower_bound"].to_numpy(), table["upper_bound"].to_numpy(), 0)
     p, q = table["p"].to_numpy(), table["q"].to_numpy()
     change = y[:, p == 2].mean(axis=1) - y[:, p == 1].mean(axis=1)
-    row = main_effects(table, ["p", "q"]).iloc[1]
+    row = measure_main_effects(table, ["p", "q"]).iloc[1]
     np.testing.assert_allclose(
         row[["change_bracket_low", "change_bracket_high"]].to_numpy(dtype=float), [change.min(), change.max()]
     )
     cells = np.stack([y[:, (p == k) & (q == m)].mean(axis=1) for k in (1, 2) for m in (1, 2)])
     interaction = (cells[0] - cells[1] - cells[2] + cells[3]) / 4
-    first = two_way(table, "p", "q").iloc[0]
+    first = measure_interactions(table, "p", "q").iloc[0]
     np.testing.assert_allclose(
         first[["interaction_bracket_low", "interaction_bracket_high"]].to_numpy(dtype=float),
         [interaction.min(), interaction.max()],
     )
     found = first["interaction"]
-    assert found == pytest.approx(np.array([1, -1, -1, 1]) @ two_way(table, "p", "q")["value"] / 4)
+    assert found == pytest.approx(
+        np.array([1, -1, -1, 1]) @ measure_interactions(table, "p", "q")["value"] / 4
+    )
 
 
 def test_two_way_of_a_sum_has_no_interaction_and_of_a_product_has():
     table = grid(p=[1.0, 2.0, 4.0], q=[0.0, 1.0], samples=3)
     cost = table["sample"] * 10.0
-    none = two_way(table.assign(total_cost=cost + table["p"] + table["q"]), "p", "q")
+    none = measure_interactions(table.assign(total_cost=cost + table["p"] + table["q"]), "p", "q")
     np.testing.assert_allclose(none["interaction"], 0, atol=1e-12)
-    some = two_way(table.assign(total_cost=cost + table["p"] * table["q"]), "p", "q")
+    some = measure_interactions(table.assign(total_cost=cost + table["p"] * table["q"]), "p", "q")
     np.testing.assert_allclose(some["interaction"], [2 / 3, -2 / 3, 1 / 6, -1 / 6, -5 / 6, 5 / 6])
     np.testing.assert_allclose(some["interaction_ci_low"], some["interaction"], atol=1e-9)
     hole = table.assign(total_cost=cost).mask((table["p"] == 2) & (table["q"] == 1))
     hole[["p", "q", "sample"]] = table[["p", "q", "sample"]]
-    left = two_way(hole, "p", "q")
+    left = measure_interactions(hole, "p", "q")
     assert left["value"].isna().tolist() == [False] * 3 + [True] + [False] * 2
     assert left["interaction"].isna().all()
     assert left["left_out"].tolist() == [0, 0, 0, 3, 0, 0]
@@ -243,13 +240,13 @@ def test_missing_is_missing_and_what_is_not_bounded_is_not_decided():
     table = grid(p=[1.0, 2.0, 3.0])
     table["total_cost"] = [1.0, np.nan, 9.0]
     table["lower_bound"] = [np.nan, np.nan, 8.0]
-    effects = main_effects(table, ["p"])
+    effects = measure_main_effects(table, ["p"])
     assert effects["rows"].tolist() == [1, 0, 1]
     assert effects["left_out"].tolist() == [0, 1, 0]
     assert np.isnan(effects["value"][1])
     assert effects["bracket_low"][0] == -np.inf
-    assert records(effects)[0]["bracket_low"] is None
-    swing = tornado(table, ["p"]).iloc[0]
+    assert json_rows(effects)[0]["bracket_low"] is None
+    swing = measure_swings(table, ["p"]).iloc[0]
     assert (swing["value"], swing["bracket_low"], swing["bracket_high"]) == (8.0, 7.0, np.inf)
 
 
@@ -257,7 +254,7 @@ def test_a_table_that_others_wrote():
     rng = np.random.default_rng(8)
     table = pd.DataFrame({"speed": rng.integers(1, 4, 300), "hot": rng.random(300) < 0.5})
     table["Yield, %"] = 3.0 * table["speed"] - 5 * table["hot"] + rng.normal(size=300)
-    found = tornado(table, ["speed", "hot"], "Yield, %")
+    found = measure_swings(table, ["speed", "hot"], "Yield, %")
     assert found["factor"].tolist() == ["speed", "hot"]
     np.testing.assert_allclose(found["value"], [6, -5], atol=0.6)
     assert found["sign"].tolist() == ["+", "-"]
@@ -271,7 +268,7 @@ def test_a_table_that_others_wrote():
 
 @pytest.mark.parametrize("second", [False, True])
 def test_ishigami_indices(second: bool):
-    found = sobol_indices(ishigami(2048, second=second), ABC)
+    found = estimate_sobol(ishigami(2048, second=second), ABC)
     assert found["index"].tolist() == ["first"] * 3 + ["total"] * 3
     exact = [0.3139, 0.4424, 0.0, 0.5576, 0.4424, 0.2437]  # closed form for a = 7, b = 0.1
     np.testing.assert_allclose(found["value"], exact, atol=0.02)
@@ -287,11 +284,11 @@ def test_indices_are_salibs_whatever_the_order_of_rows_and_the_number_of_samples
         for s in range(3)
     ]
     rows = pd.concat(shifted).sample(frac=1, random_state=1)
-    found = sobol_indices(rows, ABC)
+    found = estimate_sobol(rows, ABC)
     direct = salib_sobol.analyze(PROBLEM, table["total_cost"].to_numpy(), seed=1)
     np.testing.assert_allclose(found["value"], np.r_[direct["S1"], direct["ST"]], rtol=1e-9)
     assert set(found["rows"]) == {3 * 512}
-    again = sobol_indices(rows, ABC)
+    again = estimate_sobol(rows, ABC)
     pd.testing.assert_frame_equal(found, again)  # seeded, seed 0 included
 
 
@@ -315,7 +312,7 @@ def test_bracket_bounds_of_indices_hold_at_every_corner(width: float):
     table = pd.DataFrame(points, columns=["a", "b"]).assign(
         total_cost=cost, lower_bound=low, upper_bound=cost
     )
-    found = sobol_indices(table, ["a", "b"])
+    found = estimate_sobol(table, ["a", "b"])
     np.testing.assert_allclose(found["value"], estimates(cost[None], 2)[:, 0], rtol=1e-9)
     attained = estimates(corners(low, cost), 2)
     assert (found["bracket_low"] <= attained.min(axis=1) + 1e-9).all()
@@ -329,13 +326,13 @@ def test_bracket_bounds_of_indices_hold_at_every_corner(width: float):
 
 def test_blocks_with_a_missing_output_are_left_out_whole():
     table = ishigami(64, second=False)
-    whole = sobol_indices(table[table["point"] // 5 != 7], ABC)
+    whole = estimate_sobol(table[table["point"] // 5 != 7], ABC)
     table.loc[37, "total_cost"] = np.nan
-    holed = sobol_indices(table, ABC)
+    holed = estimate_sobol(table, ABC)
     np.testing.assert_allclose(holed["value"], whole["value"])
     assert set(holed["rows"]) == {315}
     assert set(holed["left_out"]) == {5}
-    unfinished = sobol_indices(table.iloc[:203], ABC)  # the last three points wait for theirs
+    unfinished = estimate_sobol(table.iloc[:203], ABC)  # the last three points wait for theirs
     assert set(unfinished["rows"]) == {195}
 
 
@@ -344,13 +341,13 @@ def test_a_sample_that_fails_often_is_left_out_rather_than_every_block():
     rows = pd.concat([table.assign(sample=s, total_cost=table["total_cost"] + 500 * s) for s in range(4)])
     rows = rows.drop(columns=["lower_bound", "upper_bound"])
     rows.loc[(rows["sample"] == 3) & (rows["point"] % 5 == 1), "total_cost"] = np.nan
-    found = sobol_indices(rows, ABC)
-    np.testing.assert_allclose(found["value"], sobol_indices(table, ABC)["value"])
+    found = estimate_sobol(rows, ABC)
+    np.testing.assert_allclose(found["value"], estimate_sobol(table, ABC)["value"])
     assert set(found["left_out"]) == {80}
 
 
 def test_an_output_that_does_not_move_has_no_indices():
-    found = sobol_indices(ishigami(16, second=False).assign(total_cost=1.0).drop(columns="lower_bound"), ABC)
+    found = estimate_sobol(ishigami(16, second=False).assign(total_cost=1.0).drop(columns="lower_bound"), ABC)
     assert found["value"].isna().all()
     assert found["bracket_low"].isna().all()
 
@@ -367,7 +364,7 @@ def linear(trajectories: int = 10, levels: int = 4) -> pd.DataFrame:
 
 @pytest.mark.parametrize("levels", [4, 6])
 def test_morris_of_a_linear_function(levels: int):
-    table = morris(linear(levels=levels), ABC, levels=levels)
+    table = estimate_morris(linear(levels=levels), ABC, levels=levels)
     np.testing.assert_allclose(table["bracket_low"], table["value"], atol=1e-9)  # there are no brackets
     np.testing.assert_allclose(table["bracket_high"], table["value"], atol=1e-9)
     found = table.set_index(["index", "factor"])["value"]
@@ -390,7 +387,7 @@ def test_morris_brackets_are_the_corners():
             effects.append((y[:, at + 1] - y[:, at]) * np.sign(table[name][at + 1] - table[name][at]) * 1.5)
         pair = np.array(effects)
         attained.append([pair.mean(axis=0), np.abs(pair).mean(axis=0), pair.std(axis=0, ddof=1)])
-    found = morris(table.assign(lower_bound=low, upper_bound=high), ABC)
+    found = estimate_morris(table.assign(lower_bound=low, upper_bound=high), ABC)
     for k, index in enumerate(("mu", "mu_star", "sigma")):
         part: Any = found[found["index"] == index]
         least = np.array([attained[j][k].min() for j in range(3)])
@@ -405,19 +402,19 @@ def test_morris_brackets_are_the_corners():
 
 def test_the_wrong_number_of_levels_is_noticed():
     with pytest.raises(InputError, match="another number of levels"):
-        morris(linear(levels=6), ABC, levels=4)
+        estimate_morris(linear(levels=6), ABC, levels=4)
 
 
 def test_designs_are_told_from_the_levels():
-    assert design_of(ishigami(8, second=True), ABC) == "saltelli"
-    assert design_of(ishigami(8, second=False), ABC) == "saltelli"
+    assert recognise_design(ishigami(8, second=True), ABC) == "saltelli"
+    assert recognise_design(ishigami(8, second=False), ABC) == "saltelli"
     assert (
-        design_of(ishigami(8, second=False).iloc[::-1].reset_index(drop=True), ABC) == "saltelli"
+        recognise_design(ishigami(8, second=False).iloc[::-1].reset_index(drop=True), ABC) == "saltelli"
     )  # `point` rules
-    assert design_of(ishigami(8, second=False).drop(columns="point").iloc[::-1], ABC) == ""
-    assert design_of(linear(), ABC) == "morris"
-    assert design_of(grid(p=[1, 2, 3], q=[1, 2]), ["p", "q"]) == ""
-    assert design_of(grid(p=[1, 2, 3, 4]), ["p"]) == ""
+    assert recognise_design(ishigami(8, second=False).drop(columns="point").iloc[::-1], ABC) == ""
+    assert recognise_design(linear(), ABC) == "morris"
+    assert recognise_design(grid(p=[1, 2, 3], q=[1, 2]), ["p", "q"]) == ""
+    assert recognise_design(grid(p=[1, 2, 3, 4]), ["p"]) == ""
     assert set(analyse(linear(), ABC)) == {"tornado", "main_effects", "two_way", "morris"}
 
 
@@ -427,32 +424,38 @@ def test_designs_are_told_from_the_levels():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda t: main_effects(t, ["prise"]), ("prise", "did you mean price", "lower_bound")),
-        (lambda t: main_effects(t, ["price"], "cost"), ("cost", "one column of this name")),
-        (lambda t: main_effects(t, []), ("factors", "one column at least")),
-        (lambda t: main_effects(t, ["price", "price"]), ("'price'", "once")),
-        (lambda t: main_effects(t, ["sample"]), ("'sample'", "varied")),
-        (lambda t: main_effects(t, ["total_cost"]), ("total_cost", "other than the output")),
-        (lambda t: main_effects(t, ["status"]), ("status", "column of numbers")),
-        (lambda t: main_effects(t, ["price"], "status"), ("status", "column of numbers")),
-        (lambda t: main_effects(t.assign(price=[1, np.nan, 2, 2]), ["price"]), ("price[1]", "finite level")),
+        (lambda t: measure_main_effects(t, ["prise"]), ("prise", "did you mean price", "lower_bound")),
+        (lambda t: measure_main_effects(t, ["price"], "cost"), ("cost", "one column of this name")),
+        (lambda t: measure_main_effects(t, []), ("factors", "one column at least")),
+        (lambda t: measure_main_effects(t, ["price", "price"]), ("'price'", "once")),
+        (lambda t: measure_main_effects(t, ["sample"]), ("'sample'", "varied")),
+        (lambda t: measure_main_effects(t, ["total_cost"]), ("total_cost", "other than the output")),
+        (lambda t: measure_main_effects(t, ["status"]), ("status", "column of numbers")),
+        (lambda t: measure_main_effects(t, ["price"], "status"), ("status", "column of numbers")),
         (
-            lambda t: main_effects(t.assign(price=[1, 2, 2, 1e200]), ["price"]),
+            lambda t: measure_main_effects(t.assign(price=[1, np.nan, 2, 2]), ["price"]),
+            ("price[1]", "finite level"),
+        ),
+        (
+            lambda t: measure_main_effects(t.assign(price=[1, 2, 2, 1e200]), ["price"]),
             ("price[3]", "size of at most"),
         ),
         (
-            lambda t: main_effects(t.assign(total_cost=np.nan), ["price"]),
+            lambda t: measure_main_effects(t.assign(total_cost=np.nan), ["price"]),
             ("total_cost", "all of 4 are missing"),
         ),
         (
-            lambda t: main_effects(t.assign(lower_bound=99.0), ["price"]),
+            lambda t: measure_main_effects(t.assign(lower_bound=99.0), ["price"]),
             ("total_cost[0]", "inside its brackets [99"),
         ),
-        (lambda t: sobol_indices(t, ["price"]), ("Saltelli design of price",)),
-        (lambda t: morris(t.assign(point=range(4)), ["price", "lower_bound"]), ("trajectories of 3 points",)),
-        (lambda t: sobol_indices(t.assign(point=[0, 1, 2, 10**9]), ["price"]), ("point", "row number")),
-        (lambda t: sobol_indices(t.assign(point=0, sample=0), ["price"]), ("sample", "tells the rows")),
-        (lambda t: sobol_indices(t.assign(point=0, sample=range(4)), ["price"]), ("price[0]", "same level")),
+        (lambda t: estimate_sobol(t, ["price"]), ("Saltelli design of price",)),
+        (
+            lambda t: estimate_morris(t.assign(point=range(4)), ["price", "lower_bound"]),
+            ("trajectories of 3 points",),
+        ),
+        (lambda t: estimate_sobol(t.assign(point=[0, 1, 2, 10**9]), ["price"]), ("point", "row number")),
+        (lambda t: estimate_sobol(t.assign(point=0, sample=0), ["price"]), ("sample", "tells the rows")),
+        (lambda t: estimate_sobol(t.assign(point=0, sample=range(4)), ["price"]), ("price[0]", "same level")),
     ],
 )
 def test_errors_name_the_column(call: Callable[[pd.DataFrame], object], words: tuple[str, ...]):
@@ -472,13 +475,13 @@ def test_errors_name_the_column(call: Callable[[pd.DataFrame], object], words: t
 
 def test_figures_show_every_factor_and_say_what_is_undecided():
     table = ishigami(16, second=False, width=2.0)
-    first = tornado(table, ABC)
+    first = measure_swings(table, ABC)
     assert "undecided" in first["sign"].tolist()
     for figure, panels in (
         (tornado_figure(first, title="Why $x^2$?"), 1),
-        (indices_figure(sobol_indices(table, ABC)), 2),
-        (indices_figure(morris(linear(), ABC)), 3),
-        (effects_figure(main_effects(table, ABC)), 3),
+        (indices_figure(estimate_sobol(table, ABC)), 2),
+        (indices_figure(estimate_morris(linear(), ABC)), 3),
+        (effects_figure(measure_main_effects(table, ABC)), 3),
     ):
         figure.draw_without_rendering()
         assert len(figure.axes) == panels
@@ -509,7 +512,7 @@ def test_command_reads_parquet_and_csv_and_writes_tables_and_figures(rodiu, tmp_
     found = json.loads(out)
     assert (found["rows"], found["left_out"], found["factors"]) == (80, 1, ABC)
     values = [r["value"] for r in found["sobol"]]
-    np.testing.assert_allclose(values, sobol_indices(table, ABC)["value"])
+    np.testing.assert_allclose(values, estimate_sobol(table, ABC)["value"])
     assert "<" in found["boxes"][0]["text"]
 
 

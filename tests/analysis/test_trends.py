@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rodiu_jax.analysis.trends import EXPECTED, check_trends, expected_trends
+from rodiu_jax.analysis.trends import EXPECTED, check_trends, select_trends
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.changes import apply_changes, parse_change
 from rodiu_jax.model.fields import FIELD_SPECS
@@ -117,7 +117,7 @@ def test_only_factors_have_trends():
 def test_fields_without_a_trend_are_named():
     assert set(FIELD_SPECS) - set(EXPECTED) == {"max_routes", "tp_degree"}
     fields = {"gpu_price[H100_*]": "gpu_price", "max_routes": "max_routes"}
-    assert expected_trends(fields) == {"gpu_price[H100_*]": "rises"}
+    assert select_trends(fields) == {"gpu_price[H100_*]": "rises"}
 
 
 def test_every_expected_trend_is_that_of_the_true_optimum():

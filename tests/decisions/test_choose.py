@@ -29,7 +29,7 @@ from rodiu_jax.model.plan import DeployedPair, Deployment, Plan
 from rodiu_jax.model.slots import Names
 from rodiu_jax.model.status import Status
 from rodiu_jax.report.page.kept_answers import write_decision
-from rodiu_jax.report.text.choose_section import frontier_figure, section, sentences
+from rodiu_jax.report.text.choose_section import describe_choice, draw_frontier, write_sentences
 from solvers.answers import Answer, Answers
 from solvers.fixed_routing import fixed_routings
 from solvers.highs import solve_instance
@@ -283,7 +283,7 @@ def test_no_candidate_meets_it(tiny, known, golden: Golden):
     assert found.feasible_share == (COUNT - 1) / COUNT
     assert found.hopeless == 1
     assert sum(found.broken.values()) == 1
-    said = sentences(found)
+    said = write_sentences(found)
     assert numbers(said[0]) == [COUNT]
     assert 85.71 in numbers(said[1])
     golden("decisions/choose-nearest", "\n".join(said), numbers=False)
@@ -301,7 +301,7 @@ def test_nothing_is_possible_in_any_scenario(tiny, known, criterion, monkeypatch
     for recourse in (True, False):
         found = pick(nowhere, criterion=criterion, recourse=recourse)
         assert (found.meets, found.feasible_share, found.hopeless) == (False, 0.0, COUNT)
-        golden("decisions/choose-hopeless", sentences(found)[-1], numbers=False)
+        golden("decisions/choose-hopeless", write_sentences(found)[-1], numbers=False)
         assert json.loads(json.dumps(found.to_json(), allow_nan=False))["value"] is None
 
 
@@ -320,7 +320,7 @@ def test_where_nothing_holds_anywhere_the_nearest_serves_what_can_be_served(
     assert found.deployment
     assert found.broken == {"unmet": COUNT}
     assert found.deployment == choose(strict.with_fields(unmet_cap=np.ones(COUNT))).deployment
-    golden("decisions/choose-unserved", "\n".join(sentences(found)), numbers=False)
+    golden("decisions/choose-unserved", "\n".join(write_sentences(found)), numbers=False)
     assert found.to_json()["deployments"]
 
 
@@ -388,10 +388,10 @@ def test_found_deployments_are_distinct_and_ranked():
 
 def test_what_people_see(known, tmp_path, golden: Golden):
     found = pick(known, hold_out=known.instances.take([1, 2]))
-    golden("decisions/choose", section_words(section(found)), numbers=False)
-    assert section(found).tables[0].rows
-    assert frontier_figure(found).axes[0].get_xlabel() == "Expected cost, $ per period"
-    files = write_decision(section(found), found.to_json(), tmp_path / "new")
+    golden("decisions/choose", section_words(describe_choice(found)), numbers=False)
+    assert describe_choice(found).tables[0].rows
+    assert draw_frontier(found).axes[0].get_xlabel() == "Expected cost, $ per period"
+    files = write_decision(describe_choice(found), found.to_json(), tmp_path / "new")
     names = {f"candidates.{kind}" for kind in ("csv", "png", "svg")}
     assert {f.name for f in files} == names | {"choose.json", "section.json"}
     assert json.loads((tmp_path / "new" / "choose.json").read_text())["value"] == found.value

@@ -25,7 +25,7 @@ from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, deployed_triples
-from rodiu_jax.report.text.diagnosis_section import sentences
+from rodiu_jax.report.text.diagnosis_section import write_sentences
 from rodiu_jax.runtime.progress import progress
 from solvers.answers import Answer
 from solvers.dual import Multipliers
@@ -273,7 +273,7 @@ def test_a_whole_diagnosis_and_its_command(tmp_path: Any, rodiu: Run, golden: Go
         exact = cheapest(variants(instances, 1, [change]), 0)
         assert a.lower_bound * (1 - 1e-9) <= exact <= a.upper_bound * (1 + 1e-6)
         assert a.saving_lower - 1e-4 <= found.answer.upper - exact <= a.saving_upper + 1e-4
-    assert numbers(sentences(found)[0])[:2] == [1, round(found.answer.upper, 2)]
+    assert numbers(write_sentences(found)[0])[:2] == [1, round(found.answer.upper, 2)]
 
     instances.save(tmp_path / "f.npz")
     (instances.with_fields(unmet_cap=0.0, budget=0.1)).save(tmp_path / "none.npz")

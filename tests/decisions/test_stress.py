@@ -21,7 +21,7 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route, plan_arrays
 from rodiu_jax.model.plan_json import save_plans
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
-from rodiu_jax.report.text.stress_section import section
+from rodiu_jax.report.text.stress_section import describe_stress
 from rodiu_jax.runtime.threefry import hash32
 from solvers import pool
 from solvers.highs import solve_instance
@@ -277,7 +277,7 @@ def test_a_scenario_without_a_plan_has_no_peers_and_says_so(golden: Golden):
     found = stress([plan], instances, draws=100, workers=1)
     assert found.results["kind"].unique().tolist() == ["given"]
     assert found.settings["no_plan"] == [{"kind": "deterministic", "instance": 0}]
-    golden("decisions/stress-no-plan", section(found).points[-1])
+    golden("decisions/stress-no-plan", describe_stress(found).points[-1])
 
 
 def test_a_mode_is_no_peer_of_itself(monkeypatch: pytest.MonkeyPatch):

@@ -3,7 +3,13 @@
 import pytest
 
 from rodiu_jax.catalog import Distribution, catalog_names, load_catalog
-from rodiu_jax.report.text.catalog_tables import SplitTable, describe_catalog, rule, short, span
+from rodiu_jax.report.text.catalog_tables import (
+    describe_catalog,
+    tabulate_columns,
+    write_distribution,
+    write_range,
+    write_rule,
+)
 from tests.terminal import printed
 
 
@@ -58,11 +64,11 @@ def test_values_stand_beside_their_name():
     ],
 )
 def test_short_form_of_a_distribution(kind, numbers, expected):
-    assert short(Distribution(kind, numbers)) == expected
+    assert write_distribution(Distribution(kind, numbers)) == expected
 
 
 def test_span_of_one_number_is_that_number():
-    assert (span(2.0, 2.0), span(0.28, 3.0)) == ("2", "0.28 to 3")
+    assert (write_range(2.0, 2.0), write_range(0.28, 3.0)) == ("2", "0.28 to 3")
 
 
 @pytest.mark.parametrize(
@@ -77,11 +83,11 @@ def test_span_of_one_number_is_that_number():
     ],
 )
 def test_rules_in_words(quantity, expected):
-    assert rule(load_catalog("seed").quantities[quantity]) == expected
+    assert write_rule(load_catalog("seed").quantities[quantity]) == expected
 
 
 def test_rule_of_classes_says_bounds_and_draws():
-    words = rule(load_catalog("seed").quantities["delay_impact"])
+    words = write_rule(load_catalog("seed").quantities["delay_impact"])
     assert words.startswith("by delay_score: U(0.2, 0.25) below 0 (")
     assert words.index("U(0.6, 0.65) below 2") < words.index("U(0.8, 0.85) otherwise")
 
@@ -138,7 +144,7 @@ values = { "Llama-3.1-8B" = { A100_INT8 = 0.125 } }
 
 def test_a_split_table_loses_no_column():
     columns = [(f"column{c}", [f"cell{c}"]) for c in range(12)]
-    wide, narrow = (printed([SplitTable("t", "name", ["row"], columns)], width) for width in (200, 40))
+    wide, narrow = (printed([tabulate_columns("t", "name", ["row"], columns)], width) for width in (200, 40))
     assert (wide.count("(continued)"), narrow.count("(continued)")) == (0, 3)
     for c in range(12):
         assert f" column{c} " in narrow

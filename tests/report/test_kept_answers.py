@@ -78,7 +78,7 @@ def test_damage_names_the_file_and_the_place(tmp_path, changes):
 )
 def test_pictures_that_act_or_ask_are_refused(svg):
     with pytest.raises(InputError, match=r"x\.svg: expected an SVG picture"):
-        style.inline(svg, "x", "x", source="x.svg")
+        style.to_inline_svg(svg, "x", "x", source="x.svg")
 
 
 @pytest.fixture(scope="module")

@@ -66,8 +66,8 @@ tp = [1, 2]
 
 def decide(folder: Path) -> None:
     """A decision whose words, table and picture hold hostile names."""
-    figure, axes = style.canvas(4, 4)
-    style.heading(axes, TITLE)
+    figure, axes = style.make_canvas(4, 4)
+    style.set_heading(axes, TITLE)
     rows = pd.DataFrame({"plan": HOSTILE.values(), "cost": [1.0, 2.0, 3.0]})
     tables = [PageTable("plans", TITLE, ["plan", "cost"], [[n, "1"] for n in HOSTILE.values()], (1,))]
     section = Section(

@@ -14,21 +14,35 @@ from matplotlib.patches import Rectangle
 
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.errors import InputError, WorkFailed
+from rodiu_jax.io.number_text import percent
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.plan_json import plan_from_json
 from rodiu_jax.model.status import Status
 from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.report import write_report
-from rodiu_jax.report.data.digest import cells, commonest, digest, read_digest
+from rodiu_jax.report.data.digest import rank_deployments, read_digest, sum_up_rows, summarise_cells
 from rodiu_jax.report.data.outputs import OUTPUTS, Axis, axes_of, decimals
 from rodiu_jax.report.figures import style
-from rodiu_jax.report.figures.binding import binding, binding_map, chosen_rows, read_margins, tightest
-from rodiu_jax.report.figures.cost_parts import composition
-from rodiu_jax.report.figures.maps import heat_map, regime_map, regime_shares
-from rodiu_jax.report.figures.pictures import _file_names
-from rodiu_jax.report.parts.tables import show
-from rodiu_jax.report.text.summary import answer, by_point, cost_grid, little, movements, percent, proofs
+from rodiu_jax.report.figures.binding import (
+    choose_rows,
+    draw_binding,
+    rank_tightest,
+    read_margins,
+    summarise_binding,
+)
+from rodiu_jax.report.figures.cost_parts import draw_composition
+from rodiu_jax.report.figures.maps import draw_heat_map, draw_regime_map, draw_regime_shares
+from rodiu_jax.report.figures.pictures import name_files
+from rodiu_jax.report.parts.terminal import show
+from rodiu_jax.report.text.summary import (
+    classify_movement,
+    describe_movements,
+    describe_proofs,
+    summarise_points,
+    tabulate_costs,
+    write_answer,
+)
 from rodiu_jax.sweeps import METHODS, read_rows, sweep
 from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import make_spec
@@ -83,12 +97,14 @@ def summed(rows=None, *, parts: int = 3, **changes):
     """The digest of `frame`, read in parts."""
     rows = frame() if rows is None else rows
     cuts = np.array_split(np.arange(len(rows)), parts)
-    return digest([rows.iloc[cut] for cut in cuts], small(samples=int(rows["sample"].max()) + 1, **changes))
+    return sum_up_rows(
+        [rows.iloc[cut] for cut in cuts], small(samples=int(rows["sample"].max()) + 1, **changes)
+    )
 
 
 def drawn_map(rows=None, output=COST, **changes):
     found = summed(rows, **changes)
-    return heat_map(found, *found.levels, output)[1]
+    return draw_heat_map(found, *found.levels, output)[1]
 
 
 def test_heat_map_shows_the_means_where_they_belong():
@@ -158,7 +174,7 @@ def test_text_stands_out_from_its_cell():
 def test_cells_are_those_of_a_group_by():
     rows = frame(3)
     found = summed(rows)
-    table = cells(found, "total_cost", *found.levels)
+    table = summarise_cells(found, "total_cost", *found.levels)
     groups = rows.groupby(["gpu_price", "error_threshold"])
     np.testing.assert_allclose(table["mean"], groups["total_cost"].mean())
     np.testing.assert_allclose(table["min"], groups["total_cost"].min())
@@ -166,7 +182,7 @@ def test_cells_are_those_of_a_group_by():
     assert table["known"].tolist() == groups["total_cost"].count().tolist()
     lacking = groups["status"].apply(lambda s: (~s.isin(["optimal", "gap_limit", "infeasible"])).sum())
     assert table["unproven"].tolist() == lacking.tolist()
-    alone = cells(found, "total_cost", found.levels[1])
+    alone = summarise_cells(found, "total_cost", found.levels[1])
     np.testing.assert_allclose(alone["mean"], rows.groupby("error_threshold")["total_cost"].mean())
 
 
@@ -192,7 +208,7 @@ def test_counts_of_deployments_are_summed_now_and_then(monkeypatch):
 def test_drawn_levels_are_binned_and_listed_ones_are_not():
     factors = [{"field": "gpu_price", "scale": [0.5, 1.5]}, {"field": "budget", "value": [1000, 2000]}]
     spec = small(factors=factors, design={"kind": "sobol", "points": 64}, samples=1)
-    levels = digest([], spec).levels
+    levels = sum_up_rows([], spec).levels
     column = spec.levels_at(np.arange(64))[0]
     assert len(levels[0].values) == 5
     assert sorted(np.bincount(levels[0].at)) == [12, 13, 13, 13, 13]
@@ -200,7 +216,7 @@ def test_drawn_levels_are_binned_and_listed_ones_are_not():
     np.testing.assert_allclose(levels[0].values, means)
     assert levels[0].ticks[0].startswith("x0.5")
     many = small(factors=[{"field": "budget", "value": list(range(100, 130))}], samples=1)
-    assert len(digest([], many).levels[0].values) == 30
+    assert len(sum_up_rows([], many).levels[0].values) == 30
 
 
 def test_one_at_a_time_each_factor_has_its_own_points_and_the_base():
@@ -209,7 +225,7 @@ def test_one_at_a_time_each_factor_has_its_own_points_and_the_base():
         {"field": "error_threshold", "scale": [0.4, 0.7]},
         {"field": "budget", "value": [500, 1500]},
     ]
-    found = digest([], small(factors=factors, design={"kind": "one-at-a-time"}, samples=1))
+    found = sum_up_rows([], small(factors=factors, design={"kind": "one-at-a-time"}, samples=1))
     assert [n.at.tolist() for n in found.levels] == [
         [1, 0, 2, -1, -1, -1, -1], [2, -1, -1, 0, 1, -1, -1], [-1, -1, -1, -1, -1, 0, 1],
     ]  # fmt: skip
@@ -219,7 +235,7 @@ def test_one_at_a_time_each_factor_has_its_own_points_and_the_base():
 def test_regime_map_colours_the_commonest_deployment():
     rows = pd.concat([frame(3), frame(3).query("sample == 0").assign(sample=3)])
     found = summed(rows)
-    table, figure = regime_map(found, *found.levels)
+    table, figure = draw_regime_map(found, *found.levels)
     names = [t.get_text() for t in figure.legends[0].get_texts()]
     codes = np.ma.filled(figure.axes[0].collections[0].get_array().astype(float), np.nan)
     shown = [["-" if np.isnan(c) else names[int(c)] for c in row] for row in codes]
@@ -234,9 +250,9 @@ def test_regime_map_colours_the_commonest_deployment():
 def test_regimes_are_pairs_whatever_their_degrees():
     rows = frame().assign(deployments=["m@g x4; n@g x1", "m@g x8; n@g x2"] * 6)
     found = summed(rows)
-    assert set(regime_map(found, *found.levels)[0]["deployment"]) == {"m@g; n@g"}
-    assert set(commonest(found)["deployment"]) == set(rows["deployments"])
-    table, figure = regime_shares(found)
+    assert set(draw_regime_map(found, *found.levels)[0]["deployment"]) == {"m@g; n@g"}
+    assert set(rank_deployments(found)["deployment"]) == set(rows["deployments"])
+    table, figure = draw_regime_shares(found)
     assert table.groupby("factor")["rows"].sum().to_dict() == {"gpu_price": 12, "error_threshold": 12}
     assert len(figure.axes) == 2
 
@@ -247,14 +263,14 @@ def test_many_regimes_share_the_last_colour():
         {"field": "error_threshold", "value": [1, 2, 3, 4]},
     ]
     rows = frame(1).iloc[[0] * 16].assign(point=range(16), deployments=[f"plan {m:02d}" for m in range(16)])
-    found = digest([rows], small(factors=factors, samples=1))
-    names = [t.get_text() for t in regime_map(found, *found.levels)[1].legends[0].get_texts()]
+    found = sum_up_rows([rows], small(factors=factors, samples=1))
+    names = [t.get_text() for t in draw_regime_map(found, *found.levels)[1].legends[0].get_texts()]
     assert names == [*(f"plan {m:02d}" for m in range(8)), "8 other deployments"]
 
 
 def test_names_are_not_read_as_formulas():
     found = summed(frame().assign(deployments="a$b$@c_d^ x1"), title="$\\broken{$")
-    for figure in (regime_map(found, *found.levels)[1], regime_shares(found)[1]):
+    for figure in (draw_regime_map(found, *found.levels)[1], draw_regime_shares(found)[1]):
         figure.canvas.draw()
         assert figure.legends[0].get_texts()[0].get_text() == "a$b$@c_d^"
 
@@ -262,7 +278,7 @@ def test_names_are_not_read_as_formulas():
 def test_costs_are_stacked_to_the_total():
     parts = ("rental_cost", "storage_cost", "delay_cost", "unmet_cost")
     rows = frame().assign(**{p: lambda f, k=k: f["total_cost"] * k for k, p in enumerate(parts)})
-    table, figure = composition(summed(rows))
+    table, figure = draw_composition(summed(rows))
     price = table[table["factor"] == "gpu_price"].set_index("level")
     np.testing.assert_allclose(price.loc[2.0, list(parts)].astype(float), [0, 2305, 4610, 6915])
     assert price["known"].tolist() == [4, 4, 2]
@@ -272,14 +288,14 @@ def test_costs_are_stacked_to_the_total():
 
 def test_figures_leave_matplotlib_as_it_was(tmp_path):
     before = dict(mpl.rcParams)
-    style.save(drawn_map(), tmp_path, "map")
+    style.save_figure(drawn_map(), tmp_path, "map")
     assert dict(mpl.rcParams) == before
 
 
 def test_pictures_of_the_same_name_and_content_are_the_same_bytes(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        style.save(drawn_map(), tmp_path / folder, "map")
+        style.save_figure(drawn_map(), tmp_path / folder, "map")
     for kind in ("svg", "png"):
         assert (tmp_path / "a" / f"map.{kind}").read_bytes() == (tmp_path / "b" / f"map.{kind}").read_bytes()
 
@@ -287,8 +303,8 @@ def test_pictures_of_the_same_name_and_content_are_the_same_bytes(tmp_path):
 def test_inline_pictures_have_ids_of_their_own_and_refer_to_them(tmp_path):
     texts = []
     for name in ("one", "two"):
-        _, vector = style.save(drawn_map(), tmp_path, name)
-        texts.append(style.inline(vector.read_text(), name, 'Words "quoted" & <more>'))
+        _, vector = style.save_figure(drawn_map(), tmp_path, name)
+        texts.append(style.to_inline_svg(vector.read_text(), name, 'Words "quoted" & <more>'))
     ids = [set(re.findall(r'\bid="([^"]+)"', t)) for t in texts]
     assert ids[0]
     assert not ids[0] & ids[1]
@@ -302,7 +318,7 @@ def test_inline_pictures_have_ids_of_their_own_and_refer_to_them(tmp_path):
 
 def test_names_for_files_are_distinct_and_harmless():
     names = ["gpu_price[A*]", "gpu_price[A?]", "../../etc/passwd", "gpu_price[<b>]"]
-    assert list(_file_names(names)) == ["gpu_price_A", "gpu_price_A_2", "etc_passwd", "gpu_price_b"]
+    assert list(name_files(names)) == ["gpu_price_A", "gpu_price_A_2", "etc_passwd", "gpu_price_b"]
 
 
 @pytest.mark.parametrize(
@@ -336,7 +352,7 @@ def test_decimals(values, places):
 
 
 def test_a_row_per_point():
-    table = by_point(summed()).set_index("point")
+    table = summarise_points(summed()).set_index("point")
     assert table["rows"].tolist() == [2] * 6
     assert table.loc[0, ["gpu_price", "error_threshold"]].tolist() == [0.5, 3.0]
     assert table.loc[0, ["total_cost_mean", "total_cost_min", "total_cost_max"]].tolist() == [805, 800, 810]
@@ -347,16 +363,16 @@ def test_a_row_per_point():
 
 
 def test_the_answer_in_three_sentences(golden: Golden):
-    said = [*answer(summed()), proofs(summed())]
+    said = [*write_answer(summed()), describe_proofs(summed())]
     golden("report/answer", "\n".join(said))
     assert numbers(said[0]) == [0.5, 1, 605, 2, 3, 2305]
     assert numbers(said[1]) == [705, 0.5, 2305, 2, 227, 855, 1, 1472, 3, 72.1]
     assert numbers(said[2]) == [50, 1, 3, 12.5]
-    assert numbers(said[3]) == [12, 6, 2, 92, 0.0001, 2]
+    assert numbers(said[3]) == [12, 6, 2, 91.7, 0.0001, 2]
 
 
 def test_an_unfinished_sweep_says_so():
-    assert numbers(proofs(summed(frame().iloc[:7])))[:4] == [7, 12, 6, 2]
+    assert numbers(describe_proofs(summed(frame().iloc[:7])))[:4] == [7, 12, 6, 2]
 
 
 @pytest.mark.parametrize(
@@ -364,14 +380,14 @@ def test_an_unfinished_sweep_says_so():
     [
         (0, 9, "0%"),
         (9, 9, "100%"),
-        (1, 3, "33%"),
+        (1, 3, "33.3%"),
         (9999, 10_000, "99.99%"),
         (1, 10_000, "0.01%"),
-        (1, 10**12, "0.000000%"),
+        (1, 10**12, "<0.0001%"),
     ],
 )
 def test_all_and_nothing_are_said_of_all_and_nothing_only(part, whole, words):
-    assert percent(part, whole) == words
+    assert percent(part / whole) == words
 
 
 MOVEMENTS = {
@@ -383,55 +399,71 @@ MOVEMENTS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("costs", "gap", "trend"),
+    [
+        ([3, 2, 2], 1e-6, "falls"),
+        ([3, 1, 2], 1e-6, "mixed"),
+        ([3, 3, 3 + 1e-7], 1e-6, "none"),
+        ([3, 3.01, 3.02], 0.01, "within the gap"),
+        ([3, 3.01, 3.2], 0.01, "rises"),
+        ([0, 3, 4], 1e-6, "rises"),
+        ([4], 1e-6, "unknown"),
+    ],
+)
+def test_kinds_of_movements(costs, gap, trend):
+    assert classify_movement(np.array(costs, float), gap) == trend
+
+
 def test_movements(golden: Golden):
     said = {}
     for name, costs in MOVEMENTS.items():
         rows = frame()
         rows["total_cost"] = rows["gpu_price"].map(dict(zip((0.5, 1.0, 2.0), map(float, costs), strict=True)))
-        said[name] = movements(summed(rows))[0]
+        said[name] = describe_movements(summed(rows))[0]
     assert len(set(said.values())) == len(said)
     assert numbers(said["falls"]) == [3, 0.5, 2, 2, 33.3]
     assert numbers(said["rises from nothing"]) == [0, 0.5, 4, 2]
     assert numbers(said["does not move"]) == [0.5, 2]
     rows = frame().assign(total_cost=lambda f: 1000 + f["gpu_price"])
-    said["moves within the gap"] = movements(summed(rows, method="cascade", gap=0.02))[0]
+    said["moves within the gap"] = describe_movements(summed(rows, method="cascade", gap=0.02))[0]
     assert numbers(said["moves within the gap"])[0] == 2  # percent that is proven
     golden("report/movements", "\n".join(f"{name}: {text}" for name, text in said.items()))
 
 
 @pytest.mark.parametrize(
     ("share", "words"),
-    [(0.0, "0.00%"), (4e-5, "less than 0.01%"), (1e-12, "less than 0.01%"), (0.5, "50.00%")],
+    [(0.0, "0%"), (4e-5, "0.004%"), (1e-12, "<0.0001%"), (0.5, "50%")],
 )
 def test_little_is_not_called_nothing(share, words):
-    assert little(share) == words
-    said = answer(summed(frame().assign(unmet_share=share)))[2]
-    assert (words in said) == (share > 1e-6)
+    assert percent(share) == words
+    said = write_answer(summed(frame().assign(unmet_share=share)))[2]
+    assert len(numbers(said)) == 3 + (share > 1e-6)  # the last number is the unserved share
 
 
 def test_answers_where_little_or_nothing_moves(golden: Golden):
     said = {}
     rows = frame().assign(total_cost=lambda f: 1000 * f["gpu_price"] + f["error_threshold"])
-    said["one factor moves it"] = answer(summed(rows, method="cascade", gap=0.02))
+    said["one factor moves it"] = write_answer(summed(rows, method="cascade", gap=0.02))
     rows["total_cost"] = 1000 + rows["gpu_price"]
-    said["none moves it by more than the gap"] = answer(summed(rows, method="cascade", gap=0.02))
+    said["none moves it by more than the gap"] = write_answer(summed(rows, method="cascade", gap=0.02))
     rows = frame().assign(total_cost=50.0)
-    said["every point costs the same"] = answer(summed(rows))
+    said["every point costs the same"] = write_answer(summed(rows))
     rows.loc[rows["point"] > 0, "total_cost"] = np.nan
     rows.loc[rows["point"] > 0, "deployments"] = None
-    said["one point with plans"] = answer(summed(rows))
-    said["no plan"] = answer(summed(frame().assign(total_cost=np.nan)))
+    said["one point with plans"] = write_answer(summed(rows))
+    said["no plan"] = write_answer(summed(frame().assign(total_cost=np.nan)))
     assert [len(lines) for lines in said.values()] == [3, 3, 3, 3, 1]
     golden("report/answers", "\n\n".join("\n".join([f"{k}:", *lines]) for k, lines in said.items()))
 
 
 def test_cost_grid_in_the_terminal(capsys):
-    show([cost_grid(summed())])
+    show([tabulate_costs(summed())])
     out = capsys.readouterr().out
     lines = [[cell.strip() for cell in text.split("│")[1:-1]] for text in out.splitlines() if "│" in text]
     assert lines == [["x0.5", "605", "805"], ["x1.0", "1,105", "1,305"], ["x2.0", "-", "2,305"]]
     one = small(factors=[{"field": "gpu_price", "scale": [0.5, 1.0, 2.0]}], samples=1)
-    show([cost_grid(digest([frame(1).query("point < 3")], one))])
+    show([tabulate_costs(sum_up_rows([frame(1).query("point < 3")], one))])
     assert "gpu_price" in capsys.readouterr().out
 
 
@@ -469,10 +501,10 @@ def test_constraints_are_those_of_the_evaluator(tmp_path):
             table[f"margin_{name}"], [v.margins[name] for v in expected], rtol=1e-9, atol=1e-9
         )
     assert table["feasible"].tolist() == [v.feasible for v in expected]
-    shares = binding(margins).set_index("constraint")
+    shares = summarise_binding(margins).set_index("constraint")
     assert shares.loc["error", "binds"] == np.mean([v.margins["error"] < 1e-3 for v in expected])
-    assert tightest(margins)["plans"].sum() <= 12
-    drawn, figure = binding_map(found, margins)
+    assert rank_tightest(margins)["plans"].sum() <= 12
+    drawn, figure = draw_binding(found, margins)
     assert set(drawn["factor"]) == {"gpu_price", "error_threshold"}
     assert len(figure.axes) == 2
 
@@ -501,7 +533,7 @@ def test_only_the_parts_that_hold_the_chosen_rows_are_read(tmp_path, monkeypatch
     [(3, 4, 20, 12), (30, 64, 1024, 480), (121, 64, 1024, 968), (5000, 4, 1024, 1024), (5, 10_000, 1024, 80)],
 )
 def test_the_rows_looked_at_cover_samples_and_points(points, samples, most, count):
-    rows = chosen_rows(points, samples, most)
+    rows = choose_rows(points, samples, most)
     assert len(rows) == len(set(rows.tolist())) == count
     assert (np.diff(rows) > 0).all()
     assert rows[-1] < points * samples
@@ -603,7 +635,7 @@ def test_every_design_has_a_page(tmp_path, monkeypatch, golden: Golden, design):
     assert (tmp_path / "figures" / "morris.svg").exists() == (design == "morris")
     assert not (tmp_path / "figures" / "sobol.svg").exists()
     assert ('aria-label="Heat map' in page) == (design != "one-at-a-time")
-    show([cost_grid(read_digest(tmp_path))])
+    show([tabulate_costs(read_digest(tmp_path))])
 
 
 def partly(every, instances, **_):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rodiu_jax.analysis.observations import levels_of
+from rodiu_jax.analysis.observations import find_levels
 from rodiu_jax.errors import WorkFailed
 from rodiu_jax.report.data.outputs import OUTPUTS, SETTLED, Axis, axes_of
 from rodiu_jax.sweeps.spec import SweepSpec
@@ -115,13 +115,13 @@ def read_digest(folder: str | Path, *, output: str = "total_cost") -> Digest:
     from rodiu_jax.sweeps.store import iterate_rows, read_spec
 
     folder = Path(folder)
-    found = digest(iterate_rows(folder), read_spec(folder), output=output)
-    if not found.rows:
+    digest = sum_up_rows(iterate_rows(folder), read_spec(folder), output=output)
+    if not digest.rows:
         raise WorkFailed(f"{folder}: no rows yet; go on with `rodiu sweep --resume`")
-    return found
+    return digest
 
 
-def digest(parts: Iterable[pd.DataFrame], spec: SweepSpec, *, output: str = "total_cost") -> Digest:
+def sum_up_rows(parts: Iterable[pd.DataFrame], spec: SweepSpec, *, output: str = "total_cost") -> Digest:
     """Sum up rows that come in parts; each part has the columns of a sweep (``plan`` is not needed)."""
     count = spec.points
     names = [o.column for o in OUTPUTS]
@@ -187,14 +187,14 @@ def digest(parts: Iterable[pd.DataFrame], spec: SweepSpec, *, output: str = "tot
     )
 
 
-def cells(found: Digest, output: str, y: Levels, x: Levels | None = None) -> pd.DataFrame:
+def summarise_cells(digest: Digest, output: str, y: Levels, x: Levels | None = None) -> pd.DataFrame:
     """An output by level of ``y``, or by the levels of ``y`` and ``x``.
 
     Returns:
       Per level, or pair: ``y`` and ``x`` (positions), ``rows``, ``known`` (rows that have the output), ``unproven``,
       ``widest_gap``, ``mean``, ``min`` and ``max``; missing where no row has it.
     """
-    table: Any = found.points.assign(y=y.at, x=0 if x is None else x.at)
+    table: Any = digest.points.assign(y=y.at, x=0 if x is None else x.at)
     table = table[(table["y"] >= 0) & (table["x"] >= 0) & (table["rows"] > 0)]
     groups = table.groupby(["y", "x"])
     result = groups[["rows", "unproven", f"{output}_count", f"{output}_sum"]].sum()
@@ -206,14 +206,16 @@ def cells(found: Digest, output: str, y: Levels, x: Levels | None = None) -> pd.
     return result.reset_index()
 
 
-def grid(table: pd.DataFrame, column: str, y: Levels, x: Levels) -> np.ndarray:
-    """A column of `cells` (or of any table with ``y`` and ``x``) as an array, shape (y, x); NaN where missing."""
+def to_grid(table: pd.DataFrame, column: str, y: Levels, x: Levels) -> np.ndarray:
+    """Arrange a column of a table with positions ``y`` and ``x`` as an array, shape (y, x); NaN where missing."""
     values = np.full((len(y.values), len(x.values)), np.nan)
     values[table["y"].to_numpy(), table["x"].to_numpy()] = table[column].to_numpy(dtype=float)
     return values
 
 
-def choices(found: Digest, y: Levels, x: Levels | None = None, *, pairs: bool = False) -> pd.DataFrame:
+def count_deployments(
+    digest: Digest, y: Levels, x: Levels | None = None, *, pairs: bool = False
+) -> pd.DataFrame:
     """How often each deployment is chosen, by level of ``y``, or by the levels of ``y`` and ``x``.
 
     Args:
@@ -223,12 +225,12 @@ def choices(found: Digest, y: Levels, x: Levels | None = None, *, pairs: bool = 
       Per cell and deployment: ``y`` and ``x`` (positions), ``deployment``, ``rows`` that choose it and ``share`` of
       the cell's rows; the commonest first, the first by name among equals.
     """
-    table: Any = _without_degrees(found.chosen) if pairs else found.chosen
+    table: Any = _without_degrees(digest.chosen) if pairs else digest.chosen
     at = table["point"].to_numpy()
     table = table.assign(y=y.at[at], x=0 if x is None else x.at[at])
     table = table[(table["y"] >= 0) & (table["x"] >= 0)]
     counts = table.groupby(["y", "x", "deployment"], as_index=False)["rows"].sum()
-    everything: Any = cells(found, "gap", y, x)[["y", "x", "rows"]]
+    everything: Any = summarise_cells(digest, "gap", y, x)[["y", "x", "rows"]]
     everything = everything.rename(columns={"rows": "all"})
     counts = counts.merge(everything, on=["y", "x"])
     counts["share"] = counts["rows"] / counts.pop("all")
@@ -237,11 +239,11 @@ def choices(found: Digest, y: Levels, x: Levels | None = None, *, pairs: bool = 
     )
 
 
-def commonest(found: Digest, *, pairs: bool = False) -> pd.DataFrame:
+def rank_deployments(digest: Digest, *, pairs: bool = False) -> pd.DataFrame:
     """Every deployment chosen anywhere with its ``rows`` and ``share`` of all rows, the commonest first."""
-    table: Any = _without_degrees(found.chosen) if pairs else found.chosen
+    table: Any = _without_degrees(digest.chosen) if pairs else digest.chosen
     counts: Any = table.groupby("deployment", as_index=False)["rows"].sum()
-    counts["share"] = counts["rows"] / max(found.rows, 1)
+    counts["share"] = counts["rows"] / max(digest.rows, 1)
     return counts.sort_values(["rows", "deployment"], ascending=[False, True], ignore_index=True)
 
 
@@ -306,7 +308,7 @@ def _levels(spec: SweepSpec) -> tuple[Levels, ...]:
             values, at[mine] = np.unique(numbers[mine], return_inverse=True)
             ticks = axis.ticks(values)
         else:
-            at[mine], bins = levels_of(pd.Series(numbers[mine]))
+            at[mine], bins = find_levels(pd.Series(numbers[mine]))
             values = np.array([b["level"] for b in bins])
             ticks = _bin_ticks(axis, bins)
         found.append(Levels(axis, at, values, tuple(ticks)))

@@ -1,4 +1,4 @@
-"""What a reader may ask to see of a sweep: its columns with labels and units, its figures, how numbers are written."""
+"""What a reader may ask to see of a sweep: its columns with labels and units, and its figures."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ import numpy as np
 
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.status import Status
 
 if TYPE_CHECKING:
     from rodiu_jax.sweeps.spec import SweepSpec
 
-PROVEN = ("optimal", "gap_limit")
-"""Statuses that prove the plan good to the gap asked for."""
-
-SETTLED = (*PROVEN, "infeasible")
+SETTLED = tuple(status.word for status in Status if status.closed)
 """Statuses that leave nothing to prove: no plan exists, or the plan found is good to the gap."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """A numeric column; ``factor`` turns it into the unit shown, ``from_zero`` starts its colours at 0."""
+    """A numeric column of a sweep's rows.
+
+    Attributes:
+      factor: turns the column's values into the unit shown.
+      from_zero: the colours of its maps start at 0.
+    """
 
     column: str
     label: str
@@ -46,7 +49,7 @@ OUTPUTS = (
 
 
 def output_of(column: str) -> Output:
-    """The output of a column.
+    """Find the output of a column.
 
     Raises:
       InputError: no such output.
@@ -71,14 +74,14 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Axis:
-    """A varied column: its label, and whether its levels multiply the field or are its values."""
+    """A varied column: its label, and whether its levels multiply the field or are values of it."""
 
     column: str
     label: str
     multiplier: bool = False
 
     def ticks(self, levels: Iterable[float]) -> list[str]:
-        """Levels as text with equal decimals: multipliers as x0.40, values plain."""
+        """Write levels with equal decimals: multipliers as x0.40, values without a sign."""
         numbers = [float(level) for level in levels]
         shown = [f"{n:.6g}" for n in numbers]
         if any("e" in s for s in shown):
@@ -88,7 +91,7 @@ class Axis:
 
 
 def axes_of(spec: SweepSpec) -> tuple[Axis, ...]:
-    """One axis per factor of a sweep, in the order written."""
+    """Make an axis per factor of a sweep, in the order of the spec."""
     axes = []
     for factor, column in zip(spec.factors, spec.columns, strict=True):
         field = FIELD_SPECS[factor.field]
@@ -100,7 +103,7 @@ def axes_of(spec: SweepSpec) -> tuple[Axis, ...]:
 
 
 def decimals(values: np.ndarray) -> int:
-    """Decimals that tell the finite ``values`` apart without drowning the reader: 0 to 3."""
+    """Choose how many decimals (0 to 3) tell the finite ``values`` apart."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return 0

@@ -53,7 +53,7 @@ def read_margins(folder: str | Path, found: Digest, *, most: int = MOST_ROWS) ->
 
     folder, spec = Path(folder), found.spec
     catalog = catalog_of(folder, spec)
-    numbers = chosen_rows(spec.points, spec.samples, most)
+    numbers = choose_rows(spec.points, spec.samples, most)
     wanted = np.zeros(0, np.int64)
     plans: dict[int, list[tuple[int, str]]] = {}
     looked = 0
@@ -81,7 +81,7 @@ def read_margins(folder: str | Path, found: Digest, *, most: int = MOST_ROWS) ->
     return Margins(rows, looked, dict(zip(names, means.tolist(), strict=True)))
 
 
-def chosen_rows(points: int, samples: int, most: int) -> np.ndarray:
+def choose_rows(points: int, samples: int, most: int) -> np.ndarray:
     """The numbers of the rows to look at, sorted: a fixed choice that covers samples and points evenly."""
     if points * samples <= most:
         return np.arange(points * samples)
@@ -94,7 +94,7 @@ def chosen_rows(points: int, samples: int, most: int) -> np.ndarray:
     return (chosen[:, None] * points + at[None, :]).ravel()
 
 
-def binding(margins: Margins) -> pd.DataFrame:
+def summarise_binding(margins: Margins) -> pd.DataFrame:
     """How often each family of constraints binds, and how far it mostly is from binding.
 
     Returns:
@@ -121,7 +121,7 @@ def binding(margins: Margins) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def tightest(margins: Margins, most: int = 8) -> pd.DataFrame:
+def rank_tightest(margins: Margins, most: int = 8) -> pd.DataFrame:
     """The constraints by name that are most often the closest of all: ``constraint``, ``plans``, ``share``."""
     counts: Any = margins.rows["binding"].value_counts()
     counts = counts.sort_index().sort_values(ascending=False, kind="stable")[:most]
@@ -129,15 +129,15 @@ def tightest(margins: Margins, most: int = 8) -> pd.DataFrame:
     return pd.DataFrame({"constraint": counts.index, "plans": counts.to_numpy(), "share": shares})
 
 
-def binding_map(found: Digest, margins: Margins) -> tuple[pd.DataFrame, Figure]:
+def draw_binding(found: Digest, margins: Margins) -> tuple[pd.DataFrame, Figure]:
     """A panel per factor: the share of the evaluated plans at a level in which each family binds.
 
     Returns:
       Factor, level, constraint, ``plans`` and ``binds`` (as in `binding`), and the figure.
     """
-    shown = binding(margins)["constraint"].tolist()
+    shown = summarise_binding(margins)["constraint"].tolist()
     high = 1.6 + 0.34 * len(shown)
-    figure, panels = style.panels(len(found.levels), high=high)
+    figure, panels = style.make_panels(len(found.levels), high=high)
     tables = []
     for position, (axes, levels) in enumerate(zip(panels, found.levels, strict=True)):
         table = _by_level(margins, levels, shown)
@@ -146,15 +146,17 @@ def binding_map(found: Digest, margins: Margins) -> tuple[pd.DataFrame, Figure]:
         row = {name: r for r, name in enumerate(shown)}
         for name, y, share in zip(table["constraint"], table["y"], table["binds"], strict=True):
             values[row[name], y] = 100 * share
-        mesh = style.cells(axes, values, cmap=style.SCALE, vmin=0, vmax=100)
+        mesh = style.draw_cells(axes, values, cmap=style.SCALE, vmin=0, vmax=100)
         texts = [[f"{v:.0f}" if np.isfinite(v) else "" for v in line] for line in values]
-        style.notes(axes, mesh.to_rgba(values), texts)
-        style.ticks(axes, levels.ticks, along="x", every=-(-len(levels.values) // 8))
-        style.ticks(axes, shown if position % style.ACROSS == 0 else [""] * len(shown), along="y", every=1)
+        style.write_in_cells(axes, mesh.to_rgba(values), texts)
+        style.set_ticks(axes, levels.ticks, along="x", every=-(-len(levels.values) // 8))
+        style.set_ticks(
+            axes, shown if position % style.ACROSS == 0 else [""] * len(shown), along="y", every=1
+        )
         axes.invert_yaxis()
-        style.labels(axes, x=levels.axis.label, width=40)
+        style.set_labels(axes, x=levels.axis.label, width=40)
     text = f"% of {len(margins.rows)} plans in which a constraint has less than {TIGHT:.1%} of its limit left"
-    style.over_all(figure, text)
+    style.set_figure_heading(figure, text)
     return pd.concat(tables, ignore_index=True), figure
 
 

@@ -6,24 +6,24 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rodiu_jax.report.data.digest import Digest, cells
+from rodiu_jax.report.data.digest import Digest, summarise_cells
 from rodiu_jax.report.data.outputs import output_of
 from rodiu_jax.report.figures import style
 
 PARTS = ("delay_cost", "rental_cost", "unmet_cost", "storage_cost")
 
 
-def composition(found: Digest) -> tuple[pd.DataFrame, Figure]:
+def draw_composition(found: Digest) -> tuple[pd.DataFrame, Figure]:
     """Mean parts of the cost, stacked, in a panel per factor; rows without a plan are left out and counted.
 
     Returns:
       Factor, level, ``rows``, ``known`` (rows with a plan) and the mean parts in $ per period, and the figure.
     """
-    figure, panels = style.panels(len(found.levels), high=3.4, sharey=True)
+    figure, panels = style.make_panels(len(found.levels), high=3.4, sharey=True)
     colours = dict(zip(PARTS, style.COLOURS, strict=False))
     tables = []
     for axes, levels in zip(panels, found.levels, strict=True):
-        means = {part: cells(found, part, levels) for part in PARTS}
+        means = {part: summarise_cells(found, part, levels) for part in PARTS}
         first = means[PARTS[0]]
         table = first[["rows", "known"]].copy()
         table.insert(0, "factor", levels.axis.column)
@@ -40,8 +40,8 @@ def composition(found: Digest) -> tuple[pd.DataFrame, Figure]:
         tables.append(table)
         axes.set_xlim(-0.6, len(levels.values) - 0.4)
         axes.grid(axis="y", color=style.GRID)
-        style.ticks(axes, levels.ticks, along="x", every=-(-len(levels.values) // 8))
-        style.labels(axes, x=levels.axis.label, y="$ per period" if axes is panels[0] else "", width=40)
-    style.over_all(figure, f"Parts of the cost, mean over {found.over}", found.spec.title)
-    style.legend(figure, [style.key(output_of(p).label, facecolor=c) for p, c in colours.items()])
+        style.set_ticks(axes, levels.ticks, along="x", every=-(-len(levels.values) // 8))
+        style.set_labels(axes, x=levels.axis.label, y="$ per period" if axes is panels[0] else "", width=40)
+    style.set_figure_heading(figure, f"Parts of the cost, mean over {found.over}", found.spec.title)
+    style.add_legend(figure, [style.legend_key(output_of(p).label, facecolor=c) for p, c in colours.items()])
     return pd.concat(tables, ignore_index=True), figure

@@ -32,14 +32,14 @@ def tornado_figure(table: pd.DataFrame, output: str = "total_cost", *, title: st
     brackets do not decide are pale and hatched.
 
     Args:
-      table: of `rodiu_jax.analysis.effects.tornado`.
+      table: of `rodiu_jax.analysis.effects.measure_swings`.
     """
-    figure, (axes,) = style.panels(1, wide=9.0, high=1.3 + 0.4 * len(table))
+    figure, (axes,) = style.make_panels(1, wide=9.0, high=1.3 + 0.4 * len(table))
     ends = zip(table["factor"], table["low_level"], table["high_level"], strict=True)
     names = [f"{factor} ({low:.4g} to {high:.4g})" for factor, low, high in ends]
     _bars(axes, table, names)
-    style.labels(axes, x=f"Change of {_label(output)}")
-    style.heading(axes, "Change from the lowest to the highest level", title)
+    style.set_labels(axes, x=f"Change of {_label(output)}")
+    style.set_heading(axes, "Change from the lowest to the highest level", title)
     _legend(figure, style.FRAME, undecided="undecided" in set(table["sign"]))
     return figure
 
@@ -48,15 +48,15 @@ def indices_figure(table: pd.DataFrame, output: str = "total_cost", *, title: st
     """A panel per kind of index, a bar per factor, drawn as in `tornado_figure`.
 
     Args:
-      table: of `rodiu_jax.analysis.effects.sobol_indices` or `rodiu_jax.analysis.effects.morris`.
+      table: of `rodiu_jax.analysis.sobol.estimate_sobol` or `rodiu_jax.analysis.morris.estimate_morris`.
     """
     kinds: list[str] = list(dict.fromkeys(table["index"]))
-    figure, panels = style.panels(len(kinds), high=1.3 + 0.4 * len(set(table["factor"])))
+    figure, panels = style.make_panels(len(kinds), high=1.3 + 0.4 * len(set(table["factor"])))
     for position, (axes, kind) in enumerate(zip(panels, kinds, strict=True)):
         part: Any = table[table["index"] == kind]
         _bars(axes, part, part["factor"].tolist() if position == 0 else [""] * len(part))
         axes.set_title(textwrap.fill(_INDEX[kind], 34), loc="left", fontsize=10)
-    style.over_all(figure, _label(output), title)
+    style.set_figure_heading(figure, _label(output), title)
     _legend(figure, style.FRAME, undecided="undecided" in set(table["sign"]))
     return figure
 
@@ -65,10 +65,10 @@ def effects_figure(table: pd.DataFrame, output: str = "total_cost", *, title: st
     """A panel per factor: mean output by level with its confidence interval; the band is what the brackets leave.
 
     Args:
-      table: of `rodiu_jax.analysis.effects.main_effects`.
+      table: of `rodiu_jax.analysis.effects.measure_main_effects`.
     """
     factors = list(dict.fromkeys(table["factor"]))
-    figure, panels = style.panels(len(factors), high=3.7, sharey=True)
+    figure, panels = style.make_panels(len(factors), high=3.7, sharey=True)
     for position, (axes, factor) in enumerate(zip(panels, factors, strict=True)):
         part: Any = table[table["factor"] == factor]
         level, value = part["level"].to_numpy(), part["value"].to_numpy()
@@ -86,11 +86,11 @@ def effects_figure(table: pd.DataFrame, output: str = "total_cost", *, title: st
             capsize=3,
         )
         axes.grid(color=style.GRID)
-        style.labels(axes, x=factor)
+        style.set_labels(axes, x=factor)
         if position % style.ACROSS == 0:
-            style.labels(axes, y=_label(output), width=40)
+            style.set_labels(axes, y=_label(output), width=40)
         axes.ticklabel_format(axis="y", useOffset=False)
-    style.over_all(figure, f"Mean of {_label(output)} by level", title)
+    style.set_figure_heading(figure, f"Mean of {_label(output)} by level", title)
     _legend(figure, style.BAND)
     return figure
 
@@ -108,7 +108,7 @@ def _bars(axes: Axes, table: pd.DataFrame, names: Sequence[str]) -> None:
     axes.barh(at, high - low, 0.74, left=low, **style.FRAME)
     axes.hlines(at, table["ci_low"], table["ci_high"], color=style.INK, linewidth=1.2)
     axes.axvline(0, color=style.INK, linewidth=0.8)
-    style.ticks(axes, names, along="y", every=1)
+    style.set_ticks(axes, names, along="y", every=1)
     axes.set_ylim(len(table) - 0.4, -0.6)
 
 
@@ -126,11 +126,11 @@ def _drawable(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def _legend(figure: Figure, bracket: Mapping[str, Any], *, undecided: bool = False) -> None:
     keys: list[Any] = [
         Line2D([], [], color=style.INK, label="confidence interval (samples or design)"),
-        style.key("what the brackets leave", **bracket),
+        style.legend_key("what the brackets leave", **bracket),
     ]
     if undecided:
-        keys.append(style.key("sign undecided", facecolor=style.BLUE, **_UNDECIDED))
-    style.legend(figure, keys)
+        keys.append(style.legend_key("sign undecided", facecolor=style.BLUE, **_UNDECIDED))
+    style.add_legend(figure, keys)
 
 
 def _label(output: str) -> str:

@@ -9,7 +9,14 @@ import pandas as pd
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from rodiu_jax.report.data.digest import Digest, Levels, cells, choices, commonest, grid
+from rodiu_jax.report.data.digest import (
+    Digest,
+    Levels,
+    count_deployments,
+    rank_deployments,
+    summarise_cells,
+    to_grid,
+)
 from rodiu_jax.report.data.outputs import Output, decimals
 from rodiu_jax.report.figures import style
 
@@ -17,51 +24,51 @@ _WIDE_RANGE = 20.0
 """Costs further apart than this are coloured by their logarithm, else one cliff hides all the rest."""
 
 
-def heat_map(found: Digest, y: Levels, x: Levels, output: Output) -> tuple[pd.DataFrame, Figure]:
+def draw_heat_map(found: Digest, y: Levels, x: Levels, output: Output) -> tuple[pd.DataFrame, Figure]:
     """Mean of ``output`` in every cell of two factors, over the samples and the levels of all other factors.
 
     Cells with a row whose bracket is wider than the gap asked for are hatched, cells where only some rows have a
     plan are dotted, cells without any plan are grey.
 
     Returns:
-      The cells, with the levels by their values (`rodiu_jax.report.data.digest.cells`), and the figure.
+      The cells, with the levels by their values (`rodiu_jax.report.data.digest.summarise_cells`), and the figure.
     """
-    table = cells(found, output.column, y, x)
-    values = grid(table, "mean", y, x) * output.factor
-    figure, axes = style.canvas(values.shape[1], values.shape[0])
+    table = summarise_cells(found, output.column, y, x)
+    values = to_grid(table, "mean", y, x) * output.factor
+    figure, axes = style.make_canvas(values.shape[1], values.shape[0])
     low, high = _limits(values, output)
     spread = LogNorm if not output.from_zero and high > _WIDE_RANGE * low > 0 else Normalize
-    mesh = style.cells(axes, values, cmap=style.SCALE, norm=spread(low, high))
+    mesh = style.draw_cells(axes, values, cmap=style.SCALE, norm=spread(low, high))
     bar = figure.colorbar(mesh, ax=axes, pad=0.02)
     if spread is LogNorm:
         marks = [float(f"{v:.1g}") for v in np.geomspace(low, high, 6)]
         bar.set_ticks(sorted({v for v in marks if low <= v <= high}), minor=False)
         bar.minorticks_off()
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
-    style.labels(bar.ax, y=f"{output.label}, {output.unit}")
-    wide = grid(table, "unproven", y, x) > 0
-    partial = (grid(table, "known", y, x) < grid(table, "rows", y, x)) & np.isfinite(values)
-    style.hatch(axes, wide, style.WIDE)
-    style.hatch(axes, partial, style.PARTIAL)
+    style.set_labels(bar.ax, y=f"{output.label}, {output.unit}")
+    wide = to_grid(table, "unproven", y, x) > 0
+    partial = (to_grid(table, "known", y, x) < to_grid(table, "rows", y, x)) & np.isfinite(values)
+    style.hatch_cells(axes, wide, style.WIDE)
+    style.hatch_cells(axes, partial, style.PARTIAL)
     if values.size <= style.MOST_NOTES:
         places = decimals(values)
         texts = [[f"{v:,.{places}f}" if np.isfinite(v) else "" for v in row] for row in values]
-        style.notes(axes, mesh.to_rgba(values), texts)
+        style.write_in_cells(axes, mesh.to_rgba(values), texts)
     _dress(axes, y, x, f"{output.label}, mean over {found.over}", found.spec.title)
     keys = []
     if wide.any():
         label = f"some scenario not proven to {100 * found.spec.wanted_gap:.3g}%"
-        keys.append(style.key(label, facecolor="white", edgecolor="black", hatch=style.WIDE))
+        keys.append(style.legend_key(label, facecolor="white", edgecolor="black", hatch=style.WIDE))
     if partial.any():
         label = "some scenario without a plan: the mean is of the others"
-        keys.append(style.key(label, facecolor="white", edgecolor="black", hatch=style.PARTIAL))
+        keys.append(style.legend_key(label, facecolor="white", edgecolor="black", hatch=style.PARTIAL))
     if not np.isfinite(values).all():
-        keys.append(style.key("no plan", facecolor=style.MISSING))
-    style.legend(figure, keys, columns=2)
+        keys.append(style.legend_key("no plan", facecolor=style.MISSING))
+    style.add_legend(figure, keys, columns=2)
     return _named(table, y, x), figure
 
 
-def regime_map(found: Digest, y: Levels, x: Levels) -> tuple[pd.DataFrame, Figure]:
+def draw_regime_map(found: Digest, y: Levels, x: Levels) -> tuple[pd.DataFrame, Figure]:
     """The pairs of model and GPU that most rows of a cell deploy, whatever their degrees; noted where others differ.
 
     The eight that are commonest in most cells have a colour each, the rest share one.
@@ -69,29 +76,29 @@ def regime_map(found: Digest, y: Levels, x: Levels) -> tuple[pd.DataFrame, Figur
     Returns:
       Every deployment of every cell with its rows and share, and the figure.
     """
-    table = choices(found, y, x, pairs=True)
+    table = count_deployments(found, y, x, pairs=True)
     first = table.drop_duplicates(["y", "x"])
     shown, code = _ranked(first["deployment"].value_counts())
-    codes = grid(first.assign(code=[code[n] for n in first["deployment"]]), "code", y, x)
+    codes = to_grid(first.assign(code=[code[n] for n in first["deployment"]]), "code", y, x)
     colours = _colours(shown)
-    keys = [style.key(n, facecolor=c) for n, c in zip(shown, colours, strict=False)]
+    keys = [style.legend_key(n, facecolor=c) for n, c in zip(shown, colours, strict=False)]
     if not np.isfinite(codes).all():
-        keys.append(style.key("no plan", facecolor=style.MISSING))
-    figure, axes = style.canvas(codes.shape[1], codes.shape[0], keys)
-    mesh = style.cells(
+        keys.append(style.legend_key("no plan", facecolor=style.MISSING))
+    figure, axes = style.make_canvas(codes.shape[1], codes.shape[0], keys)
+    mesh = style.draw_cells(
         axes,
         codes,
         cmap=ListedColormap(colours),
         norm=BoundaryNorm(np.arange(len(colours) + 1) - 0.5, len(colours)),
     )
     if codes.size <= style.MOST_NOTES:
-        share = grid(first, "share", y, x)
+        share = to_grid(first, "share", y, x)
         split = np.isfinite(codes) & (share < 1)
         texts = [
             [_percent(share[r, c]) if split[r, c] else "" for c in range(codes.shape[1])]
             for r in range(codes.shape[0])
         ]
-        style.notes(axes, mesh.to_rgba(codes), texts)
+        style.write_in_cells(axes, mesh.to_rgba(codes), texts)
     _dress(
         axes,
         y,
@@ -99,23 +106,23 @@ def regime_map(found: Digest, y: Levels, x: Levels) -> tuple[pd.DataFrame, Figur
         f"Models on GPUs most often deployed, % of the scenarios that do ({found.over})",
         found.spec.title,
     )
-    style.legend(figure, keys, columns=1)
+    style.add_legend(figure, keys, columns=1)
     return _named(table, y, x), figure
 
 
-def regime_shares(found: Digest) -> tuple[pd.DataFrame, Figure]:
+def draw_regime_shares(found: Digest) -> tuple[pd.DataFrame, Figure]:
     """A panel per factor: which share of the rows at a level deploys which pairs of model and GPU.
 
     Returns:
       Factor, level, deployment, rows and share, and the figure.
     """
-    shown, code = _ranked(commonest(found, pairs=True).set_index("deployment")["rows"])
+    shown, code = _ranked(rank_deployments(found, pairs=True).set_index("deployment")["rows"])
     colours = _colours(shown)
-    keys = [style.key(n, facecolor=c) for n, c in zip(shown, colours, strict=False)]
-    figure, panels = style.panels(len(found.levels), high=3.4, sharey=True, keys=keys)
+    keys = [style.legend_key(n, facecolor=c) for n, c in zip(shown, colours, strict=False)]
+    figure, panels = style.make_panels(len(found.levels), high=3.4, sharey=True, keys=keys)
     tables = []
     for axes, levels in zip(panels, found.levels, strict=True):
-        table = choices(found, levels, pairs=True)
+        table = count_deployments(found, levels, pairs=True)
         tables.append(_named(table, levels))
         shares = np.zeros((len(shown), len(levels.values)))
         for y, name, share in zip(table["y"], table["deployment"], table["share"], strict=True):
@@ -126,10 +133,12 @@ def regime_shares(found: Digest) -> tuple[pd.DataFrame, Figure]:
             axes.bar(at, 100 * share, 0.8, bottom=bottom, color=colour, edgecolor="white", linewidth=0.6)
             bottom += 100 * share
         axes.set_ylim(0, 100)
-        style.ticks(axes, levels.ticks, along="x", every=-(-len(at) // 8))
-        style.labels(axes, x=levels.axis.label, y="% of the scenarios" if axes is panels[0] else "", width=40)
-    style.over_all(figure, f"Models on GPUs deployed, {found.over}", found.spec.title)
-    style.legend(figure, keys, columns=1)
+        style.set_ticks(axes, levels.ticks, along="x", every=-(-len(at) // 8))
+        style.set_labels(
+            axes, x=levels.axis.label, y="% of the scenarios" if axes is panels[0] else "", width=40
+        )
+    style.set_figure_heading(figure, f"Models on GPUs deployed, {found.over}", found.spec.title)
+    style.add_legend(figure, keys, columns=1)
     return pd.concat(tables, ignore_index=True), figure
 
 
@@ -161,10 +170,10 @@ def _limits(values: np.ndarray, output: Output) -> tuple[float, float]:
 
 
 def _dress(axes: style.Axes, y: Levels, x: Levels, heading: str, title: str) -> None:
-    style.ticks(axes, x.ticks, along="x")
-    style.ticks(axes, y.ticks, along="y")
-    style.heading(axes, heading, title)
-    style.labels(axes, x=x.axis.label, y=y.axis.label)
+    style.set_ticks(axes, x.ticks, along="x")
+    style.set_ticks(axes, y.ticks, along="y")
+    style.set_heading(axes, heading, title)
+    style.set_labels(axes, x=x.axis.label, y=y.axis.label)
 
 
 def _named(table: pd.DataFrame, y: Levels, x: Levels | None = None) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Every picture of a sweep by name: its table, its figure, and the words for who cannot see it."""
+"""Every picture of a sweep by name: its table, its figure, and a description for readers who cannot see it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rodiu_jax.analysis.observations import ranked
+from rodiu_jax.analysis.observations import add_ranks
 from rodiu_jax.errors import InputError, WorkFailed, nearest
-from rodiu_jax.report.data.digest import Digest, Levels, cells, read_digest
+from rodiu_jax.report.data.digest import Digest, Levels, read_digest, summarise_cells
 from rodiu_jax.report.data.outputs import FIGURES, output_of
-from rodiu_jax.report.figures.binding import Margins, binding_map, read_margins
-from rodiu_jax.report.figures.cost_parts import composition
+from rodiu_jax.report.figures.binding import Margins, draw_binding, read_margins
+from rodiu_jax.report.figures.cost_parts import draw_composition
 from rodiu_jax.report.figures.effect_bars import FIGURES as EFFECTS
-from rodiu_jax.report.figures.maps import heat_map, regime_map, regime_shares
+from rodiu_jax.report.figures.maps import draw_heat_map, draw_regime_map, draw_regime_shares
 from rodiu_jax.report.parts.section import Picture
 
 _OF_OUTPUT = ("map", "tornado", "effects", "indices")
@@ -51,169 +51,168 @@ def plot(
     if factors is not None and figure not in _OF_PAIRS:
         raise InputError("plot", "factors", f"no factors: {figure} shows all of them", ",".join(factors))
     column = output_of(output or "total_cost").column
-    found = read_digest(folder, output=column)
+    digest = read_digest(folder, output=column)
     if figure in _OF_PAIRS:
-        if not found.crossed:
+        if not digest.crossed:
             if figure == "map" or factors is not None:
                 expected = "a sweep whose design moves two factors together; try `effects`"
                 raise InputError("plot", "figure", expected, figure)
-            return regimes(found)[0]
-        pair = _pair(found, factors) if factors is not None else pairs(found)[0]
-        return maps(found, column, [pair])[0] if figure == "map" else regimes(found, [pair])[0]
+            return draw_regimes(digest)[0]
+        pair = _find_pair(digest, factors) if factors is not None else choose_pairs(digest)[0]
+        return draw_maps(digest, column, [pair])[0] if figure == "map" else draw_regimes(digest, [pair])[0]
     if figure == "costs":
-        return costs(found)
+        return draw_costs(digest)
     if figure == "constraints":
-        margins = read_margins(folder, found)
+        margins = read_margins(folder, digest)
         if margins.rows.empty:
             raise WorkFailed(f"{folder}: no plan to evaluate")
-        return constraints(found, margins)
+        return draw_constraints(digest, margins)
     if figure == "indices":
-        for name, table in indices(found).items():
-            return of_effects(found, name, table)
+        for name, table in compute_indices(digest).items():
+            return draw_effects(digest, name, table)
         expected = "a figure that the design allows: indices are of designs saltelli and morris"
         raise InputError("plot", "figure", expected, figure)
     name = {"tornado": "tornado", "effects": "main_effects"}[figure]
-    tables = effects(found)
+    tables = compute_effects(digest)
     if not tables:
         raise WorkFailed(f"{folder}: no row has a number in {column}")
-    return of_effects(found, name, tables[name])
+    return draw_effects(digest, name, tables[name])
 
 
-def pairs(found: Digest) -> list[tuple[Levels, Levels]]:
-    """The pairs of factors whose maps a page shows: every one of up to three factors, else of the three that
+def choose_pairs(digest: Digest) -> list[tuple[Levels, Levels]]:
+    """Choose the pairs of factors whose maps a page shows: all pairs of up to three factors, else of the three that
     move the mean cost most.
     """
-    if not found.crossed:
+    if not digest.crossed:
         return []
-    shown = list(found.levels)
+    shown = list(digest.levels)
     if len(shown) > _MAIN_PAIR:
-        widest = sorted(shown, key=lambda n: -_swing(found, n))[:_MAIN_PAIR]
+        widest = sorted(shown, key=lambda n: -_swing(digest, n))[:_MAIN_PAIR]
         shown = [n for n in shown if n in widest]
-    return sorted(combinations(shown, 2), key=lambda p: -_swing(found, p[0]) - _swing(found, p[1]))
+    return sorted(combinations(shown, 2), key=lambda p: -_swing(digest, p[0]) - _swing(digest, p[1]))
 
 
-def maps(found: Digest, output: str, chosen: Sequence[tuple[Levels, Levels]]) -> list[Picture]:
-    """A heat map of an output for each pair of factors."""
+def draw_maps(digest: Digest, output: str, chosen: Sequence[tuple[Levels, Levels]]) -> list[Picture]:
+    """Draw a heat map of an output for each pair of factors."""
     kind = output_of(output)
     drawn = []
     for y, x in chosen:
-        table, figure = heat_map(found, y, x, kind)
+        table, figure = draw_heat_map(digest, y, x, kind)
         text = f"Heat map: mean {kind.label.lower()} ({kind.unit}) by {y.axis.column} and {x.axis.column}"
-        drawn.append(Picture(_stem(found, output, (y, x)), text, table, figure))
+        drawn.append(Picture(_stem(digest, output, (y, x)), text, table, figure))
     return drawn
 
 
-def regimes(found: Digest, chosen: Sequence[tuple[Levels, Levels]] = ()) -> list[Picture]:
-    """A map of the deployments chosen for each pair of factors, or one picture by level where there is no pair."""
+def draw_regimes(digest: Digest, chosen: Sequence[tuple[Levels, Levels]] = ()) -> list[Picture]:
+    """Draw a map of the deployments chosen for each pair of factors, or one picture by level where there is no pair."""
     if not chosen:
-        table, figure = regime_shares(found)
+        table, figure = draw_regime_shares(digest)
         text = "Stacked bars: share of the scenarios that choose each deployment, by level of each factor"
         return [Picture("deployments", text, table, figure)]
     drawn = []
     for y, x in chosen:
-        table, figure = regime_map(found, y, x)
+        table, figure = draw_regime_map(digest, y, x)
         text = f"Map: the deployment chosen most often, by {y.axis.column} and {x.axis.column}"
-        drawn.append(Picture(_stem(found, "deployments", (y, x)), text, table, figure))
+        drawn.append(Picture(_stem(digest, "deployments", (y, x)), text, table, figure))
     return drawn
 
 
-def costs(found: Digest) -> Picture:
-    """The parts of the cost by level of each factor."""
+def draw_costs(digest: Digest) -> Picture:
+    """Draw the parts of the cost by level of each factor."""
     return Picture(
-        "costs", "Stacked bars: mean parts of the cost by level of each factor", *composition(found)
+        "costs", "Stacked bars: mean parts of the cost by level of each factor", *draw_composition(digest)
     )
 
 
-def constraints(found: Digest, margins: Margins) -> Picture:
-    """Which constraints bind, by level of each factor."""
+def draw_constraints(digest: Digest, margins: Margins) -> Picture:
+    """Draw which constraints bind, by level of each factor."""
     text = "Table in colours: share of the plans in which each constraint binds, by level of each factor"
-    return Picture("constraints", text, *binding_map(found, margins))
+    return Picture("constraints", text, *draw_binding(digest, margins))
 
 
-def of_effects(found: Digest, name: str, table: pd.DataFrame) -> Picture:
-    """The figure of a table of `effects`."""
-    kind = output_of(found.output)
+def draw_effects(digest: Digest, name: str, table: pd.DataFrame) -> Picture:
+    """Draw a table of `compute_effects` or `compute_indices` by its name."""
+    kind = output_of(digest.output)
     what = {
         "tornado": f"Bars: change of the mean {kind.label.lower()} from the lowest to the highest level",
         "main_effects": f"Lines: mean {kind.label.lower()} by level of each factor, with what brackets leave",
         "sobol": f"Bars: Sobol indices of {kind.label.lower()}",
         "morris": f"Bars: Morris indices of {kind.label.lower()}",
     }
-    stem = name if found.output == "total_cost" else f"{name}-{found.output}"
-    figure = EFFECTS[name](table, found.output, title=found.spec.title)
+    stem = name if digest.output == "total_cost" else f"{name}-{digest.output}"
+    figure = EFFECTS[name](table, digest.output, title=digest.spec.title)
     return Picture(stem, what[name], table, figure)
 
 
-def effects(found: Digest) -> dict[str, pd.DataFrame]:
-    """The tables of `rodiu_jax.analysis.effects.effects` for the digest's output; empty where no row has a number.
+def compute_effects(digest: Digest) -> dict[str, pd.DataFrame]:
+    """Compute the tables of `rodiu_jax.analysis.effects.measure_effects`; none where no row has the digest's output.
 
     In a design one at a time each factor is compared on its own points and the base, all other factors unmoved.
     """
-    from rodiu_jax.analysis.effects import effects as all_effects
-    from rodiu_jax.analysis.effects import main_effects, tornado
+    from rodiu_jax.analysis.effects import measure_effects, measure_main_effects, measure_swings
 
-    frame: Any = found.costs
-    spec = found.spec
-    if frame[found.output].isna().all():
+    frame: Any = digest.costs
+    spec = digest.spec
+    if frame[digest.output].isna().all():
         return {}
     columns = list(spec.columns)
     if spec.design.kind != "one-at-a-time":
-        return all_effects(frame, columns, found.output, source=spec.name)
+        return measure_effects(frame, columns, digest.output, source=spec.name)
     swings, means = [], []
-    for levels in found.levels:
+    for levels in digest.levels:
         here: Any = frame[levels.at[frame["point"].to_numpy()] >= 0]
-        if not here[found.output].isna().all():
+        if not here[digest.output].isna().all():
             column = levels.axis.column
-            swings.append(tornado(here, [column], found.output, source=spec.name))
-            means.append(main_effects(here, [column], found.output, source=spec.name))
+            swings.append(measure_swings(here, [column], digest.output, source=spec.name))
+            means.append(measure_main_effects(here, [column], digest.output, source=spec.name))
     if not swings:
         return {}
-    table = ranked(pd.concat(swings, ignore_index=True))
+    table = add_ranks(pd.concat(swings, ignore_index=True))
     table = table.sort_values("value", key=lambda s: -s.abs(), kind="stable", ignore_index=True)
     return {"tornado": table, "main_effects": pd.concat(means, ignore_index=True)}
 
 
-def indices(found: Digest) -> dict[str, pd.DataFrame]:
-    """The table of `rodiu_jax.analysis.effects.indices` for the digest's output.
+def compute_indices(digest: Digest) -> dict[str, pd.DataFrame]:
+    """Compute the table of `rodiu_jax.analysis.effects.estimate_indices` for the digest's output.
 
     Raises:
       InputError: too few rows of the design have the output.
     """
-    from rodiu_jax.analysis.effects import indices as designed
+    from rodiu_jax.analysis.effects import estimate_indices
 
-    spec = found.spec
+    spec = digest.spec
     if spec.design.kind not in ("saltelli", "morris"):
         return {}
     levels = spec.design.levels or 4
-    return designed(
-        found.costs, list(spec.columns), found.output, levels=levels, seed=spec.seed, source=spec.name
+    return estimate_indices(
+        digest.costs, list(spec.columns), digest.output, levels=levels, seed=spec.seed, source=spec.name
     )
 
 
-def _swing(found: Digest, levels: Levels) -> float:
-    means = cells(found, "total_cost", levels)["mean"].dropna().to_numpy()
+def _swing(digest: Digest, levels: Levels) -> float:
+    means = summarise_cells(digest, "total_cost", levels)["mean"].dropna().to_numpy()
     return float(np.ptp(means)) if len(means) else 0.0
 
 
-def _pair(found: Digest, factors: Sequence[str]) -> tuple[Levels, Levels]:
-    known = [n.axis.column for n in found.levels]
+def _find_pair(digest: Digest, factors: Sequence[str]) -> tuple[Levels, Levels]:
+    known = [n.axis.column for n in digest.levels]
     if len(factors) != 2 or factors[0] == factors[1]:
         raise InputError("plot", "factors", f"two of {', '.join(known)}", ",".join(factors))
     for name in factors:
         if name not in known:
             raise InputError("plot", "factors", f"two of {', '.join(known)}{nearest(name, known)}", name)
-    return found.level(factors[0]), found.level(factors[1])
+    return digest.level(factors[0]), digest.level(factors[1])
 
 
-def _stem(found: Digest, start: str, pair: tuple[Levels, Levels]) -> str:
-    if len(found.levels) == 2:
+def _stem(digest: Digest, start: str, pair: tuple[Levels, Levels]) -> str:
+    if len(digest.levels) == 2:
         return start
-    names = dict(zip(found.spec.columns, _file_names(found.spec.columns), strict=True))
+    names = dict(zip(digest.spec.columns, name_files(digest.spec.columns), strict=True))
     return "-".join([start, *(names[n.axis.column] for n in pair)])
 
 
-def _file_names(columns: Sequence[str]) -> Iterator[str]:
-    """Names for files, distinct as the columns are."""
+def name_files(columns: Sequence[str]) -> Iterator[str]:
+    """Give each column a name for files: harmless, and distinct as the columns are."""
     used: set[str] = set()
     for column in columns:
         name = stem = re.sub(r"\W+", "_", column, flags=re.ASCII).strip("_")

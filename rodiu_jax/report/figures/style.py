@@ -60,7 +60,7 @@ _PARTS = {f"{{{_SVG}}}{name}" for name in _DRAWN}
 """What pictures consist of: nothing that acts or leads elsewhere."""
 
 
-def canvas(across: int, up: int, keys: Sequence[Any] = ()) -> tuple[Figure, Axes]:
+def make_canvas(across: int, up: int, keys: Sequence[Any] = ()) -> tuple[Figure, Axes]:
     """A figure sized for a grid of cells that hold a number each, and for ``keys``, one below the other."""
     size = (min(16.0, max(6.4, 2.4 + 0.62 * across)), min(12.0, max(3.4, 1.7 + 0.44 * up)) + _below(keys))
     figure = Figure(figsize=size, layout="constrained")
@@ -68,7 +68,7 @@ def canvas(across: int, up: int, keys: Sequence[Any] = ()) -> tuple[Figure, Axes
     return figure, figure.add_subplot()
 
 
-def panels(
+def make_panels(
     count: int, *, high: float, wide: float = 4.6, sharey: bool = False, keys: Sequence[Any] = ()
 ) -> tuple[Figure, list[Axes]]:
     """A figure of ``count`` panels, at most `ACROSS` in a row (sizes in inches), with room for ``keys``, one below
@@ -93,22 +93,22 @@ def _below(keys: Sequence[Any]) -> float:
     return _LINE * sum(1 + str(k.get_label()).count("\n") for k in keys)
 
 
-def plain(text: str) -> str:
+def strip_control(text: str) -> str:
     """``text`` without control characters, which no SVG may hold."""
     return text.translate(_CONTROL)
 
 
-def heading(axes: Axes, text: str, below: str = "") -> None:
+def set_heading(axes: Axes, text: str, below: str = "") -> None:
     """A title at the left, with a smaller thought below it."""
     width = _across(axes.figure)
-    lines = [*textwrap.wrap(plain(text), width), *textwrap.wrap(plain(below), width)[:2]]
+    lines = [*textwrap.wrap(strip_control(text), width), *textwrap.wrap(strip_control(below), width)[:2]]
     axes.set_title("\n".join(lines), loc="left", fontsize=11, parse_math=False)
 
 
-def over_all(figure: Figure, text: str, below: str = "") -> None:
+def set_figure_heading(figure: Figure, text: str, below: str = "") -> None:
     """A title over all panels of a figure."""
     shown = f"{text}. {below}" if below else text
-    lines = textwrap.wrap(plain(shown), _across(figure))[:2]
+    lines = textwrap.wrap(strip_control(shown), _across(figure))[:2]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11, parse_math=False)
 
 
@@ -117,31 +117,31 @@ def _across(figure: Any) -> int:
     return int(11 * figure.get_figwidth()) - 12
 
 
-def labels(axes: Axes, *, x: str = "", y: str = "", width: int = 0) -> None:
+def set_labels(axes: Axes, *, x: str = "", y: str = "", width: int = 0) -> None:
     """Axis labels as they are: names and units may hold the signs that matplotlib reads as formulas.
 
     Args:
       width: characters of a line; by default what the figure has room for.
     """
     if x:
-        axes.set_xlabel(textwrap.fill(plain(x), width or _across(axes.figure)), parse_math=False)
+        axes.set_xlabel(textwrap.fill(strip_control(x), width or _across(axes.figure)), parse_math=False)
     if y:
         figure: Any = axes.figure
         up = int(9 * figure.get_figheight()) - 2
-        axes.set_ylabel(textwrap.fill(plain(y), width or up), parse_math=False)
+        axes.set_ylabel(textwrap.fill(strip_control(y), width or up), parse_math=False)
 
 
-def ticks(axes: Axes, names: Sequence[str], *, along: str, every: int = 0) -> None:
+def set_ticks(axes: Axes, names: Sequence[str], *, along: str, every: int = 0) -> None:
     """Names at 0, 1, 2, ... along ``x`` or ``y``, thinned where there are too many to read."""
     step = every or -(-len(names) // MOST_TICKS)
-    shown = [plain(n) for n in names][::step]
+    shown = [strip_control(n) for n in names][::step]
     if along == "x" and max(map(len, shown), default=0) > _NARROW:
         shown = [n.replace(" to ", "\nto ") for n in shown]
     place = axes.set_xticks if along == "x" else axes.set_yticks
     place(np.arange(len(names))[::step], shown, parse_math=False)
 
 
-def legend(figure: Figure, keys: Sequence[Any], *, columns: int = 0) -> None:
+def add_legend(figure: Figure, keys: Sequence[Any], *, columns: int = 0) -> None:
     """A legend below all panels, in one row by default; none where there is nothing to say."""
     if not keys:
         return
@@ -153,13 +153,13 @@ def legend(figure: Figure, keys: Sequence[Any], *, columns: int = 0) -> None:
         text.set_parse_math(False)
 
 
-def key(name: str, width: int = 88, **style: Any) -> Patch:
+def legend_key(name: str, width: int = 88, **style: Any) -> Patch:
     """An entry of a legend; a long name is wrapped."""
-    label = "\n".join(textwrap.wrap(plain(name), width, subsequent_indent="   "))
+    label = "\n".join(textwrap.wrap(strip_control(name), width, subsequent_indent="   "))
     return Patch(label=label, **style)
 
 
-def hatch(axes: Axes, cells: np.ndarray, pattern: str) -> None:
+def hatch_cells(axes: Axes, cells: np.ndarray, pattern: str) -> None:
     """Hatch the cells (row, column) that are true."""
     for row, column in np.argwhere(cells):
         corner = (column - 0.5, row - 0.5)
@@ -168,7 +168,7 @@ def hatch(axes: Axes, cells: np.ndarray, pattern: str) -> None:
         )
 
 
-def notes(axes: Axes, colours: np.ndarray, texts: Sequence[Sequence[str]]) -> None:
+def write_in_cells(axes: Axes, colours: np.ndarray, texts: Sequence[Sequence[str]]) -> None:
     """Text in each cell, black or white, whichever stands out from the cell's colour."""
     size = 8 if len(texts[0]) <= 14 else 6
     for r, row in enumerate(texts):
@@ -182,7 +182,7 @@ def notes(axes: Axes, colours: np.ndarray, texts: Sequence[Sequence[str]]) -> No
                 note.set_bbox({"facecolor": colours[r, c], "linewidth": 0, "pad": 1})  # keeps hatching off
 
 
-def cells(axes: Axes, values: np.ndarray, **style: Any) -> Any:
+def draw_cells(axes: Axes, values: np.ndarray, **style: Any) -> Any:
     """A mesh of cells centred on whole numbers; NaN is left grey."""
     axes.set_facecolor(MISSING)
     axes.spines[:].set_visible(False)
@@ -194,15 +194,15 @@ def cells(axes: Axes, values: np.ndarray, **style: Any) -> Any:
 # ---- files ----
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write ``name.png`` and ``name.svg``; the files written, in this order."""
     files = [folder / f"{name}{kind}" for kind in (".png", ".svg")]
     for path in files:
-        save_as(figure, path)
+        save_figure_as(figure, path)
     return files
 
 
-def save_as(figure: Figure, path: Path) -> None:
+def save_figure_as(figure: Figure, path: Path) -> None:
     """Write one file; its ending chooses the format: ``.png``, ``.svg`` or ``.pdf``."""
     kind = path.suffix[1:]
     if kind == "svg":
@@ -213,11 +213,11 @@ def save_as(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format=kind, dpi=_DPI, metadata=metadata)
 
 
-def inline(svg: str, name: str, description: str, *, source: str | Path = "") -> str:
+def to_inline_svg(svg: str, name: str, description: str, *, source: str | Path = "") -> str:
     """An SVG file's text as an element for a page: ids of its own, no header, and words for who cannot see it.
 
     Raises:
-      InputError: ``source``, the file, is no SVG as `save` writes it.
+      InputError: ``source``, the file, is no SVG as `save_figure` writes it.
     """
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
@@ -250,7 +250,7 @@ def inline(svg: str, name: str, description: str, *, source: str | Path = "") ->
     root.attrib.pop("height", None)
     root.set("style", f"max-width:{width}")
     root.set("role", "img")
-    root.set("aria-label", plain(description))
+    root.set("aria-label", strip_control(description))
     return ElementTree.tostring(root, encoding="unicode")
 
 

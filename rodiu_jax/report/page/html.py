@@ -9,27 +9,29 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rodiu_jax.errors import InputError
+from rodiu_jax.io.number_text import dollars, percent
 from rodiu_jax.report.data.digest import Digest
 from rodiu_jax.report.data.outputs import SETTLED
 from rodiu_jax.report.figures import style
-from rodiu_jax.report.parts.section import Section
-from rodiu_jax.report.parts.tables import number
-from rodiu_jax.report.text.summary import answer, percent, proofs
+from rodiu_jax.report.parts.section import PageTable, Section
+from rodiu_jax.report.text.summary import describe_proofs, write_answer
 from rodiu_jax.sweeps.manifest import read_manifest
 
+_MOST_LISTED = 6  # levels of a factor; of more, the first and the last are shown
 
-def render(
+
+def render_page(
     folder: Path,
-    found: Digest,
+    digest: Digest,
     parts: Sequence[Section],
     drawings: Mapping[str, Mapping[str, str]],
     *,
     alone: bool = False,
 ) -> str:
-    """The HTML text. Every name that a catalogue or a spec holds is escaped.
+    """Write the page as HTML. Every name that a catalogue or a spec holds is escaped.
 
     Args:
-      drawings: per section the pictures by name, as `rodiu_jax.report.figures.style.inline` gives them.
+      drawings: per section the pictures by name, as `rodiu_jax.report.figures.style.to_inline_svg` gives them.
       alone: without links to the files in the sweep's folder.
     """
     templates = Environment(
@@ -41,49 +43,49 @@ def render(
     )
     return templates.get_template("page.html").render(
         alone=alone,
-        spec=found.spec,
-        answer=answer(found),
-        proofs=proofs(found),
-        key_figures=_key_figures(found),
+        spec=digest.spec,
+        answer=write_answer(digest),
+        proofs=describe_proofs(digest),
+        key_figures=_key_figures(digest),
         sections=parts,
         drawings={
             of: {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704 (`inline` lets only shapes pass)
             for of, drawn in drawings.items()
         },
-        factors=_factors(found),
-        method=_method(folder, found),
-        spec_text=style.plain(found.spec.to_toml()),
+        factors=_tabulate_factors(digest),
+        method=_describe_method(folder, digest),
+        spec_text=style.strip_control(digest.spec.to_toml()),
     )
 
 
-def _key_figures(found: Digest) -> list[tuple[str, str]]:
-    settled = sum(found.statuses.get(s, 0) for s in SETTLED)
+def _key_figures(digest: Digest) -> list[tuple[str, str]]:
+    settled = sum(digest.statuses.get(s, 0) for s in SETTLED)
     costs, gpus = (
-        (found.total(f"{n}_sum"), found.total(f"{n}_count")) for n in ("total_cost", "gpus_rented")
+        (digest.total(f"{n}_sum"), digest.total(f"{n}_count")) for n in ("total_cost", "gpus_rented")
     )
-    widest = found.most("widest_gap")
+    widest = digest.most("widest_gap")
     return [
-        ("scenarios", f"{found.rows:,}"),
-        ("settled", percent(settled, found.rows)),
-        ("widest gap", f"{widest:.2%}" if widest == widest else "-"),
-        ("mean cost", f"${number(costs[0] / costs[1], 0)}" if costs[1] else "-"),
+        ("scenarios", f"{digest.rows:,}"),
+        ("settled", percent(settled / max(digest.rows, 1))),
+        ("widest gap", percent(widest)),
+        ("mean cost", dollars(costs[0] / costs[1]) if costs[1] else "-"),
         ("mean GPUs", f"{gpus[0] / gpus[1]:.1f}" if gpus[1] else "-"),
     ]
 
 
-def _factors(found: Digest) -> list[tuple[str, str, str]]:
-    shown = []
-    for levels, factor in zip(found.levels, found.spec.factors, strict=True):
+def _tabulate_factors(digest: Digest) -> PageTable:
+    rows = []
+    for levels, factor in zip(digest.levels, digest.spec.factors, strict=True):
         span = levels.axis.ticks([min(factor.levels), max(factor.levels)])
-        listed = levels.axis.ticks(sorted(factor.levels)) if len(factor.levels) <= 6 else []
-        text = ", ".join(listed) if listed and not found.spec.design.draws else " to ".join(span)
-        shown.append((levels.axis.column, levels.axis.label, text))
-    return shown
+        listed = levels.axis.ticks(sorted(factor.levels)) if len(factor.levels) <= _MOST_LISTED else []
+        text = ", ".join(listed) if listed and not digest.spec.design.draws else " to ".join(span)
+        rows.append([levels.axis.column, levels.axis.label, text])
+    return PageTable("factors", "What was varied", ["factor", "meaning", "levels"], rows)
 
 
-def _method(folder: Path, found: Digest) -> list[tuple[str, str]]:
-    spec = found.spec
-    gap = f"{100 * spec.wanted_gap:.3g}% of the cost"
+def _describe_method(folder: Path, digest: Digest) -> list[tuple[str, str]]:
+    spec = digest.spec
+    gap = f"{percent(spec.wanted_gap)} of the cost"
     lines = [
         (
             "Design",
@@ -95,7 +97,7 @@ def _method(folder: Path, found: Digest) -> list[tuple[str, str]]:
     ]
     if spec.changes:
         lines.append(("Changed everywhere", ", ".join(spec.changes)))
-    lines.append(("Solver time", f"{found.seconds:,.0f} s, summed over scenarios"))
+    lines.append(("Solver time", f"{digest.seconds:,.0f} s, summed over scenarios"))
     try:
         made = read_manifest(folder)
     except InputError:

@@ -1,7 +1,7 @@
-"""Answers kept beside a sweep: what `rodiu choose`, `stress`, `robustness` and `diagnose` found, for its page.
+"""Answers of `rodiu choose`, `stress`, `robustness` and `diagnose`, kept beside a sweep for its page.
 
-An answer is a folder: ``<name>.json`` for programs, ``section.json`` for the page (what was said, word for word), a CSV
-per table and picture, pictures as PNG and SVG, and the plans that it advises. The page of a sweep shows the answers in
+An answer is a folder: ``<name>.json`` for programs, ``section.json`` with the words for the page, a CSV file per table
+and picture, pictures as PNG and SVG, and the plans that it advises. The page of a sweep shows the answers in
 ``DIR/decisions/*``.
 """
 
@@ -27,7 +27,7 @@ _SECTION = "section.json"
 _PLAIN = r"^[\w-]+$"
 
 
-class _Table(StrictTable):
+class _TableObject(StrictTable):
     name: str = Field(pattern=_PLAIN)
     caption: str
     heads: list[str]
@@ -35,18 +35,18 @@ class _Table(StrictTable):
     numbers: list[int]
 
 
-class _Picture(StrictTable):
+class _PictureObject(StrictTable):
     name: str = Field(pattern=_PLAIN)
     description: str
 
 
-class _Kept(StrictTable):
+class _AnswerObject(StrictTable):
     title: str
     made: str
     text: str
     points: list[str]
-    pictures: list[_Picture]
-    tables: list[_Table]
+    pictures: list[_PictureObject]
+    tables: list[_TableObject]
 
 
 def write_decision(
@@ -61,7 +61,7 @@ def write_decision(
 
     Args:
       values: JSON values, written as ``<name>.json``.
-      made: the command that found it.
+      made: the command that computed it.
       plans: what it advises, written as ``plans.json``.
 
     Returns:
@@ -79,7 +79,7 @@ def write_decision(
     data: dict[str, pd.DataFrame] = {}
     for picture in section.pictures:
         assert isinstance(picture, Picture), "drawn just now"
-        written += style.save(picture.figure, folder, picture.name)
+        written += style.save_figure(picture.figure, folder, picture.name)
         data[picture.name] = picture.table
     for table in section.tables:
         shown = pd.DataFrame(list(table.rows), columns=list(table.heads))
@@ -87,14 +87,14 @@ def write_decision(
     for name, frame in data.items():
         written.append(folder / f"{name}.csv")
         write_csv(written[-1], frame)
-    kept = _Kept(
+    answer = _AnswerObject(
         title=section.title,
         made=made,
         text=section.text,
         points=list(section.points),
-        pictures=[_Picture(name=p.name, description=p.description) for p in section.pictures],
+        pictures=[_PictureObject(name=p.name, description=p.description) for p in section.pictures],
         tables=[
-            _Table(
+            _TableObject(
                 name=t.name,
                 caption=t.caption,
                 heads=list(t.heads),
@@ -105,32 +105,32 @@ def write_decision(
         ],
     )
     written.append(folder / _SECTION)  # last: what a page shows is complete
-    write_text(written[-1], json.dumps(kept.model_dump(), indent=1, ensure_ascii=False) + "\n")
+    write_text(written[-1], json.dumps(answer.model_dump(), indent=1, ensure_ascii=False) + "\n")
     return written
 
 
 def read_decisions(folder: Path) -> list[Section]:
-    """The answers kept in ``folder/decisions/*``, by name of their folders.
+    """Read the answers kept in ``folder/decisions/*``, in the order of their folders' names.
 
     Raises:
       InputError: one of them is damaged.
     """
-    found = []
+    sections = []
     for number, path in enumerate(sorted(folder.glob(f"{FOLDER}/*/{_SECTION}")), 1):
         try:
-            kept = _Kept.model_validate(read_json(path))
+            answer = _AnswerObject.model_validate(read_json(path))
         except ValidationError as error:
             raise input_error(error, path) from None
-        made = [f"Found by {kept.made}."] if kept.made else []
-        found.append(
+        made = [f"Found by {answer.made}."] if answer.made else []
+        sections.append(
             Section(
                 f"decision-{number}",
-                kept.title,
-                " ".join([*made, kept.text]),
-                kept.points,
-                [Shown(p.name, p.description) for p in kept.pictures],
-                [PageTable(t.name, t.caption, t.heads, t.rows, t.numbers) for t in kept.tables],
+                answer.title,
+                " ".join([*made, answer.text]),
+                answer.points,
+                [Shown(p.name, p.description) for p in answer.pictures],
+                [PageTable(t.name, t.caption, t.heads, t.rows, t.numbers) for t in answer.tables],
                 f"{FOLDER}/{path.parent.name}",
             )
         )
-    return found
+    return sections

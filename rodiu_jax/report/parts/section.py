@@ -1,22 +1,23 @@
-"""A section of a page: words, pictures and tables, in the order of reading; the terminal shows it too."""
+"""What pages and terminals are made of: sections with words, pictures and tables, in the order of reading.
+
+`rodiu_jax.report.parts.terminal` prints them, `rodiu_jax.report.page.html` writes them as HTML; everything else that
+shows a table makes a `PageTable`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from rodiu_jax.report.parts.tables import table as text_table
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from rich.console import RenderableType
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture by its name, and in words for who cannot see it."""
+    """A picture by its name, with a description for readers who cannot see it."""
 
     name: str
     description: str
@@ -24,7 +25,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Picture(Shown):
-    """A figure and the table it is drawn from; no other of its folder has its name."""
+    """A figure and the table it is drawn from; no other picture of the same folder has its name."""
 
     table: pd.DataFrame
     figure: Figure
@@ -32,7 +33,20 @@ class Picture(Shown):
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table as people see it; ``data`` is the whole of it, kept as ``<name>.csv``."""
+    """A table as people read it.
+
+    Attributes:
+      name: of its CSV file.
+      caption: its title.
+      heads: the column heads; one of several lines has line breaks.
+      rows: the cells as text, a sequence per row.
+      numbers: positions of the columns that hold numbers, which are aligned at the right.
+      data: the whole of what ``rows`` may show in part, kept as ``<name>.csv``.
+      splits: a terminal too narrow for all columns gets groups of them, one below the other, each with the first.
+      lines: the terminal draws a line between rows, as cells have several lines.
+      unwrapped: positions of the columns that the terminal never wraps.
+      widths: most characters of a column in the terminal, by position.
+    """
 
     name: str
     caption: str
@@ -40,14 +54,24 @@ class PageTable:
     rows: Sequence[Sequence[str]]
     numbers: Sequence[int] = ()
     data: pd.DataFrame | None = None
+    splits: bool = False
+    lines: bool = False
+    unwrapped: Sequence[int] = ()
+    widths: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page; ``points`` are short sentences listed below the ``text``.
+    """A section of the page.
 
-    ``place`` is the folder that holds its files already, relative to the page; empty where they go to ``figures`` and
-    ``tables``.
+    Attributes:
+      name: names its place in the page.
+      title: its heading.
+      text: its first paragraph.
+      points: short sentences, listed below the text.
+      pictures, tables: shown below, in this order.
+      place: the folder that holds its files already, relative to the page; empty where a report writes them to
+        ``figures`` and ``tables``.
     """
 
     name: str
@@ -57,14 +81,3 @@ class Section:
     pictures: Sequence[Shown] = ()
     tables: Sequence[PageTable] = ()
     place: str = ""
-
-
-def terminal(section: Section) -> list[RenderableType]:
-    """Its sentences, then its tables."""
-    from rich.text import Text
-
-    said = [*([section.text] if section.text else []), *section.points]
-    return [
-        *(Text(line) for line in said),
-        *(text_table(t.caption, t.heads, t.rows, numbers=t.numbers) for t in section.tables),
-    ]

@@ -5,69 +5,65 @@ from __future__ import annotations
 from typing import cast
 
 import pandas as pd
-from rich.console import RenderableType
-from rich.markup import escape
-from rich.text import Text
 
-from rodiu_jax.catalog.audit import PACKAGED, Report, percent
-from rodiu_jax.report.parts.tables import table
-from rodiu_jax.report.text.catalog_tables import SplitTable, exact, span
+from rodiu_jax.catalog.audit import PACKAGED, Report
+from rodiu_jax.io.number_text import exact, percent
+from rodiu_jax.report.parts.section import PageTable
+from rodiu_jax.report.parts.terminal import Line, Part, spaced
+from rodiu_jax.report.text.catalog_tables import tabulate_columns, write_range
 
 
-def render(report: Report, *, everything: bool = False) -> list[RenderableType]:
-    """The report as tables; with ``everything``, memory for each (model, GPU, degree) too."""
-    parts: list[RenderableType] = [
-        Text(f"{report.catalog}: {report.n:,} scenarios drawn with seed {report.seed}", style="bold")
+def describe_audit(report: Report, *, everything: bool = False) -> list[Part]:
+    """Show the report as tables; with ``everything``, memory for each (model, GPU, degree) too."""
+    parts: list[Part] = [
+        Line(f"{report.catalog}: {report.n:,} scenarios drawn with seed {report.seed}", "bold")
     ]
     if len(report.comparisons):
-        parts.append(_comparison_table(report.comparisons))
+        parts.append(_tabulate_comparisons(report.comparisons))
     if len(report.examples):
-        parts.append(_example_table(report.examples))
-    parts += _memory_tables(report.memory, everything)
-    parts.append(_compute_table(report.compute))
+        parts.append(_tabulate_examples(report.examples))
+    parts += _tabulate_memory(report.memory, everything)
+    parts.append(_tabulate_compute(report.compute))
     if len(report.contradictions):
-        parts.append(_contradiction_table(report.contradictions, report.catalog))
+        parts.append(_tabulate_contradictions(report.contradictions, report.catalog))
     if report.ok:
-        parts.append(
-            Text(f"Every draw of {len(report.draws)} quantities is in the range that is declared for it.")
-        )
-    parts += [Text(f"FAILED: {failure}", style="bold red") for failure in report.failures]
-    return [part for pair in zip(parts, [Text("")] * len(parts), strict=True) for part in pair][:-1]
+        parts.append(f"Every draw of the {len(report.draws)} quantities lies in its declared range.")
+    parts += [Line(f"FAILED: {failure}", "bold red") for failure in report.failures]
+    return spaced(parts)
 
 
-def _comparison_table(frame: pd.DataFrame) -> RenderableType:
+def _tabulate_comparisons(frame: pd.DataFrame) -> PageTable:
     rows = [
         [
             f"{r['name']}, {r['unit']}",
-            span(r["low"], r["high"]),
-            span(r["stated_low"], r["stated_high"]),
-            span(r["observed_low"], r["observed_high"]),
+            write_range(r["low"], r["high"]),
+            write_range(r["stated_low"], r["stated_high"]),
+            write_range(r["observed_low"], r["observed_high"]),
             r["verdict"],
             r["source"],
         ]
         for r in frame.to_dict("records")
     ]
-    columns = ["", "simulated", "source says", "observed", "verdict", "source"]
-    return table("Our draws against observed data", columns, rows)
+    heads = ["", "simulated", "source says", "observed", "verdict", "source"]
+    return PageTable("comparisons", "Our draws against observed data", heads, rows)
 
 
-def _example_table(frame: pd.DataFrame) -> RenderableType:
+def _tabulate_examples(frame: pd.DataFrame) -> PageTable:
     rows = [
         [
             r["name"],
-            f"{span(r['low'], r['high'])} {r['unit']}",
+            f"{write_range(r['low'], r['high'])} {r['unit']}",
             exact(r["stated"]),
             "as expected" if r["ok"] else f"WRONG, expected {r['expected']:.5g}",
             r["note"],
         ]
         for r in frame.to_dict("records")
     ]
-    return table(
-        "Worked examples, through the sampler", ["example", "sampled", "source says", "", "note"], rows
-    )
+    heads = ["example", "sampled", "source says", "", "note"]
+    return PageTable("examples", "Worked examples, computed by the sampler", heads, rows)
 
 
-def _memory_tables(frame: pd.DataFrame, everything: bool) -> list[RenderableType]:
+def _tabulate_memory(frame: pd.DataFrame, everything: bool) -> list[PageTable]:
     models, gpus = list(dict.fromkeys(frame["model"])), list(dict.fromkeys(frame["gpu"]))
     by_pair = _groups(frame, "model", "gpu")
     columns = []
@@ -82,7 +78,7 @@ def _memory_tables(frame: pd.DataFrame, everything: bool) -> list[RenderableType
     title = (
         "Memory: smallest degree for the weights / with the KV cache of any one query type, in every scenario"
     )
-    parts: list[RenderableType] = [SplitTable(title, "gpu", gpus, columns)]
+    tables = [tabulate_columns(title, "gpu", gpus, columns)]
     reasons: dict[tuple[str, str], list[str]] = {}
     for (model, gpu), group in by_pair.items():
         last = group.iloc[-1]
@@ -90,14 +86,15 @@ def _memory_tables(frame: pd.DataFrame, everything: bool) -> list[RenderableType
             reasons.setdefault((model, f"{last['tp']} GPUs: {last['reason']}"), []).append(gpu)
     if reasons:
         rows = [[model, ", ".join(on), reason] for (model, reason), on in reasons.items()]
-        parts.append(table("Why no degree is enough", ["model", "gpu", "the largest degree"], rows))
+        heads = ["model", "gpu", "the largest degree"]
+        tables.append(PageTable("reasons", "Why no degree is enough", heads, rows))
     if everything:
         rows = [
             [r["model"], r["gpu"], str(r["tp"]), "fits" if r["fits"] else r["reason"]]
             for r in frame.to_dict("records")
         ]
-        parts.append(table("Memory in full", ["model", "gpu", "degree", ""], rows, numbers=[2]))
-    return parts
+        tables.append(PageTable("memory", "Memory in full", ["model", "gpu", "degree", ""], rows, [2]))
+    return tables
 
 
 def _groups(frame: pd.DataFrame, first: str, second: str) -> dict[tuple[str, str], pd.DataFrame]:
@@ -109,7 +106,7 @@ def _smallest(group: pd.DataFrame, column: str) -> str:
     return str(enough.min()) if len(enough) else "none"
 
 
-def _compute_table(frame: pd.DataFrame) -> RenderableType:
+def _tabulate_compute(frame: pd.DataFrame) -> PageTable:
     queries, gpus = list(dict.fromkeys(frame["query"])), list(dict.fromkeys(frame["gpu"]))
     by_pair = _groups(frame, "query", "gpu")
     columns = []
@@ -122,10 +119,10 @@ def _compute_table(frame: pd.DataFrame) -> RenderableType:
             cells.append(f"{last['tp']}: {percent(last['share'])}" if enough == "none" else enough)
         columns.append((f"{query}\n{by_pair[query, gpus[0]]['demand_mean'].iloc[0]:.4g} TFLOPs", cells))
     title = "Compute: smallest degree for a whole query type in every scenario, or what the largest serves"
-    return SplitTable(title, "gpu", gpus, columns)
+    return tabulate_columns(title, "gpu", gpus, columns)
 
 
-def _contradiction_table(frame: pd.DataFrame, catalog: str) -> RenderableType:
+def _tabulate_contradictions(frame: pd.DataFrame, catalog: str) -> PageTable:
     rows = []
     for where, group in frame.groupby("where", sort=False):
         choices = [
@@ -136,9 +133,7 @@ def _contradiction_table(frame: pd.DataFrame, catalog: str) -> RenderableType:
         first = group.iloc[0]
         values = ["\n".join(group[column]) for column in ("name", *PACKAGED)]
         rows.append([f"{where}: {first['why']}", f"{first['quantity']}\n{first['unit']}", *values, here])
-    columns = ["contradiction", "quantity", "name", *PACKAGED, "here"]
-    result = table(f"Where the seed disagrees with itself, and what {escape(catalog)} does", columns, rows)
-    for column in result.columns[2:]:
-        column.no_wrap = True
-    result.show_lines = True
-    return result
+    heads = ["contradiction", "quantity", "name", *PACKAGED, "here"]
+    caption = f"Where the seed disagrees with itself, and what {catalog} does"
+    unwrapped = range(2, len(heads))
+    return PageTable("contradictions", caption, heads, rows, lines=True, unwrapped=unwrapped)

@@ -1,4 +1,4 @@
-"""A choice for people: sentences first, then the table and the picture of the trade-off."""
+"""A choice of one deployment as a section: sentences, then the table and the picture of the trade-off."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rodiu_jax.io.number_text import interval, number, percent
 from rodiu_jax.report.parts.section import PageTable, Picture, Section
-from rodiu_jax.report.parts.tables import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rodiu_jax.decisions.choose.answer import Choice
 
-_ROWS = 12
+_MOST_ROWS = 12
 
 
-def _name(choice: Choice) -> str:
+def _name_criterion(choice: Choice) -> str:
     tail = f"mean cost of the dearest {1 - choice.level:.4g} of scenarios (CVaR at {choice.level:g})"
     names = {
         "expected": "expected cost",
@@ -29,83 +29,95 @@ def _name(choice: Choice) -> str:
     return names[choice.criterion]
 
 
-def sentences(choice: Choice) -> list[str]:
-    """What to rent, what it costs, how near the best possible that is and how sure, in plain words."""
-    pairs = [f"{d.model} on {d.tp} x {d.gpu}" for d in choice.deployment]
-    rent = ", ".join(pairs) or "nothing"
-    routing = "routing chosen anew in each" if choice.recourse else "one fixed routing"
-    seen = f"{choice.scenarios:,} scenarios ({routing})"
+def write_sentences(choice: Choice) -> list[str]:
+    """Say what to rent, what it costs, how near the best possible that is, and how sure."""
     if not choice.meets:
-        broken = ", ".join(f"{name} in {count:,}" for name, count in choice.broken.items())
-        breaks = f" (what breaks: {broken})." if broken else "."
-        if choice.feasible_share:
-            lines = [
-                f"No candidate keeps every promise in all of {seen}.",
-                f"Nearest: rent {rent}; it keeps them in {choice.feasible_share:.2%} of them{breaks}",
-            ]
-        else:
-            lines = [
-                f"No candidate keeps every promise in any of {seen}.",
-                f"Nearest, were any share of the queries allowed to stay unserved: rent {rent}{breaks}",
-            ]
-        if choice.hopeless:
-            lines.append(
-                f"In {choice.hopeless:,} of them it is proven that no plan exists, whatever is rented."
-            )
-        return lines
+        return _describe_nearest(choice)
     lines = [
-        f"Rent {rent}.",
-        f"Least {_name(choice)} of {choice.candidates:,} candidates over {seen}: "
-        f"${number(choice.value)} per period ({_between(choice.lower, choice.upper)}).",
+        f"Rent {_name_deployment(choice)}.",
+        f"It has the least {_name_criterion(choice)} of {choice.candidates:,} candidates over "
+        f"{_name_scenarios(choice)}: ${number(choice.value)} per period "
+        f"({_write_bracket(choice.lower, choice.upper)}).",
     ]
     if choice.criterion != "regret" and math.isfinite(choice.best_possible):
         lines.append(
-            f"No deployment whatever has less than ${number(choice.best_possible)}: "
-            f"this one is within {choice.gap:.2%} of the best possible."
+            f"No deployment at all costs less than ${number(choice.best_possible)}: "
+            f"this one is within {percent(choice.gap)} of the best possible."
         )
     if choice.stochastic is not None:
         low, high = choice.stochastic
-        worth = f"costs ${number(low)} more ({_between(low, high)})"
+        worth = f"costs ${number(low)} more ({_write_bracket(low, high)})"
         worth = worth if math.isfinite(high) else "breaks a promise or a limit in some scenario"
-        lines.append(f"What is best for the mean scenario {worth}: that is what knowing the spread is worth.")
+        lines.append(
+            f"The best deployment for the mean scenario {worth}: that is the value of knowing the whole range."
+        )
     value, share = choice.otherwise
     how = "the best fixed routing" if choice.recourse else "the routing chosen anew in each scenario"
-    lines.append(
-        f"With {how} it keeps every promise in {share:.2%} of them"
-        + (f", at ${number(value)} there." if share else ".")
-    )
-    held = choice.held_out
-    if held is None:
-        lines.append("No scenario was held out: the value flatters a little, as it was chosen on them.")
+    cost = f", at ${number(value)} there." if share else "."
+    lines.append(f"With {how} it keeps every promise in {percent(share)} of them{cost}")
+    return [*lines, _describe_hold_out(choice)]
+
+
+def _name_deployment(choice: Choice) -> str:
+    return ", ".join(f"{d.model} on {d.tp} x {d.gpu}" for d in choice.deployment) or "nothing"
+
+
+def _name_scenarios(choice: Choice) -> str:
+    routing = "routing chosen anew in each" if choice.recourse else "one fixed routing"
+    return f"{choice.scenarios:,} scenarios ({routing})"
+
+
+def _describe_nearest(choice: Choice) -> list[str]:
+    """Name the candidate that comes nearest, where none keeps every promise."""
+    seen, rent = _name_scenarios(choice), _name_deployment(choice)
+    broken = ", ".join(f"{name} in {count:,}" for name, count in choice.broken.items())
+    breaks = f" (what breaks: {broken})." if broken else "."
+    if choice.feasible_share:
+        lines = [
+            f"No candidate keeps every promise in all of {seen}.",
+            f"Nearest: rent {rent}; it keeps them in {percent(choice.feasible_share)} of them{breaks}",
+        ]
     else:
-        low, high = held.interval
-        told = f" (95 %: {number(low)} to {number(high)})" if math.isfinite(low) else ""
-        known = f"{_name(choice)} ${number(held.value)}{told}, " if math.isfinite(held.value) else ""
-        low, high = held.feasible_interval
-        lines.append(
-            f"In {held.scenarios:,} scenarios held out: {known}every promise held in {held.feasible_share:.2%} "
-            f"(95 %: {low:.2%} to {high:.2%}); at most {held.exceeded_interval[1]:.2%} are worse than the worst one "
-            "chosen with."
-        )
+        lines = [
+            f"No candidate keeps every promise in any of {seen}.",
+            f"Nearest, if any share of the queries may stay unserved: rent {rent}{breaks}",
+        ]
+    if choice.hopeless:
+        lines.append(f"In {choice.hopeless:,} of them it is proven that no plan exists, whatever is rented.")
     return lines
 
 
-def _between(low: float, high: float) -> str:
-    """What the brackets leave."""
-    told = number(low), number(high)
-    return f"exact to {number(max(high - low, 0.005))}" if told[0] == told[1] else f"{told[0]} to {told[1]}"
+def _describe_hold_out(choice: Choice) -> str:
+    result = choice.held_out
+    if result is None:
+        return "No scenario was held out, so the value is a little too good: the choice was made on the same ones."
+    low, high = result.interval
+    range_of_mean = f" (95%: {number(low)} to {number(high)})" if math.isfinite(low) else ""
+    value = ""
+    if math.isfinite(result.value):
+        value = f"{_name_criterion(choice)} ${number(result.value)}{range_of_mean}, "
+    return (
+        f"In {result.scenarios:,} scenarios held out: {value}every promise is kept in "
+        f"{percent(result.feasible_share)} (95%: {interval(*result.feasible_interval, percent)}); "
+        f"at most {percent(result.exceeded_interval[1])} are worse than the worst one chosen with."
+    )
 
 
-def frontier_table(choice: Choice) -> PageTable:
-    """The chosen plan and those that no other beats in both expected cost and CVaR."""
+def _write_bracket(low: float, high: float) -> str:
+    text = interval(low, high)
+    return text if " to " in text else f"exact to {number(max(high - low, 0.005))}"
+
+
+def tabulate_frontier(choice: Choice) -> PageTable:
+    """Show the chosen plan and those that no other beats in both expected cost and CVaR."""
     shown: Any = choice.table[choice.table["frontier"] | choice.table["chosen"]]
-    shown = shown.sort_values(["expected", "cvar"]).head(_ROWS)
+    shown = shown.sort_values(["expected", "cvar"]).head(_MOST_ROWS)
     rows = [
         [
             "*" if r["chosen"] else "",
             str(r["deployment"]),
             *(number(float(r[n])) for n in ("expected", "cvar", "worst", "regret_lower", "regret")),
-            f"{r['feasible_share']:.2%}",
+            percent(r["feasible_share"]),
         ]
         for r in shown.to_dict(orient="records")
     ]
@@ -120,21 +132,21 @@ def frontier_table(choice: Choice) -> PageTable:
     )
 
 
-def frontier_figure(choice: Choice) -> Figure:
-    """Expected cost against CVaR: every candidate that keeps all promises, the frontier and the choice."""
+def draw_frontier(choice: Choice) -> Figure:
+    """Draw expected cost against CVaR: every candidate that keeps all promises, the frontier and the choice."""
     from rodiu_jax.report.figures import style
 
-    expected, tail, front, mine = (
+    expected, tail, front, chosen = (
         choice.table[n].to_numpy() for n in ("expected", "cvar", "frontier", "chosen")
     )
-    figure, (axes,) = style.panels(1, high=4.5)
+    figure, (axes,) = style.make_panels(1, high=4.5)
     drawn = np.isfinite(expected) & np.isfinite(tail)
     axes.scatter(expected[drawn], tail[drawn], s=14, color=style.OTHER, label="candidates")
     order = np.flatnonzero(front)[np.argsort(expected[front])]
     axes.plot(expected[order], tail[order], "o-", color=style.BLUE, markersize=5, label="frontier")
     axes.scatter(
-        expected[mine & drawn],
-        tail[mine & drawn],
+        expected[chosen & drawn],
+        tail[chosen & drawn],
         s=110,
         marker="*",
         color=style.ORANGE,
@@ -149,20 +161,20 @@ def frontier_figure(choice: Choice) -> Figure:
     axes.set_xlabel("Expected cost, $ per period")
     axes.set_ylabel(f"CVaR at {choice.level:g}, $ per period")
     axes.ticklabel_format(useOffset=False)
-    style.heading(axes, f"{len(choice.table):,} candidates over {choice.scenarios:,} scenarios")
+    style.set_heading(axes, f"{len(choice.table):,} candidates over {choice.scenarios:,} scenarios")
     axes.legend(frameon=False)
     return figure
 
 
-def section(choice: Choice) -> Section:
-    """The choice as a section of a page."""
+def describe_choice(choice: Choice) -> Section:
+    """Make a section of a choice: sentences, the picture and the table of the trade-off."""
     text = "Expected cost against CVaR: candidates that keep every promise, those that none beats, the chosen one"
-    picture = Picture("candidates", text, choice.table, frontier_figure(choice))
+    picture = Picture("candidates", text, choice.table, draw_frontier(choice))
     return Section(
         "choose",
         "What to rent for many scenarios",
         "",
-        sentences(choice),
+        write_sentences(choice),
         [picture],
-        [frontier_table(choice)],
+        [tabulate_frontier(choice)],
     )

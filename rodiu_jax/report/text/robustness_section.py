@@ -1,4 +1,4 @@
-"""The price of robustness as sentences, a picture, tables and JSON."""
+"""The price of robustness as a section (sentences, a picture, tables) and as JSON."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rodiu_jax.io.number_text import interval, number, percent
+from rodiu_jax.report.data.json_rows import json_rows
 from rodiu_jax.report.parts.section import PageTable, Picture, Section
-from rodiu_jax.report.parts.tables import interval, number
-from rodiu_jax.report.text.sensitivity_tables import records
-from rodiu_jax.report.text.stress_section import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,21 +16,21 @@ if TYPE_CHECKING:
     from rodiu_jax.decisions.robustness import Robustness
 
 
-def to_json(found: Robustness) -> dict[str, Any]:
-    """Settings, recommendations, and the rows of the three tables."""
-    return found.settings | {
-        "recommended": found.recommended,
-        "guaranteed": found.guaranteed,
-        "curve": records(found.curve),
-        "value": records(found.value),
-        "scenarios_by_gamma": records(found.scenarios),
+def robustness_to_json(result: Robustness) -> dict[str, Any]:
+    """Return the settings, the recommendations, and the rows of the three tables."""
+    return result.settings | {
+        "recommended": result.recommended,
+        "guaranteed": result.guaranteed,
+        "curve": json_rows(result.curve),
+        "value": json_rows(result.value),
+        "scenarios_by_gamma": json_rows(result.scenarios),
     }
 
 
-def section(found: Robustness) -> Section:
-    """Sentences first, then the curve and the value of modelling decision dependence."""
-    mode = found.settings["mode"]
-    curve = [r for r in records(found.curve) if r["mode"] == mode]
+def describe_robustness(result: Robustness) -> Section:
+    """Make a section: sentences, then the curve and the value of modelling decision dependence."""
+    mode = result.settings["mode"]
+    curve = [r for r in json_rows(result.curve) if r["mode"] == mode]
     rows = [
         [
             f"{r['gamma']:g}",
@@ -39,7 +38,7 @@ def section(found: Robustness) -> Section:
             number(r["upper_bound"]),
             interval(r["price_lower"], r["price_upper"]),
             number(r["realised_cost"]),
-            f"{percent(r['uniform'])} ({100 * r['uniform_lower']:.3g}-{100 * r['uniform_upper']:.3g})",
+            f"{percent(r['uniform'])} ({interval(r['uniform_lower'], r['uniform_upper'], percent)})",
             percent(r["beta"]),
             percent(r["bound"]),
             percent(r["symmetric"]),
@@ -55,10 +54,10 @@ def section(found: Robustness) -> Section:
             interval(r["value_lower"], r["value_upper"]),
             percent(r["kept"]),
         ]
-        for r in records(found.value)
+        for r in json_rows(result.value)
     ]
-    scope = f"Mean over {found.settings['scenarios']} scenario(s), {mode}, $ per period; how often some promise breaks"
-    drawn = (
+    scope = f"Mean over {result.settings['scenarios']} scenario(s), {mode}, $ per period; how often some promise breaks"
+    description = (
         "Left: lower and upper bound of the least cost by Gamma; right: how often some promise breaks at each Gamma, "
         "measured and proven"
     )
@@ -66,11 +65,16 @@ def section(found: Robustness) -> Section:
         "robustness",
         "What robustness costs and buys",
         "",
-        _sentences(found, curve),
-        [Picture("curve", drawn, found.curve, _figure(curve))],
+        _write_sentences(result, curve),
+        [Picture("curve", description, result.curve, _draw_curve(curve))],
         [
             PageTable(
-                "curve", scope, [*names, "symmetric", "Bertsimas-Sim"], rows, tuple(range(1, 10)), found.curve
+                "curve",
+                scope,
+                [*names, "symmetric", "Bertsimas-Sim"],
+                rows,
+                tuple(range(1, 10)),
+                result.curve,
             ),
             PageTable(
                 "value",
@@ -78,17 +82,17 @@ def section(found: Robustness) -> Section:
                 ["Gamma", "cost", "more than the optimum", "feasible"],
                 value,
                 tuple(range(1, 4)),
-                found.value,
+                result.value,
             ),
         ],
     )
 
 
-def _figure(curve: list[dict[str, Any]]) -> Figure:
-    """Cost and broken promises over Gamma, whose values stand at equal distances."""
+def _draw_curve(curve: list[dict[str, Any]]) -> Figure:
+    """Draw cost and broken promises over Gamma, whose values stand at equal distances."""
     from rodiu_jax.report.figures import style
 
-    figure, (cost, breaks) = style.panels(2, high=3.4)
+    figure, (cost, breaks) = style.make_panels(2, high=3.4)
     at = np.arange(len(curve))
 
     def column(name: str) -> np.ndarray:
@@ -97,7 +101,7 @@ def _figure(curve: list[dict[str, Any]]) -> Figure:
     lower, upper = column("lower_bound"), column("upper_bound")
     cost.fill_between(at, lower, upper, **style.BAND)
     cost.plot(at, upper, "o-", color=style.BLUE, markersize=4)
-    style.heading(cost, "Least cost, $ per period", "the band is what the brackets leave")
+    style.set_heading(cost, "Least cost, $ per period", "the band is what the brackets leave")
     cost.ticklabel_format(axis="y", useOffset=False)
     for name, label, line in (
         ("uniform", "measured, uniform", "o-"),
@@ -109,42 +113,42 @@ def _figure(curve: list[dict[str, Any]]) -> Figure:
         )
     breaks.fill_between(at, 100 * column("uniform_lower"), 100 * column("uniform_upper"), **style.BAND)
     breaks.legend(frameon=False, fontsize=8)
-    style.heading(breaks, "Periods in which some promise breaks, %")
+    style.set_heading(breaks, "Periods in which some promise breaks, %")
     for axes in (cost, breaks):
         axes.set_xticks(at, [f"{r['gamma']:g}" for r in curve])
         axes.set_xlabel("Gamma")
     return figure
 
 
-def _sentences(found: Robustness, curve: list[dict[str, Any]]) -> list[str]:
+def _write_sentences(result: Robustness, curve: list[dict[str, Any]]) -> list[str]:
     first, last = curve[0], curve[-1]
-    settings = found.settings
+    settings = result.settings
     price, share = (
         interval(last["price_lower"], last["price_upper"]),
         last["price_upper"] / abs(first["upper_bound"] or 1),
     )
     ends = f"Gamma = {first['gamma']:g}", f"Gamma = {last['gamma']:g}"
-    said = [
-        f"{ends[1]} costs ${price} per period more than {ends[0]} ({100 * share:.2g} %). With uniform deviations some "
+    lines = [
+        f"{ends[1]} costs ${price} per period more than {ends[0]} ({percent(share, 2)}). With uniform deviations some "
         f"promise breaks in {percent(first['uniform'])} of the periods at {ends[0]}, in {percent(last['uniform'])} at "
         f"{ends[1]}, and the mean cost is ${number(first['realised_cost'])} and ${number(last['realised_cost'])}."
     ]
     promised = percent(settings["probability"])
-    if found.recommended is None:
-        said.append(f"No Gamma tried keeps all promises but in {promised} of the periods.")
+    if result.recommended is None:
+        lines.append(f"No Gamma tried keeps all promises in all but {promised} of the periods.")
     else:
-        at = next(r for r in curve if r["gamma"] == found.recommended)
-        said.append(
-            f"Recommended for at most {promised}: Gamma = {found.recommended:g}, measured {percent(at['uniform'])} "
+        at = next(r for r in curve if r["gamma"] == result.recommended)
+        lines.append(
+            f"Recommended for at most {promised}: Gamma = {result.recommended:g}, measured {percent(at['uniform'])} "
             f"(at most {percent(at['uniform_upper'])}), for ${interval(at['price_lower'], at['price_upper'])} more."
         )
-    if found.guaranteed is not None:
-        said.append(f"Proven without any draw from Gamma = {found.guaranteed:g} on.")
-    best = max(records(found.value), key=lambda r: r["gamma"])
+    if result.guaranteed is not None:
+        lines.append(f"From Gamma = {result.guaranteed:g} on this is proven, without any draw.")
+    best = max(json_rows(result.value), key=lambda r: r["gamma"])
     saved = interval(best["value_lower"], best["value_upper"])
-    said.append(
-        f"Modelling that good pairings deviate less saves ${saved} per period at Gamma = {best['gamma']:g}."
+    lines.append(
+        f"Taking into account that good pairings deviate less saves ${saved} per period at Gamma = {best['gamma']:g}."
     )
     if settings["left_out"]:
-        said.append(f"{settings['left_out']} scenario(s) have no plan at some Gamma and are left out.")
-    return said
+        lines.append(f"Left out, as they have no plan at some Gamma: {settings['left_out']} scenario(s).")
+    return lines

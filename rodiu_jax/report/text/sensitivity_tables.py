@@ -1,125 +1,101 @@
-"""Sensitivity for people: tables for the terminal and for JSON, files in a folder."""
+"""Sensitivity as tables for terminals and pages, and as files in a folder."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from rodiu_jax.io.files import make_folder, write_csv
-from rodiu_jax.report.parts.tables import table as text_table
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from rodiu_jax.io.number_text import interval, is_missing, percent, significant
+from rodiu_jax.report.parts.section import PageTable
 
 _COLUMNS = {
-    "tornado": ["factor", "low_level", "high_level", "at_low", "at_high"],
-    "main_effects": ["factor", "level", "rows", "left_out"],
-    "sobol": ["index", "factor"],
-    "morris": ["index", "factor"],
+    "tornado": {
+        "factor": "factor",
+        "from": "low_level",
+        "to": "high_level",
+        "mean there": "at_low",
+        "and there": "at_high",
+    },
+    "main_effects": {"factor": "factor", "level": "level", "rows": "rows", "left out": "left_out"},
+    "sobol": {"index": "index", "factor": "factor"},
+    "morris": {"index": "index", "factor": "factor"},
 }
-_TITLES = {
+"""The columns that say what a row of each table is about: their heads, and their names in the data."""
+
+_VALUE = {"tornado": "change", "main_effects": "mean", "sobol": "value", "morris": "value"}
+_CAPTIONS = {
     "tornado": "Change of {} from the lowest to the highest level",
     "main_effects": "Mean of {} by level",
     "sobol": "Sobol indices of {}",
     "morris": "Morris screening of {}",
 }
+_WORDS = ("factor", "index", "sign", "rank")
 
 
-def sensitivity_tables(tables: Mapping[str, pd.DataFrame], output: str = "total_cost") -> list[Table]:
-    """The tables of `rodiu_jax.analysis.effects.analyse` for the terminal; two-way tables are left to files."""
-    shown = []
-    for name, columns in _COLUMNS.items():
-        if name not in tables:
+def tabulate_sensitivity(tables: Mapping[str, pd.DataFrame], output: str = "total_cost") -> list[PageTable]:
+    """Show the tables of `rodiu_jax.analysis.effects.analyse`; those of pairs are summed up by `tabulate_pairs`."""
+    return [tabulate_effects(name, tables[name], output) for name in _COLUMNS if name in tables]
+
+
+def tabulate_effects(name: str, data: pd.DataFrame, output: str = "total_cost") -> PageTable:
+    """Show one table of `rodiu_jax.analysis.effects.analyse` by its name, but ``two_way``."""
+    columns = _COLUMNS[name]
+    by_level = name == "main_effects"
+    heads = [*columns, _VALUE[name], "95% confidence", "brackets leave"]
+    heads += ["change", "brackets leave", "sign"] if by_level else ["sign", "rank"]
+    rows = []
+    for record in data.to_dict("records"):
+        cells = [_cell(record[c]) for c in columns.values()]
+        cells += [_cell(record["value"]), _ends(record, "ci"), _ends(record, "bracket")]
+        if by_level:
+            cells += [_cell(record["change"]), _ends(record, "change_bracket"), _cell(record["sign"])]
+        else:
+            cells += [_cell(record["sign"]), _rank(record)]
+        rows.append(cells)
+    numbers = [position for position, head in enumerate(heads) if head not in _WORDS]
+    return PageTable(name, _CAPTIONS[name].format(output), heads, rows, numbers, data)
+
+
+def tabulate_pairs(data: pd.DataFrame) -> PageTable:
+    """Show for each pair of factors the cell that is furthest from the sum of the factors' own effects.
+
+    Args:
+      data: the table ``two_way`` of `rodiu_jax.analysis.effects.analyse`.
+    """
+    rows = []
+    groups: Any = data.groupby(["factor_a", "factor_b"], sort=False)
+    for (a, b), cells in groups:
+        known = cells.dropna(subset="interaction")
+        if known.empty:
+            rows.append([str(a), str(b), "-", "-", "-", "-"])
             continue
-        frame = tables[name]
-        effects = name == "main_effects"
-        heads = [*columns, "value", "95 % confidence", "brackets leave"]
-        heads += ["change", "brackets leave", "sign"] if effects else ["sign", "rank"]
-        rows = []
-        for record in frame.to_dict("records"):
-            cells = [_text(record[c]) for c in [*columns, "value"]]
-            cells += [_span(record, "ci"), _span(record, "bracket")]
-            cells += [_text(record["change"]), _span(record, "change_bracket")] if effects else []
-            rows.append([*cells, _text(record["sign"]), *([] if effects else [_rank(record)])])
-        numbers = [m for m, c in enumerate(heads) if c not in ("factor", "index", "sign", "rank")]
-        shown.append(text_table(_TITLES[name].format(output), heads, rows, numbers=numbers))
-    return shown
+        far = known.loc[known["interaction"].abs().idxmax()]
+        rows.append([str(a), str(b), *(_cell(far[n]) for n in ("level_a", "level_b", "interaction", "sign"))])
+    caption = "Where two factors together differ most from the sum of their own effects"
+    heads = ["factor", "factor", "level", "level", "difference", "sign"]
+    return PageTable("two_way", caption, heads, rows, (2, 3, 4), data)
 
 
-def boxes_table(boxes: pd.DataFrame) -> Table:
-    """The boxes of `rodiu_jax.analysis.boxes.discover` for the terminal."""
-    return text_table("Where outcomes gather", BOX_HEADS, box_rows(boxes), numbers=BOX_NUMBERS)
-
-
-BOX_HEADS = ("outcome", "box", "rows", "coverage", "density", "over all", "held out: coverage", "density")
-BOX_NUMBERS = tuple(range(2, 8))
-
-
-def box_rows(boxes: pd.DataFrame) -> list[list[str]]:
-    """Boxes as text, a cell for each of `BOX_HEADS`."""
-    return [
+def tabulate_boxes(data: pd.DataFrame) -> PageTable:
+    """Show the boxes of `rodiu_jax.analysis.boxes.discover`."""
+    rows = [
         [
-            *(str(b[n]) for n in ("outcome", "text", "rows")),
-            *(_share(b, n) for n in ("coverage", "density")),
-            *(_percent(b[n]) for n in ("base", "cv_coverage", "cv_density")),
+            *(str(box[n]) for n in ("outcome", "text", "rows")),
+            *(_bracketed_share(box, n) for n in ("coverage", "density")),
+            *(percent(box[n]) for n in ("base", "cv_coverage", "cv_density")),
         ]
-        for b in boxes.to_dict("records")
+        for box in data.to_dict("records")
     ]
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as JSON values; null for what is missing or infinite."""
-
-    def plain(value: Any) -> Any:
-        if _absent(value) or (isinstance(value, float) and not math.isfinite(value)):
-            return None
-        return value.item() if isinstance(value, np.generic) else value
-
-    return [{str(k): plain(v) for k, v in row.items()} for row in table.to_dict("records")]
-
-
-def _absent(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return "-" if _absent(value) else f"{value:,.6g}"
-
-
-def _span(record: Mapping[Any, Any], name: str) -> str:
-    low, high = record[f"{name}_low"], record[f"{name}_high"]
-    return "-" if _absent(low) or _absent(high) else f"{_text(low)} to {_text(high)}"
-
-
-def _rank(record: Mapping[Any, Any]) -> str:
-    best, worst = record["rank_best"], record["rank_worst"]
-    if _absent(best):
-        return "-"
-    return f"{best}" if best == worst else f"{best} to {worst}: undecided"
-
-
-def _share(record: Mapping[Any, Any], name: str) -> str:
-    low, high = record[f"{name}_low"], record[f"{name}_high"]
-    open_end = not (_absent(low) or _absent(high) or low == high)
-    return _percent(record[name]) + (f" ({_percent(low)} to {_percent(high)})" if open_end else "")
-
-
-def _percent(value: Any) -> str:
-    return "-" if _absent(value) else f"{value:.1%}"
-
-
-# ---- files ----
+    heads = ["outcome", "box", "rows", "coverage", "density", "over all", "held out: coverage", "density"]
+    return PageTable("boxes", "Boxes in which outcomes gather", heads, rows, tuple(range(2, 8)), data)
 
 
 def write_sensitivity(
-    tables: Mapping[str, pd.DataFrame], folder: str | Path, output: str = "total_cost", *, title: str = ""
+    tables: Mapping[str, pd.DataFrame], folder: str | Path, output: str = "total_cost"
 ) -> list[Path]:
     """Write every table as CSV and the figures as PNG and SVG into a folder, made if need be.
 
@@ -138,5 +114,27 @@ def write_sensitivity(
         written.append(folder / f"{name}.csv")
         write_csv(written[-1], table)
         if name in FIGURES:
-            written += style.save(FIGURES[name](table, output, title=title), folder, name)
+            written += style.save_figure(FIGURES[name](table, output), folder, name)
     return written
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else significant(value)
+
+
+def _ends(record: Mapping[Any, Any], name: str) -> str:
+    return interval(record[f"{name}_low"], record[f"{name}_high"], significant)
+
+
+def _rank(record: Mapping[Any, Any]) -> str:
+    best, worst = record["rank_best"], record["rank_worst"]
+    if is_missing(best):
+        return "-"
+    return f"{best}" if best == worst else f"{best} to {worst}: undecided"
+
+
+def _bracketed_share(box: Mapping[Any, Any], name: str) -> str:
+    """Write a share, and in parentheses the range that the brackets leave of it."""
+    low, high = box[f"{name}_low"], box[f"{name}_high"]
+    open_range = not (is_missing(low) or is_missing(high) or low == high)
+    return percent(box[name]) + (f" ({interval(low, high, percent)})" if open_range else "")

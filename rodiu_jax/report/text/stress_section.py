@@ -1,40 +1,40 @@
-"""What a stress test found, as sentences, a picture, a table and JSON."""
+"""The result of a stress test as a section (sentences, then a table) and as JSON."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
+from rodiu_jax.io.number_text import interval, number, percent
+from rodiu_jax.report.data.json_rows import json_rows
 from rodiu_jax.report.parts.section import PageTable, Section
-from rodiu_jax.report.parts.tables import number
-from rodiu_jax.report.text.sensitivity_tables import records
 
 if TYPE_CHECKING:
     from rodiu_jax.decisions.stress.draws import Stress
 
 _MOST_ROWS = 60
 _MOST_SENTENCES = 12
+_NO_DEVIATION = 1e-3
+"""Scales of the deviations below this are as good as none."""
 
 
-def to_json(found: Stress) -> dict[str, Any]:
-    """The settings, and the rows of both tables."""
-    return found.settings | {"results": records(found.results), "promises": records(found.promises)}
+def stress_to_json(result: Stress) -> dict[str, Any]:
+    """Return the settings, and the rows of both tables."""
+    return result.settings | {
+        "results": json_rows(result.results),
+        "promises": json_rows(result.promises),
+    }
 
 
-def percent(value: float) -> str:
-    """A probability in percent with three significant digits."""
-    return "0 %" if value == 0 else f"{100 * value:.3g} %"
-
-
-def section(found: Stress) -> Section:
-    """Sentences first, one per plan and scenario, then the table."""
-    groups = [rows.to_dict("records") for _, rows in found.results.groupby(["plan", "instance"], sort=False)]
+def describe_stress(result: Stress) -> Section:
+    """Make a section: a sentence per plan and scenario, then the table."""
+    groups = [rows.to_dict("records") for _, rows in result.results.groupby(["plan", "instance"], sort=False)]
     lines = [
         [r for r in rows if r["distribution"] == kind]
         for rows in groups
         for kind in ("uniform", "beta", "worst")
     ]
-    scales, settings = found.settings["scales"], found.settings
+    scales, settings = result.settings["scales"], result.settings
     usual = min(scales, key=lambda s: abs(s - 1.0))
     rows = []
     for line in lines[:_MOST_ROWS]:
@@ -44,7 +44,7 @@ def section(found: Stress) -> Section:
                 f"{one['plan']} {one['kind']}",
                 str(one["instance"]),
                 one["distribution"],
-                *map(_broken, line),
+                *map(_describe_breaks, line),
                 one["first"] or "-",
                 number(one["breaks_at"], 3),
                 number(one["cost_mean"]),
@@ -59,10 +59,10 @@ def section(found: Stress) -> Section:
         "first to break",
         "from",
         "mean",
-        "95 %",
+        "95%",
     ]
     caption = (
-        f"How often some promise breaks ({100 * settings['confidence']:g} % interval), by scale of the deviations; "
+        f"How often some promise breaks ({percent(settings['confidence'])} interval), by scale of the deviations; "
         f"$ per period at x{usual:g}; {settings['draws']:,} draws, reality {settings['reality']}"
     )
     if len(lines) > _MOST_ROWS:
@@ -72,36 +72,33 @@ def section(found: Stress) -> Section:
         "stress",
         "Do plans keep their promises when things turn out worse?",
         "",
-        [_sentence(rows) for rows in groups[:_MOST_SENTENCES]]
+        [_write_sentence(rows) for rows in groups[:_MOST_SENTENCES]]
         + [f"Scenario {n['instance']} has no {n['kind']} plan to compare with." for n in settings["no_plan"]],
         [],
-        [PageTable("results", caption, heads, rows, numbers, found.results)],
+        [PageTable("results", caption, heads, rows, numbers, result.results)],
     )
 
 
-def _broken(row: dict[str, Any]) -> str:
+def _describe_breaks(row: dict[str, Any]) -> str:
     if row["distribution"] == "worst":
         return "yes" if row["violations"] else "no"
-    return f"{percent(row['probability'])} ({100 * row['lower']:.3g}-{100 * row['upper']:.3g})"
+    return f"{percent(row['probability'])} ({interval(row['lower'], row['upper'], percent)})"
 
 
-def _sentence(rows: list[dict[str, Any]]) -> str:
-    """What one plan does on one scenario."""
+def _write_sentence(rows: list[dict[str, Any]]) -> str:
+    """Say what one plan does on one scenario."""
     head = rows[0]
-    said = []
+    parts = []
     for kind in ("uniform", "beta"):
-        at = [r for r in rows if r["distribution"] == kind]
-        chances = ", ".join(f"{percent(r['probability'])} at scale {r['scale']:g}" for r in at)
-        said.append(f"{kind} deviations break a promise in {chances}")
+        drawn = [r for r in rows if r["distribution"] == kind]
+        chances = ", ".join(f"{percent(r['probability'])} at scale {r['scale']:g}" for r in drawn)
+        parts.append(f"{kind} deviations break a promise in {chances}")
     worst = next(r for r in rows if r["distribution"] == "worst")
     if math.isinf(worst["breaks_at"]):
-        end = "no deviation can break a promise"
-    elif worst["breaks_at"] < 1e-3:
-        end = f"{worst['first']} is at its limit, or beyond, without any deviation"
+        parts.append("no deviation can break a promise")
+    elif worst["breaks_at"] < _NO_DEVIATION:
+        parts.append(f"{worst['first']} is at its limit, or beyond, without any deviation")
     else:
-        end = (
-            f"at their worst, {worst['first']} is the first to break, from scale {worst['breaks_at']:.3g} on"
-        )
-    also = f" It breaks {head['broken_limits']} anyway." if head["broken_limits"] else ""
-    name = f"Plan {head['plan']} ({head['kind']}) on scenario {head['instance']}"
-    return f"{name}: {'; '.join(said)}; {end}.{also}"
+        parts.append(f"at their worst, {worst['first']} breaks first, from scale {worst['breaks_at']:.3g} on")
+    also = f" It breaks {head['broken_limits']} whatever the deviations." if head["broken_limits"] else ""
+    return f"Plan {head['plan']} ({head['kind']}) on scenario {head['instance']}: {'; '.join(parts)}.{also}"

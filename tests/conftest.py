@@ -18,6 +18,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # Before these modules are imported; `rodiu_jax` itself imports none of them.
 _CHECKED = (
+    "rodiu_jax.analysis",
+    "rodiu_jax.io.number_text",
+    "rodiu_jax.report.data",
+    "rodiu_jax.report.text",
     "rodiu_jax.model.uncertainty",
     "rodiu_jax.model.evaluation",
     "rodiu_jax.catalog.sampling",

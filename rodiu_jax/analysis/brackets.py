@@ -28,7 +28,7 @@ def bound_linear(weights: Float64[np.ndarray, "*M N"], low: Vector, high: Vector
       The smallest and the largest value, shape (*M,).
     """
     up, down = np.maximum(weights, 0.0), np.minimum(weights, 0.0)
-    return _dot(up, low) + _dot(down, high), _dot(up, high) + _dot(down, low)
+    return np.asarray(_dot(up, low) + _dot(down, high)), np.asarray(_dot(up, high) + _dot(down, low))
 
 
 def bound_variance(low: Vector, high: Vector) -> tuple[float, float]:

@@ -93,7 +93,7 @@ def estimate_sobol(
                 numerator = float(terms[0].mean()) / 2, float(terms[1].mean()) / 2
             else:
                 terms = bound_product((low[:, -1] - c, high[:, -1] - c), (step_low, step_high))
-                shift = bound_product(offset, (step_low.mean(), step_high.mean()))
+                shift = bound_product(offset, (np.asarray(step_low.mean()), np.asarray(step_high.mean())))
                 numerator = float(terms[0].mean() - shift[1]), float(terms[1].mean() - shift[0])
             bounds = bound_quotient(numerator, variance) if np.isfinite(value[j]) else (np.nan, np.nan)
             part.append(

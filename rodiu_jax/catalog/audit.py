@@ -1,4 +1,4 @@
-"""Checks of a catalogue: real data, ranges, memory, compute, worked examples, contradictions."""
+"""Checks a catalogue: real data, ranges, memory, compute, worked examples, contradictions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Values = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Report:
-    """What `validate` found, as data frames.
+    """The results of `validate`, as data frames.
 
     Attributes:
       comparisons: name, unit, low, high (of our draws), stated_low, stated_high, observed_low, observed_high,
@@ -52,7 +52,7 @@ class Report:
 
     @property
     def failures(self) -> list[str]:
-        """What is wrong: a worked example that does not come out, a draw outside the range declared for it.
+        """List what is wrong: a worked example with another result, a draw outside the range declared for it.
 
         A comparison that says ``outside`` or a model that fits no GPU is a finding about the data, not a
         failure (the seed's own 70B model fits none).
@@ -70,12 +70,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing failed."""
+        """True if nothing failed."""
         return not self.failures
 
 
 def validate(catalog: Catalog | str | Path = "seed", *, n: int = 2000, seed: int = 0) -> Report:
-    """Check a catalogue against what it claims about itself, on ``n`` scenarios drawn from it.
+    """Check a catalogue against what it states about itself, on ``n`` scenarios drawn from it.
 
     Memory of type i alone on (j, k, n): ``B_j + kv_demand[i,j] x <= n C_k``, so the share
     ``min(1, (n C_k - B_j) / kv_demand[i,j])`` fits. Compute: ``compute_demand[i] x <= n P_k``.
@@ -93,19 +93,19 @@ def validate(catalog: Catalog | str | Path = "seed", *, n: int = 2000, seed: int
         for name, value in one_per_scenario.items():
             draws.add(name, value)
         for position, c in enumerate(catalog.comparisons):
-            measures.add(str(position), _measured(catalog, c.measure, values))
+            measures.add(str(position), _measure(catalog, c.measure, values))
         memory.add(one_per_scenario, count)
         compute.add(one_per_scenario, count)
     return Report(
         catalog=catalog.name,
         n=n,
         seed=seed,
-        comparisons=_comparisons(catalog, measures),
-        draws=_draws(catalog, draws),
+        comparisons=_compare_ranges(catalog, measures),
+        draws=_summarise_draws(catalog, draws),
         memory=memory.frame(),
         compute=compute.frame(),
-        examples=_examples(catalog, seed),
-        contradictions=_contradictions(catalog),
+        examples=_run_examples(catalog, seed),
+        contradictions=_list_contradictions(catalog),
     )
 
 
@@ -124,7 +124,7 @@ class _Extremes:
 
 
 def _blocks(catalog: Catalog, n: int, seed: int) -> Iterator[tuple[Values, int]]:
-    """All quantities, a block of scenarios at a time, so that memory does not grow with ``n``."""
+    """Draw all quantities, a block of scenarios at a time, so that memory does not grow with ``n``."""
     cells = sum(int(np.prod(catalog.shape(name))) for name in catalog.quantities)
     cells += int(np.prod([len(names) for names in catalog.sets.values()]))
     size = max(1, _BYTES_PER_BLOCK // (8 * cells))
@@ -133,8 +133,8 @@ def _blocks(catalog: Catalog, n: int, seed: int) -> Iterator[tuple[Values, int]]
         yield sample_quantities(catalog, n=count, seed=seed, start=start), count
 
 
-def _measured(catalog: Catalog, measure: Measure, values: Values) -> np.ndarray:
-    """The measure for every scenario and every name that it leaves open."""
+def _measure(catalog: Catalog, measure: Measure, values: Values) -> np.ndarray:
+    """Compute a measure for every scenario and every name that it leaves open."""
     over = catalog.quantities[measure.quantity].over
 
     def at(places: Mapping[Axis, str]) -> np.ndarray:
@@ -148,7 +148,7 @@ def _measured(catalog: Catalog, measure: Measure, values: Values) -> np.ndarray:
     return result.ravel() - measure.minus
 
 
-def _comparisons(catalog: Catalog, measures: _Extremes) -> pd.DataFrame:
+def _compare_ranges(catalog: Catalog, measures: _Extremes) -> pd.DataFrame:
     rows = []
     for position, c in enumerate(catalog.comparisons):
         low, high = float(measures.low[str(position)]), float(measures.high[str(position)])
@@ -162,7 +162,7 @@ def _comparisons(catalog: Catalog, measures: _Extremes) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pd.Index(columns.split()))
 
 
-def _draws(catalog: Catalog, drawn: _Extremes) -> pd.DataFrame:
+def _summarise_draws(catalog: Catalog, drawn: _Extremes) -> pd.DataFrame:
     rows = []
     for name, q in catalog.quantities.items():
         least, most = catalog.ranges[name]
@@ -174,13 +174,13 @@ def _draws(catalog: Catalog, drawn: _Extremes) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
-def _examples(catalog: Catalog, seed: int) -> pd.DataFrame:
-    """Each example with its givens pinned and all else drawn, several times: what is left open would show."""
+def _run_examples(catalog: Catalog, seed: int) -> pd.DataFrame:
+    """Compute each example several times with its givens fixed and all else drawn, which shows a draw left open."""
     rows = []
     for e in catalog.examples:
         pinned = catalog.with_fixed(e.given)
         values = sample_quantities(pinned, [e.quantity], n=_EXAMPLE_DRAWS, seed=seed)
-        value = _measured(pinned, Measure(quantity=e.quantity, at=e.at), values)
+        value = _measure(pinned, Measure(quantity=e.quantity, at=e.at), values)
         ok = bool(np.all(np.abs(value - e.expected) <= RECOMPUTED * abs(e.expected)))
         low, high = float(value.min()), float(value.max())
         rows.append((e.name, e.unit, e.stated, e.expected, low, high, ok, e.note, e.source))
@@ -288,18 +288,18 @@ class _Compute:
         return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
-def _contradictions(catalog: Catalog) -> pd.DataFrame:
+def _list_contradictions(catalog: Catalog) -> pd.DataFrame:
     others = {name: load_catalog(name) for name in PACKAGED} if catalog.contradictions else {}
     rows = []
     for c in catalog.contradictions:
         over = catalog.quantities[c.quantity].over
         concerned = [(name,) for name in c.names] or catalog.names(c.quantity)
         for names in concerned:
-            own = _said(catalog, c.quantity, names)
-            said = {name: _said(other, c.quantity, names) for name, other in others.items()}
+            own = _find_statement(catalog, c.quantity, names)
+            said = {name: _find_statement(other, c.quantity, names) for name, other in others.items()}
             alike = [name for name, value in said.items() if value == own]
             follows = "both alike" if len(alike) == len(PACKAGED) else (alike[0] if alike else "neither")
-            shown = [_shown(v) for v in (*said.values(), own)]
+            shown = [_write_statement(v) for v in (*said.values(), own)]
             row = (
                 c.where,
                 c.quantity,
@@ -311,10 +311,10 @@ def _contradictions(catalog: Catalog) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
-def _said(
+def _find_statement(
     catalog: Catalog, quantity: str, names: tuple[str, ...]
 ) -> Distribution | tuple[float, float] | None:
-    """What a catalogue says: a distribution, or the range of what it derives; None if it has no such name."""
+    """Find what a catalogue states: a distribution, or the range of what it derives; None if it has no such name."""
     if quantity not in catalog.quantities or names not in catalog.names(quantity):
         return None
     if isinstance(catalog.quantities[quantity].recipe, Draws):
@@ -324,7 +324,7 @@ def _said(
     return float(low.ravel()[position]), float(high.ravel()[position])
 
 
-def _shown(value: Distribution | tuple[float, float] | None) -> str:
+def _write_statement(value: Distribution | tuple[float, float] | None) -> str:
     if value is None:
         return "-"
     return str(value) if isinstance(value, Distribution) else _write_range(*value)

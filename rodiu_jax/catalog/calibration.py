@@ -1,4 +1,4 @@
-"""From a trace of real requests to a catalogue: arrival rates and token lengths of one query type."""
+"""Turns a trace of real requests into a catalogue: arrival rates and token lengths of one query type."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MOST_WINDOWS = 100_000
 
 @dataclass(frozen=True)
 class Measured:
-    """Equally likely values of one quantity, with where they come from and their statistics in words."""
+    """Equally likely values of one quantity, with their source and their statistics in words."""
 
     quantity: str
     values: tuple[float, ...]
@@ -57,11 +57,11 @@ class Calibration:
     summary: str
 
     def text(self, folder: str | Path = ".") -> str:
-        """The catalogue as TOML; a base that is a file is named relative to ``folder``, the text's place."""
+        """Write the catalogue as TOML; a base that is a file is named relative to ``folder``, its place."""
         lines = ["# Written by `rodiu calibrate`.", "", "[catalog]", f"name = {toml_value(self.name)}"]
         lines += [
             f"description = {toml_value(self.description)}",
-            f"extends = {toml_value(_reference(self.base, folder))}",
+            f"extends = {toml_value(_refer_to(self.base, folder))}",
         ]
         for m in self.measured:
             numbers = textwrap.wrap(", ".join(f"{value:.10g}" for value in m.values), width=100)
@@ -130,9 +130,9 @@ def calibrate(
     _check_query(catalog, query)
     trace = Path(trace)
     content = read_bytes(trace, most=_MOST_TRACE)
-    requests = _read(content, trace)
+    requests = _read_requests(content, trace)
     since = requests[_TIME].to_numpy() - requests[_TIME].iloc[0]
-    length, count = _windows(since[-1], window, windows, trace)
+    length, count = _cut_windows(since[-1], window, windows, trace)
     which = since // length
     inside = which < count
     per_window = np.bincount(which[inside], minlength=count)
@@ -144,7 +144,7 @@ def calibrate(
     origin = f"{trace.name} (SHA-256 {digest}...), {len(requests):,} requests from {first} to {last} UTC"
     spans = f"{count} window{'s' if count > 1 else ''} of {window:g} h"
     rates = per_window / (length / _MICROSECONDS_PER_HOUR)
-    note = _statistics(rates, "queries/h")
+    note = _describe_values(rates, "queries/h")
     if rest := int((~inside).sum()):
         note += f"; {rest:,} requests after the last window are not counted"
     measured = [Measured("arrival_rate", tuple(rates), f"{origin}; requests per hour in {spans}", note)]
@@ -155,9 +155,9 @@ def calibrate(
             values = sums[per_window > 0] / per_window[per_window > 0]
             how = f"mean {column} of each of {spans}"
         else:
-            values = _equally_likely(counts)
+            values = _take_quantiles(counts)
             how = f"{len(values)} equally likely quantiles of {column}"
-        note = f"{_statistics(values, 'tokens')}; over all requests {_statistics(counts, 'tokens')}"
+        note = f"{_describe_values(values, 'tokens')}; over all requests {_describe_values(counts, 'tokens')}"
         measured.append(Measured(quantity, tuple(values), f"{origin}; {how}", note))
     by = "means of windows" if tokens == "mean" else "quantiles of requests"
     return Calibration(
@@ -167,10 +167,10 @@ def calibrate(
         query=query,
         measured=tuple(measured),
         summary=(
-            f"{query} from {origin}. Arrival rate from {spans}: {_statistics(rates, 'queries/h')}"
+            f"{query} from {origin}. Arrival rate from {spans}: {_describe_values(rates, 'queries/h')}"
             f" ({catalog.name}: {catalog.entry('arrival_rate', (query,)).distribution})."
             + "".join(
-                f" {m.quantity}, {by}: {_statistics(np.array(m.values), 'tokens')}"
+                f" {m.quantity}, {by}: {_describe_values(np.array(m.values), 'tokens')}"
                 f" ({catalog.name}: {catalog.entry(m.quantity, (query,)).distribution})."
                 for m in measured[1:]
             )
@@ -189,8 +189,8 @@ def _check_query(catalog: Catalog, query: str) -> None:
             raise InputError(catalog.path, f"quantity.{name}", expected)
 
 
-def _windows(span: int, window: float, windows: int | None, trace: Path) -> tuple[int, int]:
-    """Length of a window in microseconds and number of windows used."""
+def _cut_windows(span: int, window: float, windows: int | None, trace: Path) -> tuple[int, int]:
+    """Return the length of a window in microseconds, and the number of windows to use."""
     if isinstance(window, bool) or not 1 <= window * _MICROSECONDS_PER_HOUR < math.inf:
         raise InputError("window", "", "hours > 0", window)
     if span == 0:
@@ -211,19 +211,19 @@ def _windows(span: int, window: float, windows: int | None, trace: Path) -> tupl
     return length, windows
 
 
-def _equally_likely(counts: np.ndarray) -> np.ndarray:
-    """The quantiles (q + 1/2) / Q for q = 0 ... Q - 1; each is a value of the data."""
+def _take_quantiles(counts: np.ndarray) -> np.ndarray:
+    """Return the quantiles (q + 1/2) / Q for q = 0 ... Q - 1; each is a value of the data."""
     size = min(_QUANTILES, len(counts))
     return np.quantile(counts, (np.arange(size) + 0.5) / size, method="inverted_cdf")
 
 
-def _statistics(values: np.ndarray, unit: str) -> str:
+def _describe_values(values: np.ndarray, unit: str) -> str:
     mean, low, high = (significant(float(x), 4) for x in (values.mean(), values.min(), values.max()))
     return f"mean {mean}, {low} to {high} {unit}"
 
 
-def _read(content: bytes, trace: Path) -> pd.DataFrame:
-    """The three columns in order of time: microseconds since 1970 and whole numbers, all int64."""
+def _read_requests(content: bytes, trace: Path) -> pd.DataFrame:
+    """Read the three columns in order of time: microseconds since 1970 and whole numbers, all int64."""
     wanted = (_TIME, _INPUT, _OUTPUT)
     try:
         table = pd.read_csv(
@@ -272,8 +272,8 @@ def _is_packaged(base: str | Path) -> bool:
     return str(base) in catalog_names()
 
 
-def _reference(base: str | Path, folder: str | Path) -> str:
-    """How a catalogue in ``folder`` names ``base``."""
+def _refer_to(base: str | Path, folder: str | Path) -> str:
+    """Return the name by which a catalogue in ``folder`` refers to ``base``."""
     if _is_packaged(base):
         return str(base)
     relative = Path(os.path.relpath(base, folder)).as_posix()

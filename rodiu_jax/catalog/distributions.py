@@ -1,4 +1,4 @@
-"""How one number of a catalogue is drawn."""
+"""The distribution from which one number of a catalogue is drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Distribution:
-    """How one number is drawn.
+    """The distribution of one number.
 
     ``numbers`` by kind: fixed (value), uniform and log_uniform (low, high), normal (mean, sd, low, high; cut
     to [low, high]), choice (the values, equally likely).
@@ -22,18 +22,18 @@ class Distribution:
 
     @property
     def range(self) -> tuple[float, float]:
-        """Smallest and largest value."""
+        """The smallest and the largest value."""
         if self.kind in ("fixed", "choice"):
             return min(self.numbers), max(self.numbers)
         return self.numbers[-2], self.numbers[-1]
 
     @property
     def varies(self) -> bool:
-        """Whether more than one value can come out."""
+        """True if more than one value is possible."""
         return self.range[0] < self.range[1]
 
     def fault(self) -> str:
-        """What the numbers should have been, empty when they are right."""
+        """Say what the numbers should have been; empty where they are right."""
         if not self.numbers:
             return "at least one value"
         low, high = self.range
@@ -53,10 +53,10 @@ class Distribution:
         return ""
 
     def tail_masses(self) -> tuple[float, float, float]:
-        """Of a normal: the signed sd, and the standard normal's mass below the range and inside it.
+        """Return, of a normal, the signed sd and the standard normal's mass below the range and inside it.
 
-        A range above the mean is mirrored (negative sd), so that the masses are small numbers told exactly
-        instead of differences from 1.
+        A range above the mean is mirrored (negative sd), so that the masses are small numbers computed
+        exactly instead of differences from 1.
         """
         mean, sd, low, high = self.numbers
         a, b = (low - mean) / sd, (high - mean) / sd
@@ -66,7 +66,7 @@ class Distribution:
         return sd, below, up_to - below
 
     def __str__(self) -> str:
-        """In words, for tables."""
+        """Write the distribution in words, for tables."""
         n = [f"{x:.12g}" for x in self.numbers]
         if self.kind == "fixed":
             return n[0]

@@ -1,4 +1,4 @@
-"""What a catalogue file may hold, as pydantic models, and their errors as one readable line.
+"""The format of a catalogue file, as pydantic models whose errors are one readable line.
 
 One file may be a fragment that extends another, so everything here is optional; what the whole must have is
 checked in `rodiu_jax.catalog.load` once the files are merged.
@@ -102,26 +102,26 @@ class ClassTable(EntryTable):
     below: Number | None = None
 
 
-def _number_is_fixed(value: Any) -> Any:
+def _wrap_number(value: Any) -> Any:
     return {"fixed": value} if not isinstance(value, dict) else value
 
 
-def _entry_or_names(value: Any) -> str:
-    """Tell ``{uniform = [1, 2]}`` from ``{A = 1, B = {fixed = 2}}``: the keys of the first are ours."""
+def _tell_kind(value: Any) -> str:
+    """Tell an entry ``{uniform = [1, 2]}`` from a table by name ``{A = 1, B = {fixed = 2}}``."""
     if isinstance(value, EntryTable) or not isinstance(value, dict):
         return tag("entry")
     named = value and all(isinstance(v, dict | int | float) for v in value.values())
     return tag("names" if named and not set(value) & set(EntryTable.model_fields) else "entry")
 
 
-Entry = Annotated[EntryTable, BeforeValidator(_number_is_fixed)]
+Entry = Annotated[EntryTable, BeforeValidator(_wrap_number)]
 
 
 Values = TypeAliasType(
     "Values",
     Annotated[
         Annotated[Entry, Tag(tag("entry"))] | Annotated["dict[Name, Values]", Tag(tag("names"))],  # pyright: ignore[reportInvalidTypeForm]
-        Discriminator(_entry_or_names),
+        Discriminator(_tell_kind),
     ],
 )
 """An entry, or a table of them by name: one level of names per axis."""
@@ -185,7 +185,7 @@ class SetsTable(StrictTable):
 
 
 class HeaderTable(StrictTable):
-    """Who the catalogue is and what it builds on."""
+    """The name of the catalogue and what it builds on."""
 
     name: Name
     description: str = ""
@@ -249,7 +249,7 @@ class Contradiction(_Claim):
 
     @property
     def both(self) -> bool:
-        """Whether every catalogue acts on it alike."""
+        """True if every catalogue treats it alike."""
         return self.catalogs == "both"
 
 

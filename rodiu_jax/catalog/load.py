@@ -1,4 +1,4 @@
-"""From catalogue files to a checked `Catalog`: the chain of ``extends``, the merge, all cross-references."""
+"""Loads catalogue files into a checked `Catalog`: follows ``extends``, merges the files, checks all references."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rodiu_jax.catalog.quantities import (
     WeightedSum,
     operands,
 )
-from rodiu_jax.catalog.statements import with_claims
+from rodiu_jax.catalog.statements import add_statements
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import read_toml
 from rodiu_jax.model.instance import check_names
@@ -34,7 +34,7 @@ Names = tuple[str, ...]
 
 
 def catalog_names() -> tuple[str, ...]:
-    """Names of the catalogues that come with the package."""
+    """List the names of the catalogues that come with the package."""
     return tuple(sorted(p.stem for p in _FOLDER.glob("*.toml")))
 
 
@@ -47,10 +47,10 @@ def load_catalog(name_or_path: str | Path, *, source: str | Path = "catalog", ke
     Raises:
       InputError: no such catalogue, a wrong key, type, name, bound or reference, a missing value, a cycle.
     """
-    return _resolve(_find(name_or_path, Path(), source, key), ())[1]
+    return _load_chain(_find_file(name_or_path, Path(), source, key), ())[1]
 
 
-def _find(name: str | Path, folder: Path, source: str | Path, key: str) -> Path:
+def _find_file(name: str | Path, folder: Path, source: str | Path, key: str) -> Path:
     known = catalog_names()
     if str(name) in known:
         return _FOLDER / f"{name}.toml"
@@ -67,7 +67,7 @@ def _find(name: str | Path, folder: Path, source: str | Path, key: str) -> Path:
 
 @dataclass
 class _Draft:
-    """One quantity as merged so far; ``values`` by names or label."""
+    """A quantity as merged so far; ``values`` are by names, or by label."""
 
     keys: dict[str, Any]
     values: dict[Names, schema.EntryTable]
@@ -84,7 +84,7 @@ class _Merged:
     drafts: dict[str, _Draft] = field(default_factory=dict)
 
 
-def _resolve(path: Path, children: tuple[Path, ...]) -> tuple[_Merged, Catalog]:
+def _load_chain(path: Path, children: tuple[Path, ...]) -> tuple[_Merged, Catalog]:
     if path.resolve() in children:
         raise InputError(
             children[0], "catalog.extends", "catalogues that do not extend each other in a circle", str(path)
@@ -92,12 +92,12 @@ def _resolve(path: Path, children: tuple[Path, ...]) -> tuple[_Merged, Catalog]:
     layer = schema.parse(read_toml(path), path)
     parent, parent_catalog = _Merged(), None
     if layer.catalog.extends is not None:
-        above = _find(layer.catalog.extends, path.parent, path, "catalog.extends")
-        parent, parent_catalog = _resolve(above, (path.resolve(), *children))
+        above = _find_file(layer.catalog.extends, path.parent, path, "catalog.extends")
+        parent, parent_catalog = _load_chain(above, (path.resolve(), *children))
     if layer.catalog.name in parent.layers:
         raise InputError(path, "catalog.name", "a name that no catalogue it extends has", layer.catalog.name)
     merged = _merge(parent, layer, path)
-    quantities = {name: _quantity(name, draft, merged, path) for name, draft in merged.drafts.items()}
+    quantities = {name: _make_quantity(name, draft, merged, path) for name, draft in merged.drafts.items()}
     catalog = Catalog(
         name=layer.catalog.name,
         description=layer.catalog.description,
@@ -105,12 +105,12 @@ def _resolve(path: Path, children: tuple[Path, ...]) -> tuple[_Merged, Catalog]:
         layers=merged.layers,
         sets=merged.sets,
         attributes=merged.attributes,
-        quantities=_ordered(quantities, path),
+        quantities=_sort_by_dependency(quantities, path),
         comparisons=(),
         examples=(),
         contradictions=(),
     )
-    return merged, with_claims(catalog.checked(), layer, parent_catalog)
+    return merged, add_statements(catalog.checked(), layer, parent_catalog)
 
 
 def _merge(parent: _Merged, layer: schema.CatalogFile, path: Path) -> _Merged:
@@ -128,20 +128,20 @@ def _merge(parent: _Merged, layer: schema.CatalogFile, path: Path) -> _Merged:
     for axis in AXES:
         kept = {n: dict(v) for n, v in parent.attributes.get(axis, {}).items() if n in sets[axis]}
         for name, labels in layer.attributes.get(axis, {}).items():
-            _known(name, sets[axis], path, f"attributes.{axis}")
+            _check_known(name, sets[axis], path, f"attributes.{axis}")
             kept[name] = kept.get(name, {}) | labels
         attributes[axis] = kept
     drafts = {n: _Draft(dict(d.keys), dict(d.values), d.catalog) for n, d in parent.drafts.items()}
     for name, table in layer.quantity.items():
-        drafts[name] = _overlaid(drafts.get(name), table, path, f"quantity.{name}")
+        drafts[name] = _overlay(drafts.get(name), table, path, f"quantity.{name}")
     merged = _Merged((*parent.layers, layer.catalog.name), sets, attributes, drafts)
     for name, draft in drafts.items():
         _prune(name, draft, merged, layer, path)
     return merged
 
 
-def _overlaid(parent: _Draft | None, table: schema.QuantityTable, path: Path, at: str) -> _Draft:
-    """The parent's quantity with this file's keys over it; another way of getting the values replaces its."""
+def _overlay(parent: _Draft | None, table: schema.QuantityTable, path: Path, at: str) -> _Draft:
+    """Put this file's keys over the parent's quantity; another way of getting the values replaces the parent's."""
     keys, values = (dict(parent.keys), dict(parent.values)) if parent else ({}, {})
     given = {k: getattr(table, k) for k in table.model_fields_set}
     chosen = [r for r, parts in schema.RECIPES.items() if given.keys() & set(parts)]
@@ -156,21 +156,21 @@ def _overlaid(parent: _Draft | None, table: schema.QuantityTable, path: Path, at
     if given.get("over", keys.get("over")) != keys.get("over"):
         values = {}
     keys |= given
-    return _Draft(keys, values | _flat(given.get("values") or {}), table.catalog)
+    return _Draft(keys, values | _flatten(given.get("values") or {}), table.catalog)
 
 
-def _flat(values: Mapping[str, Any], before: Names = ()) -> dict[Names, schema.EntryTable]:
+def _flatten(values: Mapping[str, Any], before: Names = ()) -> dict[Names, schema.EntryTable]:
     flat: dict[Names, schema.EntryTable] = {}
     for name, value in values.items():
         if isinstance(value, schema.EntryTable):
             flat[*before, name] = value
         else:
-            flat |= _flat(value, (*before, name))
+            flat |= _flatten(value, (*before, name))
     return flat
 
 
 def _prune(name: str, draft: _Draft, merged: _Merged, layer: schema.CatalogFile, path: Path) -> None:
-    """Drop inherited values of names that are no longer in the sets; the file's own must be known."""
+    """Drop inherited values of names that are no longer in the sets; names that the file itself uses must be known."""
     over = draft.keys.get("over")
     if over is None:
         raise InputError(path, f"quantity.{name}.over", "this key, which is missing")
@@ -193,22 +193,22 @@ def _prune(name: str, draft: _Draft, merged: _Merged, layer: schema.CatalogFile,
         for n, admitted in zip(names, known, strict=True):
             if n not in admitted:
                 if own:
-                    _known(n, admitted, path, at)
+                    _check_known(n, admitted, path, at)
                 draft.values.pop(names, None)
 
 
-def _known(name: str, known: Iterable[str], path: Path, at: str) -> str:
+def _check_known(name: str, known: Iterable[str], path: Path, at: str) -> str:
     if name not in known:
         raise InputError(path, at, f"one of {', '.join(sorted(known))}{nearest(name, known)}", name)
     return name
 
 
-def _quantity(name: str, draft: _Draft, merged: _Merged, path: Path) -> Quantity:
+def _make_quantity(name: str, draft: _Draft, merged: _Merged, path: Path) -> Quantity:
     at = f"quantity.{name}"
     for key in ("unit", "source"):
         if draft.keys.get(key) is None:
             raise InputError(path, f"{at}.{key}", "this key, which is missing")
-    recipe = _recipe(draft, path, at)
+    recipe = _make_recipe(draft, path, at)
     q = Quantity(
         name=name,
         over=tuple(draft.keys["over"]),
@@ -230,7 +230,7 @@ def _quantity(name: str, draft: _Draft, merged: _Merged, path: Path) -> Quantity
     return q
 
 
-def _recipe(draft: _Draft, path: Path, at: str) -> Recipe:
+def _make_recipe(draft: _Draft, path: Path, at: str) -> Recipe:
     keys = draft.keys
 
     def entry(table: schema.EntryTable) -> Entry:
@@ -285,8 +285,8 @@ def _check_complete(q: Quantity, recipe: Draws, merged: _Merged, path: Path) -> 
                 raise InputError(path, field_path, "this value, which is missing")
 
 
-def _ordered(quantities: dict[str, Quantity], path: Path) -> dict[str, Quantity]:
-    """Each quantity after those it reads, otherwise in the order of the files."""
+def _sort_by_dependency(quantities: dict[str, Quantity], path: Path) -> dict[str, Quantity]:
+    """Put each quantity after those it reads, otherwise in the order of the files."""
     done: dict[str, Quantity] = {}
     for root in quantities:
         trail: list[str] = [root]

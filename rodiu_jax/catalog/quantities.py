@@ -1,4 +1,4 @@
-"""A catalogue in memory: names, quantities in the order of their dependencies, provenance of each number."""
+"""A catalogue in memory: names, quantities in the order of their dependencies, the source of each number."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Range: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Entry:
-    """One number or distribution, with its provenance and the catalogue that says so."""
+    """One number or distribution, with its source and the catalogue that states it."""
 
     distribution: Distribution
     source: str
@@ -86,7 +86,7 @@ Recipe: TypeAlias = Draws | Product | Level | WeightedSum | Classes
 
 
 def operands(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the quantities that a recipe reads."""
+    """List the names of the quantities that a recipe reads."""
     match recipe:
         case Product():
             return recipe.multiply + recipe.divide
@@ -138,15 +138,15 @@ class Catalog:
     contradictions: tuple[Contradiction, ...]
 
     def shape(self, quantity: str) -> tuple[int, ...]:
-        """Number of names along each axis of a quantity."""
+        """Return the number of names along each axis of a quantity."""
         return tuple(len(self.sets[a]) for a in self.quantities[quantity].over)
 
     def names(self, quantity: str) -> list[tuple[str, ...]]:
-        """Every combination of names of a quantity, in the order of its array laid flat."""
+        """List every combination of names of a quantity, in the order of its flattened array."""
         return list(product(*(self.sets[a] for a in self.quantities[quantity].over)))
 
     def entry(self, quantity: str, names: tuple[str, ...]) -> Entry:
-        """The draw of one combination of names of a quantity given by values.
+        """Find the draw of one combination of names of a quantity given by values.
 
         Raises:
           KeyError: the quantity is derived, or no such names.
@@ -163,7 +163,7 @@ class Catalog:
         return found
 
     def entries(self, quantity: str) -> list[Entry]:
-        """The draws of `names` (quantity), in that order."""
+        """List the draws of a quantity, in the order of `names`."""
         return [self.entry(quantity, names) for names in self.names(quantity)]
 
     @cached_property
@@ -176,7 +176,7 @@ class Catalog:
           InputError: a divisor can be 0.
         """
         found: dict[str, Range] = {}
-        with np.errstate(all="ignore"):  # what overflows is told by `checked`
+        with np.errstate(all="ignore"):  # `checked` reports what overflows
             for name, q in self.quantities.items():
                 found[name] = self._range(q, found)
         return found
@@ -198,13 +198,13 @@ class Catalog:
         return frozenset(found)
 
     def fixed(self, quantity: str) -> np.ndarray:
-        """The values of a quantity that no draw touches (float64, shape of its axes)."""
+        """Return the values of a quantity that no draw touches (float64, shape of its axes)."""
         if quantity in self.varying:
             raise KeyError(quantity)
         return self.ranges[quantity][0]
 
     def checked(self) -> Catalog:
-        """This catalogue, if it has every field of an instance and they only take admissible values.
+        """Return this catalogue if it has every field of an instance, and each takes admissible values only.
 
         Raises:
           InputError: a field is missing, has other axes or another unit, or can leave its range.
@@ -235,14 +235,14 @@ class Catalog:
         return self
 
     def _whole(self, name: str, names: tuple[str, ...]) -> bool:
-        """Whether an entry of a field of whole numbers is always whole."""
+        """Tell whether an entry of a field of whole numbers is always whole."""
         if not isinstance(self.quantities[name].recipe, Draws):
             return False
         drawn = self.entry(name, names).distribution
         return drawn.kind in ("fixed", "choice") and all(x == math.floor(x) for x in drawn.numbers)
 
     def aligned(self, values: np.ndarray, quantity: str, over: Sequence[Axis]) -> np.ndarray:
-        """An array over a quantity's axes, with axes of length 1 put where only ``over`` has one."""
+        """Reshape an array over a quantity's axes, with axes of length 1 where only ``over`` has one."""
         own = self.quantities[quantity].over
         return values.reshape(tuple(len(self.sets[a]) if a in own else 1 for a in over))
 
@@ -278,9 +278,9 @@ class Catalog:
                 ends = [np.clip(x / divisor, *clip) for x in (low, high)]
                 low, high = np.minimum(*ends), np.maximum(*ends)
             case Level(of, cuts):
-                low, high = (_count(x, cuts).astype(np.float64) for x in operand(of))
+                low, high = (_count_reached(x, cuts).astype(np.float64) for x in operand(of))
             case Classes(of, bounds, entries):
-                first, last = (np.broadcast_to(_count(x, bounds), shape) for x in operand(of))
+                first, last = (np.broadcast_to(_count_reached(x, bounds), shape) for x in operand(of))
                 low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
                 for c, entry in enumerate(entries):
                     reached = (first <= c) & (c <= last)
@@ -304,7 +304,7 @@ class Catalog:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def with_fixed(self, given: Mapping[str, float | Mapping[str, float]]) -> Catalog:
-        """The same catalogue with some draws replaced by fixed values: ``{"base_delay": {"Code_Gen": 0.8}}``.
+        """Replace some draws of the catalogue by fixed values: ``{"base_delay": {"Code_Gen": 0.8}}``.
 
         Args:
           given: by quantity, one number for all its entries, or a number per name (quantities over one axis).
@@ -342,5 +342,5 @@ class Catalog:
         return replace(self, quantities=changed).checked()
 
 
-def _count(values: np.ndarray, cuts: Sequence[float]) -> np.ndarray:
+def _count_reached(values: np.ndarray, cuts: Sequence[float]) -> np.ndarray:
     return sum(((values >= c).astype(np.int64) for c in cuts), np.zeros(values.shape, np.int64))

@@ -28,7 +28,7 @@ from rodiu_jax.analysis.morris import estimate_morris
 from rodiu_jax.analysis.sobol import estimate_sobol
 from rodiu_jax.errors import InputError
 from rodiu_jax.report.data.json_rows import json_rows
-from rodiu_jax.report.figures.effect_bars import effects_figure, indices_figure, tornado_figure
+from rodiu_jax.report.figures.effect_bars import draw_indices, draw_main_effects, draw_swings
 from rodiu_jax.sweeps.spec import make_spec
 from rodiu_jax.sweeps.store import Store
 from tests.golden import Golden, numbers
@@ -478,18 +478,18 @@ def test_figures_show_every_factor_and_say_what_is_undecided():
     first = measure_swings(table, ABC)
     assert "undecided" in first["sign"].tolist()
     for figure, panels in (
-        (tornado_figure(first, title="Why $x^2$?"), 1),
-        (indices_figure(estimate_sobol(table, ABC)), 2),
-        (indices_figure(estimate_morris(linear(), ABC)), 3),
-        (effects_figure(measure_main_effects(table, ABC)), 3),
+        (draw_swings(first, title="Why $x^2$?"), 1),
+        (draw_indices(estimate_sobol(table, ABC)), 2),
+        (draw_indices(estimate_morris(linear(), ABC)), 3),
+        (draw_main_effects(measure_main_effects(table, ABC)), 3),
     ):
         figure.draw_without_rendering()
         assert len(figure.axes) == panels
-    bars = tornado_figure(first)
+    bars = draw_swings(first)
     assert [t.get_text().split()[0] for t in bars.axes[0].get_yticklabels()] == first["factor"].tolist()
     assert "sign undecided" in [t.get_text() for t in bars.legends[0].get_texts()]
     assert any(p.get_hatch() for p in bars.axes[0].patches)
-    open_end = tornado_figure(first.assign(bracket_low=-np.inf))
+    open_end = draw_swings(first.assign(bracket_low=-np.inf))
     open_end.draw_without_rendering()
     assert np.isfinite(open_end.axes[0].get_xlim()).all()
 

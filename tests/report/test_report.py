@@ -521,7 +521,9 @@ def test_only_the_parts_that_hold_the_chosen_rows_are_read(tmp_path, monkeypatch
     whole = pd.concat(iterate_rows(tmp_path), ignore_index=True)
     pd.testing.assert_frame_equal(whole, read_rows(tmp_path))
     found = read_digest(tmp_path)
-    some = read_margins(tmp_path, found, most=6)
+    monkeypatch.setattr("rodiu_jax.report.figures.binding.MOST_ROWS", 6)
+    some = read_margins(tmp_path, found)
+    monkeypatch.setattr("rodiu_jax.report.figures.binding.MOST_ROWS", 1024)
     planned = read_rows(tmp_path).query("sample == 0 and total_cost == total_cost")["point"]
     assert (some.looked, some.rows["point"].tolist()) == (6, planned.tolist())
     files = {path.name for path in write_report(tmp_path)}

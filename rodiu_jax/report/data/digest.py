@@ -1,4 +1,4 @@
-"""The rows of a sweep, read part by part and summed up by point, so that a report needs no memory for all of them."""
+"""Sums up the rows of a sweep by point, part by part, so that a report needs no memory for all of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64, Int64
 
 from rodiu_jax.analysis.observations import find_levels
 from rodiu_jax.errors import WorkFailed
@@ -31,21 +32,21 @@ class Levels:
 
     Attributes:
       axis: the factor.
-      at: position of every point's level, shape (points,); -1 where the point says nothing about this factor
-        (a design one at a time moves another one there).
+      at: position of every point's level; -1 where the point says nothing about this factor (a design one at a time
+        moves another one there).
       values: the mean level of each position, ascending.
-      ticks: the levels in words.
+      ticks: the levels as text.
     """
 
     axis: Axis
-    at: np.ndarray
-    values: np.ndarray
+    at: Int64[np.ndarray, " points"]
+    values: Float64[np.ndarray, " levels"]
     ticks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Digest:
-    """What a report knows of a sweep.
+    """The rows of a sweep, summed up for a report.
 
     Attributes:
       spec: of the sweep.
@@ -75,30 +76,30 @@ class Digest:
 
     @property
     def rows(self) -> int:
-        """Rows seen."""
+        """Number of rows read."""
         return sum(self.statuses.values())
 
     @property
     def crossed(self) -> bool:
-        """Whether two factors move together somewhere, so that maps over two of them say something."""
+        """True if two factors move together somewhere, so that maps over two of them make sense."""
         return len(self.levels) > 1 and self.spec.design.kind != "one-at-a-time"
 
     @cached_property
     def over(self) -> str:
-        """What a mean is taken over, in words."""
+        """What a mean is taken over: ``4 samples``."""
         return f"{self.samples} sample" + ("s" if self.samples != 1 else "")
 
     def total(self, column: str) -> float:
-        """The sum of a column of ``points``."""
+        """Return the sum of a column of ``points``."""
         return float(self.points[column].to_numpy(dtype=float).sum())
 
     def most(self, column: str) -> float:
-        """The largest value of a column of ``points``; NaN where there is none."""
+        """Return the largest value of a column of ``points``; NaN where there is none."""
         values = self.points[column].to_numpy(dtype=float)
         return float(np.nanmax(values)) if np.isfinite(values).any() else float("nan")
 
     def level(self, column: str) -> Levels:
-        """The factor of a column."""
+        """Find the factor of a column."""
         return next(n for n in self.levels if n.axis.column == column)
 
 
@@ -143,8 +144,8 @@ def sum_up_rows(parts: Iterable[pd.DataFrame], spec: SweepSpec, *, output: str =
         np.add.at(unproven, at, (~part["status"].isin(SETTLED)).to_numpy(dtype=np.int64))
         for name in names:
             values = part[name].to_numpy(dtype=float, na_value=np.nan)
-            there = np.isfinite(values)
-            where, values = at[there], values[there]
+            known = np.isfinite(values)
+            where, values = at[known], values[known]
             np.add.at(sums[name], where, values)
             np.add.at(counts[name], where, 1)
             np.minimum.at(least[name], where, values)
@@ -165,17 +166,17 @@ def sum_up_rows(parts: Iterable[pd.DataFrame], spec: SweepSpec, *, output: str =
     table = pd.DataFrame({"point": np.arange(count), "rows": seen, "unproven": unproven})
     table["widest_gap"] = np.where(np.isfinite(widest), widest, np.nan)
     for name in names:
-        there = counts[name] > 0
+        known = counts[name] > 0
         table[f"{name}_count"], table[f"{name}_sum"] = counts[name], sums[name]
-        table[f"{name}_min"] = np.where(there, least[name], np.nan)
-        table[f"{name}_max"] = np.where(there, most[name], np.nan)
+        table[f"{name}_min"] = np.where(known, least[name], np.nan)
+        table[f"{name}_max"] = np.where(known, most[name], np.nan)
     costs: Any = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
     if len(costs):
         costs = costs.sort_values(["sample", "point"], ignore_index=True)
     ordered = {s: int(n) for s, n in sorted(statuses.items(), key=lambda item: (-item[1], item[0]))}
     return Digest(
         spec,
-        _levels(spec),
+        _make_levels(spec),
         table,
         choices.table(),
         ordered,
@@ -188,7 +189,7 @@ def sum_up_rows(parts: Iterable[pd.DataFrame], spec: SweepSpec, *, output: str =
 
 
 def summarise_cells(digest: Digest, output: str, y: Levels, x: Levels | None = None) -> pd.DataFrame:
-    """An output by level of ``y``, or by the levels of ``y`` and ``x``.
+    """Average an output by level of ``y``, or by the levels of ``y`` and ``x``.
 
     Returns:
       Per level, or pair: ``y`` and ``x`` (positions), ``rows``, ``known`` (rows that have the output), ``unproven``,
@@ -206,7 +207,7 @@ def summarise_cells(digest: Digest, output: str, y: Levels, x: Levels | None = N
     return result.reset_index()
 
 
-def to_grid(table: pd.DataFrame, column: str, y: Levels, x: Levels) -> np.ndarray:
+def to_grid(table: pd.DataFrame, column: str, y: Levels, x: Levels) -> Float64[np.ndarray, "y x"]:
     """Arrange a column of a table with positions ``y`` and ``x`` as an array, shape (y, x); NaN where missing."""
     values = np.full((len(y.values), len(x.values)), np.nan)
     values[table["y"].to_numpy(), table["x"].to_numpy()] = table[column].to_numpy(dtype=float)
@@ -216,7 +217,7 @@ def to_grid(table: pd.DataFrame, column: str, y: Levels, x: Levels) -> np.ndarra
 def count_deployments(
     digest: Digest, y: Levels, x: Levels | None = None, *, pairs: bool = False
 ) -> pd.DataFrame:
-    """How often each deployment is chosen, by level of ``y``, or by the levels of ``y`` and ``x``.
+    """Count how often each deployment is chosen, by level of ``y``, or by the levels of ``y`` and ``x``.
 
     Args:
       pairs: count deployments of the same pairs of model and GPU together, whatever their degrees.
@@ -240,7 +241,7 @@ def count_deployments(
 
 
 def rank_deployments(digest: Digest, *, pairs: bool = False) -> pd.DataFrame:
-    """Every deployment chosen anywhere with its ``rows`` and ``share`` of all rows, the commonest first."""
+    """Rank the deployments chosen anywhere, the commonest first, with their ``rows`` and ``share`` of all rows."""
     table: Any = _without_degrees(digest.chosen) if pairs else digest.chosen
     counts: Any = table.groupby("deployment", as_index=False)["rows"].sum()
     counts["share"] = counts["rows"] / max(digest.rows, 1)
@@ -248,14 +249,14 @@ def rank_deployments(digest: Digest, *, pairs: bool = False) -> pd.DataFrame:
 
 
 def _without_degrees(chosen: pd.DataFrame) -> pd.DataFrame:
-    """``model@gpu x4; ...`` (as `Plan.summary` writes it) with the degrees left out."""
+    """Leave the degrees out of ``model@gpu x4; ...`` (as `Plan.summary` writes it)."""
     names = chosen["deployment"].astype(object)
     short = {n: _DEGREE.sub("", n) for n in names.unique()}
     return chosen.assign(deployment=[short[n] for n in names])
 
 
 class _Choices:
-    """Counts of (point, deployment), the names numbered, summed now and then."""
+    """Counts (point, deployment): deployments are numbered, and counts are summed whenever there are many."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
@@ -263,10 +264,10 @@ class _Choices:
         self._held = 0
 
     def add(self, points: np.ndarray, names: Any) -> None:
-        there = names.notna().to_numpy()
-        chosen = names[there]
+        known = names.notna().to_numpy()
+        chosen = names[known]
         codes = np.array([self._codes.setdefault(n, len(self._codes)) for n in chosen], np.int64)
-        counts: Any = pd.DataFrame({"point": points[there], "code": codes}).groupby(["point", "code"]).size()
+        counts: Any = pd.DataFrame({"point": points[known], "code": codes}).groupby(["point", "code"]).size()
         self._parts.append(counts)
         self._held += len(counts)
         if self._held > _COMPACT:
@@ -291,7 +292,7 @@ class _Choices:
         )
 
 
-def _levels(spec: SweepSpec) -> tuple[Levels, ...]:
+def _make_levels(spec: SweepSpec) -> tuple[Levels, ...]:
     points = np.arange(spec.points)
     columns = spec.levels_at(points)
     alone = spec.design.kind == "one-at-a-time"
@@ -310,12 +311,12 @@ def _levels(spec: SweepSpec) -> tuple[Levels, ...]:
         else:
             at[mine], bins = find_levels(pd.Series(numbers[mine]))
             values = np.array([b["level"] for b in bins])
-            ticks = _bin_ticks(axis, bins)
+            ticks = _write_bins(axis, bins)
         found.append(Levels(axis, at, values, tuple(ticks)))
     return tuple(found)
 
 
-def _bin_ticks(axis: Axis, bins: Sequence[dict[str, float]]) -> list[str]:
+def _write_bins(axis: Axis, bins: Sequence[dict[str, float]]) -> list[str]:
     if all(b["level_low"] == b["level_high"] for b in bins):
         return axis.ticks(b["level"] for b in bins)
     mark = "x" if axis.multiplier else ""

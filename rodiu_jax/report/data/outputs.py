@@ -61,13 +61,13 @@ def output_of(column: str) -> Output:
 
 
 FIGURES = {
-    "map": "mean of --output over two --factors",
-    "regimes": "deployment that most scenarios choose, over two --factors or by level of each",
+    "map": "mean of an output over two factors",
+    "regimes": "deployment that most scenarios choose, over two factors or by level of each",
     "costs": "parts of the cost by level of each factor",
     "constraints": "which constraints bind the plans (evaluated again, on a share of the rows)",
-    "tornado": "swing of --output from the lowest to the highest level of each factor",
-    "effects": "mean of --output by level of each factor, with what the brackets leave",
-    "indices": "Sobol or Morris indices of --output, where the rows are such a design",
+    "tornado": "swing of an output from the lowest to the highest level of each factor",
+    "effects": "mean of an output by level of each factor, with what the brackets leave",
+    "indices": "Sobol or Morris indices of an output, where the rows are such a design",
 }
 """The figures that `plot` knows, and what they show."""
 

@@ -1,4 +1,4 @@
-"""What holds the plans back: the margins of the plans in the rows, on a bounded share of the rows."""
+"""Which constraints limit the plans: the margins of the plans in the rows, on a bounded number of rows."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ TIGHT = 1e-3
 """A constraint with less than this share of its limit left binds."""
 
 _MOST_SAMPLES = 16
+_MOST_NAMED = 8  # constraints by name
 _FAMILIES = tuple(f for f in FAMILIES if f != "demand")  # an equality: it binds only when broken
 
 
@@ -40,8 +41,8 @@ class Margins:
     unmet: dict[str, float]
 
 
-def read_margins(folder: str | Path, found: Digest, *, most: int = MOST_ROWS) -> Margins:
-    """Evaluate the stored plans of at most ``most`` rows on their scenarios, drawn again.
+def read_margins(folder: str | Path, digest: Digest) -> Margins:
+    """Evaluate the stored plans of at most `MOST_ROWS` rows on their scenarios, drawn again.
 
     Raises:
       InputError: the catalogue cannot be read, or is not that of the sweep any more; a damaged part or plan.
@@ -51,9 +52,9 @@ def read_margins(folder: str | Path, found: Digest, *, most: int = MOST_ROWS) ->
     from rodiu_jax.sweeps.scenarios import scenarios_of
     from rodiu_jax.sweeps.store import catalog_of, iterate_rows
 
-    folder, spec = Path(folder), found.spec
+    folder, spec = Path(folder), digest.spec
     catalog = catalog_of(folder, spec)
-    numbers = choose_rows(spec.points, spec.samples, most)
+    numbers = choose_rows(spec.points, spec.samples, MOST_ROWS)
     wanted = np.zeros(0, np.int64)
     plans: dict[int, list[tuple[int, str]]] = {}
     looked = 0
@@ -82,7 +83,7 @@ def read_margins(folder: str | Path, found: Digest, *, most: int = MOST_ROWS) ->
 
 
 def choose_rows(points: int, samples: int, most: int) -> np.ndarray:
-    """The numbers of the rows to look at, sorted: a fixed choice that covers samples and points evenly."""
+    """Choose the rows to look at, by number, sorted: a fixed choice that covers samples and points evenly."""
     if points * samples <= most:
         return np.arange(points * samples)
     count = min(samples, max(1, most // points), _MOST_SAMPLES)
@@ -95,7 +96,7 @@ def choose_rows(points: int, samples: int, most: int) -> np.ndarray:
 
 
 def summarise_binding(margins: Margins) -> pd.DataFrame:
-    """How often each family of constraints binds, and how far it mostly is from binding.
+    """Summarise how often each family of constraints binds, and how far it usually is from binding.
 
     Returns:
       Per family: ``constraint``, ``plans`` (that meet such a constraint), ``binds`` (share of them with a margin
@@ -121,25 +122,25 @@ def summarise_binding(margins: Margins) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def rank_tightest(margins: Margins, most: int = 8) -> pd.DataFrame:
-    """The constraints by name that are most often the closest of all: ``constraint``, ``plans``, ``share``."""
+def rank_tightest(margins: Margins) -> pd.DataFrame:
+    """Rank the constraints that are most often the closest of all: ``constraint``, ``plans``, ``share``."""
     counts: Any = margins.rows["binding"].value_counts()
-    counts = counts.sort_index().sort_values(ascending=False, kind="stable")[:most]
+    counts = counts.sort_index().sort_values(ascending=False, kind="stable")[:_MOST_NAMED]
     shares = counts.to_numpy() / len(margins.rows)
     return pd.DataFrame({"constraint": counts.index, "plans": counts.to_numpy(), "share": shares})
 
 
-def draw_binding(found: Digest, margins: Margins) -> tuple[pd.DataFrame, Figure]:
-    """A panel per factor: the share of the evaluated plans at a level in which each family binds.
+def draw_binding(digest: Digest, margins: Margins) -> tuple[pd.DataFrame, Figure]:
+    """Draw, in a panel per factor, the share of the evaluated plans at a level in which each family binds.
 
     Returns:
       Factor, level, constraint, ``plans`` and ``binds`` (as in `binding`), and the figure.
     """
     shown = summarise_binding(margins)["constraint"].tolist()
     high = 1.6 + 0.34 * len(shown)
-    figure, panels = style.make_panels(len(found.levels), high=high)
+    figure, panels = style.make_panels(len(digest.levels), high=high)
     tables = []
-    for position, (axes, levels) in enumerate(zip(panels, found.levels, strict=True)):
+    for position, (axes, levels) in enumerate(zip(panels, digest.levels, strict=True)):
         table = _by_level(margins, levels, shown)
         tables.append(table.drop(columns="y"))
         values = np.full((len(shown), len(levels.values)), np.nan)

@@ -1,4 +1,4 @@
-"""What the cost consists of: mean parts by level of each factor."""
+"""Draws what the cost consists of: mean parts by level of each factor."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rodiu_jax.report.figures import style
 PARTS = ("delay_cost", "rental_cost", "unmet_cost", "storage_cost")
 
 
-def draw_composition(found: Digest) -> tuple[pd.DataFrame, Figure]:
-    """Mean parts of the cost, stacked, in a panel per factor; rows without a plan are left out and counted.
+def draw_composition(digest: Digest) -> tuple[pd.DataFrame, Figure]:
+    """Draw mean parts of the cost, stacked, in a panel per factor; rows without a plan are left out and counted.
 
     Returns:
       Factor, level, ``rows``, ``known`` (rows with a plan) and the mean parts in $ per period, and the figure.
     """
-    figure, panels = style.make_panels(len(found.levels), high=3.4, sharey=True)
+    figure, panels = style.make_panels(len(digest.levels), high=3.4, sharey=True)
     colours = dict(zip(PARTS, style.COLOURS, strict=False))
     tables = []
-    for axes, levels in zip(panels, found.levels, strict=True):
-        means = {part: summarise_cells(found, part, levels) for part in PARTS}
+    for axes, levels in zip(panels, digest.levels, strict=True):
+        means = {part: summarise_cells(digest, part, levels) for part in PARTS}
         first = means[PARTS[0]]
         table = first[["rows", "known"]].copy()
         table.insert(0, "factor", levels.axis.column)
@@ -42,6 +42,6 @@ def draw_composition(found: Digest) -> tuple[pd.DataFrame, Figure]:
         axes.grid(axis="y", color=style.GRID)
         style.set_ticks(axes, levels.ticks, along="x", every=-(-len(levels.values) // 8))
         style.set_labels(axes, x=levels.axis.label, y="$ per period" if axes is panels[0] else "", width=40)
-    style.set_figure_heading(figure, f"Parts of the cost, mean over {found.over}", found.spec.title)
+    style.set_figure_heading(figure, f"Parts of the cost, mean over {digest.over}", digest.spec.title)
     style.add_legend(figure, [style.legend_key(output_of(p).label, facecolor=c) for p, c in colours.items()])
     return pd.concat(tables, ignore_index=True), figure

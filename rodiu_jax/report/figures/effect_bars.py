@@ -1,4 +1,4 @@
-"""Figures of sensitivity tables: swings, effects by level, indices, each with what the brackets leave of it."""
+"""Draws sensitivity tables: swings, effects by level, indices, each with the range that the brackets leave."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _INDEX = {
 }
 
 
-def tornado_figure(table: pd.DataFrame, output: str = "total_cost", *, title: str = "") -> Figure:
-    """A bar per factor: how the output changes from its lowest to its highest level.
+def draw_swings(table: pd.DataFrame, output: str = "total_cost", *, title: str = "") -> Figure:
+    """Draw a bar per factor: how the output changes from its lowest to its highest level.
 
     The thin line is the confidence interval, the wide frame what the brackets leave; bars whose sign the
     brackets do not decide are pale and hatched.
@@ -37,15 +37,15 @@ def tornado_figure(table: pd.DataFrame, output: str = "total_cost", *, title: st
     figure, (axes,) = style.make_panels(1, wide=9.0, high=1.3 + 0.4 * len(table))
     ends = zip(table["factor"], table["low_level"], table["high_level"], strict=True)
     names = [f"{factor} ({low:.4g} to {high:.4g})" for factor, low, high in ends]
-    _bars(axes, table, names)
-    style.set_labels(axes, x=f"Change of {_label(output)}")
+    _draw_bars(axes, table, names)
+    style.set_labels(axes, x=f"Change of {_write_label(output)}")
     style.set_heading(axes, "Change from the lowest to the highest level", title)
-    _legend(figure, style.FRAME, undecided="undecided" in set(table["sign"]))
+    _explain(figure, style.FRAME, undecided="undecided" in set(table["sign"]))
     return figure
 
 
-def indices_figure(table: pd.DataFrame, output: str = "total_cost", *, title: str = "") -> Figure:
-    """A panel per kind of index, a bar per factor, drawn as in `tornado_figure`.
+def draw_indices(table: pd.DataFrame, output: str = "total_cost", *, title: str = "") -> Figure:
+    """Draw a panel per kind of index, with a bar per factor as in `draw_swings`.
 
     Args:
       table: of `rodiu_jax.analysis.sobol.estimate_sobol` or `rodiu_jax.analysis.morris.estimate_morris`.
@@ -54,15 +54,15 @@ def indices_figure(table: pd.DataFrame, output: str = "total_cost", *, title: st
     figure, panels = style.make_panels(len(kinds), high=1.3 + 0.4 * len(set(table["factor"])))
     for position, (axes, kind) in enumerate(zip(panels, kinds, strict=True)):
         part: Any = table[table["index"] == kind]
-        _bars(axes, part, part["factor"].tolist() if position == 0 else [""] * len(part))
+        _draw_bars(axes, part, part["factor"].tolist() if position == 0 else [""] * len(part))
         axes.set_title(textwrap.fill(_INDEX[kind], 34), loc="left", fontsize=10)
-    style.set_figure_heading(figure, _label(output), title)
-    _legend(figure, style.FRAME, undecided="undecided" in set(table["sign"]))
+    style.set_figure_heading(figure, _write_label(output), title)
+    _explain(figure, style.FRAME, undecided="undecided" in set(table["sign"]))
     return figure
 
 
-def effects_figure(table: pd.DataFrame, output: str = "total_cost", *, title: str = "") -> Figure:
-    """A panel per factor: mean output by level with its confidence interval; the band is what the brackets leave.
+def draw_main_effects(table: pd.DataFrame, output: str = "total_cost", *, title: str = "") -> Figure:
+    """Draw a panel per factor: mean output by level with its confidence interval, and a band that the brackets leave.
 
     Args:
       table: of `rodiu_jax.analysis.effects.measure_main_effects`.
@@ -72,7 +72,7 @@ def effects_figure(table: pd.DataFrame, output: str = "total_cost", *, title: st
     for position, (axes, factor) in enumerate(zip(panels, factors, strict=True)):
         part: Any = table[table["factor"] == factor]
         level, value = part["level"].to_numpy(), part["value"].to_numpy()
-        low, high = _drawable(part)
+        low, high = _finite_ends(part)
         axes.fill_between(level, low, high, **style.BAND)
         whisker = np.nan_to_num([value - part["ci_low"].to_numpy(), part["ci_high"].to_numpy() - value])
         axes.errorbar(
@@ -88,15 +88,15 @@ def effects_figure(table: pd.DataFrame, output: str = "total_cost", *, title: st
         axes.grid(color=style.GRID)
         style.set_labels(axes, x=factor)
         if position % style.ACROSS == 0:
-            style.set_labels(axes, y=_label(output), width=40)
+            style.set_labels(axes, y=_write_label(output), width=40)
         axes.ticklabel_format(axis="y", useOffset=False)
-    style.set_figure_heading(figure, f"Mean of {_label(output)} by level", title)
-    _legend(figure, style.BAND)
+    style.set_figure_heading(figure, f"Mean of {_write_label(output)} by level", title)
+    _explain(figure, style.BAND)
     return figure
 
 
-def _bars(axes: Axes, table: pd.DataFrame, names: Sequence[str]) -> None:
-    """Horizontal bars from 0, the first on top, with confidence lines and bracket frames."""
+def _draw_bars(axes: Axes, table: pd.DataFrame, names: Sequence[str]) -> None:
+    """Draw horizontal bars from 0, the first on top, with confidence lines and bracket frames."""
     at = np.arange(len(table))
     value = table["value"].to_numpy(dtype=float)
     open_sign = (table["sign"] == "undecided").to_numpy()
@@ -104,7 +104,7 @@ def _bars(axes: Axes, table: pd.DataFrame, names: Sequence[str]) -> None:
     for chosen, look in ((~open_sign, {}), (open_sign, _UNDECIDED)):
         if chosen.any():
             axes.barh(at[chosen], value[chosen], 0.5, color=style.BLUE, linewidth=0, **look)
-    low, high = _drawable(table)
+    low, high = _finite_ends(table)
     axes.barh(at, high - low, 0.74, left=low, **style.FRAME)
     axes.hlines(at, table["ci_low"], table["ci_high"], color=style.INK, linewidth=1.2)
     axes.axvline(0, color=style.INK, linewidth=0.8)
@@ -112,8 +112,8 @@ def _bars(axes: Axes, table: pd.DataFrame, names: Sequence[str]) -> None:
     axes.set_ylim(len(table) - 0.4, -0.6)
 
 
-def _drawable(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """The bracket interval, an end at infinity put a little beyond all that is finite."""
+def _finite_ends(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bracket interval, with an infinite end put a little beyond all that is finite."""
     ends = table[["bracket_low", "bracket_high", "value", "ci_low", "ci_high"]].to_numpy(dtype=float)
     finite = ends[np.isfinite(ends)]
     if not finite.size:
@@ -123,7 +123,7 @@ def _drawable(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return shown[:, 0], shown[:, 1]
 
 
-def _legend(figure: Figure, bracket: Mapping[str, Any], *, undecided: bool = False) -> None:
+def _explain(figure: Figure, bracket: Mapping[str, Any], *, undecided: bool = False) -> None:
     keys: list[Any] = [
         Line2D([], [], color=style.INK, label="confidence interval (samples or design)"),
         style.legend_key("what the brackets leave", **bracket),
@@ -133,15 +133,15 @@ def _legend(figure: Figure, bracket: Mapping[str, Any], *, undecided: bool = Fal
     style.add_legend(figure, keys)
 
 
-def _label(output: str) -> str:
+def _write_label(output: str) -> str:
     known = {o.column: f"{o.label.lower()}, {o.unit if o.factor == 1 else 'share'}" for o in OUTPUTS}
     return known.get(output, output)
 
 
 FIGURES: dict[str, Callable[..., Figure]] = {
-    "tornado": tornado_figure,
-    "main_effects": effects_figure,
-    "sobol": indices_figure,
-    "morris": indices_figure,
+    "tornado": draw_swings,
+    "main_effects": draw_main_effects,
+    "sobol": draw_indices,
+    "morris": draw_indices,
 }
 """How each table of `rodiu_jax.analysis.effects.analyse` is drawn; two-way tables are not."""

@@ -61,7 +61,7 @@ _PARTS = {f"{{{_SVG}}}{name}" for name in _DRAWN}
 
 
 def make_canvas(across: int, up: int, keys: Sequence[Any] = ()) -> tuple[Figure, Axes]:
-    """A figure sized for a grid of cells that hold a number each, and for ``keys``, one below the other."""
+    """Make a figure sized for a grid of cells that hold a number each, and for ``keys``, one below the other."""
     size = (min(16.0, max(6.4, 2.4 + 0.62 * across)), min(12.0, max(3.4, 1.7 + 0.44 * up)) + _below(keys))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
@@ -71,7 +71,7 @@ def make_canvas(across: int, up: int, keys: Sequence[Any] = ()) -> tuple[Figure,
 def make_panels(
     count: int, *, high: float, wide: float = 4.6, sharey: bool = False, keys: Sequence[Any] = ()
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of ``count`` panels, at most `ACROSS` in a row (sizes in inches), with room for ``keys``, one below
+    """Make a figure of ``count`` panels, at most `ACROSS` in a row (sizes in inches), with room for ``keys``, one below
     the other.
     """
     columns = min(count, ACROSS)
@@ -89,36 +89,36 @@ def make_panels(
 
 
 def _below(keys: Sequence[Any]) -> float:
-    """Height of a legend of one column, inches."""
+    """Return the height of a legend of one column, inches."""
     return _LINE * sum(1 + str(k.get_label()).count("\n") for k in keys)
 
 
 def strip_control(text: str) -> str:
-    """``text`` without control characters, which no SVG may hold."""
+    """Remove control characters, which no SVG may hold, from ``text``."""
     return text.translate(_CONTROL)
 
 
 def set_heading(axes: Axes, text: str, below: str = "") -> None:
-    """A title at the left, with a smaller thought below it."""
+    """Set a title at the left, and a second one below it."""
     width = _across(axes.figure)
     lines = [*textwrap.wrap(strip_control(text), width), *textwrap.wrap(strip_control(below), width)[:2]]
     axes.set_title("\n".join(lines), loc="left", fontsize=11, parse_math=False)
 
 
 def set_figure_heading(figure: Figure, text: str, below: str = "") -> None:
-    """A title over all panels of a figure."""
+    """Set a title over all panels of a figure."""
     shown = f"{text}. {below}" if below else text
     lines = textwrap.wrap(strip_control(shown), _across(figure))[:2]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11, parse_math=False)
 
 
 def _across(figure: Any) -> int:
-    """Characters of a title that fit a figure."""
+    """Return the number of characters of a title that fit a figure."""
     return int(11 * figure.get_figwidth()) - 12
 
 
 def set_labels(axes: Axes, *, x: str = "", y: str = "", width: int = 0) -> None:
-    """Axis labels as they are: names and units may hold the signs that matplotlib reads as formulas.
+    """Set axis labels as they are: names and units may hold the signs that matplotlib reads as formulas.
 
     Args:
       width: characters of a line; by default what the figure has room for.
@@ -132,7 +132,7 @@ def set_labels(axes: Axes, *, x: str = "", y: str = "", width: int = 0) -> None:
 
 
 def set_ticks(axes: Axes, names: Sequence[str], *, along: str, every: int = 0) -> None:
-    """Names at 0, 1, 2, ... along ``x`` or ``y``, thinned where there are too many to read."""
+    """Set names at 0, 1, 2, ... along ``x`` or ``y``, thinned where there are too many to read."""
     step = every or -(-len(names) // MOST_TICKS)
     shown = [strip_control(n) for n in names][::step]
     if along == "x" and max(map(len, shown), default=0) > _NARROW:
@@ -142,7 +142,7 @@ def set_ticks(axes: Axes, names: Sequence[str], *, along: str, every: int = 0) -
 
 
 def add_legend(figure: Figure, keys: Sequence[Any], *, columns: int = 0) -> None:
-    """A legend below all panels, in one row by default; none where there is nothing to say."""
+    """Add a legend below all panels, in one row by default; none without keys."""
     if not keys:
         return
     size = 7 if columns == 1 else 8
@@ -154,7 +154,7 @@ def add_legend(figure: Figure, keys: Sequence[Any], *, columns: int = 0) -> None
 
 
 def legend_key(name: str, width: int = 88, **style: Any) -> Patch:
-    """An entry of a legend; a long name is wrapped."""
+    """Make an entry of a legend; a long name is wrapped."""
     label = "\n".join(textwrap.wrap(strip_control(name), width, subsequent_indent="   "))
     return Patch(label=label, **style)
 
@@ -169,7 +169,7 @@ def hatch_cells(axes: Axes, cells: np.ndarray, pattern: str) -> None:
 
 
 def write_in_cells(axes: Axes, colours: np.ndarray, texts: Sequence[Sequence[str]]) -> None:
-    """Text in each cell, black or white, whichever stands out from the cell's colour."""
+    """Write text in each cell, black or white, whichever stands out from the cell's colour."""
     size = 8 if len(texts[0]) <= 14 else 6
     for r, row in enumerate(texts):
         for c, text in enumerate(row):
@@ -183,7 +183,7 @@ def write_in_cells(axes: Axes, colours: np.ndarray, texts: Sequence[Sequence[str
 
 
 def draw_cells(axes: Axes, values: np.ndarray, **style: Any) -> Any:
-    """A mesh of cells centred on whole numbers; NaN is left grey."""
+    """Draw a mesh of cells centred on whole numbers; NaN stays grey."""
     axes.set_facecolor(MISSING)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
@@ -195,7 +195,7 @@ def draw_cells(axes: Axes, values: np.ndarray, **style: Any) -> Any:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write ``name.png`` and ``name.svg``; the files written, in this order."""
+    """Write ``name.png`` and ``name.svg``; return the files, in this order."""
     files = [folder / f"{name}{kind}" for kind in (".png", ".svg")]
     for path in files:
         save_figure_as(figure, path)
@@ -214,7 +214,7 @@ def save_figure_as(figure: Figure, path: Path) -> None:
 
 
 def to_inline_svg(svg: str, name: str, description: str, *, source: str | Path = "") -> str:
-    """An SVG file's text as an element for a page: ids of its own, no header, and words for who cannot see it.
+    """Turn an SVG file's text into an element for a page: with ids of its own, no header, and a description.
 
     Raises:
       InputError: ``source``, the file, is no SVG as `save_figure` writes it.
@@ -255,13 +255,13 @@ def to_inline_svg(svg: str, name: str, description: str, *, source: str | Path =
 
 
 def _acts(attribute: str, value: str) -> bool:
-    """Whether an attribute of an SVG element runs a script or leads out of the picture."""
+    """Tell whether an attribute of an SVG element runs a script or leads out of the picture."""
     leads = attribute.endswith("href") and not value.startswith(("#", "data:image/"))
     return leads or attribute.startswith("on")
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """SVG with text as text (small, searchable) and ids that only the name and the content decide."""
+    """Write SVG with text as text (small, searchable) and ids that depend only on the name and the content."""
     buffer = io.StringIO()
     with _settings(name):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -66,7 +66,7 @@ def describe_stress(result: Stress) -> Section:
         f"$ per period at x{usual:g}; {settings['draws']:,} draws, reality {settings['reality']}"
     )
     if len(lines) > _MOST_ROWS:
-        caption += f"; {len(lines) - _MOST_ROWS} more lines with --json"
+        caption += f"; {len(lines) - _MOST_ROWS} more lines in the JSON"
     numbers = (1, *range(3, 3 + len(scales)), *range(4 + len(scales), 7 + len(scales)))
     return Section(
         "stress",

@@ -96,7 +96,7 @@ def sample_quantities(
     n: int,
     seed: int = 0,
     start: int = 0,
-) -> dict[str, Float64[np.ndarray, ...]]:
+) -> dict[str, Float64[np.ndarray, "*_"]]:
     """Values of quantities (all by default), float64, over their axes; with a leading n where they are drawn.
 
     Arguments and errors as in `sample`.
@@ -108,7 +108,7 @@ def sample_quantities(
 
 def _values(
     catalog: Catalog, wanted: Sequence[str], n: int, seed: int, start: int
-) -> dict[str, Float64[np.ndarray, ...]]:
+) -> dict[str, Float64[np.ndarray, "*_"]]:
     """The quantities ``wanted``: those that are drawn with a leading axis n, the fixed ones without."""
     n = _whole(n, "n", 1, _MOST_SCENARIOS)
     seed = _whole(seed, "seed", 0, 2**63 - 1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.model.fields import AXES, FIELD_SPECS
@@ -67,12 +68,13 @@ def check_field(name: str, source: str) -> str:
     return name
 
 
-def apply_changes(instances: Instances, changes: Iterable[Change], source: str = "changes") -> Instances:
+def apply_changes(instances: Instances, changes: Iterable[Change]) -> Instances:
     """Apply changes in order and validate the result.
 
     Raises:
       InputError: unknown field, no such name, a list of the wrong length, or a result out of range.
     """
+    source = "changes"  # what errors name as the origin
     values: dict[str, np.ndarray] = {}
     for change in changes:
         spec = FIELD_SPECS[check_field(change.field, source)]
@@ -84,13 +86,15 @@ def apply_changes(instances: Instances, changes: Iterable[Change], source: str =
             raise InputError(source, change.field, f"{length} number(s)", change.value)
         chosen = chosen_cells(change.field, change.names, instances, source, change.field)
         with np.errstate(over="ignore"):  # what overflows is refused below
-            changed = moved(new, change.kind, number)
+            changed = change_values(new, change.kind, number)
         values[change.field] = np.where(chosen, changed, new)
     return instances.with_fields(source=source, **values) if values else instances
 
 
-def moved(old: np.ndarray, kind: Kind, number: np.ndarray) -> np.ndarray:
-    """``old`` set to, multiplied by or shifted by ``number``, which broadcasts against it."""
+def change_values(
+    old: Float64[np.ndarray, "*n"], kind: Kind, number: Float64[np.ndarray, "*_"]
+) -> Float64[np.ndarray, "*n"]:
+    """Set ``old`` to, multiply it by, or shift it by ``number``, which broadcasts against it."""
     if kind == "set":
         return np.broadcast_to(number, old.shape)
     return np.asarray(old * number if kind == "scale" else old + number)
@@ -98,8 +102,8 @@ def moved(old: np.ndarray, kind: Kind, number: np.ndarray) -> np.ndarray:
 
 def chosen_cells(
     field: str, names: str | None, instances: Instances, source: str = "names", key: str = "names"
-) -> np.ndarray:
-    """Mask over the field's axes of the cells that ``names`` chooses; shape () where the field is one number.
+) -> Bool[np.ndarray, "*_"]:
+    """Return the mask over the field's axes of the cells that ``names`` chooses; shape () for a single number.
 
     Args:
       names: shell-like pattern (``H100_*``) on the names of the field's last axis; or, for a field with

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
 
 Array: TypeAlias = Any
-"""An array of NumPy or of JAX; the mathematics below is written for both."""
 
 Uncertainty = Literal["none", "diu", "ddu"]
 UNCERTAINTY_MODES: tuple[str, ...] = get_args(Uncertainty)
@@ -41,8 +41,8 @@ class FieldSpec:
         text += " and < 2^53" if self.integer else ""
         return text + (f" and <= {self.high:g}" if np.isfinite(self.high) else "")
 
-    def bad(self, values: np.ndarray) -> np.ndarray:
-        """Mask of the values that are not admissible."""
+    def bad(self, values: Shaped[np.ndarray, "*n"]) -> Bool[np.ndarray, "*n"]:
+        """Return the mask of the values that are not admissible."""
         inside = np.isfinite(values) & (values <= self.high)
         inside &= (values > self.low) if self.above_low else (values >= self.low)
         if self.integer:
@@ -86,80 +86,82 @@ FIELD_SPECS: dict[str, FieldSpec] = {
 
 
 class Fields(NamedTuple):
-    """The numeric fields of one instance, or of a batch (leading axis) where a field varies. Also a JAX pytree.
+    """The numeric fields of one scenario, or of a batch (leading axis B) where a field varies. Also a JAX pytree.
 
-    Axes: I query types, J models, K GPU configurations, N tensor-parallel degrees; units in `FIELD_SPECS`.
-    Source: MODEL section 1.
+    Axes: I query types, J models, K GPU configurations, N tensor-parallel degrees; units in `FIELD_SPECS`. The arrays
+    are NumPy's or JAX's; what is derived from them below works for both. Source: MODEL section 1.
     """
 
-    arrival_rate: Array  # I, queries/h
-    input_tokens: Array  # I, tokens
-    output_tokens: Array  # I, tokens
-    weight_memory: Array  # J, GB
-    kv_per_token: Array  # J, GB/token
-    gpu_memory: Array  # K, GB
-    gpu_compute: Array  # K, TFLOPs
-    gpu_price: Array  # K, $/GPU/h
-    compute_per_token: Array  # I, TFLOPs/token
-    token_size: Array  # I, MB/token
-    storage_price: Array  # scalar, $/GB/h
-    delay_penalty: Array  # I, $/ms/query
-    unmet_penalty: Array  # I, $/query
-    delay_nominal: Array  # I,J,K, ms/token
-    delay_deviation: Array  # I,J,K, ms/token
-    error_nominal: Array  # I,J,K, fraction
-    error_deviation: Array  # I,J,K, fraction
-    delay_impact: Array  # J,K
-    error_impact: Array  # J,K
-    delay_threshold: Array  # I, ms
-    error_threshold: Array  # I, fraction
-    gamma_delay: Array  # scalar
-    gamma_error: Array  # scalar
-    budget: Array  # scalar, $/period
-    rental_hours: Array  # scalar, h
-    storage_capacity: Array  # scalar, GB
-    residency_hours: Array  # scalar, h
-    unmet_cap: Array  # scalar, fraction
-    max_routes: Array  # scalar, integer
-    tp_degree: Array  # N, GPUs, integer
-    tp_speedup: Array  # N
+    arrival_rate: Float[Any, "*B I"]  # queries/h
+    input_tokens: Float[Any, "*B I"]  # tokens
+    output_tokens: Float[Any, "*B I"]  # tokens
+    weight_memory: Float[Any, "*B J"]  # GB
+    kv_per_token: Float[Any, "*B J"]  # GB/token
+    gpu_memory: Float[Any, "*B K"]  # GB
+    gpu_compute: Float[Any, "*B K"]  # TFLOPs
+    gpu_price: Float[Any, "*B K"]  # $/GPU/h
+    compute_per_token: Float[Any, "*B I"]  # TFLOPs/token
+    token_size: Float[Any, "*B I"]  # MB/token
+    storage_price: Float[Any, "*B"]  # $/GB/h
+    delay_penalty: Float[Any, "*B I"]  # $/ms/query
+    unmet_penalty: Float[Any, "*B I"]  # $/query
+    delay_nominal: Float[Any, "*B I J K"]  # ms/token
+    delay_deviation: Float[Any, "*B I J K"]  # ms/token
+    error_nominal: Float[Any, "*B I J K"]  # fraction
+    error_deviation: Float[Any, "*B I J K"]  # fraction
+    delay_impact: Float[Any, "*B J K"]
+    error_impact: Float[Any, "*B J K"]
+    delay_threshold: Float[Any, "*B I"]  # ms
+    error_threshold: Float[Any, "*B I"]  # fraction
+    gamma_delay: Float[Any, "*B"]
+    gamma_error: Float[Any, "*B"]
+    budget: Float[Any, "*B"]  # $/period
+    rental_hours: Float[Any, "*B"]  # h
+    storage_capacity: Float[Any, "*B"]  # GB
+    residency_hours: Float[Any, "*B"]  # h
+    unmet_cap: Float[Any, "*B"]  # fraction
+    max_routes: Int[Any, "*B"]
+    tp_degree: Int[Any, "*B N"]  # GPUs
+    tp_speedup: Float[Any, "*B N"]
 
 
 def batch_axes(batched: frozenset[str]) -> Fields:
-    """Where `jax.vmap` finds the scenarios in each field: axis 0 where it varies, None where it is shared."""
+    """Return where `jax.vmap` finds the scenarios in each field: axis 0 where it varies, None where it is shared."""
     return Fields(*(0 if n in batched else None for n in FIELD_SPECS))
 
 
-def tokens_per_query(fields: Fields) -> Array:
-    """T[i] = h + f, tokens; shape I."""
+def tokens_per_query(fields: Fields) -> Float[Any, "*B I"]:
+    """Return T[i] = h + f, tokens."""
     return fields.input_tokens + fields.output_tokens
 
 
-def kv_demand(fields: Fields) -> Array:
-    """KV cache in GB when type i is served whole by model j, before dividing by the degree; shape I,J."""
+def kv_demand(fields: Fields) -> Float[Any, "I J"]:
+    """Return the KV cache (GB) when model j serves type i whole, before dividing by the degree."""
     per_type = tokens_per_query(fields) * fields.arrival_rate * fields.residency_hours
     return per_type[:, None] * fields.kv_per_token[None, :]
 
 
-def compute_demand(fields: Fields) -> Array:
-    """alpha_i T_i, TFLOPs; shape I."""
+def compute_demand(fields: Fields) -> Float[Any, "*B I"]:
+    """Return alpha_i T_i, TFLOPs."""
     return fields.compute_per_token * tokens_per_query(fields)
 
 
-def stored_data(fields: Fields) -> Array:
-    """Data of one hour's arrivals, GB; shape I."""
+def stored_data(fields: Fields) -> Float[Any, "*B I"]:
+    """Return the data of one hour's arrivals, GB."""
     return fields.token_size * tokens_per_query(fields) * fields.arrival_rate / 1000.0
 
 
-def worst_case_inputs(fields: Fields, uncertainty: str) -> tuple[Array, Array, Array, Array]:
-    """Deviations and budgets of uncertainty that the adversary really has, after the mode is applied.
+def worst_case_inputs(
+    fields: Fields, uncertainty: str
+) -> tuple[Float[Any, "... I J K"], Float[Any, "... I J K"], Float[Any, "*_"], Float[Any, "*_"]]:
+    """Return the deviations and budgets of uncertainty that the adversary has once the mode is applied.
 
     ``none`` sets both budgets to 0; ``diu`` ignores the impact of pairing; ``ddu`` shrinks each deviation by
     ``1 - impact``: a deviation only matters where the pair serves (z = 1, as x <= z), so the product with z
     collapses (MODEL section 3). Leading axes of a batch pass through.
 
     Returns:
-      delay deviation (I,J,K; ms/token), error deviation (I,J,K; fraction), Gamma_d, Gamma_e.
+      delay deviation (ms/token), error deviation (fraction), Gamma_d, Gamma_e.
     """
     keep = 1.0 if uncertainty == "ddu" else 0.0
     active = 0.0 if uncertainty == "none" else 1.0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int, Shaped
 
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import write_whole
@@ -74,8 +75,8 @@ class Instances:
             raise InputError(source, "instance", f"a whole number from 0 to {self.size - 1}", b)
         return b
 
-    def take(self, indices: Sequence[int] | np.ndarray) -> Instances:
-        """The scenarios ``indices``, in that order; at least one field is batched in the result."""
+    def take(self, indices: Sequence[int] | Int[np.ndarray, " B"]) -> Instances:
+        """Return the scenarios ``indices``, in that order; at least one field is batched in the result."""
         index = np.asarray(indices, dtype=np.int64)
         values = self.fields._asdict()
         taken = {n: (v[index] if n in self.batched else v) for n, v in values.items()}
@@ -134,7 +135,9 @@ def check_names(names: Iterable[object], what: str, source: str | Path) -> tuple
     return result
 
 
-def _check_field(name: str, value: Any, sizes: dict[str, int], source: str | Path) -> np.ndarray:
+def _check_field(
+    name: str, value: Any, sizes: dict[str, int], source: str | Path
+) -> Shaped[np.ndarray, "*_"]:
     spec = FIELD_SPECS[name]
     array = np.asarray(value)
     if array.dtype.kind not in "iuf":

@@ -33,11 +33,15 @@ def worst_case(deviations: Float[Array, "... M"], gamma: Float[Array, "..."]) ->
     return (deviations * jnp.clip(gamma[..., None] - rank, 0.0, 1.0)).sum(-1)
 
 
-def worst_vertex(deviations: np.ndarray, gamma: np.ndarray) -> np.ndarray:
-    """The adversary's best xi in U(gamma), NumPy: ``(deviations * xi).sum(-1)`` is `worst_case`.
+def worst_vertex(
+    deviations: Float[np.ndarray, "*n M"],
+    gamma: Float[np.ndarray, "*_"],
+) -> Float[np.ndarray, "*n M"]:
+    """Return the adversary's best xi in U(gamma): ``(deviations * xi).sum(-1)`` is `worst_case`; NumPy.
 
     Args:
-      deviations: (..., M), of any sign; gamma: (...), or what broadcasts to it.
+      deviations: of any sign.
+      gamma: budgets of uncertainty, which broadcast to the leading axes of ``deviations``.
     """
     order = np.argsort(-deviations, axis=-1, kind="stable")
     rank = np.empty_like(order)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rodiu_jax.catalog import Catalog
-from rodiu_jax.model.changes import apply_changes, chosen_cells, moved, parse_change
+from rodiu_jax.model.changes import apply_changes, change_values, chosen_cells, parse_change
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances, make_instances
 from rodiu_jax.sweeps.spec import SweepSpec
@@ -49,7 +49,7 @@ def _moved(spec: SweepSpec, base: Instances, points: np.ndarray) -> Instances:
         level = levels.reshape(-1, *(1,) * axes)
         old = np.broadcast_to(old, (len(levels), *old.shape[old.ndim - axes :]))
         meant = chosen_cells(factor.field, factor.names, base) & ~np.isnan(level)
-        changed = np.where(meant, moved(old, factor.kind, level), old)
+        changed = np.where(meant, change_values(old, factor.kind, level), old)
         values[factor.field] = changed.astype(np.int64) if field.integer else changed
     # Not validated again: `check_spec` did it on the extremes of what can be drawn.
     return replace(base, fields=base.fields._replace(**values))

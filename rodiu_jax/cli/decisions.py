@@ -266,7 +266,13 @@ def diagnose(
     batch.check_index(index, "--index")
     _prepare(folder)
     diagnosis = run(batch, index, time_limit=time_limit or math.inf, workers=workers, quiet=quiet)
-    _tell(describe_diagnosis(diagnosis), diagnosis.to_json(), folder, as_json, [diagnosis.answer.plan_for(index)])
+    _tell(
+        describe_diagnosis(diagnosis),
+        diagnosis.to_json(),
+        folder,
+        as_json,
+        [diagnosis.answer.plan_for(index)],
+    )
 
 
 @click.command(cls=_DecisionCommand)

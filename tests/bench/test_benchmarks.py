@@ -249,7 +249,7 @@ def outcome(objective: float, *, optimal: bool = True) -> Outcome:
 
 
 @pytest.mark.parametrize(
-    ("ours", "peer", "right"),
+    ("status", "peer", "right"),
     [
         (Status.OPTIMAL, outcome(100.0), True),
         (Status.OPTIMAL, outcome(100.01), False),

@@ -1,7 +1,11 @@
-"""Exact solution of many scenarios by a pool of spawned processes, one thread each.
+"""A pool of spawned processes solves many scenarios exactly, one thread each.
 
 Processes are spawned, not forked, because JAX runs threads in the parent; the workers never import JAX. A `Pool` can
 be handed on, so that a sweep starts its workers once and they work while the caller does something else.
+
+Pebble, whose pool says which task a dead worker had, was tried in place of `concurrent.futures` (5.2.3): the module was
+29 lines shorter, but a worker killed while idle broke the whole pool, and a task whose worker died within moments of
+taking it was sometimes never answered, so that a sweep would have waited for ever.
 """
 
 from __future__ import annotations
@@ -87,7 +91,7 @@ class Pool:
         return ticket
 
     def done(self, ticket: Ticket) -> bool:
-        """Whether `result` will answer without waiting for a solver (or has a lost worker to replace)."""
+        """Return whether `result` will answer without waiting for a solver (or has a lost worker to replace)."""
         return ticket.future.done()
 
     def result(self, ticket: Ticket) -> Answer:
@@ -109,7 +113,7 @@ class Pool:
                     ticket.future = self._send(ticket.task)
             except BrokenProcessPool:
                 message = "the solver's process died twice on this scenario"
-                lost += [t for t in self._open if t not in lost and not _finished(t.future)]
+                lost += [t for t in self._open if t not in lost and not _is_answered(t.future)]
                 self._end()
                 if left:
                     ticket.future = self._send(ticket.task)
@@ -118,7 +122,7 @@ class Pool:
         return result or Answer.of(ticket.task.one.names, Status.ERROR, message=message)
 
     def map(self, work: Callable[[T], R], tasks: Iterable[T]) -> list[R]:
-        """``work``, a module's function, of every task, in order.
+        """Apply ``work``, a module's function, to every task, in order.
 
         Raises:
           WorkFailed: a worker died.
@@ -126,7 +130,7 @@ class Pool:
         if self._processes is None:
             self._processes = _start(self.workers)
         try:
-            with _unknown_main():
+            with _hide_main():
                 answers = self._processes.map(work, tasks)
             return list(answers)
         except BrokenProcessPool:
@@ -145,7 +149,7 @@ class Pool:
         if self._processes is None:
             self._processes = _start(self.workers)
         try:
-            with _unknown_main():  # a submission may start a process
+            with _hide_main():  # a submission may start a process
                 return self._processes.submit(_solve_one, task)
         except (
             BrokenProcessPool
@@ -218,17 +222,17 @@ def solve_iter(
     if pool is not workers:
         pool.workers = max(1, min(pool.workers, len(todo)))
     tasks = (Task(instances.take([b]), gap, time_limit, start) for b, start in zip(todo, known, strict=True))
-    answers = _solved(pool, tasks, keep=pool is workers)
+    answers = _run_tasks(pool, tasks, keep=pool is workers)
     if failures is None:
         return answers
     try:
         Path(failures).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(failures, "", f"a folder that can be made ({error.strerror})") from None
-    return _saving(answers, instances, todo, Path(failures))
+    return _save_failures(answers, instances, todo, Path(failures))
 
 
-def _saving(
+def _save_failures(
     answers: Generator[Answer], instances: Instances, todo: Sequence[int], folder: Path
 ) -> Generator[Answer]:
     """Yield the answers to the scenarios ``todo`` as they come; the scenario of each error is saved before."""
@@ -239,7 +243,7 @@ def _saving(
             yield answer
 
 
-def _solved(pool: Pool, tasks: Iterator[Task], *, keep: bool) -> Generator[Answer]:
+def _run_tasks(pool: Pool, tasks: Iterator[Task], *, keep: bool) -> Generator[Answer]:
     tickets: deque[Ticket] = deque()
     try:
         for task in tasks:
@@ -256,7 +260,7 @@ def _solved(pool: Pool, tasks: Iterator[Task], *, keep: bool) -> Generator[Answe
             pool.close()
 
 
-def _finished(future: Future[Answer]) -> bool:
+def _is_answered(future: Future[Answer]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 
@@ -275,8 +279,8 @@ def _start(count: int) -> ProcessPoolExecutor:
 
 
 @contextmanager
-def _unknown_main() -> Iterator[None]:
-    """Processes spawned now do not run the caller's script again: they need nothing of it, and one without the usual
+def _hide_main() -> Iterator[None]:
+    """Hide the caller's script from processes spawned now: they need nothing of it, and one without the usual
     ``if __name__ == "__main__"`` would start sweeps inside sweeps."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -287,13 +291,13 @@ def _unknown_main() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """Ctrl-C reaches the whole process group: the parent decides and ends the workers. If it dies, so do they."""
+    """Ignore Ctrl-C, which reaches the whole process group: the parent ends its workers. If it dies, so do they."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
 def _follow_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """End this worker with its parent: it would wait for work for ever."""
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -25,8 +25,8 @@ from bench.study import out_option, read_words, save_study, show_study
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances, make_instances
 from rodiu_jax.model.status import Status
-from solvers.accelerators import ALL, Accelerators
-from solvers.highs import solve_instance
+from solvers._accelerators import ALL, Accelerators
+from solvers.exact import _solve_with
 from tests.oracles.published import solve_published
 
 _SPEED_UP = np.array([1.0, 2.0, 4.0, 8.0]) ** 0.8
@@ -139,7 +139,7 @@ def solve_every_way(
             outcome = solve_published(one, 0, gap=gap, time_limit=time_limit)
             return outcome.objective, outcome.bound, outcome.optimal
         use = ALL if way == "ours" else Accelerators.none()
-        result = solve_instance(one, 0, gap=gap, time_limit=time_limit, use=use)
+        result = _solve_with(use, one, 0, gap=gap, time_limit=time_limit)
         if result.status is Status.ERROR:
             raise RuntimeError(f"{way}: {result.message}")
         return result.upper, result.lower, result.status.closed

@@ -26,7 +26,7 @@ from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.model.instance import Instances
 from solvers.dual import lower_bounds
 from solvers.formulation import Formulation, assemble
-from solvers.highs import loaded, run_highs
+from solvers.highs import load_model, run_highs
 from solvers.terms import collect, tighten
 
 
@@ -102,7 +102,7 @@ def pdlp(program: Formulation, iterations: int) -> Callable[[], np.ndarray]:
     options = {"threads": 1, "solver": "pdlp", "kkt_tolerance": TOLERANCE, "pdlp_iteration_limit": iterations}
 
     def run() -> np.ndarray:
-        solver = loaded(program, program.cost, np.zeros(len(program.cost), np.int32), options)
+        solver = load_model(program, program.cost, np.zeros(len(program.cost), np.int32), options)
         solver.run()
         return np.array(solver.getSolution().col_value)  # the last iterate, where it did not converge
 

@@ -32,7 +32,7 @@ from rodiu_jax.model.tolerances import MARGIN_TOLERANCE, NEGLIGIBLE_SHARE, NEGLI
 from rodiu_jax.model.uncertainty import worst_vertex
 from rodiu_jax.runtime.block_sizes import block_size
 from solvers.dual import Coefficients, derive_coefficients
-from solvers.highs import SolverFailed, print_banner_nowhere, require
+from solvers.highs import SolverFailed, discard_banner, require_ok
 from solvers.recourse import slots_of
 from solvers.recourse_lp import restrict_to_deployment
 
@@ -226,7 +226,7 @@ class _Floor:
     """
 
     def __init__(self, allowed: Bool[np.ndarray, "I D"], least_served: float) -> None:
-        print_banner_nowhere()
+        discard_banner()
         self.height = -np.inf
         self._shape = allowed.shape
         self._unit = 0.0  # $ that a unit of the last column is; known with the first plane
@@ -238,11 +238,11 @@ class _Floor:
             "primal_feasibility_tolerance": _SOLVER_TOLERANCE,
             "dual_feasibility_tolerance": _SOLVER_TOLERANCE,
         }.items():
-            require(solver.setOptionValue(name, value), f"option {name}={value}")
+            require_ok(solver.setOptionValue(name, value), f"option {name}={value}")
         nothing = np.zeros(0, np.int32), np.zeros(0)
         for most in allowed.ravel().astype(np.float64).tolist():
-            require(solver.addCol(0.0, 0.0, most, 0, *nothing), "a share")
-        require(solver.addCol(1.0, -highspy.kHighsInf, highspy.kHighsInf, 0, *nothing), "the floor")
+            require_ok(solver.addCol(0.0, 0.0, most, 0, *nothing), "a share")
+        require_ok(solver.addCol(1.0, -highspy.kHighsInf, highspy.kHighsInf, 0, *nothing), "the floor")
         for i in range(self._shape[0]):
             one = np.zeros(self._shape)
             one[i] = 1.0
@@ -277,7 +277,7 @@ class _Floor:
     def _add_row(self, slope: np.ndarray, least: float, most: float, *, floor: float = 0.0) -> None:
         values = np.append(slope.ravel(), floor)
         at = np.flatnonzero(np.abs(values) > NEGLIGIBLE_SHARE).astype(np.int32)
-        require(self._solver.addRow(least, most, len(at), at, values[at]), "a plane")
+        require_ok(self._solver.addRow(least, most, len(at), at, values[at]), "a plane")
 
 
 # ---- coefficients of all scenarios ----

@@ -32,7 +32,7 @@ from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from rodiu_jax.runtime.cores import usable_cores
 from solvers.answers import Answer, Answers
-from solvers.highs import solve_instance
+from solvers.exact import solve_instance
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,7 +46,7 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class Task:
-    """One scenario for a worker: ``one`` holds it alone; the others as `solvers.highs.solve_instance`."""
+    """One scenario for a worker: ``one`` holds it alone; the others as `solvers.exact.solve_instance`."""
 
     one: Instances
     gap: float
@@ -181,7 +181,7 @@ def solve(
       gap: relative optimality gap to stop at.
       time_limit: seconds per scenario.
       workers: processes (the number of usable cores by default), or a `Pool`, which stays open.
-      starts: what is known of each scenario (`solvers.highs.solve_instance`), one per index.
+      starts: what is known of each scenario (`solvers.exact.solve_instance`), one per index.
       failures: a folder for the scenarios that end in ``error``, each an .npz named after its number; none by
         default. A report of the failure needs nothing else.
 

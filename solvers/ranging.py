@@ -24,8 +24,10 @@ import numpy as np
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.tolerances import OPTIMAL_GAP
+from solvers.best_plan import starting_point
+from solvers.exact import HEURISTICS_OFF
 from solvers.formulation import Formulation, assemble, to_plan
-from solvers.highs import HEURISTICS_OFF, SolverFailed, run_highs, starting_point
+from solvers.highs import SolverFailed, run_highs
 from solvers.terms import Terms, collect
 
 

@@ -25,7 +25,7 @@ from rodiu_jax.sweeps import read_rows
 from solvers.bracket import brackets
 from solvers.cascade import cascade
 from solvers.dual import lower_bound_values, lower_bounds
-from solvers.highs import solve_instance
+from solvers.exact import solve_instance
 
 pytestmark = pytest.mark.skipif(
     all(device.platform == "cpu" for device in jax.devices()),

@@ -13,7 +13,7 @@ from rodiu_jax.catalog import sampling
 from rodiu_jax.decisions.stress.linear_forms import expose
 from rodiu_jax.decisions.stress.tally import BINS, draw_tally, mean_share
 from rodiu_jax.model.plan import plan_arrays
-from solvers.highs import solve_instance
+from solvers.exact import solve_instance
 from tests.oracles.numpy_stress import Counts, stress_one
 
 

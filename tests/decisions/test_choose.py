@@ -31,8 +31,8 @@ from rodiu_jax.model.status import Status
 from rodiu_jax.report.page.kept_answers import write_decision
 from rodiu_jax.report.text.choose_section import describe_choice, draw_frontier, write_sentences
 from solvers.answers import Answer, Answers
+from solvers.exact import solve_instance
 from solvers.fixed_routing import fixed_routings
-from solvers.highs import solve_instance
 from solvers.recourse import recourse_plans
 from tests.golden import Golden, numbers, section_words
 from tests.oracles.enumeration import cheapest_routing

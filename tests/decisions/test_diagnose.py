@@ -29,8 +29,9 @@ from rodiu_jax.report.text.diagnosis_section import write_sentences
 from rodiu_jax.runtime.progress import progress
 from solvers.answers import Answer
 from solvers.dual import Multipliers
+from solvers.exact import solve_instance
 from solvers.formulation import build
-from solvers.highs import run_highs, solve_instance
+from solvers.highs import run_highs
 from tests.cli.calls import Ran, Run
 from tests.golden import Golden, numbers
 from tests.oracles.enumeration import cheapest

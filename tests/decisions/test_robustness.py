@@ -13,7 +13,7 @@ from rodiu_jax.decisions.robustness import default_gammas, read_instances, robus
 from rodiu_jax.decisions.stress.draws import stress
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.check import check_plan
-from solvers.highs import solve_instance
+from solvers.exact import solve_instance
 from tests.cli.calls import Ran, Run
 from tests.golden import numbers
 from tests.oracles.enumeration import cheapest

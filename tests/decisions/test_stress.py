@@ -24,7 +24,7 @@ from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.report.text.stress_section import describe_stress
 from rodiu_jax.runtime.threefry import hash32
 from solvers import pool
-from solvers.highs import solve_instance
+from solvers.exact import solve_instance
 from tests.cli.calls import Ran, Run
 from tests.golden import Golden, numbers
 from tests.oracles.instances import random_instances, random_plan, reordered, worked_example

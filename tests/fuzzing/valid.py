@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rodiu_jax.catalog import load_catalog
-from solvers.highs import solve_instance
+from solvers.exact import solve_instance
 from tests.fuzzing.run import rodiu
 from tests.oracles.tiny import TINY
 

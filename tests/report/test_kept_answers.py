@@ -14,7 +14,7 @@ from rodiu_jax.model.plan_json import load_plans, save_plans
 from rodiu_jax.report.figures import style
 from rodiu_jax.report.page.kept_answers import read_decisions, write_decision
 from rodiu_jax.report.parts.section import PageTable, Section
-from solvers.highs import solve_instance
+from solvers.exact import solve_instance
 from tests.golden import Golden, section_words
 from tests.oracles.instances import random_instances
 

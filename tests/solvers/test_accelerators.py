@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.status import Status
-from solvers import highs
-from solvers.accelerators import ALL, Accelerators
+from solvers import exact
+from solvers._accelerators import ALL, Accelerators
 from solvers.answers import Answer
+from solvers.exact import _solve_with, solve_instance
 from solvers.formulation import Beyond, assemble, build
-from solvers.highs import run_highs, solve_instance
+from solvers.highs import run_highs
 from solvers.sparse import RANGE
 from solvers.terms import collect, tighten
 from tests.oracles.instances import default_instances, random_instances, random_plan, scenarios
@@ -39,10 +40,10 @@ REGIMES = {
 @pytest.mark.parametrize("regime", REGIMES)
 def test_no_accelerator_changes_a_value(regime):
     instances = random_instances(list(REGIMES).index(regime), SMALL, **REGIMES[regime])
-    expected = solve_instance(instances, 0, use=Accelerators.none())
+    expected = _solve_with(Accelerators.none(), instances, 0)
     assert expected.status in (Status.OPTIMAL, Status.INFEASIBLE)
     for use in (ALL, *(replace(ALL, **{name: False}) for name in NAMES)):
-        result = solve_instance(instances, 0, use=use)
+        result = _solve_with(use, instances, 0)
         assert result.status == expected.status, (use, result)
         assert result.upper == pytest.approx(expected.upper, rel=1e-6)
 
@@ -50,7 +51,7 @@ def test_no_accelerator_changes_a_value(regime):
 @settings(max_examples=40)
 @given(scenarios(SMALL))
 def test_any_scenario_costs_the_same_without_accelerators(instances):
-    with_them, without = solve_instance(instances, 0), solve_instance(instances, 0, use=Accelerators.none())
+    with_them, without = solve_instance(instances, 0), _solve_with(Accelerators.none(), instances, 0)
     assert with_them.status == without.status, (with_them, without)
     assert with_them.upper == pytest.approx(without.upper, rel=2e-6, abs=1e-6)
 
@@ -62,7 +63,7 @@ def test_any_scenario_costs_the_same_without_accelerators(instances):
 )
 def test_default_scenarios_cost_the_same_without_accelerators(corrected, changes):
     instances = default_instances(1, seed=11, corrected=corrected).with_fields(**changes)
-    with_them, without = solve_instance(instances, 0), solve_instance(instances, 0, use=Accelerators.none())
+    with_them, without = solve_instance(instances, 0), _solve_with(Accelerators.none(), instances, 0)
     assert with_them.status == without.status == Status.OPTIMAL
     assert with_them.upper == pytest.approx(without.upper, rel=1e-6)
 
@@ -71,14 +72,14 @@ def test_default_scenarios_cost_the_same_without_accelerators(corrected, changes
 def asked(monkeypatch):
     """The formulations and options of every MILP that HiGHS is asked."""
     seen = []
-    real = highs.run_highs
+    real = exact.run_highs
 
     def watched(formulation, **options):
         if not options.get("relax") and formulation.integer.any():
             seen.append((formulation, options))
         return real(formulation, **options)
 
-    monkeypatch.setattr(highs, "run_highs", watched)
+    monkeypatch.setattr(exact, "run_highs", watched)
     return seen
 
 
@@ -88,7 +89,7 @@ def test_each_accelerator_does_something(asked):
 
     def sizes(instances, **off):
         asked.clear()
-        solve_instance(instances, 0, gap=1e-4, use=replace(ALL, **off))
+        _solve_with(replace(ALL, **off), instances, 0, gap=1e-4)
         return [(len(f.triple), len(f.cost), options) for f, options in asked]
 
     quick = sizes(instances)

@@ -17,7 +17,7 @@ from solvers import deployments
 from solvers.answers import Answers
 from solvers.bracket import Effort, brackets
 from solvers.dual import Multipliers
-from solvers.highs import solve_instance
+from solvers.exact import solve_instance
 from tests.oracles.answers import assert_same
 from tests.oracles.instances import default_instances, random_instances
 from tests.solvers.test_dual import above, hard_instances

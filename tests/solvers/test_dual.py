@@ -12,11 +12,11 @@ from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.model.fields import FIELD_SPECS, UNCERTAINTY_MODES, Fields
 from rodiu_jax.model.instance import Instances
 from solvers import dual
-from solvers.accelerators import Accelerators
+from solvers._accelerators import Accelerators
 from solvers.dual import Ascent, Multipliers, lower_bound_values, lower_bounds
 from solvers.dual import bounds as bounds_module
 from solvers.formulation import assemble, build
-from solvers.highs import run_highs, solve_instance
+from solvers.highs import run_highs
 from solvers.terms import collect, tighten
 from tests.oracles.instances import random_instances, reordered
 
@@ -82,7 +82,7 @@ def hard_instances(
 
 def optimum(instances: Instances, b: int) -> float:
     """Optimum of the MILP as the model states it; inf where there is none."""
-    return solve_instance(instances, b, use=Accelerators.none()).upper
+    return _solve_with(Accelerators.none(), instances, b).upper
 
 
 def relaxed_optimum(instances: Instances, b: int) -> float:

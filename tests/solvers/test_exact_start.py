@@ -9,9 +9,9 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
 from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import OPTIMAL_GAP
-from solvers import highs
+from solvers import best_plan, exact
 from solvers.answers import Answer
-from solvers.highs import solve_instance
+from solvers.exact import solve_instance
 from solvers.pool import solve
 from tests.oracles.instances import random_instances
 
@@ -19,7 +19,7 @@ SMALL = (2, 2, 3, 2)
 
 
 def deployed(instances, plan):
-    return highs._deployed(instances, plan)
+    return best_plan.mark_deployed(instances, plan)
 
 
 def start(instances, plan=None, **known) -> Answer:
@@ -32,7 +32,8 @@ def no_highs(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("HiGHS was asked")
 
-    monkeypatch.setattr(highs, "run_highs", refuse)
+    monkeypatch.setattr(exact, "run_highs", refuse)
+    monkeypatch.setattr(best_plan, "run_highs", refuse)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.fields import UNCERTAINTY_MODES
 from rodiu_jax.model.status import Status
+from solvers.best_plan import route
+from solvers.exact import solve_instance
 from solvers.formulation import build, read_plan, to_plan
-from solvers.highs import route, run_highs, solve_instance
+from solvers.highs import run_highs
 from tests.oracles.enumeration import cheapest
 from tests.oracles.instances import default_instances, random_instances, random_plan, scenarios
 from tests.oracles.published import solve_published

@@ -19,10 +19,11 @@ from rodiu_jax.model.instance import make_instances
 from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import OPTIMAL_GAP
-from solvers import highs
-from solvers.accelerators import Accelerators
+from solvers import exact
+from solvers._accelerators import Accelerators
+from solvers.exact import _solve_with, solve_instance
 from solvers.formulation import build
-from solvers.highs import HighsAnswer, SolverFailed, run_highs, solve_instance
+from solvers.highs import HighsAnswer, SolverFailed, run_highs
 from tests.oracles.instances import default_instances, random_instances, random_plan, reordered
 
 SMALL = (2, 2, 3, 2)
@@ -168,7 +169,7 @@ def test_infeasible(fields, most):
 
 def test_infeasible_needs_the_second_proof(monkeypatch):
     instances = random_instances(0, SMALL, budget=0.0, unmet_cap=0.5)
-    monkeypatch.setattr(highs, "_proven_infeasible", lambda *_: False)
+    monkeypatch.setattr(exact, "_proven_infeasible", lambda *_: False)
     result = solve_instance(instances, 0)
     assert (result.status, result.lower) == (Status.ERROR, -math.inf)
     assert "does not confirm" in result.message
@@ -177,9 +178,9 @@ def test_infeasible_needs_the_second_proof(monkeypatch):
 def test_no_time_for_the_second_proof(monkeypatch):
     def late(self):
         self.deadline = -math.inf
-        raise highs._Infeasible
+        return False  # HiGHS says that there is no plan
 
-    monkeypatch.setattr(highs._Search, "_run", late)
+    monkeypatch.setattr(exact._Search, "run", late)
     result = solve_instance(random_instances(0, SMALL, budget=0.0, unmet_cap=0.5), 0)
     assert (result.status, result.plan) == (Status.TIME_LIMIT, None)
 
@@ -190,14 +191,14 @@ EASY = {"error_threshold": [0.3, 0.3], "delay_threshold": [2e3, 2e3], "kv_per_to
 @pytest.mark.parametrize("cap", [1.0, 0.5])
 def test_wrongly_infeasible_is_an_error(monkeypatch, cap):
     # The second computation, which minimises the excess over the cap, still runs for real and finds none.
-    real = highs.run_highs
+    real = exact.run_highs
 
     def wrong(formulation, **options):
         if options.get("mip_rel_gap") == 0.5:
             return real(formulation, **options)
         return HighsAnswer(KIND.kInfeasible, None, math.inf, math.inf)
 
-    monkeypatch.setattr(highs, "run_highs", wrong)
+    monkeypatch.setattr(exact, "run_highs", wrong)
     result = solve_instance(random_instances(0, SMALL, unmet_cap=cap, **EASY), 0)
     assert (result.status, result.lower) == (Status.ERROR, -math.inf)
     assert result.plan is None or (cap == 1.0 and result.plan.deployments == ()), "serving nothing is known"
@@ -206,13 +207,13 @@ def test_wrongly_infeasible_is_an_error(monkeypatch, cap):
 
 def _altered(monkeypatch, change):
     """Let HiGHS's answer to the MILP pass through ``change``; the routing LP stays as it is."""
-    real = highs.run_highs
+    real = exact.run_highs
 
     def wrong(formulation, **options):
         answer = real(formulation, **options)
         return change(formulation, answer) if formulation.integer.any() else answer
 
-    monkeypatch.setattr(highs, "run_highs", wrong)
+    monkeypatch.setattr(exact, "run_highs", wrong)
     return random_instances(0, SMALL, unmet_cap=0.5, **EASY)
 
 
@@ -229,7 +230,7 @@ def test_bound_that_proves_nothing_is_never_optimal(monkeypatch, bound):
     best = solve_instance(random_instances(0, SMALL, unmet_cap=0.5, **EASY), 0)
     instances = _altered(monkeypatch, lambda _, a: replace(a, bound=bound))
     for use in (Accelerators(), Accelerators.none()):
-        result = solve_instance(instances, 0, use=use)
+        result = _solve_with(use, instances, 0)
         assert result.status == Status.ERROR
         assert result.lower < best.upper * 0.99, "what the dual function proves, or nothing"
 
@@ -259,7 +260,7 @@ def test_worse_plan_than_claimed_is_an_error(monkeypatch):
 def test_plan_that_fails_the_check_is_never_reported(monkeypatch):
     instances = random_instances(0, SMALL, **EASY)
     broken = Plan(0, (), (), {"q0": 1.0})  # type q1 is neither served nor counted as unmet
-    monkeypatch.setattr(highs, "route", lambda *_: broken)
+    monkeypatch.setattr(exact, "route", lambda *_: broken)
     result = solve_instance(instances, 0)
     assert (result.status, result.plan.deployments) == (Status.ERROR, ()), "serving nothing is known"
     assert "demand[q1] is broken" in result.message
@@ -277,7 +278,7 @@ def test_refusals_of_highs_become_a_status(monkeypatch):
     def refuse(*_, **__):
         raise SolverFailed("HiGHS answered kError to the model")
 
-    monkeypatch.setattr(highs, "run_highs", refuse)
+    monkeypatch.setattr(exact, "run_highs", refuse)
     result = solve_instance(random_instances(0, SMALL), 0)
     assert (result.status, result.message) == (Status.ERROR, "HiGHS answered kError to the model")
 
@@ -310,7 +311,7 @@ def test_relaxation_is_below_the_optimum(default):
 def test_nothing_is_printed():
     code = (
         "from tests.oracles.instances import random_instances\n"
-        "from solvers.highs import solve_instance\n"
+        "from solvers.exact import _solve_with, solve_instance\n"
         "assert solve_instance(random_instances(0, (2, 2, 3, 2)), 0).status.word == 'optimal'\n"
         "print('only this')\n"
     )

@@ -23,7 +23,7 @@ from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.status import Status
 from solvers import pool
 from solvers.answers import Answer
-from solvers.highs import solve_instance
+from solvers.exact import solve_instance
 from solvers.pool import solve, solve_iter
 from tests.oracles.instances import default_instances, random_instances
 

@@ -7,7 +7,7 @@ from rodiu_jax.decisions.diagnose.movable_limits import Limit, limits, variants
 from rodiu_jax.errors import WorkFailed
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
-from solvers.highs import solve_instance
+from solvers.exact import solve_instance
 from solvers.pool import Pool
 from solvers.ranging import Ranged, Ranging, ranged
 from tests.oracles.instances import random_instances

@@ -124,7 +124,7 @@ def _find_nearest(book: Book) -> int:
 
 def _deploy_for_mean(instances: Instances) -> Deployment:
     """Return what is best to rent in the mean scenario, to `RECOURSE_GAP`; nothing where that has no plan."""
-    from solvers.highs import solve_instance
+    from solvers.exact import solve_instance
 
     plan = solve_instance(mean_scenario(instances), 0, gap=RECOURSE_GAP, time_limit=_SECONDS).plan
     return () if plan is None else sort_pairs(plan.deployments)

@@ -1,4 +1,7 @@
-"""What makes the exact solver fast; none of it changes an optimum."""
+"""What makes the exact solver fast; none of it changes an optimum. Private: benchmarks and tests turn parts off.
+
+The product always uses `ALL`; `solvers.exact._solve_with` takes others.
+"""
 
 from __future__ import annotations
 

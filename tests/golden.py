@@ -9,7 +9,7 @@ from pathlib import Path
 from rodiu_jax.report.parts.section import Section
 
 FOLDER = Path(__file__).parent / "golden"
-_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 class Golden:
@@ -22,12 +22,12 @@ class Golden:
         """Check ``text`` against ``tests/golden/<name>.txt``.
 
         Args:
-          numbers: compare numbers too; without, every number counts as equal (and is written as ``#``), for pages
-            whose numbers other tests check or whose digits may differ between versions of a solver.
+          numbers: compare numbers and widths of columns too; without, every number counts as equal (and is written
+            as ``#``), for pages whose numbers other tests check or may differ between versions of a solver.
         """
         text = "\n".join(line.rstrip() for line in text.splitlines()).strip("\n") + "\n"
         if not numbers:
-            text = _NUMBER.sub("#", text)
+            text = re.sub(r"([ ━─])\1+", r"\1", _NUMBER.sub("#", text))
         path = FOLDER / f"{name}.txt"
         if self.update:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -93,7 +93,8 @@ class Claims:
         """The relative gap of the claimed bounds; nan where there is none."""
         known = self.two_sided & (self.upper != 0)
         width = np.full(len(self.lower), math.nan)
-        width[known] = (self.upper - self.lower)[known] / np.abs(self.upper[known])
+        lower, upper = self.lower[known], self.upper[known]
+        width[known] = (upper - lower) / np.abs(upper)
         return width
 
 

@@ -13,6 +13,7 @@ import click
 from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS, FloatRange, Numbers, summaries
 from rodiu_jax.decisions.choose.criterion_table import CRITERIA
 from rodiu_jax.errors import InputError
+from rodiu_jax.sweeps.method_table import METHODS
 
 if TYPE_CHECKING:
     from rodiu_jax.model.plan import Plan
@@ -292,10 +293,10 @@ def diagnose(
 )
 @click.option(
     "--method",
-    type=click.Choice(["exact", "bracket"]),
+    type=click.Choice([name for name, info in METHODS.items() if info.solves]),
     default="exact",
     show_default=True,
-    help="exact: HiGHS; bracket: on the device, for many scenarios.",
+    help="exact: HiGHS; bracket: on the device, for many scenarios; cascade: bracket, then exact where it stays wide.",
 )
 @click.option("--gap", type=GAP, help="Relative gap of each optimum (default 1e-6; bracket: 0.01).")
 @click.option(

@@ -7,12 +7,14 @@ Every scenario is solved at every Gamma (of delays and errors alike), once with 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float64, Int64
 
 from rodiu_jax.analysis.intervals import bertsimas_sim, clopper_pearson
 from rodiu_jax.decisions.stress.linear_forms import Forms, expose
@@ -23,18 +25,20 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.plan import Plan, plan_arrays
 from rodiu_jax.model.plan_columns import deployment_texts
-from rodiu_jax.model.tolerances import CASCADE_GAP, MARGIN_TOLERANCE, OPTIMAL_GAP
-from rodiu_jax.runtime.progress import Bar, progress
+from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
+from rodiu_jax.runtime.progress import progress
+from rodiu_jax.sweeps.method_table import METHODS
 from solvers.answers import Answers, report_progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Method = Literal["exact", "bracket"]
-
 MODES = ("ddu", "diu")
 
-_GRID = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0)
+_GAMMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0)
+
+_BETA = (2.0, 5.0)
+"""Parameters of the beta distribution of deviations."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Robustness:
 
 
 def read_instances(source: str | Path) -> Instances:
-    """The scenarios of an ``.npz``, or every row of a sweep's spec (a preset's name or a TOML file)."""
+    """Read the scenarios of an ``.npz``, or make every row of a sweep's spec (a preset's name or a TOML file)."""
     if Path(source).suffix == ".npz":
         return load_instances(source)
     from rodiu_jax.catalog import load_catalog
@@ -80,10 +84,10 @@ def read_instances(source: str | Path) -> Instances:
 
 
 def default_gammas(instances: Instances) -> list[float]:
-    """From 0 to J x K, closest where plans of a few pairs feel it."""
+    """Return numbers from 0 to J x K, closest where plans of a few pairs feel it."""
     _, models, gpus, _ = instances.shape
     most = float(models * gpus)
-    return [*(g for g in _GRID if g < most), most]
+    return [*(g for g in _GAMMAS if g < most), most]
 
 
 def robustness(
@@ -91,7 +95,7 @@ def robustness(
     *,
     gammas: Sequence[float] | None = None,
     probability: float = 0.05,
-    method: Method = "exact",
+    method: str = "exact",
     gap: float | None = None,
     time_limit: float = math.inf,
     draws: int = 100_000,
@@ -100,16 +104,17 @@ def robustness(
     workers: int | None = None,
     quiet: bool = True,
 ) -> Robustness:
-    """The curve of cost and violation probability over Gamma, and the value of modelling decision dependence.
+    """Compute cost and violation probability over Gamma, and the value of modelling decision dependence.
 
     Deviations turn out as the scenarios' mode says (``ddu`` where it is ``none``).
 
     Args:
       gammas: from 0 to J x K, fractional allowed; `default_gammas` by default.
       probability: promised: at most this share of periods may break a promise.
-      method: ``exact`` (HiGHS), or ``bracket`` (on the device, for many scenarios).
-      gap: relative gap of each optimum; by default 1e-6 for ``exact``, 0.01 for ``bracket``.
-      time_limit, workers: for ``exact``; its workers are spawned processes.
+      method: a name of `METHODS` that solves: ``exact`` (HiGHS), ``bracket`` (on the device, for many scenarios), or
+        ``cascade``.
+      gap: relative gap of each optimum; the method's own by default.
+      time_limit, workers: of HiGHS; its workers are spawned processes.
       draws: per plan and distribution.
       confidence: of the exact intervals.
 
@@ -117,33 +122,48 @@ def robustness(
       InputError: a bad argument.
       WorkFailed: no scenario has a plan at every Gamma.
     """
-    grid = sorted({float(g) for g in (default_gammas(instances) if gammas is None else gammas)})
-    _check(instances, grid, probability, draws, confidence, gap)
+    levels = sorted({float(g) for g in (default_gammas(instances) if gammas is None else gammas)})
+    _check(instances, levels, method, gap, draws, {"probability": probability, "confidence": confidence})
     reality = "ddu" if instances.uncertainty == "none" else instances.uncertainty
-    size, count = instances.size, len(grid)
-    batch = instances.take(np.tile(np.arange(size), count))
-    level = np.repeat(grid, size)
-    batch = batch.with_fields(gamma_delay=level, gamma_error=level)
-    with progress("robustness", len(MODES) * batch.size, quiet=quiet) as bar:
-        parts = [
-            _answer(batch.with_uncertainty(mode), method, gap, time_limit, workers, bar) for mode in MODES
-        ]
-    answers = Answers.concatenate(parts, names=batch.names)  # by mode, then Gamma, then scenario
-    held = answers.has_plan.reshape(-1, size).all(0)
-    if not held.any():
+    grid = _Grid.of(instances, levels)
+
+    with progress("robustness", len(MODES) * grid.batch.size, quiet=quiet) as bar:
+        how = {
+            "gap": gap,
+            "time_limit": time_limit,
+            "workers": workers,
+            "report": partial(report_progress, bar),
+        }
+        by_mode = [_answer(grid.batch.with_uncertainty(mode), method, **how) for mode in MODES]
+    planned = np.all([answers.has_plan for answers in by_mode], axis=0).reshape(len(levels), -1).all(0)  # B
+    if not planned.any():
         raise WorkFailed("no scenario has a plan at every Gamma")
-    keep = np.flatnonzero(np.tile(held, len(MODES) * count))
-    answers = answers.take(keep)
-    chosen = [plan for plan in answers.plans((keep % size).tolist()) if plan is not None]
-    columns: dict[str, np.ndarray] = {
-        "mode": np.repeat(np.array(MODES), batch.size)[keep],
-        "gamma": np.tile(level, len(MODES))[keep],
-        "instance": keep % size,
-        "lower_bound": answers.lower,
-        "upper_bound": answers.upper,
-        "deployments": np.array(deployment_texts(answers.names, answers.slots)),
-    }
-    columns |= _measured(chosen, columns["gamma"], instances, reality, draws, seed, quiet=quiet)
+    at = np.flatnonzero(planned[grid.scenario])  # positions in the grid that count
+    parts, plans = [], []
+    for mode, answers in zip(MODES, by_mode, strict=True):
+        answers = answers.take(at)
+        plans.append([p for p in answers.plans(grid.scenario[at].tolist()) if p is not None])
+        parts.append(
+            {
+                "mode": np.full(len(at), mode),
+                "gamma": grid.gamma[at],
+                "instance": grid.scenario[at],
+                "lower_bound": answers.lower,
+                "upper_bound": answers.upper,
+                "deployments": np.array(deployment_texts(answers.names, answers.slots)),
+            }
+        )
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    with progress("stress", len(columns["mode"]), quiet=quiet) as bar:
+        counted = _draw(
+            plans[0] + plans[1],
+            instances,
+            reality,
+            draws=draws,
+            seed=seed,
+            report=lambda n: bar.advance(count=n),
+        )
+    columns |= counted.columns | _bound(counted.deviating, columns["gamma"])
     if reality == "diu":  # ddu plans are protected against less than what happens
         for name in ("bound", "bertsimas_sim"):
             columns[name] = np.where(columns["mode"] == "ddu", 1.0, columns[name])
@@ -151,137 +171,166 @@ def robustness(
 
     curve = _curve(columns, draws, confidence)
     main = [row for row in curve if row["mode"] == reality]
-    measured_at = [r["gamma"] for r in main if max(r["uniform_upper"], r["beta_upper"]) <= probability]
-    proven_at = [r["gamma"] for r in main if r["bound"] <= probability]
-    half = len(keep) // 2  # ddu, then diu
-    value = _value(columns, chosen[half:], batch.with_uncertainty("ddu"), keep[:half])
+    measured = [r["gamma"] for r in main if max(r["uniform_upper"], r["beta_upper"]) <= probability]
+    proven = [r["gamma"] for r in main if r["bound"] <= probability]
     return Robustness(
-        pd.DataFrame(curve),
-        pd.DataFrame(columns),
-        pd.DataFrame(value),
-        min(measured_at, default=None),
-        min(proven_at, default=None),
-        {
+        curve=pd.DataFrame(curve),
+        scenarios=pd.DataFrame(columns),
+        value=pd.DataFrame(_value(columns, plans[1], grid.batch.with_uncertainty("ddu"), at)),
+        recommended=min(measured, default=None),
+        guaranteed=min(proven, default=None),
+        settings={
             "mode": reality,
             "probability": probability,
             "draws": draws,
             "seed": seed,
             "confidence": confidence,
             "method": method,
-            "scenarios": int(held.sum()),
-            "left_out": int((~held).sum()),
+            "scenarios": int(planned.sum()),
+            "left_out": int((~planned).sum()),
         },
     )
 
 
+@dataclass(frozen=True)
+class _Grid:
+    """Every scenario at every Gamma, the scenario moving fastest: which Gamma and scenario stand at each position."""
+
+    batch: Instances
+    gamma: Float64[np.ndarray, " GB"]
+    scenario: Int64[np.ndarray, " GB"]
+
+    @classmethod
+    def of(cls, instances: Instances, levels: Sequence[float]) -> _Grid:
+        scenario = np.tile(np.arange(instances.size), len(levels))
+        gamma = np.repeat(np.array(levels), instances.size)
+        batch = instances.take(scenario).with_fields(gamma_delay=gamma, gamma_error=gamma)
+        return cls(batch, gamma, scenario)
+
+
 def _check(
     instances: Instances,
-    grid: list[float],
-    probability: float,
-    draws: int,
-    confidence: float,
+    levels: list[float],
+    method: str,
     gap: float | None,
+    draws: int,
+    shares: dict[str, float],
 ) -> None:
+    """Refuse a bad argument; ``shares`` are numbers above 0 and below 1 by the argument's name."""
     _, models, gpus, _ = instances.shape
     most = models * gpus
-    bad = [g for g in grid if not 0 <= g <= most]
-    if not grid or bad:
-        raise InputError("robustness", "gammas", f"numbers from 0 to {most} (models x GPUs)", bad or grid)
-    for name, value in (("probability", probability), ("confidence", confidence)):
+    bad = [g for g in levels if not 0 <= g <= most]
+    if not levels or bad:
+        raise InputError("robustness", "gammas", f"numbers from 0 to {most} (models x GPUs)", bad or levels)
+    for name, value in shares.items():
         if not 0 < value < 1:
             raise InputError("robustness", name, "a number above 0 and below 1", value)
     if draws < 1:
         raise InputError("robustness", "draws", "a whole number >= 1", draws)
     if gap is not None and not 0 <= gap <= 1:
         raise InputError("robustness", "gap", "a number from 0 to 1", gap)
+    able = [name for name, info in METHODS.items() if info.solves]
+    if method not in able:
+        raise InputError("robustness", "method", f"one of {', '.join(able)}", method)
 
 
 def _answer(
-    batch: Instances, method: Method, gap: float | None, time_limit: float, workers: int | None, bar: Bar
+    batch: Instances,
+    method: str,
+    *,
+    gap: float | None,
+    time_limit: float,
+    workers: int | None,
+    report: Callable[[Answers], None],
 ) -> Answers:
-    """Bracket or solve every scenario."""
-    parts = []
-    for part in _answer_parts(batch, method, gap, time_limit, workers):
+    """Give every scenario to a method of the table, and report each part of its answers."""
+    info, parts = METHODS[method], []
+    for part in info.load()(
+        batch,
+        gap=info.gap if gap is None else gap,
+        time_limit=time_limit,
+        workers=workers,
+        audited=np.zeros(batch.size, bool),
+        exact="gap",
+        certificates=False,
+        plans=(),
+    ):
         parts.append(part)
-        report_progress(bar, part)
+        report(part)
     return Answers.concatenate(parts, names=batch.names)
 
 
-def _answer_parts(
-    batch: Instances, method: Method, gap: float | None, time_limit: float, workers: int | None
-) -> Iterator[Answers]:
-    if method == "bracket":
-        from solvers.cascade import bracketed
+@dataclass(frozen=True)
+class _Counted:
+    """What draws of deviations did to R plans: counts of draws that break a promise and the mean cost, by name.
 
-        yield from bracketed(batch, gap=CASCADE_GAP if gap is None else gap)
-        return
-    from solvers.pool import solve_iter
+    Attributes:
+      deviating: how many deviations a promise bears, 0 where it bears all of them at once.
+    """
 
-    target = OPTIMAL_GAP if gap is None else gap
-    for answer in solve_iter(batch, gap=target, time_limit=time_limit, workers=workers):
-        yield Answers.stack([answer], names=batch.names)
+    columns: dict[str, Float64[np.ndarray, " R"]]
+    deviating: Int64[np.ndarray, "R promises"]
 
 
-def _measured(
+def _draw(
     plans: list[Plan],
-    gamma: np.ndarray,
     instances: Instances,
     reality: str,
+    *,
     draws: int,
     seed: int,
-    *,
-    quiet: bool,
-) -> dict[str, np.ndarray]:
-    """Of every plan: draws that break a promise, mean cost, and the bounds of these probabilities at its Gamma."""
+    report: Callable[[int], None],
+) -> _Counted:
+    """Draw deviations for every plan; equal plans, to which many Gammas lead, meet them once."""
     arrays = plan_arrays(plans, instances)
     routes = int((arrays.share > 0).sum(-1).max(initial=1))
-    first: dict[Any, int] = {}  # many Gammas lead to the same plan
-    same = [first.setdefault((p.instance, p.deployments, p.routes), m) for m, p in enumerate(plans)]
-    todo = np.array(sorted(set(same)))
-    where = np.array([p.instance for p in plans], np.int64)
-    blocks = np.array_split(todo, -(-len(todo) // pairs_at_once()))
-    scale, table = np.ones(1), quantile_table((2.0, 5.0))
-    names = ("uniform", "beta", "symmetric", "realised_cost")
-    found = {name: np.zeros(len(plans)) for name in names}
+    first: dict[Any, int] = {}
+    same = np.array([first.setdefault((p.instance, p.deployments, p.routes), m) for m, p in enumerate(plans)])
+    distinct, repeats = np.unique(same, return_counts=True)
+    scenario = np.array([p.instance for p in plans], np.int64)
+    scale, table = np.ones(1), quantile_table(_BETA)
+    columns = {name: np.zeros(len(plans)) for name in ("uniform", "beta", "symmetric", "realised_cost")}
     deviating = np.zeros((len(plans), 2 * len(instances.query_names)), np.int64)
-    with progress("stress", len(todo), quiet=quiet) as bar:
-        for block in blocks:
-            exposure = expose(
-                instances, arrays, block, where[block], reality=reality, seed=seed, routes=routes
-            )
-            forms = exposure.forms
-            uniform = draw_tally(forms, draws=draws, scales=scale, table=None)
-            found["uniform"][block] = uniform.any_violation[:, 0]
-            found["realised_cost"][block] = exposure.nominal_cost + exposure.swing * mean_share(
-                uniform, draws
-            )
-            found["beta"][block] = draw_tally(forms, draws=draws, scales=scale, table=table).any_violation[
-                :, 0
-            ]
-            tally = draw_tally(_symmetric(forms), draws=draws, scales=scale, table=None)
-            found["symmetric"][block] = tally.any_violation[:, 0]
-            total = np.concatenate([forms.delay.sum(-1), forms.error.sum(-1)], axis=1)
-            count = np.concatenate([(forms.delay > 0).sum(-1), (forms.error > 0).sum(-1)], axis=1)
-            deviating[block] = np.where(
-                total > forms.room, count, 0
-            )  # the others bear every deviation at once
-            for _ in block:
-                bar.advance()
-    result = {name: values[same] for name, values in found.items()}
-    n, g = deviating[same], gamma[:, None]
-    result["bound"] = np.minimum(bertsimas_sim(n, np.where(g >= n, n, 2 * g - n)).sum(1), 1.0)
-    result["bertsimas_sim"] = np.minimum(bertsimas_sim(n, g).sum(1), 1.0)
-    return result
+    parts = -(-len(distinct) // pairs_at_once())
+    for block, times in zip(np.array_split(distinct, parts), np.array_split(repeats, parts), strict=True):
+        exposure = expose(
+            instances, arrays, block, scenario[block], reality=reality, seed=seed, routes=routes
+        )
+        forms = exposure.forms
+        uniform, beta, symmetric = (
+            draw_tally(f, draws=draws, scales=scale, table=t)
+            for f, t in ((forms, None), (forms, table), (_symmetric(forms), None))
+        )
+        columns["uniform"][block] = uniform.any_violation[:, 0]
+        columns["beta"][block] = beta.any_violation[:, 0]
+        columns["symmetric"][block] = symmetric.any_violation[:, 0]
+        columns["realised_cost"][block] = exposure.nominal_cost + exposure.swing * mean_share(uniform, draws)
+        total = np.concatenate([forms.delay.sum(-1), forms.error.sum(-1)], axis=1)
+        count = np.concatenate([(forms.delay > 0).sum(-1), (forms.error > 0).sum(-1)], axis=1)
+        deviating[block] = np.where(total > forms.room, count, 0)
+        report(int(times.sum()))
+    return _Counted({name: values[same] for name, values in columns.items()}, deviating[same])
+
+
+def _bound(
+    deviating: Int64[np.ndarray, "R promises"], gamma: Float64[np.ndarray, " R"]
+) -> dict[str, Float64[np.ndarray, " R"]]:
+    """Return the proven bounds of the probability that a plan protected with ``gamma`` breaks any promise."""
+    n, g = deviating, gamma[:, None]
+    return {
+        "bound": np.minimum(bertsimas_sim(n, np.where(g >= n, n, 2 * g - n)).sum(1), 1.0),
+        "bertsimas_sim": np.minimum(bertsimas_sim(n, g).sum(1), 1.0),
+    }
 
 
 def _symmetric(forms: Forms) -> Forms:
-    """The same routes with xi on [-1, 1]: 2 xi - 1 with xi on [0, 1], the constant moved into the room."""
+    """Return the same routes with xi on [-1, 1]: 2 xi - 1 with xi on [0, 1], the constant moved into the room."""
     constant = np.concatenate([forms.delay.sum(-1), forms.error.sum(-1)], axis=1)
     return forms._replace(delay=2 * forms.delay, error=2 * forms.error, room=forms.room + constant)
 
 
 def _curve(columns: dict[str, np.ndarray], draws: int, confidence: float) -> list[dict[str, Any]]:
-    """Means over scenarios; the interval of a mean of probabilities is that of the pooled draws.
+    """Return means over scenarios; the interval of a mean of probabilities is that of the pooled draws.
 
     Draws of several scenarios are not alike, which makes their sum vary less than a binomial's: the interval holds.
     """
@@ -305,25 +354,25 @@ def _curve(columns: dict[str, np.ndarray], draws: int, confidence: float) -> lis
 
 
 def _value(
-    columns: dict[str, np.ndarray], plans: list[Plan], shrinking: Instances, rows: np.ndarray
+    columns: dict[str, np.ndarray], plans: list[Plan], shrinking: Instances, rows: Int64[np.ndarray, " R"]
 ) -> list[dict[str, float]]:
-    """What the diu plans cost where pairing shrinks deviations, against the ddu optimum; means over scenarios.
+    """Compare what the diu plans cost where pairing shrinks deviations with the ddu optimum; means over scenarios.
 
     Args:
       plans: the diu plans, in the order of ``rows``.
-      shrinking: the scenarios at every Gamma under ddu; ``rows`` are the positions kept.
+      shrinking: the scenarios at every Gamma under ddu; ``rows`` are the plans' positions there.
     """
     naive = [replace(p, instance=int(r)) for p, r in zip(plans, rows, strict=True)]
     scores = score_pairs(shrinking, plan_arrays(naive, shrinking), np.arange(len(naive)), rows)
     cost = np.asarray(scores.costs)[:, 0]
     kept = np.all(np.asarray(scores.margins) >= -MARGIN_TOLERANCE, axis=1)
     optimal = {n: columns[n][columns["mode"] == "ddu"] for n in ("gamma", "lower_bound", "upper_bound")}
-    found = []
+    table = []
     for gamma in np.unique(optimal["gamma"]).tolist():
         at = optimal["gamma"] == gamma
         lower, upper = (float(optimal[n][at].mean()) for n in ("lower_bound", "upper_bound"))
         mean = float(cost[at].mean())
-        found.append(
+        table.append(
             {
                 "gamma": gamma,
                 "diu_plan_cost": mean,
@@ -334,4 +383,4 @@ def _value(
                 "kept": float(kept[at].mean()),
             }
         )
-    return found
+    return table

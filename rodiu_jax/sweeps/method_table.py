@@ -41,6 +41,11 @@ class MethodInfo:
     certifies: bool = False
     takes_plans: bool = False
 
+    @property
+    def solves(self) -> bool:
+        """True if it finds plans itself."""
+        return not self.takes_plans
+
     def load(self) -> Callable[..., Any]:
         """Import the function of the method."""
         return load_function(self.call)

@@ -162,7 +162,13 @@ def test_gammas_reach_from_nothing_to_every_pair():
     for bad in ([], [-1], [7], [float("nan")]):
         with pytest.raises(InputError, match="from 0 to 6"):
             robustness(instances, gammas=bad)
-    for name, value in (("probability", 1.0), ("confidence", 0.0), ("draws", 0), ("gap", 2.0)):
+    for name, value in (
+        ("probability", 1.0),
+        ("confidence", 0.0),
+        ("draws", 0),
+        ("gap", 2.0),
+        ("method", "evaluate"),
+    ):
         with pytest.raises(InputError) as error:
             robustness(instances, **{name: value})
         assert error.value.field == name
@@ -195,7 +201,7 @@ def test_command(tmp_path: Path, rodiu: Run):
     for args, said in (
         (
             (file, "--gammas", "0,99"),
-            "robustness: gammas: got [99.0], expected numbers from 0 to 3 (models x GPUs)",
+            "--gammas: got [99.0], expected numbers from 0 to 3 (models x GPUs)",
         ),
         ((str(tmp_path / "no.npz"),), "a readable .npz file"),
         (("no-such-preset",), "no-such-preset"),

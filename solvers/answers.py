@@ -130,7 +130,7 @@ class Answer:
 
     @property
     def plan(self) -> Plan | None:
-        """The plan by name, or None."""
+        """The plan by name, for no particular scenario (`plan_for` names one), or None."""
         return self.plan_for(None)
 
     def plan_for(self, instance: int | None) -> Plan | None:

@@ -60,7 +60,7 @@ def test_scenarios_are_the_same_bit_for_bit(batch):
 
 
 def test_costs_agree_to_rounding(batch):
-    plan = solve_instance(batch, 0).plan
+    plan = solve_instance(batch, 0).plan_for(0)
     here = evaluate([plan], batch)
     with on_cpu():
         there = evaluate([plan], batch)
@@ -72,7 +72,7 @@ def test_costs_agree_to_rounding(batch):
 
 
 def test_deviations_are_the_same_draws(batch):
-    plan = solve_instance(batch, 0).plan
+    plan = solve_instance(batch, 0).plan_for(0)
     here = stress([plan], batch.take([0]), draws=4096, peers=False)
     with on_cpu():
         there = stress([plan], batch.take([0]), draws=4096, peers=False)

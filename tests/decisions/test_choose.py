@@ -101,7 +101,7 @@ def known_of(instances: Instances, lower, upper, plans) -> Known:
 
 
 def pick(known: Known, **options) -> Choice:
-    return pick(known.instances, answers=known.answers, **options)
+    return choose(known.instances, answers=known.answers, **options)
 
 
 @pytest.fixture(scope="module")
@@ -215,8 +215,8 @@ def test_fixed_routing(known):
 @pytest.mark.parametrize("criterion", ["cvar", "regret"])
 def test_no_deployment_is_better_with_one_fixed_routing(known, criterion):
     easy = known_of(mild(known.instances), np.zeros(COUNT), np.full(COUNT, math.inf), known.answers.plans())
-    optimum = np.array([r.objective for r in (solve_instance(easy.instances, b) for b in range(COUNT))])
-    easy = replace(easy, lower=optimum, upper=optimum)
+    optimum = np.array([r.upper for r in (solve_instance(easy.instances, b) for b in range(COUNT))])
+    easy = known_of(easy.instances, optimum, optimum, easy.answers.plans())
     found = pick(easy, criterion=criterion, level=LEVEL, recourse=False)
     offset = optimum if criterion == "regret" else 0.0
     below = CRITERIA[criterion].load()(LEVEL).weights

@@ -83,7 +83,7 @@ def test_costs_at_every_gamma_are_the_optima(found: Any):
 def test_probabilities_are_those_of_the_stress_test_and_below_their_bounds(found: Any):
     instances, result = found
     there = instances.with_fields(gamma_delay=0.5, gamma_error=0.5)
-    plans = [p for b in range(3) if (p := solve_instance(there, b).plan) is not None]
+    plans = [p for b in range(3) if (p := solve_instance(there, b).plan_for(b)) is not None]
     same = stress(plans, instances, draws=4000, scales=(1.0,), peers=False).results
     row = result.curve[(result.curve["mode"] == "ddu") & (result.curve["gamma"] == 0.5)].iloc[0]
     for name in ("uniform", "beta"):

@@ -260,7 +260,7 @@ def test_a_plan_for_all_scenarios_meets_each_of_them():
 
 def test_peers_are_the_optima_of_their_modes():
     instances = random_instances(11, (2, 2, 2, 2), batch=2)
-    plan = solve_instance(instances, 1).plan
+    plan = solve_instance(instances, 1).plan_for(1)
     assert plan is not None
     found = stress([plan], instances, draws=100, workers=1).results
     assert found.groupby("plan")["kind"].first().tolist() == ["given", "deterministic", "diu"]

@@ -86,7 +86,7 @@ def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     instances = random_instances(5, (2, 2, 2, 2), batch=1, budget=np.full(1, 400.0))
     instances.save(folder / "one.npz")
-    plan = solve_instance(instances, 0).plan
+    plan = solve_instance(instances, 0).plan_for(0)
     assert plan is not None
     save_plans([plan], folder / "plans.json")
     return folder

@@ -19,7 +19,6 @@ import pdoc
 import pdoc.render
 
 import rodiu_jax
-import rodiu_jax.sweeps
 import solvers
 
 ROOT = Path(__file__).parent.parent
@@ -77,13 +76,13 @@ def write_reference(folder: Path) -> None:
     every = [
         m.name for p in (rodiu_jax, solvers) for m in pkgutil.walk_packages(p.__path__, f"{p.__name__}.")
     ]
-    for module in map(import_module, every):
-        for value in vars(module).values():
+    for module in (rodiu_jax, *map(import_module, every)):
+        for value in list(vars(module).values()):
             if isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
                 value.__new__.__annotations__ = typing.get_type_hints(value)
-    for package in (rodiu_jax, rodiu_jax.sweeps):
-        for name in package.__all__:
-            setattr(package, name, getattr(package, name))
+        if "__getattr__" in vars(module):
+            for name in module.__all__:
+                setattr(module, name, getattr(module, name))
     pdoc.render.configure(docformat="google")
     pdoc.pdoc("rodiu_jax", *inside, "solvers", output_directory=folder)
 

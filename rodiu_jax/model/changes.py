@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Shaped
 
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.model.fields import AXES, FIELD_SPECS
@@ -92,9 +92,12 @@ def apply_changes(instances: Instances, changes: Iterable[Change]) -> Instances:
 
 
 def change_values(
-    old: Float64[np.ndarray, "*n"], kind: Kind, number: Float64[np.ndarray, "*_"]
+    old: Shaped[np.ndarray, "*n"], kind: Kind, number: Float64[np.ndarray, "*_"]
 ) -> Float64[np.ndarray, "*n"]:
-    """Set ``old`` to, multiply it by, or shift it by ``number``, which broadcasts against it."""
+    """Set ``old`` to, multiply it by, or shift it by ``number``, which broadcasts against it.
+
+    ``old`` is of whole numbers where its field is.
+    """
     if kind == "set":
         return np.broadcast_to(number, old.shape)
     return np.asarray(old * number if kind == "scale" else old + number)

@@ -1,4 +1,4 @@
-"""What happens during long work, for machines: one JSON object a line."""
+"""Events of long work, for machines: one JSON object a line."""
 
 from __future__ import annotations
 
@@ -9,15 +9,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, runtime_checkable
 
 from rodiu_jax.errors import InputError
+
+
+@runtime_checkable
+class Writable(Protocol):
+    """A stream of text: a file, standard output, or what stands in its place."""
+
+    def write(self, text: str, /) -> Any: ...
+
+    def flush(self) -> None: ...
 
 
 class EventLog:
     """Lines of JSON, each written through at once, so that a reader sees them as they happen."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Writable) -> None:
         self._stream = stream
 
     def write(self, event: str, **values: Any) -> None:

@@ -74,7 +74,7 @@ class Answer:
     lower: float
     upper: float
     certified: float
-    costs: Float64[np.ndarray, 5]
+    costs: Float64[np.ndarray, " 5"]
     slots: Int32[np.ndarray, " D"]
     shares: Float64[np.ndarray, "I D"]
     unmet: Float64[np.ndarray, " I"]

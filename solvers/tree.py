@@ -47,7 +47,7 @@ class Nodes(NamedTuple):
         Where all estimates are whole the largest one wins: one child is then cut off soon, and the other ascends once
         more.
         """
-        share = self.weights.reshape(len(self.weights), -1)
+        share = self.weights.reshape(len(self.weights), math.prod(self.weights.shape[1:]))  # of no nodes too
         score = np.minimum(share, 1.0 - share) + 1e-6 * share
         return np.where(self.decided.reshape(share.shape) == 0, score, -1.0)
 

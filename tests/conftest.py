@@ -29,7 +29,7 @@ _CHECKED = (
     "rodiu_jax.io.files",
     "rodiu_jax.certificates",
     "rodiu_jax.catalog.sampling",
-    "rodiu_jax.decisions.stress",
+    "rodiu_jax.decisions.stress.linear_forms",
     "rodiu_jax.decisions.diagnose.linear_programs",
     "rodiu_jax.decisions.diagnose.threshold",
     "solvers",

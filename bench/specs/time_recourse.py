@@ -28,7 +28,7 @@ def build(n: int) -> Iterator[Iterator[Case]]:
     count = max(len(deployments) * n // 100, 32)
     which, where = rng.integers(0, len(deployments), count), rng.integers(0, n, count)
     positions = [deployed_triples(instances, deployment) for deployment in deployments]
-    tasks = [(instances.take([b]), positions[q]) for q, b in zip(which, where, strict=True)]
+    tasks = [(instances.take([int(b)]), positions[q]) for q, b in zip(which, where, strict=True)]
 
     def judge(results: Sequence[Any]) -> tuple[bool, str]:
         found, optima = results[0], np.array(results[1])

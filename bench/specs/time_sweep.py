@@ -49,7 +49,7 @@ def build(n: int) -> Iterator[Iterator[Case]]:
 
     def judge(results: Sequence[Any]) -> tuple[bool, str]:
         rows, blocks = results
-        claimed = np.concatenate([block.columns["upper_bound"] for block in blocks])
+        claimed = np.concatenate([block.upper for block in blocks])
         kept = rows["upper_bound"].to_numpy() if len(rows) else claimed
         same = np.array_equal(kept, claimed, equal_nan=True)
         return (

@@ -20,10 +20,12 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route, plan_arrays
 from rodiu_jax.model.plan_json import save_plans
+from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.report.text.stress_section import describe_stress
 from rodiu_jax.runtime.threefry import hash32
 from solvers import pool
+from solvers.answers import Answer
 from solvers.exact import solve_instance
 from tests.cli.calls import Ran, Run
 from tests.golden import Golden, numbers
@@ -283,10 +285,11 @@ def test_a_scenario_without_a_plan_has_no_peers_and_says_so(golden: Golden):
 def test_a_mode_is_no_peer_of_itself(monkeypatch: pytest.MonkeyPatch):
     solved = []
     monkeypatch.setattr(
-        pool, "solve_iter", lambda batch, todo, **_: solved.append((batch.uncertainty, todo)) or []
+        pool, "solve_iter", lambda batch, todo, **_: solved.append((batch.uncertainty, todo)) or [nobody]
     )
     instances, plan = two_routes()  # diu
-    assert peers_of([plan, plan], instances) == ([], [])
+    nobody = Answer.of(instances.names, Status.INFEASIBLE)
+    assert peers_of([plan, plan], instances) == ([], [("deterministic", 0)])
     assert solved == [("none", [0])]
 
 

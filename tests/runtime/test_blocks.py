@@ -161,7 +161,7 @@ def test_few_rows_make_smaller_blocks_of_few_kinds(rows: int, count: int, fittin
 def test_bytes_bound_a_block():
     whole = block_size("evaluate", bytes_per_row=1)
     assert block_size("evaluate", bytes_per_row=2**15).rows == min(2**10, whole.rows)
-    assert block_size("evaluate", bytes_per_row=2**40) == BlockSize(1, 1)
+    assert block_size("evaluate", bytes_per_row=2**40) == BlockSize(16, 16)
     assert block_size("evaluate", bytes_per_row=1, rows_per_scenario=64).rows == whole.rows // 64
     assert all(block_size(name, bytes_per_row=24).rows.bit_count() == 1 for name in ("draw", "evaluate"))
 

@@ -56,7 +56,7 @@ def bound_product(a: Range, b: Range) -> Range:
         corners = np.nan_to_num(
             np.stack([x * y for x in a for y in b]), nan=0.0, posinf=np.inf, neginf=-np.inf
         )
-    return corners.min(axis=0), corners.max(axis=0)
+    return np.asarray(corners.min(axis=0)), np.asarray(corners.max(axis=0))
 
 
 def bound_square(low: Vector, high: Vector) -> Range:
@@ -88,10 +88,10 @@ def bound_ranks(low: Vector, high: Vector) -> tuple[Int64[np.ndarray, " N"], Int
 
 def _dot(weights: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     if np.isfinite(numbers).all():
-        return weights @ numbers
+        return np.asarray(weights @ numbers)
     with np.errstate(invalid="ignore"):  # with a weight of 0 it does not matter that the number is unknown
         terms = np.where(weights == 0, 0.0, weights * numbers)
-    return terms.sum(axis=-1)
+    return np.asarray(terms.sum(axis=-1))
 
 
 def _find_root(increasing: Callable[[float], np.ndarray], low: float, high: float) -> float:

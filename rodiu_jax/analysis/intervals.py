@@ -32,7 +32,7 @@ def mean_interval(
     return mean - half, mean + half
 
 
-def student(confidence: float, freedom: float) -> float:
+def student(confidence: float, freedom: int | float) -> float:
     """Return Student's quantile that leaves (1 - confidence) / 2 above it."""
     from scipy.special import stdtrit
 
@@ -54,9 +54,9 @@ def bootstrap_interval(
 
 
 def clopper_pearson(
-    hits: np.ndarray, trials: int | np.ndarray, confidence: float = 0.95
+    hits: float | np.ndarray, trials: int | np.ndarray, confidence: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The exact two-sided interval of a probability of which ``hits`` of ``trials`` independent trials came true.
+    """Compute the exact two-sided interval of a probability of which ``hits`` of ``trials`` trials came true.
 
     With alpha = 1 - confidence, lower = Beta^-1(alpha/2; k, n - k + 1), 0 where k = 0, and upper =
     Beta^-1(1 - alpha/2; k + 1, n - k), 1 where k = n: it covers the truth at least as often as it says.
@@ -73,7 +73,7 @@ def clopper_pearson(
 
 
 def bertsimas_sim(entries: np.ndarray, gamma: np.ndarray) -> np.ndarray:
-    """The bound B(n, Gamma) of the probability that a constraint protected with budget Gamma is broken.
+    """Compute the bound B(n, Gamma) of the probability that a constraint protected with budget Gamma is broken.
 
     For n independent deviations eta, each symmetric about 0 on [-1, 1], with nu = (Gamma + n) / 2, l = floor(nu) and
     mu = nu - l:

@@ -80,7 +80,7 @@ class Axis:
     label: str
     multiplier: bool = False
 
-    def ticks(self, levels: Iterable[float]) -> list[str]:
+    def ticks(self, levels: Iterable[int | float]) -> list[str]:
         """Write levels with equal decimals: multipliers as x0.40, values without a sign."""
         numbers = [float(level) for level in levels]
         shown = [f"{n:.6g}" for n in numbers]

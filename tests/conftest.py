@@ -1,8 +1,11 @@
 """Strict settings for every test: JAX's promotions raise, shapes and types are checked at run time."""
 
+import importlib
 import os
+import random
 import sys
 from pathlib import Path
+from unittest import mock
 
 import jax
 import pytest
@@ -11,6 +14,11 @@ from jaxtyping import install_import_hook
 
 from tests.cli.calls import Ran, Run
 from tests.golden import Golden
+
+# beartype checks a random item of a container. It draws from a generator of its own here: every run checks the same
+# items, and the global generator, which hypothesis watches, stays as it is.
+with mock.patch("random.getrandbits", random.Random(0).getrandbits):
+    importlib.import_module("beartype")
 
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # commands that tests start keep nothing
 

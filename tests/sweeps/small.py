@@ -6,11 +6,14 @@ import numpy as np
 import pandas as pd
 
 from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.cli.sweeps import sweep as command
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
 from rodiu_jax.model.status import Status
 from rodiu_jax.sweeps import MethodInfo, sweep
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from solvers.answers import Answer, Answers
+
+assert command.params, "the command's options are made before `fake` is a method"
 
 
 def answer(instances, b: int) -> Answer:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rodiu_jax.report.figures.pictures import plot
     from rodiu_jax.sweeps import load_spec, read_rows, sweep
     from rodiu_jax.sweeps.verify import verify
+    from solvers.bound import bound
     from solvers.pool import solve
 
 _HOME = {
@@ -43,6 +44,7 @@ _HOME = {
     "Route": "rodiu_jax.model.plan",
     "WorkFailed": "rodiu_jax.errors",
     "apply_changes": "rodiu_jax.model.changes",
+    "bound": "solvers.bound",
     "calibrate": "rodiu_jax.catalog.calibration",
     "catalog_names": "rodiu_jax.catalog",
     "check_plan": "rodiu_jax.model.check",
@@ -84,6 +86,7 @@ __all__ = [
     "Route",
     "WorkFailed",
     "apply_changes",
+    "bound",
     "calibrate",
     "catalog_names",
     "check_plan",

@@ -135,41 +135,18 @@ def bound(
     --gap), bracket (valid, but wider), infeasible (proven), unknown (no plan found), error.
     """
     import numpy as np
-    import pandas as pd
 
     from rodiu_jax.certificates import tabulate_leaves, write_certificates
     from rodiu_jax.io.files import write_whole
     from rodiu_jax.model.npz import load_instances
-    from rodiu_jax.model.plan_columns import deployment_texts
     from rodiu_jax.model.plan_json import save_plans
     from rodiu_jax.model.status import Status
-    from rodiu_jax.model.verdict import COSTS
-    from rodiu_jax.runtime.progress import progress
-    from solvers.answers import Answers, report_progress
-    from solvers.cascade import bracketed
+    from solvers.bound import bound as bracket
+    from solvers.bound import tabulate_bounds
 
     batch = load_instances(instances)
-    parts = []
-    with progress("bound", batch.size, quiet=quiet) as bar:
-        for part in bracketed(batch, gap=gap, certificates=certificates is not None):
-            parts.append(part)
-            report_progress(bar, part)
-    answers = Answers.concatenate(parts, names=batch.names)
-    table = pd.DataFrame(
-        {
-            "instance": np.arange(len(answers)),
-            "lower_bound": answers.lower,
-            "upper_bound": answers.upper,
-            "gap": answers.gap,
-            "status": Status.words(answers.status),
-            **dict(zip(COSTS, answers.costs.T, strict=True)),
-            "deployments": pd.Series(deployment_texts(answers.names, answers.slots)).where(
-                answers.has_plan, None
-            ),
-            "nodes": answers.nodes,
-            "steps": answers.steps,
-        }
-    )
+    answers = bracket(batch, gap=gap, certificates=certificates is not None, quiet=quiet)
+    table = tabulate_bounds(answers)
     with write_whole(output) as temporary:
         table.to_parquet(temporary, index=False)
     if plans is not None:

@@ -6,6 +6,8 @@ docstrings.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import pkgutil
 import re
 import shutil
@@ -69,8 +71,8 @@ def write_pages(folder: Path) -> None:
 def write_reference(folder: Path) -> None:
     """Write HTML pages of both packages into ``folder``, the public names of ``rodiu_jax`` on its first page.
 
-    Two things are put where a generator looks for them: names that a package loads when they are first used,
-    and the types of named tuples, which the standard library leaves as texts.
+    Two things are put where a generator looks for them: names that a package loads when they are first used, and the
+    types of named tuples and of dataclasses that inherit fields, which the standard library leaves as texts.
     """
     inside = [m.name for m in pkgutil.iter_modules(rodiu_jax.__path__, "rodiu_jax.")]
     every = [
@@ -80,6 +82,11 @@ def write_reference(folder: Path) -> None:
         for value in list(vars(module).values()):
             if isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
                 value.__new__.__annotations__ = typing.get_type_hints(value)
+            elif isinstance(value, type) and dataclasses.is_dataclass(value) and value.__bases__ != (object,):
+                with contextlib.suppress(
+                    NameError
+                ):  # imported for type checkers alone, which the generator knows
+                    value.__init__.__annotations__ = typing.get_type_hints(value)
         if "__getattr__" in vars(module):
             for name in module.__all__:
                 setattr(module, name, getattr(module, name))

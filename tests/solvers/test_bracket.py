@@ -19,8 +19,9 @@ from solvers.bracket import Effort, brackets
 from solvers.dual import Multipliers
 from solvers.exact import solve_instance
 from tests.oracles.answers import assert_same
+from tests.oracles.bounds import above
+from tests.oracles.hard_instances import hard_instances
 from tests.oracles.instances import default_instances, random_instances
-from tests.solvers.test_dual import above, hard_instances
 
 SMALL = (2, 2, 3, 2)
 ROOT = Effort(tree_rounds=0, chunk=16)

@@ -10,6 +10,7 @@ from rodiu_jax.model.check import check_plan
 from solvers.dual import certify
 from solvers.neighbours import Search
 from solvers.routing import read_multipliers, route_deployment
+from tests.oracles.bounds import above, relaxed_optimum
 from tests.oracles.instances import default_instances, random_instances
 from tests.oracles.routing import (
     highs_routing_cost,
@@ -19,7 +20,6 @@ from tests.oracles.routing import (
     routed_cost,
     slot_positions,
 )
-from tests.solvers.test_dual import above, relaxed_optimum
 
 SMALL = (2, 2, 3, 2)
 BATCH = 32

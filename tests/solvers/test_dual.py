@@ -15,6 +15,7 @@ from solvers import dual
 from solvers._accelerators import Accelerators
 from solvers.dual import Ascent, Multipliers, lower_bound_values, lower_bounds
 from solvers.dual import bounds as bounds_module
+from solvers.exact import _solve_with
 from solvers.formulation import build
 from solvers.highs import run_highs
 from tests.oracles.bounds import above, relaxed_optimum

@@ -40,7 +40,7 @@ Supports = Callable[[Float64[np.ndarray, " B"]], Float64[np.ndarray, "M B"]]
 """Costs to weights: F lies above ``weights @ costs`` everywhere, and touches the first of these at the costs given."""
 
 _ROUNDS = 300
-"""Most rounds; a few dozen suffice, and what has not ended then gives the best routing found."""
+"""Most rounds; what has not ended then gives the best routing found."""
 
 _CUTS = 3
 """Scenarios whose plane of a limit that is violated is added in one round."""

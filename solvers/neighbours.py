@@ -30,8 +30,8 @@ from solvers.dual import Coefficients, certify, promise
 from solvers.routing import read_multipliers, route_deployment
 
 _POOL = 8
-"""Pairs, the cheapest by amortised cost, from which further triples are taken: of a catalogue of 60 pairs optimal plans
-deploy 2 to 4, nearly always of the cheapest."""
+"""Pairs, the cheapest by amortised cost, from which further triples are taken: optimal plans of the default catalogue
+deploy 2 to 4 of its 60 pairs."""
 
 
 class MoveCounts(NamedTuple):

@@ -55,10 +55,10 @@ from solvers.route_limits import find_triples, most_routes, pick_largest_shares
 from solvers.routing import RoutingLp
 
 _FIRST_ITERATIONS = 14
-"""Interior-point iterations at first: enough to close most brackets to `RECOURSE_GAP`."""
+"""Interior-point iterations at first, of every pair; what these do not close is solved again."""
 
 _MORE_ITERATIONS = 40
-"""Iterations of what did not close: more than any program that has a solution was seen to need."""
+"""Iterations of what did not close; the exact adversary's columns want more than a plain routing."""
 
 _DEPLOYMENTS = 16
 """Deployments of a compiled block of the crossing; its scenarios are in `rodiu_jax.runtime.block_sizes`."""

@@ -155,18 +155,18 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
         effort = replace(effort, search=effort.search._replace(limited=limited))
         if limited:  # the floors know no limit of routes, so they say little about what is promising
             effort = replace(effort, routed=_EVERY)
-        there = keep_on_device(batch)
-        root = _bound_roots(batch, there, effort)
+        placed = keep_on_device(batch)
+        root = _bound_roots(batch, placed, effort)
         tree = _plant(root, effort, certificates)
         best = Deployments(
-            batch.size, there, effort.search, rounds=effort.rounds, routed=effort.routed, chunk=effort.chunk
+            batch.size, placed, effort.search, rounds=effort.rounds, routed=effort.routed, chunk=effort.chunk
         )
         best.offer(everyone, root.starts, root.least)
         best.improve(tree.lower(), gap, everyone)
-        infeasible = _infeasible(there, best, effort)
+        infeasible = _infeasible(placed, best, effort)
         tree.close(infeasible[tree.open.scenario])
-        _branch(there, tree, best, gap, effort)
-        plans = checked_plans(batch, there, best.slot, effort.search, effort.chunk)
+        _branch(placed, tree, best, gap, effort)
+        plans = checked_plans(batch, placed, best.slot, effort.search, effort.chunk)
     lower = np.where(infeasible, math.inf, tree.lower())  # B
     tree.close(np.ones(len(tree.open.scenario), bool))
     broken = ~np.isfinite(lower) & ~infeasible
@@ -214,7 +214,7 @@ def _statuses(
 
 
 def _bound_block(
-    there: Instances,
+    placed: Instances,
     scenario: np.ndarray,
     decided: np.ndarray,
     start: Multipliers,
@@ -223,16 +223,16 @@ def _bound_block(
 ) -> _Bounded:
     arrays = (decided, start)
     static = {"controls": ascent.controls, "pairs": ascent.pairs, "how": effort.search}
-    return run_scenarios(_bound_nodes, there, scenario, arrays, BlockSize(effort.chunk), **static)
+    return run_scenarios(_bound_nodes, placed, scenario, arrays, BlockSize(effort.chunk), **static)
 
 
-def _bound_roots(batch: Instances, there: Instances, effort: Effort) -> _Bounded:
-    """Bound every scenario with nothing decided; ``there`` is the batch as `keep_on_device` has it."""
+def _bound_roots(batch: Instances, placed: Instances, effort: Effort) -> _Bounded:
+    """Bound every scenario with nothing decided; ``placed`` is the batch as `keep_on_device` has it."""
     _, models, gpus, degrees = batch.shape
     scenario = np.arange(batch.size)
     decided = np.zeros((batch.size, models * gpus, degrees), np.int8)
-    start = run_scenarios(_cold_starts, there, scenario, (), BlockSize(effort.chunk))
-    return _bound_block(there, scenario, decided, start, effort.root, effort)
+    start = run_scenarios(_cold_starts, placed, scenario, (), BlockSize(effort.chunk))
+    return _bound_block(placed, scenario, decided, start, effort.root, effort)
 
 
 def _plant(root: _Bounded, effort: Effort, certificates: bool) -> Tree:
@@ -249,7 +249,7 @@ def _plant(root: _Bounded, effort: Effort, certificates: bool) -> Tree:
     return Tree(nodes, effort.root.steps, keep_leaves=certificates)
 
 
-def _infeasible(there: Instances, best: Deployments, effort: Effort) -> Bool[np.ndarray, " B"]:
+def _infeasible(placed: Instances, best: Deployments, effort: Effort) -> Bool[np.ndarray, " B"]:
     """Return which of the scenarios without a deployment provably have none."""
     result = np.zeros(len(best.cost), bool)
     lost = np.flatnonzero(~np.isfinite(best.cost))
@@ -257,7 +257,7 @@ def _infeasible(there: Instances, best: Deployments, effort: Effort) -> Bool[np.
         ray = effort.root
         result[lost] = run_scenarios(
             _prove_infeasible,
-            there,
+            placed,
             lost,
             (),
             BlockSize(effort.chunk),
@@ -267,7 +267,7 @@ def _infeasible(there: Instances, best: Deployments, effort: Effort) -> Bool[np.
     return result
 
 
-def _branch(there: Instances, tree: Tree, best: Deployments, gap: float, effort: Effort) -> None:
+def _branch(placed: Instances, tree: Tree, best: Deployments, gap: float, effort: Effort) -> None:
     """Split the weakest nodes of every open scenario, round by round, until the target or the limit.
 
     Each child's estimate of w is also read as a deployment, so the plans improve while the bounds rise.
@@ -282,7 +282,7 @@ def _branch(there: Instances, tree: Tree, best: Deployments, gap: float, effort:
         chosen = tree.weakest(2**doublings)
         parents = tree.open.take(chosen).children()
         ascent = replace(effort.node, steps=effort.node.steps * (2 if doublings else 1))
-        bounded = _bound_block(there, parents.scenario, parents.decided, parents.multipliers, ascent, effort)
+        bounded = _bound_block(placed, parents.scenario, parents.decided, parents.multipliers, ascent, effort)
         children = parents._replace(
             bound=np.asarray(bounded.bound),
             weights=np.asarray(bounded.weights),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Float64, Int32, Int64, UInt64
 
 from rodiu_jax.model.check import check_columns
 from rodiu_jax.model.fields import Array, Fields, batch_axes
@@ -75,31 +75,32 @@ class Deployments:
     """The cheapest deployment known of each scenario, and which ones have been routed.
 
     Args:
-      size, there: B scenarios, and they as `rodiu_jax.model.scenario_blocks.keep_on_device` has them.
+      size, placed: B scenarios, and the batch as `rodiu_jax.model.scenario_blocks.keep_on_device` has them.
       rounds, routed: of the local search, each routing the ``routed`` most promising deployments of a scenario.
       chunk: scenarios in a compiled block.
 
     Attributes:
-      slot (B,D), cost (B,): the cheapest and its estimated cost, inf where there is none yet.
+      slot (B,D), cost (B,): the cheapest and its estimated cost, inf where none is known yet.
       fresh: bool (B,), whose neighbours have not been looked at.
     """
 
     def __init__(
-        self, size: int, there: Instances, how: Search, *, rounds: int, routed: int, chunk: int
+        self, size: int, placed: Instances, how: Search, *, rounds: int, routed: int, chunk: int
     ) -> None:
         self.slot = np.full((size, how.slots), -1, np.int32)
         self.cost = np.full(size, math.inf)
         self.fresh = np.zeros(size, bool)
-        self._there, self._how = there, how
+        self._batch, self._how = placed, how
         self._rounds, self._routed = rounds, routed
         self._chunk = chunk
-        self._seen = np.zeros(0, np.uint64)
+        self._seen = _Seen()
 
     def offer(self, scenario: np.ndarray, slot: np.ndarray, least: np.ndarray) -> None:
-        """Route those of the deployments ``slot`` (R,K,D) of ``scenario`` (R,) that are new and may be cheaper.
+        """Route the offered deployments that are new and may be cheaper than the best, and keep the cheapest.
 
         Args:
-          least: what each costs at least (R,K), $ per period.
+          scenario, slot: (R,) and (R,K,D), K deployments for each of R scenarios.
+          least: (R,K), what each costs at least, $ per period.
         """
         least, slot = np.asarray(least), np.asarray(slot)
         order = np.argsort(least, axis=1, kind="stable")[:, : self._routed]
@@ -108,22 +109,20 @@ class Deployments:
         place = order[row, place]
         scenario, slot = scenario[row], slot[row, place]
         slot = -np.sort(-slot.astype(np.int32), axis=1)  # a deployment is a set
-        keys, first = np.unique(_hashed(scenario, slot), return_index=True)
-        new = np.sort(first[~np.isin(keys, self._seen, assume_unique=True)])
+        new = self._seen.add(_hash_deployments(scenario, slot))
         if not len(new):
             return
-        self._seen = np.union1d(self._seen, keys)
         scenario, slot = scenario[new], slot[new]
         cost = self._price(scenario, slot)
         order = np.lexsort((np.arange(len(cost)), cost, scenario))
-        found, place = np.unique(scenario[order], return_index=True)
+        at, place = np.unique(scenario[order], return_index=True)  # scenarios, and their cheapest in `order`
         row = order[place]
-        better = cost[row] < self.cost[found] * (1.0 - _WORTHWHILE)
-        self.slot[found[better]], self.cost[found[better]] = slot[row[better]], cost[row[better]]
-        self.fresh[found[better]] = True
+        better = cost[row] < self.cost[at] * (1.0 - _WORTHWHILE)
+        at, row = at[better], row[better]
+        self.slot[at], self.cost[at], self.fresh[at] = slot[row], cost[row], True
 
     def improve(self, lower: np.ndarray, gap: float, among: np.ndarray) -> None:
-        """Local search where the bracket is open, until no neighbour is cheaper or the rounds are over.
+        """Search among neighbours where the bracket is open, until none is cheaper or the rounds are over.
 
         Args:
           among: the scenarios to look at; no others, so that a scenario's rounds are its own.
@@ -139,7 +138,7 @@ class Deployments:
             self.fresh[at] = False
             near, least = run_scenarios(
                 _neighbours,
-                self._there,
+                self._batch,
                 at,
                 (self.slot[at],),
                 BlockSize(self._chunk),
@@ -158,7 +157,7 @@ class Deployments:
                     break
                 found = run_scenarios(
                     _route_plans,
-                    self._there,
+                    self._batch,
                     scenario[rows],
                     (slot[rows, :width],),
                     BlockSize(self._chunk),
@@ -170,8 +169,26 @@ class Deployments:
         return cost
 
 
-def _hashed(scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
-    """A 64-bit key per deployment of a scenario; two that share one by chance cost a candidate, no proof."""
+class _Seen:
+    """The deployments that were routed, as sorted 64-bit keys."""
+
+    def __init__(self) -> None:
+        self._keys = np.zeros(0, np.uint64)
+
+    def add(self, keys: UInt64[np.ndarray, " R"]) -> Int64[np.ndarray, " M"]:
+        """Add keys; return the first position of each one that was new, increasing."""
+        keys, first = np.unique(keys, return_index=True)
+        place = np.searchsorted(self._keys, keys)
+        inside = place < len(self._keys)
+        inside[inside] = self._keys[place[inside]] == keys[inside]
+        self._keys = np.insert(self._keys, place[~inside], keys[~inside])
+        return np.sort(first[~inside])
+
+
+def _hash_deployments(
+    scenario: Int64[np.ndarray, " R"], slot: Int32[np.ndarray, "R D"]
+) -> UInt64[np.ndarray, " R"]:
+    """Return a 64-bit key per deployment of a scenario; two that share one by chance cost a candidate, no proof."""
     key = np.zeros(len(slot), np.uint64)
     for column in (scenario, *slot.T):
         key = (key ^ (column + 1).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
@@ -204,13 +221,13 @@ class CheckedPlans(NamedTuple):
 
 
 def checked_plans(
-    batch: Instances, there: Instances, slot: np.ndarray, how: Search, chunk: int
+    batch: Instances, placed: Instances, slot: np.ndarray, how: Search, chunk: int
 ) -> CheckedPlans:
     """Route each scenario's deployment ``slot`` (B,D) and check the plan, or else the one that serves nobody."""
     everyone = np.arange(batch.size)
     routed = run_scenarios(
         _route_plans,
-        there,
+        placed,
         everyone,
         (slot,),
         BlockSize(chunk),

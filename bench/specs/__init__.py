@@ -20,6 +20,7 @@ NAMES = (
     "starts",
     "cascade",
     "gap",
+    "host",
     "recourse",
     "stress",
     "sweep",

@@ -38,7 +38,9 @@ import numpy as np
 from jaxtyping import Int
 
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import DeployedPair, Plan, Route
+from rodiu_jax.model.plan import Plan
+from rodiu_jax.model.plan_columns import plan_from_shares
+from rodiu_jax.model.slots import join_slots
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE, NEGLIGIBLE_UNMET
 from solvers.sparse import RANGE, SparseArrays, SparseProgram
 from solvers.terms import Terms, collect
@@ -377,26 +379,13 @@ def read_plan(formulation: Formulation, columns: np.ndarray) -> tuple[np.ndarray
 
 
 def to_plan(instances: Instances, b: int, formulation: Formulation, columns: np.ndarray) -> Plan:
-    """Name the plan of a solution whose w are whole; shares below 1e-9 are left to ``unmet``."""
-    f = instances.one(b)
-    shares = _shares(formulation, columns)
+    """Name the plan of a solution whose w are whole; negligible shares are left to ``unmet``, idle pairs out."""
+    shares = _shares(formulation, columns)  # I,T
     shares = np.where(shares > NEGLIGIBLE_SHARE, np.minimum(shares, 1.0), 0.0)
     shares /= np.maximum(shares.sum(1, keepdims=True), 1.0)
     unmet = np.maximum(1.0 - shares.sum(1), 0.0)
     unmet[unmet < NEGLIGIBLE_UNMET] = 0.0
-    used = [t for t in range(len(formulation.triple)) if columns[t] > 0.5 and shares[:, t].any()]
-    names = {
-        t: (instances.model_names[j], instances.gpu_names[k])
-        for t, (j, k, _) in enumerate(formulation.triple)
-    }
-    return Plan(
-        instance=b,
-        deployments=tuple(DeployedPair(*names[t], int(f.tp_degree[formulation.triple[t, 2]])) for t in used),
-        routes=tuple(
-            Route(query, *names[t], float(shares[i, t]))
-            for i, query in enumerate(instances.query_names)
-            for t in used
-            if shares[i, t] > 0
-        ),
-        unmet={q: float(unmet[i]) for i, q in enumerate(instances.query_names)},
-    )
+    used = (columns[formulation.columns.deployed] > 0.5) & shares.any(0)
+    model, gpu, degree = formulation.triple[used].T
+    slots = join_slots(model, gpu, degree, instances.names)
+    return plan_from_shares(instances.names, slots, shares[:, used], unmet, instance=b)

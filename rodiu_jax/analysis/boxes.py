@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float64, Int64
 from rodiu_jax.analysis.observations import check_factors, read_numbers
 from rodiu_jax.errors import InputError, WorkFailed, nearest
 from rodiu_jax.io.number_text import percent
+from rodiu_jax.model.status import Status
 
 OUTCOMES = {
     "infeasible": "no plan exists (status infeasible)",
@@ -80,8 +81,10 @@ def find_cases(frame: pd.DataFrame, outcome: str, *, source: str = "table") -> C
     """
     if outcome == "infeasible":
         status = _column(frame, "status", source).to_numpy(dtype=object)
-        value = np.where(status == "infeasible", 1.0, np.nan)
-        value[np.isfinite(read_numbers(frame, "total_cost", source)) & (status != "infeasible")] = 0.0
+        value = np.where(status == Status.INFEASIBLE.word, 1.0, np.nan)
+        value[np.isfinite(read_numbers(frame, "total_cost", source)) & (status != Status.INFEASIBLE.word)] = (
+            0.0
+        )
         return _certain(value, OUTCOMES[outcome])
     if outcome == "unmet":
         share = read_numbers(frame, "unmet_share", source)

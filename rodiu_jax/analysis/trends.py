@@ -17,6 +17,7 @@ from jaxtyping import Float64, Int64
 
 from rodiu_jax.analysis.observations import check_factors, read_numbers
 from rodiu_jax.errors import InputError
+from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import RECOMPUTED, SAME_COST
 
 Trend = Literal["rises", "falls"]
@@ -97,7 +98,9 @@ def check_trends(
     low, high = (read_numbers(frame, n, source) for n in ("lower_bound", "upper_bound"))
     low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
     impossible = (
-        (frame["status"] == "infeasible").to_numpy() if "status" in frame else np.zeros(len(frame), bool)
+        (frame["status"] == Status.INFEASIBLE.word).to_numpy()
+        if "status" in frame
+        else np.zeros(len(frame), bool)
     )
     low[impossible] = high[impossible] = np.inf
     sample = read_numbers(frame, "sample", source) if "sample" in frame else np.zeros(len(frame))

@@ -96,13 +96,14 @@ def sweep(
 
         click.echo("\n".join(estimate(spec, **keys).lines()))
         return
+    from rodiu_jax.model.status import Status
     from rodiu_jax.sweeps.run import RunOptions, run_sweep
     from rodiu_jax.sweeps.store import first_error
 
     run = RunOptions(keys.pop("workers"), resume, quiet, log, engine, address)
     run_sweep(spec, output, run, keys)
     digest = _write_report(output, show_answer=log != "-")
-    if failed := digest.statuses.get("error", 0):
+    if failed := digest.statuses.get(Status.ERROR.word, 0):
         raise WorkFailed(
             f"{failed} of {digest.rows} scenarios ended with an error; the first: {first_error(output)}"
         )

@@ -27,6 +27,7 @@ from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
 from rodiu_jax.io.files import make_folder, read_toml, remove_leftovers, write_text, write_whole
 from rodiu_jax.io.parquet import read_parquet
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.status import Status
 from rodiu_jax.sweeps.manifest import begin_run, note_devices, read_manifest
 from rodiu_jax.sweeps.rows import schema_of
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
@@ -279,7 +280,7 @@ def _parts(store: Store, columns: list[str], rows: Sequence[int] | None = None) 
 def first_error(folder: str | Path) -> str:
     """Return the message of the first row with status ``error``; empty where there is none."""
     for rows in iterate_rows(folder, columns=("status", "message")):
-        failed = rows.loc[rows["status"] == "error", "message"].tolist()
+        failed = rows.loc[rows["status"] == Status.ERROR.word, "message"].tolist()
         if failed:
             return failed[0]
     return ""

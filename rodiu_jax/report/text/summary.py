@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64
 
 from rodiu_jax.io.number_text import dollars, number, percent
+from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import SAME_COST
 from rodiu_jax.report.data.digest import Digest, Levels, rank_deployments, summarise_cells, to_grid
 from rodiu_jax.report.data.outputs import OUTPUTS, SETTLED, decimals
@@ -59,7 +60,7 @@ def describe_proofs(digest: Digest) -> str:
     text = f"{digest.rows:,}{of_all} scenarios ({points:,} points x {digest.over}). "
     text += f"{percent(settled / max(digest.rows, 1))} are settled: "
     text += f"proven to within {percent(digest.spec.wanted_gap)} of the optimum"
-    text += ", or proven to have no plan." if digest.statuses.get("infeasible") else "."
+    text += ", or proven to have no plan." if digest.statuses.get(Status.INFEASIBLE.word) else "."
     return text + (f" {digest.rows - planned:,} have no plan." if planned < digest.rows else "")
 
 

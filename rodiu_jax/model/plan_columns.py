@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Integer
+from jaxtyping import Bool, Float64, Int32, Int64, Integer
 
 from rodiu_jax.model.plan import DeployedPair, Deployment, Plan, Route
 from rodiu_jax.model.slots import EMPTY, Names, join_slots, split_slots
@@ -83,6 +83,20 @@ def drop_idle_slots(
     slots = np.where(np.take_along_axis(used, order, 1), np.take_along_axis(slots, order, 1), EMPTY)
     shares = np.take_along_axis(shares, order[:, None, :], 2) * (slots >= 0)[:, None, :]
     return slots.astype(np.int32), shares
+
+
+def distinct_plans(
+    slots: Int32[np.ndarray, "B D"], shares: Float64[np.ndarray, "B I D"], unmet: Float64[np.ndarray, "B I"]
+) -> tuple[Int64[np.ndarray, " U"], Int64[np.ndarray, " B"]]:
+    """Return the position of one plan of each kind, and the kind of each plan; plans of a kind are equal bit for bit."""
+    size = len(slots)
+    if not size:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    numbers = np.concatenate([shares.reshape(size, -1), unmet], axis=1)
+    parts = [np.ascontiguousarray(a).view(np.uint8) for a in (slots, numbers)]
+    rows = np.concatenate([part.reshape(size, -1) for part in parts], axis=1)
+    _, first, kind = np.unique(rows.view(f"V{rows.shape[1]}")[:, 0], return_index=True, return_inverse=True)
+    return first, kind
 
 
 def deployments_from_slots(names: Names, slots: Integer[np.ndarray, "B D"]) -> list[Deployment]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int8, Int64
 
 from rodiu_jax.certificates import tabulate_leaves
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
-from rodiu_jax.model.plan_columns import deployment_texts, plan_texts
+from rodiu_jax.model.plan_columns import deployment_texts, distinct_plans, plan_texts
 from rodiu_jax.model.plan_json import plan_from_json
 from rodiu_jax.model.slots import split_slots
 from rodiu_jax.model.status import Prover, Status
@@ -50,13 +50,12 @@ def table_of(
         "gap": answers.gap,
         **dict(zip(COSTS, answers.costs.T, strict=True)),
         **plan_columns(answers, instances),
-        "status": pa.array(Status.words(answers.status)),
-        "method": pa.array(Prover.words(answers.prover)),
+        "status": _words(Status, answers.status),
+        "method": _words(Prover, answers.prover),
         "nodes": answers.nodes,
         "steps": answers.steps,
         "seconds": answers.seconds,
         "message": pa.array(answers.message, pa.string(), mask=answers.message == ""),
-        "plan": _plan_texts(answers),
     }
     arrays = [
         pa.array(samples),
@@ -76,18 +75,27 @@ def proofs_of(first: int, answers: Answers, instances: Instances) -> pa.Table:
 
 
 def plan_columns(answers: Answers, instances: Instances) -> dict[str, Any]:
-    """Return what is deployed and the share of arriving queries not served; missing where there is no plan."""
-    none = ~answers.has_plan
-    used = answers.slots >= 0  # B,D
-    degree = split_slots(np.where(used, answers.slots, 0), answers.names).degree
+    """Return what is deployed and the share of arriving queries not served; missing where there is no plan.
+
+    Texts are written once for each distinct plan: given plans are few, however many the rows.
+    """
+    first, kind = distinct_plans(answers.slots, answers.shares, answers.unmet)
+    kinds = answers.take(first)
+    none = ~kinds.has_plan
+    used = kinds.slots >= 0  # U,D
+    degree = split_slots(np.where(used, kinds.slots, 0), answers.names).degree
     gpus = np.where(used, np.array(answers.names.degrees)[degree], 0)
-    rates = np.broadcast_to(np.asarray(instances.fields.arrival_rate), answers.unmet.shape)
-    return {
-        "unmet_share": unmet_shares(answers.unmet, rates),
+    deployments = deployment_texts(answers.names, kinds.slots)
+    plans = plan_texts(answers.names, kinds.slots, kinds.shares, np.nan_to_num(kinds.unmet))
+    columns = {
         "gpus_rented": pa.array(gpus.sum(1), pa.int64(), mask=none),
         "pairs_deployed": pa.array(used.sum(1), pa.int64(), mask=none),
-        "deployments": pa.array(deployment_texts(answers.names, answers.slots), pa.string(), mask=none),
+        "deployments": pa.array(np.array(deployments, object), pa.string(), mask=none),
+        "plan": pa.array(np.array(plans, object), pa.string(), mask=none),
     }
+    rates = np.broadcast_to(np.asarray(instances.fields.arrival_rate), answers.unmet.shape)
+    share = unmet_shares(answers.unmet, rates)
+    return {"unmet_share": share} | {name: column.take(kind) for name, column in columns.items()}
 
 
 def unmet_shares(
@@ -152,14 +160,9 @@ def plans_from_rows(table: pa.Table, instances: Instances) -> tuple[list[Plan | 
     return plans, faults
 
 
-def _plan_texts(answers: Answers) -> pa.Array:
-    """Return the plans as JSON, missing where there is none."""
-    known = answers.has_plan
-    texts = np.full(len(known), None, object)
-    texts[known] = plan_texts(
-        answers.names, answers.slots[known], answers.shares[known], answers.unmet[known]
-    )
-    return pa.array(texts, pa.string())
+def _words(kind: type[Status | Prover], codes: Int8[np.ndarray, " B"]) -> pa.Array:
+    """Return the word of each code."""
+    return pa.array([member.word for member in kind]).take(pa.array(codes))
 
 
 def _numbers(table: pa.Table, name: str, missing: Any = math.nan) -> Float64[np.ndarray, " B"]:

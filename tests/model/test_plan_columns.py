@@ -11,6 +11,7 @@ from rodiu_jax.model.plan_columns import (
     columns_from_plan,
     deployment_from_slots,
     deployment_texts,
+    distinct_plans,
     drop_idle_slots,
     plan_from_shares,
     plan_texts,
@@ -89,3 +90,15 @@ def test_a_plan_by_name():
         {'chat "quoted"': 0.75, "100% code": 1.0, "é": 0.0},
     )
     assert deployment_from_slots(NAMES, np.array([17, -1])) == plan.deployments
+
+
+@given(batches(), st.lists(st.integers(0, 4), min_size=1, max_size=12))
+def test_kinds_of_plans(batch, picks):
+    rows = np.array(picks) % len(batch[0])
+    slots, shares, unmet = (a[rows] for a in batch)
+    first, kind = distinct_plans(slots, shares, unmet)
+    for column in (slots, shares, unmet):
+        np.testing.assert_array_equal(column[first][kind], column)
+    texts = plan_texts(NAMES, slots, shares, unmet)
+    assert len(first) >= len(set(texts))
+    assert len(first) <= len(set(rows.tolist()))

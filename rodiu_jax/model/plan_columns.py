@@ -88,7 +88,7 @@ def drop_idle_slots(
 def distinct_plans(
     slots: Int32[np.ndarray, "B D"], shares: Float64[np.ndarray, "B I D"], unmet: Float64[np.ndarray, "B I"]
 ) -> tuple[Int64[np.ndarray, " U"], Int64[np.ndarray, " B"]]:
-    """Return the position of one plan of each kind, and the kind of each plan; plans of a kind are equal bit for bit."""
+    """Return one plan of each kind (positions), and the kind of each plan; plans of a kind are equal bit for bit."""
     size = len(slots)
     if not size:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)

@@ -43,6 +43,7 @@ def table_of(
       instances: the scenarios; answer b is about scenario b.
     """
     samples, points = np.divmod(np.asarray(rows, np.int64), spec.points)
+    given = answers.prover == Prover.EVALUATE  # nothing was searched
     columns = {
         "lower_bound": answers.lower,
         "upper_bound": answers.upper,
@@ -52,8 +53,8 @@ def table_of(
         **plan_columns(answers, instances),
         "status": _words(Status, answers.status),
         "method": _words(Prover, answers.prover),
-        "nodes": answers.nodes,
-        "steps": answers.steps,
+        "nodes": pa.array(answers.nodes, mask=given),
+        "steps": pa.array(answers.steps, mask=given),
         "seconds": answers.seconds,
         "message": pa.array(answers.message, pa.string(), mask=answers.message == ""),
     }
@@ -138,8 +139,8 @@ def answers_from_rows(table: pa.Table, instances: Instances, *, source: str | Pa
         certified=_numbers(table, "certified_lower_bound", proven),
         costs=np.stack([_numbers(table, name) for name in COSTS], axis=1),
         seconds=_numbers(table, "seconds"),
-        nodes=table["nodes"].to_numpy().astype(np.int64),
-        steps=table["steps"].to_numpy().astype(np.int64),
+        nodes=_numbers(table, "nodes", 0).astype(np.int64),
+        steps=_numbers(table, "steps", 0).astype(np.int64),
         message=np.array([text or "" for text in table["message"].to_pylist()], object),
     )
 

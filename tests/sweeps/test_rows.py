@@ -5,22 +5,27 @@ import math
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.changes import apply_changes, parse_change
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.plan_json import plan_from_json
 from rodiu_jax.model.status import Status
 from rodiu_jax.runtime.cores import usable_cores
-from rodiu_jax.sweeps import METHODS, load_spec, read_rows, sweep
+from rodiu_jax.sweeps import METHODS, given_plans, load_spec, read_rows, sweep
 from rodiu_jax.sweeps.engines import local
+from rodiu_jax.sweeps.rows import answers_from_rows, table_of
 from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import make_spec
 from rodiu_jax.sweeps.verify_sweep import verify_sweep
 from solvers.answers import Answer, Answers
+from tests.oracles.answers import assert_same
 from tests.sweeps.small import fake, parts, plan_json, run, spec, toy
 
 COSTS = ("rental_cost", "storage_cost", "delay_cost", "unmet_cost")
@@ -155,6 +160,7 @@ def test_given_plans_are_evaluated_in_every_scenario(tmp_path):
         assert row["gpus_rented"] == plans[best]["deployments"][0]["tp"]
         assert row["unmet_share"] == pytest.approx(next(iter(plans[best]["unmet"].values())))
         assert json.loads(texts[b])["routes"] == plans[best]["routes"]
+    assert rows[["nodes", "steps"]].isna().all(axis=None), "nothing is searched"
     assert seen == {0, 1, 2, None}, "every plan is the best somewhere, and somewhere none is"
     assert sum(len(v) for v in verify_sweep(tmp_path / "out")) == 48
     assert all(v["ok"].all() for v in verify_sweep(tmp_path / "out"))
@@ -232,3 +238,35 @@ def test_solved_exactly_from_the_sampler_to_the_table(tmp_path):
         assert verdict.feasible
         assert verdict.costs["total_cost"] == pytest.approx(rows["total_cost"][b], rel=1e-9)
     assert rows["total_cost"].is_monotonic_increasing
+
+
+def test_an_evaluator_that_the_checker_contradicts_stops_the_work(monkeypatch):
+    batch = sample("seed", n=3, seed=1)
+    nothing = {
+        "instance": None,
+        "deployments": [],
+        "routes": [],
+        "unmet": dict.fromkeys(batch.query_names, 1.0),
+    }
+    (found,) = given_plans.take_cheapest(batch, [json.dumps(nothing)])
+    assert found.is_any(Status.FEASIBLE).all()
+    real = given_plans.check_columns
+    monkeypatch.setattr(
+        given_plans, "check_columns", lambda *a, **o: (c := real(*a, **o))._replace(costs=1.001 * c.costs)
+    )
+    with pytest.raises(WorkFailed, match="audit: plan 0 in scenario 0"):
+        list(given_plans.take_cheapest(batch, [json.dumps(nothing)]))
+
+
+def test_rows_are_the_answers_they_were_made_from(tmp_path):
+    run(tmp_path / "out")
+    a_spec, made = spec(), scenarios(spec(), load_catalog("seed"), 0, 18)
+    before = Answers.concatenate(list(fake(made)), names=made.names)
+    parts_of = [pq.read_table(p) for p in sorted((tmp_path / "out" / "scenarios").iterdir())]
+    after = answers_from_rows(pa.concat_tables(parts_of), made, source="out")
+    assert_same(after, before)
+    table = table_of(a_spec, np.arange(18), after, made)
+    assert table.equals(pa.concat_tables(parts_of).combine_chunks())
+    odd = table.set_column(table.schema.get_field_index("status"), "status", pa.array(["solved"] * 18))
+    with pytest.raises(InputError, match="solved"):
+        answers_from_rows(odd, made, source="out")

@@ -4,8 +4,9 @@ The names below are loaded when first used, so that ``import rodiu_jax`` is inst
 """
 
 import warnings
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from rodiu_jax.runtime.lazy_call import name_loader
 
 if TYPE_CHECKING:
     from rodiu_jax.analysis.sensitivity import sensitivity
@@ -115,15 +116,15 @@ __all__ = [
     "write_report",
 ]
 
+_load_name = name_loader(__name__, _HOME)
+
 
 def __getattr__(name: str) -> Any:
     if name in _DEPRECATED:
         new = _DEPRECATED[name]
         warnings.warn(f"rodiu_jax.{name} is now rodiu_jax.{new}", DeprecationWarning, stacklevel=2)
-        return __getattr__(new)
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+        return _load_name(new)
+    return _load_name(name)
 
 
 def __dir__() -> list[str]:

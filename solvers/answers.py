@@ -7,9 +7,9 @@ JAX here: solver processes load this module and must start fast.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int8, Int32, Int64, Shaped
@@ -20,7 +20,9 @@ from rodiu_jax.model.plan_columns import columns_from_plan, plan_from_shares
 from rodiu_jax.model.slots import Names, widen
 from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.verdict import COSTS
-from rodiu_jax.runtime.progress import Bar
+
+if TYPE_CHECKING:  # at run time it would load what draws in a terminal into every solver process
+    from rodiu_jax.runtime.progress import Bar
 
 
 def relative_gap(lower: Any, upper: Any) -> Float64[np.ndarray, "*B"]:
@@ -343,3 +345,12 @@ def report_progress(bar: Bar, answers: Answers) -> None:
         known = gaps[rows][~np.isnan(gaps[rows])]
         widest = float(known.max()) if len(known) else math.nan
         bar.advance(status.word, widest, prover.closes(status), int(rows.sum()))
+
+
+def gather_answers(parts: Iterable[Answers], bar: Bar, *, names: Names) -> Answers:
+    """Return the answers of all parts, one after the other, each part counted on a progress bar as it comes."""
+    gathered = []
+    for part in parts:
+        gathered.append(part)
+        report_progress(bar, part)
+    return Answers.concatenate(gathered, names=names)

@@ -13,7 +13,7 @@ from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import CASCADE_GAP
 from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.runtime.progress import progress
-from solvers.answers import Answers, report_progress
+from solvers.answers import Answers, gather_answers
 from solvers.cascade import bracketed
 
 if TYPE_CHECKING:
@@ -40,11 +40,8 @@ def bound(
     if not 0 <= gap <= 1:
         raise InputError("bound", "gap", "a number from 0 to 1", gap)
     with progress("bound", instances.size, quiet=quiet) as bar:
-        parts = []
-        for part in bracketed(instances, gap=gap, certificates=certificates):
-            parts.append(part)
-            report_progress(bar, part)
-    return Answers.concatenate(parts, names=instances.names)
+        parts = bracketed(instances, gap=gap, certificates=certificates)
+        return gather_answers(parts, bar, names=instances.names)
 
 
 def tabulate_bounds(answers: Answers) -> pd.DataFrame:

@@ -295,7 +295,7 @@ def _blocks(
     size = _block()
     for first in range(0, instances.size, size):
         began = time.perf_counter()
-        block = instances.take(range(first, min(first + size, instances.size)))
+        block = instances.span(first, min(first + size, instances.size))
         found = brackets(block, gap=gap, effort=effort, certificates=certificates)
         each = (time.perf_counter() - began) / len(found)
         yield first, block, replace(found, seconds=np.full(len(found), each))

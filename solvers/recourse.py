@@ -32,6 +32,7 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan, PlanArrays, deployed_triples, validate_plan
 from rodiu_jax.model.plan_columns import plan_from_shares
 from rodiu_jax.model.scenario_blocks import run_scenarios
+from rodiu_jax.model.slots import EMPTY, join_slots
 from rodiu_jax.model.tolerances import (
     ABOVE_ANY_COST,
     MARGIN_TOLERANCE,
@@ -153,11 +154,11 @@ def slots_of(instances: Instances, deployments: Sequence[Deployment]) -> Int32[n
     rows: list[list[int]] = []
     for q, deployment in enumerate(deployments):
         validate_plan(Plan(None, deployment, (), {}), instances, source=f"deployment {q}")
-        triples = deployed_triples(instances, deployment)
-        rows.append(np.sort(np.ravel_multi_index(tuple(triples.T), instances.shape[1:])).tolist())
+        model, gpu, degree = deployed_triples(instances, deployment).T
+        rows.append(np.sort(join_slots(model, gpu, degree, instances.names)).tolist())
     most = max(map(len, rows), default=0)
     width = max(_LEAST_SLOTS, 1 << max(most - 1, 0).bit_length())
-    return np.array([row + [-1] * (width - len(row)) for row in rows], np.int32).reshape(-1, width)
+    return np.array([row + [EMPTY] * (width - len(row)) for row in rows], np.int32).reshape(-1, width)
 
 
 # ---- one deployment in one scenario ----

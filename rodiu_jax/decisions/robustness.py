@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +25,9 @@ from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.plan import Plan, plan_arrays
 from rodiu_jax.model.plan_columns import deployment_texts
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
-from rodiu_jax.runtime.progress import progress
+from rodiu_jax.runtime.progress import Bar, progress
 from rodiu_jax.sweeps.method_table import METHODS
-from solvers.answers import Answers, report_progress
+from solvers.answers import Answers, gather_answers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,13 +127,8 @@ def robustness(
     grid = _Grid.of(instances, levels)
 
     with progress("robustness", len(MODES) * grid.batch.size, quiet=quiet) as bar:
-        how = {
-            "gap": gap,
-            "time_limit": time_limit,
-            "workers": workers,
-            "report": partial(report_progress, bar),
-        }
-        by_mode = [_answer(grid.batch.with_uncertainty(mode), method, **how) for mode in MODES]
+        how = {"gap": gap, "time_limit": time_limit, "workers": workers}
+        by_mode = [_answer(grid.batch.with_uncertainty(mode), method, bar, **how) for mode in MODES]
     planned = np.all([answers.has_plan for answers in by_mode], axis=0).reshape(len(levels), -1).all(0)  # B
     if not planned.any():
         raise WorkFailed("no scenario has a plan at every Gamma")
@@ -237,15 +231,15 @@ def _check(
 def _answer(
     batch: Instances,
     method: str,
+    bar: Bar,
     *,
     gap: float | None,
     time_limit: float,
     workers: int | None,
-    report: Callable[[Answers], None],
 ) -> Answers:
-    """Give every scenario to a method of the table, and report each part of its answers."""
-    info, parts = METHODS[method], []
-    for part in info.load()(
+    """Give every scenario to a method of the table, and count its answers on the bar."""
+    info = METHODS[method]
+    parts = info.load()(
         batch,
         gap=info.gap if gap is None else gap,
         time_limit=time_limit,
@@ -254,10 +248,8 @@ def _answer(
         exact="gap",
         certificates=False,
         plans=(),
-    ):
-        parts.append(part)
-        report(part)
-    return Answers.concatenate(parts, names=batch.names)
+    )
+    return gather_answers(parts, bar, names=batch.names)
 
 
 @dataclass(frozen=True)

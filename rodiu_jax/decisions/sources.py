@@ -31,15 +31,11 @@ _FRESH = 1000
 def bracket_all(instances: Instances, *, gap: float, quiet: bool = True, title: str = "bracket") -> Answers:
     """Bracket every scenario's optimum on the device, to a relative gap where branching gets there."""
     from rodiu_jax.runtime.progress import progress
-    from solvers.answers import Answers, report_progress
+    from solvers.answers import gather_answers
     from solvers.cascade import bracketed
 
-    parts = []
     with progress(title, instances.size, quiet=quiet) as bar:
-        for part in bracketed(instances, gap=gap):
-            parts.append(part)
-            report_progress(bar, part)
-    return Answers.concatenate(parts, names=instances.names)
+        return gather_answers(bracketed(instances, gap=gap), bar, names=instances.names)
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,16 @@ def batch_axes(batched: frozenset[str]) -> Fields:
     return Fields(*(0 if n in batched else None for n in FIELD_SPECS))
 
 
+def select_scenarios(fields: Fields, rows: Any, batched: frozenset[str]) -> Fields:
+    """Return the fields of some scenarios; what all of them share stays as it is.
+
+    Args:
+      rows: positions on the batch axis, as NumPy and JAX index: of a slice, arrays of NumPy are views.
+      batched: names of the fields that have a batch axis.
+    """
+    return Fields(*(v[rows] if n in batched else v for n, v in zip(FIELD_SPECS, fields, strict=True)))
+
+
 def tokens_per_query(fields: Fields) -> Float[Any, "*B I"]:
     """Return T[i] = h + f, tokens."""
     return fields.input_tokens + fields.output_tokens

@@ -16,7 +16,7 @@ from jaxtyping import Int, Shaped
 
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import write_whole
-from rodiu_jax.model.fields import FIELD_SPECS, NAME_FIELDS, UNCERTAINTY_MODES, Fields
+from rodiu_jax.model.fields import FIELD_SPECS, NAME_FIELDS, UNCERTAINTY_MODES, Fields, select_scenarios
 from rodiu_jax.model.slots import Names
 
 
@@ -75,14 +75,19 @@ class Instances:
             raise InputError(source, "instance", f"a whole number from 0 to {self.size - 1}", b)
         return b
 
+    def span(self, first: int, stop: int) -> Instances:
+        """Return the scenarios ``first`` to ``stop - 1`` as `take` does, but as views of these ones."""
+        if not self.batched:
+            return self.take(range(first, stop))
+        return replace(self, fields=select_scenarios(self.fields, slice(first, stop), self.batched))
+
     def take(self, indices: Sequence[int] | Int[np.ndarray, " B"]) -> Instances:
         """Return the scenarios ``indices``, in that order; at least one field is batched in the result."""
         index = np.asarray(indices, dtype=np.int64)
-        values = self.fields._asdict()
-        taken = {n: (v[index] if n in self.batched else v) for n, v in values.items()}
+        taken = select_scenarios(self.fields, index, self.batched)
         if not self.batched:  # all scenarios are alike: keep the count in one field
-            taken["budget"] = np.broadcast_to(taken["budget"], index.shape).copy()
-        return replace(self, fields=Fields(**taken))
+            taken = taken._replace(budget=np.broadcast_to(taken.budget, index.shape).copy())
+        return replace(self, fields=taken)
 
     def as_batch(self) -> Instances:
         """The same scenarios with a batch axis on at least one field, for `jax.vmap` to run over."""

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from rodiu_jax.model.fields import Fields
+from rodiu_jax.model.fields import Fields, select_scenarios
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.runtime.block_sizes import BlockSize
 from rodiu_jax.runtime.blocks import RUNNER
@@ -66,9 +66,9 @@ def take_fields(batch: Instances, scenario: Int[np.ndarray, " C"]) -> Fields:
     first, count = int(scenario[0]), len(scenario)
     neighbours = first + count <= batch.size and bool((np.diff(scenario) == 1).all())
     chosen = slice(first, first + count) if neighbours else scenario
-    return Fields(**{n: v[chosen] if n in batch.batched else v for n, v in batch.fields._asdict().items()})
+    return select_scenarios(batch.fields, chosen, batch.batched)
 
 
 @partial(jax.jit, static_argnames="batched")
 def _take_on_device(fields: Fields, scenario: Shaped[jax.Array, " C"], *, batched: frozenset[str]) -> Fields:
-    return Fields(**{n: v[scenario] if n in batched else v for n, v in fields._asdict().items()})
+    return select_scenarios(fields, scenario, batched)

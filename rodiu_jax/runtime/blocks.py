@@ -96,16 +96,17 @@ class BlockRunner:
         taking = devices()
         double, default = jax.config.jax_enable_x64, jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
 
-        def finish(first: int, arguments: tuple[Any, ...] | None = None) -> None:
-            with jax.enable_x64(double), jax.default_device(default):  # JAX's settings are each thread's own
-                results.put(first, call.begin(first, taking, arguments))
+        opening = call.arguments(0)  # what the first block runs on also says what is compiled
+        kind = call.kind(opening)
 
-        arguments = call.arguments(0)
-        kind = call.kind(arguments)
+        def finish(first: int) -> None:
+            with jax.enable_x64(double), jax.default_device(default):  # JAX's settings are each thread's own
+                results.put(first, call.begin(first, taking, opening if first == 0 else None))
+
         firsts = range(0, call.count, call.rows)
         if kind not in self._compiled or len(firsts) == 1:
             # What may have to be compiled runs alone first: threads would compile it side by side.
-            finish(0, arguments)
+            finish(0)
             self._compiled.add(kind)
             firsts = firsts[1:]
         if len(firsts) == 1:

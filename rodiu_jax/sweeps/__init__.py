@@ -3,8 +3,9 @@
 The names below are loaded when first used, so that the tables of methods and engines cost a command's help nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rodiu_jax.runtime.lazy_call import name_loader
 
 if TYPE_CHECKING:
     from rodiu_jax.sweeps.method_table import METHODS, MethodInfo
@@ -13,20 +14,17 @@ if TYPE_CHECKING:
     from rodiu_jax.sweeps.store import read_rows
 
 _HOME = {
-    "METHODS": "method_table",
-    "Factor": "spec",
-    "MethodInfo": "method_table",
-    "SweepSpec": "spec",
-    "load_spec": "spec",
-    "preset_names": "spec",
-    "read_rows": "store",
-    "sweep": "run",
+    "METHODS": "rodiu_jax.sweeps.method_table",
+    "Factor": "rodiu_jax.sweeps.spec",
+    "MethodInfo": "rodiu_jax.sweeps.method_table",
+    "SweepSpec": "rodiu_jax.sweeps.spec",
+    "load_spec": "rodiu_jax.sweeps.spec",
+    "preset_names": "rodiu_jax.sweeps.spec",
+    "read_rows": "rodiu_jax.sweeps.store",
+    "sweep": "rodiu_jax.sweeps.run",
 }
 
 __all__ = ["METHODS", "Factor", "MethodInfo", "SweepSpec", "load_spec", "preset_names", "read_rows", "sweep"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = name_loader(__name__, _HOME)

@@ -5,9 +5,9 @@ it, `bounds` does so for a batch. What needs JAX is loaded when it is first used
 and the dual function through NumPy, and must start fast.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rodiu_jax.runtime.lazy_call import name_loader
 from solvers.dual.coefficients import (
     Coefficients,
     derive_coefficients,
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
     from solvers.dual.opening import cold_start, promise
 
 _HOME = {
-    "Ascended": "ascent",
-    "Ascent": "ascent",
-    "Bounds": "bounds",
-    "ascend": "ascent",
-    "ascend_and_certify": "ascent",
-    "climb_together": "ascent",
-    "cold_start": "opening",
-    "in_single": "ascent",
-    "lower_bound_values": "bounds",
-    "lower_bounds": "bounds",
-    "open_ascent": "ascent",
-    "promise": "opening",
+    "Ascended": "solvers.dual.ascent",
+    "Ascent": "solvers.dual.ascent",
+    "Bounds": "solvers.dual.bounds",
+    "ascend": "solvers.dual.ascent",
+    "ascend_and_certify": "solvers.dual.ascent",
+    "climb_together": "solvers.dual.ascent",
+    "cold_start": "solvers.dual.opening",
+    "in_single": "solvers.dual.ascent",
+    "lower_bound_values": "solvers.dual.bounds",
+    "lower_bounds": "solvers.dual.bounds",
+    "open_ascent": "solvers.dual.ascent",
+    "promise": "solvers.dual.opening",
 }
 
 __all__ = [
@@ -77,7 +77,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"solvers.dual.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = name_loader(__name__, _HOME)

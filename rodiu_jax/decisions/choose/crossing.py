@@ -59,7 +59,7 @@ def cross(
     """
     parts = []
     for first in range(0, instances.size, _BLOCK):
-        block = instances.take(range(first, min(first + _BLOCK, instances.size)))
+        block = instances.span(first, min(first + _BLOCK, instances.size))
         fixed = options[0].plan is not None
         parts.append(_cross_fixed(options, block) if fixed else _cross_with_recourse(options, block))
         report(block.size)

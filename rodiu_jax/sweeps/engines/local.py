@@ -61,7 +61,7 @@ def _run_chunk(work: Work, first: int, stop: int) -> None:
             part = Answers.concatenate(waiting, names=instances.names)
             waiting.clear()
             done = len(part)
-            of = instances.take(np.arange(written - first, written - first + done))
+            of = instances.span(written - first, written - first + done)
             table = table_of(spec, np.arange(written, written + done), part, of)
             proofs = proofs_of(written, part, of) if spec.certificates else None
             path = work.store.write(written, table, proofs)

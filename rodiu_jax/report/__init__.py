@@ -68,9 +68,11 @@ def write_report(
             name = f"{section.name}-{picture.name}"
             drawn[picture.name] = style.to_inline_svg(read_text(file), name, picture.description, source=file)
         for table in section.tables:
-            if table.data is not None:
-                written.append(tables / f"{table.name}.csv")
-                write_csv(written[-1], table.data)
+            file = tables / f"{table.name}.csv"
+            # A picture of the same numbers has written its own.
+            if table.data is not None and file not in written:
+                written.append(file)
+                write_csv(file, table.data)
     write_text(report, render_page(folder, digest, parts, drawings))
     listed = sorted(p.relative_to(folder).as_posix() for p in written if p.parent in (pictures, tables))
     _remove_others(folder, listing, listed)

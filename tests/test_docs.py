@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
+@pytest.mark.slow
 def test_the_reference_builds_without_a_warning(tmp_path: Path):
     command = [sys.executable, "-W", "error", ROOT / "docs/api.py", tmp_path / "site"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

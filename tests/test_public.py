@@ -114,6 +114,7 @@ def test_importing_is_quiet_light_and_changes_no_setting():
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_bound_is_what_verify_recomputes(tmp_path: Path):
     batch = random_instances(4, (2, 2, 2, 2), batch=3)
     answers = rodiu_jax.bound(batch, gap=0.05, certificates=True)

@@ -106,9 +106,11 @@ def test_what_the_solver_proves_is_verified(case: tuple[Instances, Answers], tmp
     ("mode", "change"),
     [
         ("none", {"delay_threshold": 0.01}),
-        ("ddu", {"delay_threshold": 0.01, "max_routes": 2, "gamma_delay": 2.0}),
-        ("ddu", {"error_threshold": 0.2, "max_routes": 1}),
-        ("diu", {"error_threshold": 0.0}),
+        pytest.param(
+            "ddu", {"delay_threshold": 0.01, "max_routes": 2, "gamma_delay": 2.0}, marks=pytest.mark.slow
+        ),
+        pytest.param("ddu", {"error_threshold": 0.2, "max_routes": 1}, marks=pytest.mark.slow),
+        pytest.param("diu", {"error_threshold": 0.0}, marks=pytest.mark.slow),
     ],
 )
 def test_promises_that_no_pair_keeps_are_verified_too(mode: str, change: dict, tmp_path: Path) -> None:

@@ -253,6 +253,7 @@ def test_what_holds_in_the_hardest_scenario_holds_in_all(known):
     assert served
 
 
+@pytest.mark.slow
 def test_nothing_is_chosen_by_what_is_held_out(known):
     alone = pick(known, seed=3)
     assert alone.held_out is None

@@ -125,7 +125,7 @@ def run_on_devices(code: str) -> dict:
 @pytest.mark.parametrize(
     ("code", "blocks"),
     [
-        pytest.param(BRACKETS, [2, 2, 2, 4], id="brackets"),
+        pytest.param(BRACKETS, [2, 2, 2, 4], id="brackets", marks=pytest.mark.slow),
         pytest.param(EVALUATION, [5, 5, 7, 8], id="evaluation"),
         pytest.param(DRAWS, [1, 1, 1, 2], id="draws"),
         pytest.param(STRESS, [1, 1, 1, 2], id="stress"),

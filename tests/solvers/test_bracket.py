@@ -142,6 +142,7 @@ def few_routes():
     return instances.with_fields(tp_speedup=np.tile(instances.fields.tp_speedup, (16, 1)))
 
 
+@pytest.mark.slow
 def test_tight_caps_and_route_limits(few_routes):
     # Whatever is answered is right: a plan within the limits, or no claim.
     instances = few_routes
@@ -152,6 +153,7 @@ def test_tight_caps_and_route_limits(few_routes):
     assert found.has_plan[instances.fields.unmet_cap == 1.0].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("routes", [1, 2])
 def test_plans_with_few_routes_are_near_the_optimum(routes):
     instances = default_instances(12, seed=24).with_fields(max_routes=np.array(routes))
@@ -166,6 +168,7 @@ def test_plans_with_few_routes_are_near_the_optimum(routes):
     assert below.mean() < 0.04, "promises close routes"
 
 
+@pytest.mark.slow
 def test_limits_of_routes_do_not_touch_the_others(few_routes):
     mixed = few_routes.take([0, 1, 4, 2, 7, 8])
     together = brackets(mixed, gap=1e-3, effort=TREE)

@@ -93,6 +93,7 @@ def test_against_a_program_written_from_the_model():
     assert_brackets(found, best)
 
 
+@pytest.mark.slow
 def test_default_scenarios(monkeypatch):
     monkeypatch.setattr(module, "_FIRST_ITERATIONS", 30)
     instances = default_instances(8, seed=3)

@@ -105,6 +105,7 @@ def kill_a_worker(folder: Path, victims: list[int]) -> None:
                 return
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the worker to kill in /proc")
 @pytest.mark.filterwarnings("default")  # Ray's own
 def test_two_nodes_lose_a_worker_and_give_the_same_rows(tmp_path):

@@ -1,11 +1,9 @@
 """Strict settings for every test: JAX's promotions raise, shapes and types are checked at run time."""
 
-import atexit
 import importlib
 import os
 import random
 import sys
-import tempfile
 from pathlib import Path
 from unittest import mock
 
@@ -22,12 +20,7 @@ from tests.golden import Golden
 with mock.patch("random.getrandbits", random.Random(0).getrandbits):
     importlib.import_module("beartype")
 
-# The workers of a run and the commands that tests start share compiled programs, which go when the run ends.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    programs = tempfile.TemporaryDirectory(prefix="rodiu-tests-", ignore_cleanup_errors=True)
-    atexit.register(programs.cleanup)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # commands that tests start keep nothing
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

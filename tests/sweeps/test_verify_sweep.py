@@ -108,7 +108,6 @@ def edit_row(folder: Path, number: int, edit: Callable[[Row], object]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
 
 
-@pytest.mark.slow
 def test_every_row_holds_and_what_rests_on_highs_is_counted(whole: Path) -> None:
     rows = read_rows(whole)
     assert rows.index[rows["method"] != "bracket"].tolist() == [EXACT_ROW]

@@ -18,9 +18,9 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from rodiu_jax.model.fields import Array, Fields, batch_axes
+from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.scenario_blocks import keep_on_device, run_scenarios
+from rodiu_jax.model.scenario_blocks import keep_on_device, of_settled, run_scenarios
 from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.tolerances import ABOVE_ANY_COST, CROSSED_BY_DEVICE, FLOOR_ROUNDING, OPTIMAL_GAP
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
@@ -74,51 +74,50 @@ class _Bounded(NamedTuple):
     floor: Any  # what every plan that deploys a triple costs at least, (P,N) a row
 
 
-@partial(jax.jit, static_argnames=("uncertainty", "batched"))
-def _cold_starts(fields: Fields, *, uncertainty: str, batched: frozenset[str]) -> Multipliers:
+@of_settled
+@jax.jit
+def _cold_starts(fields: Fields) -> Multipliers:
     def one(fields: Fields) -> Multipliers:
-        start = cold_start(derive_coefficients(fields, uncertainty))
+        start = cold_start(derive_coefficients(fields, SETTLED_MODE))
         return jax.tree.map(lambda a: a.astype(np.float32), start)
 
-    return jax.vmap(one, in_axes=(batch_axes(batched),))(fields)
+    return jax.vmap(one)(fields)
 
 
-@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs", "how"))
+@of_settled
+@partial(jax.jit, static_argnames=("pairs", "how"))
 def _bound_nodes(
     fields: Fields,
     decided: Array,
     start: Multipliers,
     *,
     controls: Array,
-    uncertainty: str,
-    batched: frozenset[str],
     pairs: int,
     how: Search,
 ) -> _Bounded:
     """Ascend (float32) and certify (float64) a block of nodes."""
 
     def one(fields: Fields, decided: Array, start: Multipliers) -> _Bounded:
-        c = derive_coefficients(fields, uncertainty)._replace(decided=decided)
+        c = derive_coefficients(fields, SETTLED_MODE)._replace(decided=decided)
         found = ascend_and_certify(c, start, pairs, controls)
         starts, least = propose_starts(c, found, how)
         floor = found.bound - least_by_pair(c, found.value)[:, None] + found.value
         return _Bounded(found.bound, found.multipliers, found.weights, starts, least, floor)
 
-    return jax.vmap(one, in_axes=(batch_axes(batched), 0, 0))(fields, decided, start)
+    return jax.vmap(one)(fields, decided, start)
 
 
-@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs"))
-def _prove_infeasible(
-    fields: Fields, *, controls: Array, uncertainty: str, batched: frozenset[str], pairs: int
-) -> Array:
+@of_settled
+@partial(jax.jit, static_argnames=("pairs",))
+def _prove_infeasible(fields: Fields, *, controls: Array, pairs: int) -> Array:
     """Whether the dual of the feasibility problem exceeds what any plan can cost."""
 
     def one(fields: Fields) -> Array:
-        exact, most = feasibility(derive_coefficients(fields, uncertainty))
+        exact, most = feasibility(derive_coefficients(fields, SETTLED_MODE))
         bound = ascend_and_certify(exact, None, pairs, controls).bound
         return bound > most * (1.0 + ABOVE_ANY_COST)
 
-    return jax.vmap(one, in_axes=(batch_axes(batched),))(fields)
+    return jax.vmap(one)(fields)
 
 
 _EVERY = 10**6

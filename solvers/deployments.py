@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, UInt64
 
 from rodiu_jax.model.check import check_columns
-from rodiu_jax.model.fields import Array, Fields, batch_axes
+from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan_columns import drop_idle_slots
-from rodiu_jax.model.scenario_blocks import run_scenarios
+from rodiu_jax.model.scenario_blocks import of_settled, run_scenarios
 from rodiu_jax.model.slots import EMPTY
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE_ON_DEVICE, NEGLIGIBLE_UNMET_ON_DEVICE
 from rodiu_jax.runtime.block_sizes import BlockSize
@@ -40,35 +40,27 @@ class _Routed(NamedTuple):
     share: Array  # I,D
 
 
-@partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
-def _route_plans(
-    fields: Fields,
-    slot: Array,
-    *,
-    iterations: Array,
-    uncertainty: str,
-    batched: frozenset[str],
-    how: Search,
-) -> _Routed:
+@of_settled
+@partial(jax.jit, static_argnames=("how",))
+def _route_plans(fields: Fields, slot: Array, *, iterations: Array, how: Search) -> _Routed:
     """What deployments cost, and their shares."""
 
     def one(fields: Fields, slot: Array) -> _Routed:
         found = route_deployment(
-            derive_coefficients(fields, uncertainty), slot, iterations, limited=how.limited
+            derive_coefficients(fields, SETTLED_MODE), slot, iterations, limited=how.limited
         )
         return _Routed(found.cost, found.settled, found.share)
 
-    return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
+    return jax.vmap(one)(fields, slot)
 
 
-@partial(jax.jit, static_argnames=("uncertainty", "batched", "how"))
-def _neighbours(
-    fields: Fields, slot: Array, *, iterations: Array, uncertainty: str, batched: frozenset[str], how: Search
-) -> tuple[Array, Array]:
+@of_settled
+@partial(jax.jit, static_argnames=("how",))
+def _neighbours(fields: Fields, slot: Array, *, iterations: Array, how: Search) -> tuple[Array, Array]:
     def one(fields: Fields, slot: Array) -> tuple[Array, Array]:
-        return find_neighbours(derive_coefficients(fields, uncertainty), slot, iterations, how)
+        return find_neighbours(derive_coefficients(fields, SETTLED_MODE), slot, iterations, how)
 
-    return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, slot)
+    return jax.vmap(one)(fields, slot)
 
 
 class Deployments:

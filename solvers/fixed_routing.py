@@ -16,18 +16,17 @@ Source: Kelley, The cutting-plane method for solving convex programs (J. SIAM, 1
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import highspy
 import jax
 import numpy as np
 from jaxtyping import Bool, Float64, Int32
 
-from rodiu_jax.model.fields import Array, Fields, batch_axes
+from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan
 from rodiu_jax.model.plan_columns import plan_from_shares
-from rodiu_jax.model.scenario_blocks import run_scenarios
+from rodiu_jax.model.scenario_blocks import of_settled, run_scenarios
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE, NEGLIGIBLE_SHARE, NEGLIGIBLE_UNMET
 from rodiu_jax.model.uncertainty import worst_vertex
 from rodiu_jax.runtime.block_sizes import block_size
@@ -283,15 +282,16 @@ class _Floor:
 # ---- coefficients of all scenarios ----
 
 
-@partial(jax.jit, static_argnames=("uncertainty", "batched"))
-def _coefficients(fields: Fields, *, slots: Array, uncertainty: str, batched: frozenset[str]) -> Coefficients:
+@of_settled
+@jax.jit
+def _coefficients(fields: Fields, *, slots: Array) -> Coefficients:
     """Compute the coefficients of every scenario (C), restricted to every deployment (Q,D)."""
 
     def one(fields: Fields) -> Coefficients:
-        everything = derive_coefficients(fields, uncertainty)
+        everything = derive_coefficients(fields, SETTLED_MODE)
         return jax.vmap(lambda slot: restrict_to_deployment(everything, slot))(slots)
 
-    return jax.vmap(one, in_axes=(batch_axes(batched),))(fields)
+    return jax.vmap(one)(fields)
 
 
 def _build_problems(instances: Instances, slots: Int32[np.ndarray, "Q D"]) -> Iterator[_Problem]:

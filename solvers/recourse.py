@@ -27,11 +27,11 @@ from jaxtyping import Bool, Float, Float64, Int, Int8, Int32
 
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.evaluation import score
-from rodiu_jax.model.fields import Array, Fields, batch_axes
+from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan, PlanArrays, deployed_triples, validate_plan
 from rodiu_jax.model.plan_columns import plan_from_shares
-from rodiu_jax.model.scenario_blocks import run_scenarios
+from rodiu_jax.model.scenario_blocks import of_settled, run_scenarios
 from rodiu_jax.model.slots import EMPTY, join_slots
 from rodiu_jax.model.tolerances import (
     ABOVE_ANY_COST,
@@ -178,7 +178,6 @@ def _solve(
     everything: Coefficients,
     slot: Int[Array, " D"],
     minimise_excess: Bool[Array, ""],
-    uncertainty: str,
     *,
     iterations: Int[Array, ""],
     variant: Variant,
@@ -204,7 +203,7 @@ def _solve(
         share = route(allowed)[2]
     share = _drop_negligible(share, allowed & (c.most[:, :, 0] > 0))
     both = jnp.stack([share, jnp.zeros_like(share)])  # serving nobody is a plan too
-    costs = jax.vmap(lambda share: _score_plan(fields, slot, share, uncertainty))(both)
+    costs = jax.vmap(lambda share: _score_plan(fields, slot, share))(both)
     upper, share = costs.min(), both[jnp.argmin(costs)]
 
     reason = _explain(fields, c, slot, everything.deploy.shape[1], lower, upper)
@@ -249,9 +248,7 @@ def _drop_negligible(share: Float[Array, "I D"], allowed: Bool[Array, "I D"]) ->
     return share * jnp.where(left > 0, total / jnp.where(left > 0, left, 1.0), 0.0)
 
 
-def _score_plan(
-    fields: Fields, slot: Int[Array, " D"], share: Float[Array, "I D"], uncertainty: str
-) -> Float[Array, ""]:
+def _score_plan(fields: Fields, slot: Int[Array, " D"], share: Float[Array, "I D"]) -> Float[Array, ""]:
     """Compute the total cost of a plan; inf where it breaks a promise or a limit."""
     gpus, degrees = fields.gpu_memory.shape[0], fields.tp_degree.shape[0]
     triple = jnp.maximum(slot, 0)
@@ -262,7 +259,7 @@ def _score_plan(
         share,
         jnp.maximum(1.0 - share.sum(1), 0.0),
     ]
-    scores = score(fields, PlanArrays(*columns), uncertainty)
+    scores = score(fields, PlanArrays(*columns), SETTLED_MODE)
     return jnp.where((scores.margins >= -MARGIN_TOLERANCE).all(), scores.costs[0], jnp.inf)
 
 
@@ -295,50 +292,54 @@ def _explain(
 
 # ---- many deployments in many scenarios ----
 
-_STATIC = ("uncertainty", "batched", "variant", "limited")
 
-
-@partial(jax.jit, static_argnames=_STATIC)
+@of_settled
+@partial(jax.jit, static_argnames=("variant", "limited"))
 def _cross(
     fields: Fields,
     minimise_excess: Array,
     *,
     slots: Array,
     iterations: Array,
-    uncertainty: str,
-    batched: frozenset[str],
     variant: Variant,
     limited: bool,
 ) -> _Answer:
     """Bracket the deployments ``slots`` (Q,D) in each of C scenarios; results (C,Q)."""
 
     def one(fields: Fields, minimise_excess: Array) -> _Answer:
-        solve = partial(_solve, fields, derive_coefficients(fields, uncertainty), uncertainty=uncertainty)
+        solve = partial(_solve, fields, derive_coefficients(fields, SETTLED_MODE))
         solve = partial(solve, iterations=iterations, variant=variant, limited=limited)
         return jax.vmap(lambda slot: solve(slot, minimise_excess))(slots)
 
-    return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, minimise_excess)
+    return jax.vmap(one)(fields, minimise_excess)
 
 
-@partial(jax.jit, static_argnames=_STATIC)
+@of_settled
+@partial(jax.jit, static_argnames=("variant", "limited"))
 def _solve_again(
     fields: Fields,
     slot: Array,
     minimise_excess: Array,
     *,
     iterations: Array,
-    uncertainty: str,
-    batched: frozenset[str],
     variant: Variant,
     limited: bool,
 ) -> _Answer:
     """Bracket a deployment of its own, ``slot`` (C,D), in each of C scenarios; results (C,)."""
 
     def one(fields: Fields, slot: Array, minimise_excess: Array) -> _Answer:
-        solve = partial(_solve, fields, derive_coefficients(fields, uncertainty), uncertainty=uncertainty)
-        return solve(slot, minimise_excess, iterations=iterations, variant=variant, limited=limited)
+        everything = derive_coefficients(fields, SETTLED_MODE)
+        return _solve(
+            fields,
+            everything,
+            slot,
+            minimise_excess,
+            iterations=iterations,
+            variant=variant,
+            limited=limited,
+        )
 
-    return jax.vmap(one, in_axes=(batch_axes(batched), 0, 0))(fields, slot, minimise_excess)
+    return jax.vmap(one)(fields, slot, minimise_excess)
 
 
 @dataclass

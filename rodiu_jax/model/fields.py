@@ -130,6 +130,18 @@ def batch_axes(batched: frozenset[str]) -> Fields:
     return Fields(*(0 if n in batched else None for n in FIELD_SPECS))
 
 
+SETTLED_MODE = "diu"
+"""The mode in which `settle` leaves scenarios: deviations and budgets count as they are."""
+
+
+def settle(fields: Fields, uncertainty: str) -> Fields:
+    """Apply the mode to one scenario; in `SETTLED_MODE` it means afterwards what it meant in ``uncertainty``."""
+    delay, error, gamma_delay, gamma_error = worst_case_inputs(fields, uncertainty)
+    return fields._replace(
+        delay_deviation=delay, error_deviation=error, gamma_delay=gamma_delay, gamma_error=gamma_error
+    )
+
+
 def select_scenarios(fields: Fields, rows: Any, batched: frozenset[str]) -> Fields:
     """Return the fields of some scenarios; what all of them share stays as it is.
 

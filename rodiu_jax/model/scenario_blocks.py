@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from rodiu_jax.model.fields import Fields, select_scenarios
+from rodiu_jax.model.fields import Fields, batch_axes, select_scenarios, settle
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.runtime.block_sizes import BlockSize
 from rodiu_jax.runtime.blocks import RUNNER
@@ -57,6 +57,32 @@ def run_scenarios(
 
     static = {"uncertainty": batch.uncertainty, "batched": batch.batched}
     return RUNNER.run(program, take, len(scenario), size, **static, **options)
+
+
+def of_settled(program: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a program of settled scenarios one for `run_scenarios`.
+
+    A large program would be compiled for every mode, and for every set of fields that vary; a small one in front of it
+    gives all fields a batch axis and applies the mode.
+
+    Args:
+      program: jitted; called as ``program(fields, *arrays, **options)`` with every field of `Fields` batched, in
+        `rodiu_jax.model.fields.SETTLED_MODE`. It stays reachable as ``__wrapped__``.
+    """
+
+    @wraps(program)
+    def settle_and_run(
+        fields: Fields, *arrays: Any, uncertainty: str, batched: frozenset[str], **options: Any
+    ) -> Any:
+        return program(_settle(fields, uncertainty=uncertainty, batched=batched), *arrays, **options)
+
+    return settle_and_run
+
+
+@partial(jax.jit, static_argnames=("uncertainty", "batched"))
+def _settle(fields: Fields, *, uncertainty: str, batched: frozenset[str]) -> Fields:
+    one = partial(settle, uncertainty=uncertainty)
+    return jax.vmap(one, in_axes=(batch_axes(batched),))(fields)
 
 
 def take_fields(batch: Instances, scenario: Int[np.ndarray, " C"]) -> Fields:

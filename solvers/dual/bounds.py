@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float64
 
-from rodiu_jax.model.fields import Array, Fields, batch_axes
+from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.scenario_blocks import run_scenarios
+from rodiu_jax.model.scenario_blocks import of_settled, run_scenarios
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 from solvers.dual.ascent import Ascent, ascend_and_certify
 from solvers.dual.coefficients import derive_coefficients
@@ -31,30 +31,28 @@ class Bounds(NamedTuple):
     multipliers: Multipliers
 
 
-@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs"))
+@of_settled
+@partial(jax.jit, static_argnames=("pairs",))
 def _bound_block(
-    fields: Fields,
-    start: Multipliers | None,
-    *,
-    controls: Float[Array, " 5"],
-    uncertainty: str,
-    batched: frozenset[str],
-    pairs: int,
+    fields: Fields, start: Multipliers | None, *, controls: Float[Array, " 5"], pairs: int
+) -> tuple[Array, Multipliers]:
+    return _bound(fields, start, controls, pairs)
+
+
+@of_settled
+@partial(jax.jit, static_argnames=("pairs",))
+def _value_block(fields: Fields, *, controls: Float[Array, " 5"], pairs: int) -> Array:
+    return _bound(fields, None, controls, pairs)[0]
+
+
+def _bound(
+    fields: Fields, start: Multipliers | None, controls: Float[Array, " 5"], pairs: int
 ) -> tuple[Array, Multipliers]:
     def one(fields: Fields, start: Multipliers | None) -> tuple[Array, Multipliers]:
-        found = ascend_and_certify(derive_coefficients(fields, uncertainty), start, pairs, controls)
+        found = ascend_and_certify(derive_coefficients(fields, SETTLED_MODE), start, pairs, controls)
         return found.bound, found.multipliers
 
-    return jax.vmap(one, in_axes=(batch_axes(batched), None if start is None else 0))(fields, start)
-
-
-@partial(jax.jit, static_argnames=("uncertainty", "batched", "pairs"))
-def _value_block(
-    fields: Fields, *, controls: Float[Array, " 5"], uncertainty: str, batched: frozenset[str], pairs: int
-) -> Array:
-    return _bound_block(
-        fields, None, controls=controls, uncertainty=uncertainty, batched=batched, pairs=pairs
-    )[0]
+    return jax.vmap(one)(fields, start)
 
 
 def _run_blocks(program: Any, instances: Instances, arrays: tuple, ascent: Ascent, chunk: int) -> Any:

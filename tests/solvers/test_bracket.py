@@ -226,7 +226,7 @@ def test_certificates_cover_every_plan(default):
 
 def test_nothing_recompiles_and_rows_are_their_own(hard):
     instances, _, _, _, tree = hard
-    sizes = [p._cache_size() for p in PROGRAMS]
+    sizes = [p.__wrapped__._cache_size() for p in PROGRAMS]
     rows = [
         20,
         3,
@@ -239,7 +239,7 @@ def test_nothing_recompiles_and_rows_are_their_own(hard):
     for some in (rows, rows[2:3]):
         part = brackets(instances.take(some), gap=1e-3, effort=replace(TREE))
         assert_same(part, tree.take(some))
-    assert [p._cache_size() for p in PROGRAMS] == sizes
+    assert [p.__wrapped__._cache_size() for p in PROGRAMS] == sizes
 
 
 @pytest.mark.parametrize(("name", "value"), [("gpu_price", math.nan), ("delay_nominal", math.nan)])

@@ -257,14 +257,14 @@ def test_neighbours_of_a_bad_scenario_are_unchanged(name, value, nothing):
 def test_rows_do_not_depend_on_the_batch_and_nothing_recompiles():
     instances = random_instances(9, SMALL, batch=40)
     whole = lower_bounds(instances, ascent=STEPS, chunk=CHUNK)
-    compiled = bounds_module._bound_block._cache_size()
+    compiled = bounds_module._bound_block.__wrapped__._cache_size()
     for rows in ([17], [39, 3, 17, 8, 20, 0, 31], list(range(39, -1, -1))):
         part = lower_bounds(instances.take(rows), ascent=STEPS, chunk=CHUNK)
         np.testing.assert_array_equal(part.lower, whole.lower[rows])
         for found, expected in zip(part.multipliers, whole.multipliers, strict=True):
             np.testing.assert_array_equal(found, expected[rows])
     lower_bounds(instances, ascent=Ascent(steps=20, rate=0.2), chunk=CHUNK)
-    assert bounds_module._bound_block._cache_size() == compiled
+    assert bounds_module._bound_block.__wrapped__._cache_size() == compiled
 
 
 def test_other_chunks_give_the_same_bounds():

@@ -28,14 +28,13 @@ a CPU's threads.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from solvers.lp.program import (
     BlockLp,
@@ -169,12 +168,12 @@ def invert(
     size = a.shape[-2]
 
     def sweep(
-        k: int, a: Float[Array, "*rest k k B"], diagonal: Float[Array, "*rest k B"]
+        k: Int[Array, ""], a: Float[Array, "*rest k k B"], diagonal: Float[Array, "*rest k B"]
     ) -> Float[Array, "*rest k k B"]:
-        here = np.arange(size) == k
-        row = a[..., k, :, :]
-        pivot = row[..., k : k + 1, :]
-        sound = pivot > _DEPENDENT * diagonal[..., k : k + 1, :]
+        here = jnp.arange(size) == k
+        row = jax.lax.dynamic_index_in_dim(a, k, a.ndim - 3, keepdims=False)
+        pivot = jax.lax.dynamic_slice_in_dim(row, k, 1, row.ndim - 2)
+        sound = pivot > _DEPENDENT * jax.lax.dynamic_slice_in_dim(diagonal, k, 1, row.ndim - 2)
         over = jnp.where(sound, 1.0 / jnp.where(sound, pivot, 1.0), 0.0)
         edge = row * over
         border = jnp.where(here[:, None], -over, edge)
@@ -182,9 +181,8 @@ def invert(
         inner = jnp.where(here[:, None, None], border[..., None, :, :], inner)
         return jnp.where(here[None, :, None], border[..., :, None, :], inner)
 
-    for k in range(size):
-        a = run(partial(sweep, k), a, diagonal)
-    return -a
+    # A loop: unrolled, the pivots were most of what XLA had to compile.
+    return -jax.lax.fori_loop(0, size, lambda k, a: run(sweep, k, a, diagonal), a)
 
 
 def flatten_types(a: Array) -> Array:

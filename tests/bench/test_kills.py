@@ -10,6 +10,7 @@ from rodiu_jax.sweeps import sweep
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills process groups")
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_is_resumed_to_the_same_table(tmp_path):
     tally = kill_and_resume(write_arguments(tmp_path, "evaluate", 30), tmp_path, kills=1, seed=1)
     assert (tally.kills, tally.wrong) == (1, [])

@@ -20,6 +20,8 @@ from rodiu_jax.sweeps.engines import local
 from solvers import cascade
 from solvers.answers import Answers
 
+pytestmark = pytest.mark.slow  # all rest on one sweep of a preset
+
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -38,7 +38,7 @@ from tests.oracles.enumeration import cheapest
 from tests.oracles.instances import random_instances
 
 SMALL = (2, 2, 2, 2)
-LITTLE = Effort(rounds=1, tree_rounds=4, chunk=4)
+LITTLE = Effort(rounds=1, tree_rounds=4)
 Columns = dict[str, list[Any]]
 
 

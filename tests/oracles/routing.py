@@ -8,18 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from rodiu_jax.model.fields import batch_axes
+from rodiu_jax.model.fields import SETTLED_MODE, batch_axes
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Deployment, Plan, Route
-from solvers.dual import derive_coefficients
+from rodiu_jax.model.scenario_blocks import of_settled, run_scenarios
+from rodiu_jax.runtime.block_sizes import BlockSize
+from solvers.dual import Multipliers, derive_coefficients
 from solvers.formulation import build
 from solvers.highs import run_highs
-from solvers.routing import route_deployment
+from solvers.routing import read_multipliers, route_deployment
 
 
 @partial(jax.jit, static_argnames=("function", "mode", "batched"))
@@ -37,9 +39,41 @@ def map_scenarios(instances: Instances, function: Callable[..., Any], *arrays: n
         return jax.tree.map(np.asarray, answer)
 
 
-def routed_cost(c: Any, slot: Any) -> Any:
-    """What the interior point says that a deployment costs, thoroughly; no route limits."""
-    return route_deployment(c, slot, 25, limited=False).cost
+class Routed(NamedTuple):
+    """What the interior point says of R deployments."""
+
+    cost: np.ndarray  # R
+    settled: np.ndarray  # R
+    share: np.ndarray  # R,I,D
+    multipliers: Multipliers  # R in front: the prices, as `solvers.routing.read_multipliers` has them
+
+
+@of_settled
+@partial(jax.jit, static_argnames=("limited",))
+def _route(fields: Any, slots: Any, *, iterations: Any, limited: bool) -> Routed:
+    def one(fields: Any, slot: Any) -> Routed:
+        c = derive_coefficients(fields, SETTLED_MODE)
+        found = route_deployment(c, slot, iterations, limited=limited)
+        y = read_multipliers(c, slot, found.solution, found.problem.unit)
+        return Routed(found.cost, found.settled, found.share, y)
+
+    return jax.vmap(one)(fields, slots)
+
+
+def route(
+    instances: Instances,
+    slots: np.ndarray,
+    *,
+    scenario: np.ndarray | None = None,
+    iterations: int = 25,
+    limited: bool = False,
+) -> Routed:
+    """Route deployments, one per scenario or each in its ``scenario``; one program per shape, for tests to share."""
+    scenario = np.arange(instances.size) if scenario is None else scenario
+    options = {"iterations": np.int32(iterations), "limited": limited}
+    with jax.enable_x64(True):
+        batch = instances.as_batch()
+        return run_scenarios(_route, batch, scenario, (slots.astype(np.int32),), BlockSize(16), **options)
 
 
 def slot_positions(instances: Instances, slot: np.ndarray) -> np.ndarray:

@@ -191,7 +191,7 @@ def test_nothing_can_be_served_but_all_must(hard):
 def default():
     """Scenarios of the default catalogue and their brackets at 1 %."""
     instances = sample("seed", n=4, seed=5)
-    effort = Effort(tree_rounds=6, chunk=4)
+    effort = Effort(tree_rounds=6)
     return instances, brackets(instances, gap=1e-2, effort=effort, certificates=True), effort
 
 

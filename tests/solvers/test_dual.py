@@ -330,8 +330,8 @@ def test_feasible_multipliers_keep_the_adversary_in_its_set(gamma):
 
 def test_values_alone_of_scenarios_on_the_device(monkeypatch: pytest.MonkeyPatch):
     instances = sample("seed", n=70, seed=5)
-    usual = lower_bounds(instances, chunk=64).lower
+    usual = lower_bounds(instances, chunk=16).lower
     with jax.enable_x64(True):
         there = replace(instances, fields=jax.device_put(instances.fields))
     monkeypatch.setattr(Instances, "take", lambda *_: pytest.fail("rows were taken on the host"))
-    np.testing.assert_allclose(lower_bound_values(there, chunk=64), usual, rtol=1e-5)
+    np.testing.assert_allclose(lower_bound_values(there, chunk=16), usual, rtol=1e-5)

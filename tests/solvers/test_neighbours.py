@@ -1,6 +1,5 @@
 """The local search's moves: the worked example, deployments, and costs that are no less than said."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,9 +16,8 @@ from solvers.neighbours import (
     split,
     swap,
 )
-from solvers.routing import read_multipliers, route_deployment
 from tests.oracles.instances import random_instances
-from tests.oracles.routing import assert_deployments, map_scenarios, random_slots, routed_cost
+from tests.oracles.routing import assert_deployments, map_scenarios, random_slots, route
 
 SMALL = (2, 2, 3, 2)
 BATCH = 32
@@ -54,12 +52,11 @@ def test_moves_are_deployments():
     instances = random_instances(8, SMALL, batch=BATCH)
     slots = random_slots(np.random.default_rng(6), instances, SLOTS)
 
-    def moves(c, slot):
-        routing = route_deployment(c, slot, 9, limited=False)
-        _, value = certify(c, read_multipliers(c, slot, routing.solution, routing.problem.unit))
+    def moves(c, slot, y):
+        _, value = certify(c, y)
         return propose_moves(c, slot, value, jnp.ones(6, bool), MoveCounts())[0], c.fits
 
-    near, fits = map_scenarios(instances, moves, slots)
+    near, fits = map_scenarios(instances, moves, slots, route(instances, slots).multipliers)
     assert_deployments(instances, near, fits)
     changed = (np.sort(near, 2) != np.sort(slots, 1)[:, None]).any(2)
     assert changed.any(1).all()
@@ -68,13 +65,10 @@ def test_moves_are_deployments():
 def test_neighbours_cost_no_less_than_said():
     instances = random_instances(9, SMALL, batch=BATCH, **EXACT_GAMMA)
     slots = random_slots(np.random.default_rng(8), instances, SLOTS)
-    before = map_scenarios(instances, routed_cost, slots)
-
-    def near(c, slot):
-        neighbours, least = find_neighbours(c, slot, 25, Search())
-        return least, jax.vmap(lambda s: routed_cost(c, s))(neighbours)
-
-    least, costs = map_scenarios(instances, near, slots)
+    before = route(instances, slots).cost
+    near, least = map_scenarios(instances, lambda c, slot: find_neighbours(c, slot, 25, Search()), slots)
+    each = np.repeat(np.arange(BATCH), near.shape[1])
+    costs = route(instances, near.reshape(-1, SLOTS), scenario=each).cost.reshape(least.shape)
     known = np.isfinite(before)
     said = np.isfinite(least)
     assert said[known].any(1).all()

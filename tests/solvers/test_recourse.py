@@ -169,11 +169,13 @@ def test_plans_are_what_the_bounds_say():
 
 def test_bounds_hold_however_little_is_spent(monkeypatch):
     monkeypatch.setattr(module, "_FIRST_ITERATIONS", 2)
-    instances = default_instances(8, seed=6)
+    instances = mixed(36)
     deployments = random_deployments(6, instances, 8)
     best = optima(instances, deployments)
     found = recourse(instances, deployments, gap=10.0)
-    assert (found.lower <= best * (1 + 1e-6)).all()
+    known = np.isfinite(best)
+    assert known.sum() > 40
+    assert (found.lower <= best * (1 + 1e-6))[known].all()
     assert (found.upper >= best * (1 - 1e-6)).all()
     assert (found.upper > best * 1.01).any(), "so little that it shows"
 

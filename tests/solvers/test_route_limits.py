@@ -12,9 +12,8 @@ from rodiu_jax.model.check import check_plan
 from solvers.formulation import build
 from solvers.highs import run_highs
 from solvers.route_limits import find_best_grouping
-from solvers.routing import route_deployment
 from tests.oracles.instances import default_instances, random_instances
-from tests.oracles.routing import map_scenarios, plan_of_slots, random_slots, routed_cost, slot_positions
+from tests.oracles.routing import map_scenarios, plan_of_slots, random_slots, route, slot_positions
 
 SMALL = (2, 2, 3, 2)
 BATCH = 32
@@ -22,17 +21,12 @@ SLOTS = 4
 EXACT_GAMMA = {"gamma_delay": [6.0] * BATCH, "gamma_error": [6.0] * BATCH}
 
 
-def limited(c, slot):
-    found = route_deployment(c, slot, 25, limited=True)
-    return found.cost, found.share
-
-
 @pytest.mark.parametrize("most", [1, 2])
 def test_route_limit(most):
     instances = random_instances(6, SMALL, batch=BATCH, max_routes=[most] * BATCH, **EXACT_GAMMA)
     slots = random_slots(np.random.default_rng(4), instances, SLOTS)
-    free = map_scenarios(instances, routed_cost, slots)
-    found, shares = map_scenarios(instances, limited, slots)
+    free = route(instances, slots).cost
+    found, _, shares, _ = route(instances, slots, limited=True)
     assert ((shares > 1e-7).sum(2) <= most).all()
     assert not (found < free * (1 - 1e-6)).any()
     assert np.isfinite(found[np.isfinite(free)]).mean() > 0.9
@@ -64,7 +58,7 @@ def test_single_routes_cost_what_the_best_of_all_choices_does():
     """Against HiGHS's routing of every choice of one route a type."""
     instances = random_instances(8, (3, 2, 3, 2), batch=BATCH, max_routes=[1] * BATCH)
     slots = random_slots(np.random.default_rng(5), instances, SLOTS)
-    found, shares = map_scenarios(instances, limited, slots)
+    found, _, shares, _ = route(instances, slots, limited=True)
     equal, routable = 0, 0
     for b in range(BATCH):
         deployed = slot_positions(instances, slots[b])
@@ -87,12 +81,8 @@ def test_a_single_route_keeps_both_promises_alone():
     # Of two pairs the cheap one breaks the error promise alone; mixed freely it would get the larger share.
     instances = default_instances(16, seed=7).with_fields(max_routes=np.array(1))
     slots = np.tile(np.array([35, 75, -1, -1], np.int32), (16, 1))
-    shares = map_scenarios(instances, lambda c, s: route_deployment(c, s, 25, limited=True).share, slots)
-    free = map_scenarios(
-        instances.with_fields(max_routes=np.array(0)),
-        lambda c, s: route_deployment(c, s, 25, limited=False).share,
-        slots,
-    )
+    shares = route(instances, slots, limited=True).share
+    free = route(instances.with_fields(max_routes=np.array(0)), slots).share
     assert ((shares > 1e-6).sum(2) <= 1).all()
 
     def alone(c, s):

@@ -9,7 +9,6 @@ import pytest
 from rodiu_jax.model.check import check_plan
 from solvers.dual import certify
 from solvers.neighbours import Search
-from solvers.routing import read_multipliers, route_deployment
 from tests.oracles.bounds import above, relaxed_optimum
 from tests.oracles.instances import default_instances, random_instances
 from tests.oracles.routing import (
@@ -17,7 +16,7 @@ from tests.oracles.routing import (
     map_scenarios,
     plan_of_slots,
     random_slots,
-    routed_cost,
+    route,
     slot_positions,
 )
 
@@ -25,15 +24,6 @@ SMALL = (2, 2, 3, 2)
 BATCH = 32
 SLOTS = 4
 EXACT_GAMMA = {"gamma_delay": [6.0] * BATCH, "gamma_error": [6.0] * BATCH}
-
-
-def rough_cost(c, slot):
-    found = route_deployment(c, slot, Search().iterations, limited=False)
-    return found.cost, found.settled
-
-
-def shares_of(c, slot):
-    return route_deployment(c, slot, 25, limited=False).share
 
 
 def test_routing_costs_what_highs_finds():
@@ -45,7 +35,7 @@ def test_routing_costs_what_highs_finds():
     expected = np.array(
         [highs_routing_cost(instances, b, slot_positions(instances, slots[b])) for b in range(BATCH)]
     )
-    found = map_scenarios(instances, routed_cost, slots)
+    found = route(instances, slots).cost
     known = np.isfinite(expected)
     np.testing.assert_allclose(found[known], expected[known], rtol=1e-5)
     assert known.sum() > BATCH // 2
@@ -59,7 +49,7 @@ def test_routing_never_undercuts_highs_under_any_adversary():
     expected = np.array(
         [highs_routing_cost(instances, b, slot_positions(instances, slots[b])) for b in range(BATCH)]
     )
-    found = map_scenarios(instances, routed_cost, slots)
+    found = route(instances, slots).cost
     assert not (found < expected * (1 - 1e-6)).any()
     assert np.isfinite(found).sum() > BATCH // 2
     np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
@@ -74,9 +64,7 @@ def test_default_routing():
     )
     known = np.isfinite(expected)
     assert known.sum() > 3
-    np.testing.assert_allclose(
-        map_scenarios(instances, routed_cost, slots)[known], expected[known], rtol=1e-5
-    )
+    np.testing.assert_allclose(route(instances, slots).cost[known], expected[known], rtol=1e-5)
 
 
 def test_what_cannot_be_served_is_refused():
@@ -84,8 +72,7 @@ def test_what_cannot_be_served_is_refused():
     everything = {"unmet_cap": [0.0] * BATCH, "kv_per_token": np.full((BATCH, 2), 0.02)}
     instances = random_instances(5, SMALL, batch=BATCH, **EXACT_GAMMA, **everything)
     slots = random_slots(np.random.default_rng(3), instances, SLOTS)
-    found = map_scenarios(instances, routed_cost, slots)
-    shares = map_scenarios(instances, shares_of, slots)
+    found, _, shares, _ = route(instances, slots)
     feasible = 0
     for b in range(BATCH):
         verdict = check_plan(plan_of_slots(instances, b, slots[b], shares[b]), instances, b)
@@ -99,8 +86,7 @@ def test_what_cannot_be_served_is_refused():
 def test_shares_pass_the_checker_at_the_cost_found():
     instances = random_instances(6, SMALL, batch=BATCH, **EXACT_GAMMA)
     slots = random_slots(np.random.default_rng(4), instances, SLOTS)
-    found = map_scenarios(instances, routed_cost, slots)
-    shares = map_scenarios(instances, shares_of, slots)
+    found, _, shares, _ = route(instances, slots)
     assert (shares.transpose(0, 2, 1)[slots < 0] == 0).all()
     known = np.flatnonzero(np.isfinite(found))
     assert len(known) > BATCH // 2
@@ -115,14 +101,13 @@ def test_prices_of_a_routing_are_multipliers_of_the_dual():
     instances = random_instances(7, SMALL, batch=BATCH, **EXACT_GAMMA)
     slots = random_slots(np.random.default_rng(5), instances, SLOTS)
 
-    def proof(c, slot):
-        cost, _, solution, problem = route_deployment(c, slot, 25, limited=False)
-        y = read_multipliers(c, slot, solution, problem.unit)
+    def proof(c, slot, y):
         flat = jnp.full(c.deploy.size, -1, jnp.int8)
         decided = flat.at[jnp.where(slot >= 0, slot, c.deploy.size)].set(1, mode="drop")
-        return cost, certify(c, y)[0], certify(c._replace(decided=decided.reshape(c.deploy.shape)), y)[0]
+        return certify(c, y)[0], certify(c._replace(decided=decided.reshape(c.deploy.shape)), y)[0]
 
-    cost, free, held = map_scenarios(instances, proof, slots)
+    cost, _, _, prices = route(instances, slots)
+    free, held = map_scenarios(instances, proof, slots, prices)
     known = np.isfinite(cost)
     assert not above(free, np.array([relaxed_optimum(instances, b) for b in range(BATCH)])).any()
     assert not (held[known] > cost[known] * (1 + 1e-6)).any()
@@ -132,8 +117,8 @@ def test_prices_of_a_routing_are_multipliers_of_the_dual():
 def test_a_routing_says_when_it_is_not_settled():
     instances = default_instances(16, seed=7)
     slots = np.tile(np.array([3, 43, 83, 123], np.int32), (16, 1))
-    settled = map_scenarios(instances, routed_cost, slots)
-    found, sure = map_scenarios(instances, rough_cost, slots)
-    np.testing.assert_allclose(found[sure], settled[sure], rtol=2e-5)
-    early = map_scenarios(instances, lambda c, s: route_deployment(c, s, 3, limited=False).settled, slots)
-    assert not early.any()
+    settled = route(instances, slots)
+    for iterations, least, most in ((3, 0, 0), (Search().iterations, 0, 15), (12, 1, 16)):
+        found = route(instances, slots, iterations=iterations)
+        np.testing.assert_allclose(found.cost[found.settled], settled.cost[found.settled], rtol=2e-5)
+        assert least <= found.settled.sum() <= most

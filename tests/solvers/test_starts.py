@@ -1,14 +1,12 @@
 """Deployments read off a bound: deployments, whose costs are no less than said."""
 
-import jax
 import numpy as np
 
 from solvers.dual import Ascended, Ascent, ascend_and_certify, certify
 from solvers.neighbours import Search
-from solvers.routing import read_multipliers, route_deployment
 from solvers.starts import propose_starts
 from tests.oracles.instances import random_instances
-from tests.oracles.routing import assert_deployments, map_scenarios, random_slots, routed_cost
+from tests.oracles.routing import assert_deployments, map_scenarios, random_slots, route
 
 SMALL = (2, 2, 3, 2)
 BATCH = 32
@@ -21,13 +19,11 @@ def test_starts_are_deployments():
     slots = random_slots(np.random.default_rng(6), instances, SLOTS)
     weights = np.random.default_rng(7).dirichlet(np.full(3, 0.4), (BATCH, 6))[..., :2]
 
-    def start(c, slot, weights):
-        routing = route_deployment(c, slot, 9, limited=False)
-        y = read_multipliers(c, slot, routing.solution, routing.problem.unit)
+    def start(c, y, weights):
         bound, value = certify(c, y)
         return propose_starts(c, Ascended(bound, y, value, weights), Search(slots=SLOTS))[0], c.fits
 
-    starts, fits = map_scenarios(instances, start, slots, weights)
+    starts, fits = map_scenarios(instances, start, route(instances, slots).multipliers, weights)
     assert (starts[:, -1] < 0).all(), "deploying nothing is tried too"
     assert_deployments(instances, starts, fits)
 
@@ -36,11 +32,10 @@ def test_starts_cost_no_less_than_said():
     instances = random_instances(13, SMALL, batch=BATCH, **EXACT_GAMMA)
 
     def start(c):
-        starts, least = propose_starts(
-            c, ascend_and_certify(c, None, 6, Ascent().controls), Search(slots=SLOTS)
-        )
-        return least, jax.vmap(lambda slot: routed_cost(c, slot))(starts)
+        return propose_starts(c, ascend_and_certify(c, None, 6, Ascent().controls), Search(slots=SLOTS))
 
-    least, costs = map_scenarios(instances, start)
+    starts, least = map_scenarios(instances, start)
+    each = np.repeat(np.arange(BATCH), starts.shape[1])
+    costs = route(instances, starts.reshape(-1, SLOTS), scenario=each).cost.reshape(least.shape)
     assert (costs >= least - 1e-6 * np.abs(least)).all()
     assert (costs < least + 0.2 * np.abs(least)).any(1).mean() > 0.5, "the floor says something"

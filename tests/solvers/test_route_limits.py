@@ -54,6 +54,7 @@ def testfind_best_grouping_is_the_least_of_all():
         assert cost[np.arange(places), taken].sum() == pytest.approx(min(all_ways))
 
 
+@pytest.mark.slow
 def test_single_routes_cost_what_the_best_of_all_choices_does():
     """Against HiGHS's routing of every choice of one route a type."""
     instances = random_instances(8, (3, 2, 3, 2), batch=BATCH, max_routes=[1] * BATCH)

@@ -156,7 +156,7 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
 
     def opened(fields: Any) -> tuple[dual.Coefficients, Any]:
         c = dual.derive_coefficients(fields, instances.uncertainty)
-        return c, dual.open_ascent(dual.in_single(c), None, ascent.pairs)
+        return c, dual.open_ascent(dual.in_single(c), None, ascent.reach)
 
     prepare = jax.jit(jax.vmap(opened, in_axes=axes))
     found.append(_stage("open the ascent", "float32", prepare, (fields,), scenarios))

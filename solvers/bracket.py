@@ -15,27 +15,35 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.scenario_blocks import keep_on_device, of_settled, run_scenarios
+from rodiu_jax.model.slots import EMPTY, widen
 from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.tolerances import ABOVE_ANY_COST, CROSSED_BY_DEVICE, FLOOR_ROUNDING, OPTIMAL_GAP
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 from solvers.answers import Answers, relative_gap
-from solvers.deployments import Deployments, checked_plans
+from solvers.deployments import Deployments, by_width, checked_plans
 from solvers.dual import (
+    FEASIBILITY_WEIGHT,
     Ascent,
     Multipliers,
+    Reach,
     ascend_and_certify,
+    certify,
     cold_start,
     derive_coefficients,
+    exclude_unaffordable,
     feasibility,
     least_by_pair,
+    scarce_start,
 )
 from solvers.neighbours import Search
+from solvers.routing import THOROUGH_ITERATIONS, read_multipliers, route_deployment
 from solvers.starts import propose_starts
 from solvers.tree import Nodes, Tree, keep_better
 
@@ -51,6 +59,8 @@ class Effort:
       tree_rounds: most rounds of branching; each splits a node of every open scenario, and twice as many after every
         ``doubling`` rounds, so that the few scenarios still open fill a block; after the first ``doubling`` rounds
         a node's ascent takes twice its steps.
+      beyond, harder: a scenario whose gap is wider than ``beyond`` after the root, or that has no plan then, is
+        bracketed anew with the effort ``harder`` in place of branching; the better of both counts on each side.
       chunk: scenarios (or nodes) in a compiled block, 0 for what suits the device; another value is another program,
         last bits may differ.
     """
@@ -63,6 +73,22 @@ class Effort:
     tree_rounds: int = 24
     doubling: int = 8
     chunk: int = 0
+    beyond: float = math.inf
+    harder: Effort | None = None
+
+
+_SCARCE = Effort(
+    root=Ascent(steps=600, warm=0.1, pairs=64, far=True),
+    node=Ascent(steps=100, rate=0.05, warm=0.005, pairs=64, far=True),
+    search=Search(slots=48, scarce=True),
+    rounds=12,
+    tree_rounds=28,
+    doubling=5,
+)
+"""For scenarios whose capacity or budget is scarce: prices that climb far, and plans of many pairs."""
+
+USUAL = Effort(beyond=0.08, harder=_SCARCE)
+"""Enough for most scenarios; what it leaves wide is tried as if capacity were scarce."""
 
 
 class _Bounded(NamedTuple):
@@ -72,50 +98,82 @@ class _Bounded(NamedTuple):
     starts: Any  # deployments read off the weights, (R,D) a row
     least: Any  # what they cost at least, (R,) a row
     floor: Any  # what every plan that deploys a triple costs at least, (P,N) a row
+    decided: Any  # what was given, and what follows from it, (P,N) a row
 
 
 @of_settled
-@jax.jit
-def _cold_starts(fields: Fields) -> Multipliers:
+@partial(jax.jit, static_argnames=("far",))
+def _cold_starts(fields: Fields, *, far: bool) -> Multipliers:
     def one(fields: Fields) -> Multipliers:
-        start = cold_start(derive_coefficients(fields, SETTLED_MODE))
+        c = derive_coefficients(fields, SETTLED_MODE)
+        start = scarce_start(c)[0] if far else cold_start(c)
         return jax.tree.map(lambda a: a.astype(np.float32), start)
 
     return jax.vmap(one)(fields)
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("pairs", "how"))
+@partial(jax.jit, static_argnames=("reach", "how"))
 def _bound_nodes(
     fields: Fields,
     decided: Array,
     start: Multipliers,
     *,
     controls: Array,
-    pairs: int,
+    reach: Reach,
     how: Search,
 ) -> _Bounded:
     """Ascend (float32) and certify (float64) a block of nodes."""
 
     def one(fields: Fields, decided: Array, start: Multipliers) -> _Bounded:
-        c = derive_coefficients(fields, SETTLED_MODE)._replace(decided=decided)
-        found = ascend_and_certify(c, start, pairs, controls)
+        c = exclude_unaffordable(derive_coefficients(fields, SETTLED_MODE)._replace(decided=decided))
+        found = ascend_and_certify(c, start, reach, controls)
         starts, least = propose_starts(c, found, how)
         floor = found.bound - least_by_pair(c, found.value)[:, None] + found.value
-        return _Bounded(found.bound, found.multipliers, found.weights, starts, least, floor)
+        return _Bounded(found.bound, found.multipliers, found.weights, starts, least, floor, c.decided)
 
     return jax.vmap(one)(fields, decided, start)
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("pairs",))
-def _prove_infeasible(fields: Fields, *, controls: Array, pairs: int) -> Array:
-    """Whether the dual of the feasibility problem exceeds what any plan can cost."""
+@jax.jit
+def _bound_deployed(
+    fields: Fields, decided: Array, slot: Array, *, iterations: Array
+) -> tuple[Array, Multipliers]:
+    """Bound nodes whose deployed triples are ``slot``, by the prices of the routing: float32, certified in float64."""
 
-    def one(fields: Fields) -> Array:
+    def one(fields: Fields, decided: Array, slot: Array) -> tuple[Array, Multipliers]:
+        c = exclude_unaffordable(derive_coefficients(fields, SETTLED_MODE)._replace(decided=decided))
+        found = route_deployment(c, slot, iterations, limited=False)
+        y = read_multipliers(c, slot, found.solution, found.problem.unit)
+        inside = (c.decided > 0).any(1)  # the adversary spends nothing where nothing can be deployed
+        y = y._replace(
+            delay_adversary=jnp.where(inside, y.delay_adversary, 0.0),
+            error_adversary=jnp.where(inside, y.error_adversary, 0.0),
+        )
+        y = jax.tree.map(lambda a: a.astype(jnp.float32), y)
+        return certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))[0], y
+
+    return jax.vmap(one)(fields, decided, slot)
+
+
+@of_settled
+@partial(jax.jit, static_argnames=("reach",))
+def _prove_infeasible(fields: Fields, *, controls: Array, reach: Reach) -> tuple[Array, Multipliers]:
+    """Whether the dual of the feasibility problem exceeds what any plan can cost, and the multipliers that prove it.
+
+    Those of the scenario's own dual, which is the feasibility problem's with all money multiplied.
+    """
+
+    def one(fields: Fields) -> tuple[Array, Multipliers]:
         exact, most = feasibility(derive_coefficients(fields, SETTLED_MODE))
-        bound = ascend_and_certify(exact, None, pairs, controls).bound
-        return bound > most * (1.0 + ABOVE_ANY_COST)
+        found = ascend_and_certify(exact, None, reach, controls)
+        y = jax.tree.map(lambda a: a / FEASIBILITY_WEIGHT, found.multipliers)
+        y = y._replace(
+            delay_adversary=found.multipliers.delay_adversary,
+            error_adversary=found.multipliers.error_adversary,
+        )
+        return found.bound > most * (1.0 + ABOVE_ANY_COST), y
 
     return jax.vmap(one)(fields)
 
@@ -125,7 +183,7 @@ _EVERY = 10**6
 
 
 def brackets(
-    instances: Instances, *, gap: float = 0.01, effort: Effort = Effort(), certificates: bool = False
+    instances: Instances, *, gap: float = 0.01, effort: Effort = USUAL, certificates: bool = False
 ) -> Answers:
     """Bracket every scenario's optimum, to a relative gap where branching gets there.
 
@@ -162,8 +220,12 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
         )
         best.offer(everyone, root.starts, root.least)
         best.improve(tree.lower(), gap, everyone)
-        infeasible = _infeasible(placed, best, effort)
-        tree.close(infeasible[tree.open.scenario])
+        infeasible = _close_infeasible(placed, tree, best, effort)
+        hard = np.zeros(batch.size, bool)
+        if effort.harder is not None:
+            wide = best.cost - tree.lower() > effort.beyond * np.abs(best.cost)
+            hard = (wide | ~np.isfinite(best.cost)) & ~infeasible & np.isfinite(tree.lower())
+            tree.close(hard[tree.open.scenario])
         _branch(placed, tree, best, gap, effort)
         plans = checked_plans(batch, placed, best.slot, effort.search, effort.chunk)
     lower = np.where(infeasible, math.inf, tree.lower())  # B
@@ -176,7 +238,7 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
     status[broken] = Status.ERROR
     # `certify` allows for rounding only in the triples of the minimum; the margin covers the others' floors.
     promising = ~(root.floor > (plans.upper + FLOOR_ROUNDING * np.abs(plans.upper))[:, None, None])
-    return Answers(
+    answers = Answers(
         batch.names,
         status,
         np.full(batch.size, Prover.BRACKET, np.int8),
@@ -193,6 +255,38 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
         message=np.where(broken, _NO_NUMBER, "").astype(object),
         promising=promising.reshape(batch.size, *batch.shape[1:]),
         leaves=tree.leaves(),
+    )
+    if effort.harder is None or not hard.any():
+        return answers
+    rows = np.flatnonzero(hard)
+    harder = replace(effort.harder, chunk=effort.chunk)
+    again = _brackets(batch.take(rows), limited, gap, harder, certificates)
+    order = np.arange(batch.size)
+    order[rows] = batch.size + np.arange(len(rows))
+    better = _better(answers.take(rows), again, gap)
+    return Answers.concatenate([answers, better], names=batch.names).take(order)
+
+
+def _better(first: Answers, second: Answers, gap: float) -> Answers:
+    """Return the better of two brackets of each scenario, on each side."""
+    both = Answers.concatenate([first, second], names=first.names)
+    row, size = np.arange(len(first)), len(first)
+    plans = both.take(row + size * (second.upper < first.upper))
+    proofs = both.take(row + size * (second.lower > first.lower))
+    lower = np.where(proofs.is_any(Status.INFEASIBLE), math.inf, np.minimum(proofs.lower, plans.upper))
+    broken = plans.is_any(Status.ERROR) & proofs.is_any(Status.ERROR)
+    status = _statuses(lower, plans.upper, proofs.is_any(Status.INFEASIBLE), gap)
+    assert first.promising is not None, "a bracket says what is promising"
+    assert second.promising is not None, "a bracket says what is promising"
+    return replace(
+        plans,
+        status=np.where(broken, Status.ERROR, status).astype(np.int8),
+        lower=lower,
+        certified=lower,
+        nodes=first.nodes + second.nodes,
+        steps=first.steps + second.steps,
+        promising=first.promising & second.promising,
+        leaves=proofs.leaves,
     )
 
 
@@ -221,7 +315,7 @@ def _bound_block(
     effort: Effort,
 ) -> _Bounded:
     arrays = (decided, start)
-    static = {"controls": ascent.controls, "pairs": ascent.pairs, "how": effort.search}
+    static = {"controls": ascent.controls, "reach": ascent.reach, "how": effort.search}
     return run_scenarios(_bound_nodes, placed, scenario, arrays, BlockSize(effort.chunk), **static)
 
 
@@ -230,7 +324,8 @@ def _bound_roots(batch: Instances, placed: Instances, effort: Effort) -> _Bounde
     _, models, gpus, degrees = batch.shape
     scenario = np.arange(batch.size)
     decided = np.zeros((batch.size, models * gpus, degrees), np.int8)
-    start = run_scenarios(_cold_starts, placed, scenario, (), BlockSize(effort.chunk))
+    far = effort.root.far
+    start = run_scenarios(_cold_starts, placed, scenario, (), BlockSize(effort.chunk), far=far)
     return _bound_block(placed, scenario, decided, start, effort.root, effort)
 
 
@@ -248,22 +343,63 @@ def _plant(root: _Bounded, effort: Effort, certificates: bool) -> Tree:
     return Tree(nodes, effort.root.steps, keep_leaves=certificates)
 
 
-def _infeasible(placed: Instances, best: Deployments, effort: Effort) -> Bool[np.ndarray, " B"]:
-    """Return which of the scenarios without a deployment provably have none."""
+def _close_infeasible(
+    placed: Instances, tree: Tree, best: Deployments, effort: Effort
+) -> Bool[np.ndarray, " B"]:
+    """Close the roots of scenarios that provably have no plan, with what proves it; return which they are."""
     result = np.zeros(len(best.cost), bool)
     lost = np.flatnonzero(~np.isfinite(best.cost))
     if len(lost):
         ray = effort.root
-        result[lost] = run_scenarios(
+        proven, multipliers = run_scenarios(
             _prove_infeasible,
             placed,
             lost,
             (),
             BlockSize(effort.chunk),
             controls=ray.controls,
-            pairs=ray.pairs,
+            reach=ray.reach,
         )
+        result[lost] = proven
+        here = lost[proven]  # the open nodes are the roots, one of each scenario in order
+        roots = tree.open.take(here)._replace(multipliers=jax.tree.map(lambda a: a[proven], multipliers))
+        tree.open = tree.open.put(here, roots)
+    tree.close(result[tree.open.scenario])
     return result
+
+
+def _bound_children(
+    placed: Instances, nodes: Nodes, ascent: Ascent, effort: Effort
+) -> tuple[Nodes, _Bounded]:
+    """Bound nodes from the multipliers that they have; return them with the better of both bounds."""
+    bounded = _bound_block(placed, nodes.scenario, nodes.decided, nodes.multipliers, ascent, effort)
+    found = nodes._replace(
+        bound=np.asarray(bounded.bound),
+        weights=np.asarray(bounded.weights),
+        decided=np.asarray(bounded.decided),
+        multipliers=bounded.multipliers,
+    )
+    return keep_better(nodes, found), bounded
+
+
+def _bound_whole_nodes(placed: Instances, nodes: Nodes, effort: Effort) -> Nodes:
+    """Bound nodes without an open triple by the prices of their deployments' routings, where these prove more."""
+    size = len(nodes.bound)
+    inside = (nodes.decided > 0).reshape(size, -1)
+    width = max(effort.search.slots, int(inside.sum(1).max(initial=0)))
+    order = np.argsort(~inside, axis=1, kind="stable")[:, :width]
+    slot = np.where(np.take_along_axis(inside, order, 1), order, EMPTY)
+    slot = widen(-np.sort(-slot.astype(np.int32), axis=1), width)
+    bound, parts = np.full(size, -math.inf), {}
+    for narrow, rows in by_width(slot):
+        arrays = nodes.decided[rows], narrow
+        static = {"iterations": np.int32(THOROUGH_ITERATIONS)}
+        bound[rows], found = run_scenarios(
+            _bound_deployed, placed, nodes.scenario[rows], arrays, BlockSize(effort.chunk), **static
+        )
+        for name, values in found._asdict().items():
+            parts.setdefault(name, np.zeros((size, *values.shape[1:]), values.dtype))[rows] = values
+    return keep_better(nodes, nodes._replace(bound=bound, multipliers=Multipliers(**parts)))
 
 
 def _branch(placed: Instances, tree: Tree, best: Deployments, gap: float, effort: Effort) -> None:
@@ -281,12 +417,10 @@ def _branch(placed: Instances, tree: Tree, best: Deployments, gap: float, effort
         chosen = tree.weakest(2**doublings)
         parents = tree.open.take(chosen).children()
         ascent = replace(effort.node, steps=effort.node.steps * (2 if doublings else 1))
-        bounded = _bound_block(placed, parents.scenario, parents.decided, parents.multipliers, ascent, effort)
-        children = parents._replace(
-            bound=np.asarray(bounded.bound),
-            weights=np.asarray(bounded.weights),
-            multipliers=bounded.multipliers,
-        )
-        tree.replace(chosen, keep_better(parents, children), ascent.steps)
+        children, bounded = _bound_children(placed, parents, ascent, effort)
+        last = np.flatnonzero(children.is_whole() & ~(children.bound >= target[children.scenario]))
+        if len(last):  # they cannot be split, and an ascent nears slowly what a linear program says at once
+            children = children.put(last, _bound_whole_nodes(placed, children.take(last), effort))
+        tree.replace(chosen, children, ascent.steps)
         best.offer(parents.scenario, bounded.starts, bounded.least)
         best.improve(tree.lower(), gap, parents.scenario)

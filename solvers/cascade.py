@@ -25,7 +25,7 @@ from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.tolerances import CASCADE_GAP, CROSSED_BY_HIGHS, OPTIMAL_GAP
 from rodiu_jax.runtime.devices import by_device, devices
 from solvers.answers import Answer, Answers, relative_gap
-from solvers.bracket import Effort, brackets
+from solvers.bracket import USUAL, Effort, brackets
 from solvers.pool import Pool, Task, Ticket
 
 Policy = Literal["gap", "all", "none"]
@@ -56,7 +56,7 @@ def bracketed(
     certificates: bool = False,
 ) -> Iterator[Answers]:
     """Yield the brackets of all scenarios, block by block; ``certificates`` keeps what proves them."""
-    for _, _, found in _blocks(instances, gap, effort or Effort(), certificates):
+    for _, _, found in _blocks(instances, gap, effort or USUAL, certificates):
         yield found
 
 

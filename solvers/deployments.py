@@ -8,6 +8,7 @@ the cheapest counts.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -20,15 +21,18 @@ from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan_columns import drop_idle_slots
 from rodiu_jax.model.scenario_blocks import of_settled, run_scenarios
-from rodiu_jax.model.slots import EMPTY
+from rodiu_jax.model.slots import EMPTY, widen
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE_ON_DEVICE, NEGLIGIBLE_UNMET_ON_DEVICE
 from rodiu_jax.runtime.block_sizes import BlockSize
 from solvers.dual import derive_coefficients
 from solvers.neighbours import Search, find_neighbours
 from solvers.routing import THOROUGH_ITERATIONS, route_deployment
 
-_FEW = 4
-"""Slots of the smaller of the two routing programs."""
+_WIDTHS = (4, 12, 24)
+"""Slots of the routing programs, beside one for all slots: most deployments need few, and pay for no more."""
+
+_ROOM_TO_MOVE = 6
+"""Fewest slots of the programs that look for neighbours: these may deploy a pair more."""
 
 _WORTHWHILE = 1e-5
 """A candidate's estimated cost is good to about this; a smaller gain is noise."""
@@ -41,14 +45,12 @@ class _Routed(NamedTuple):
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("how",))
-def _route_plans(fields: Fields, slot: Array, *, iterations: Array, how: Search) -> _Routed:
+@partial(jax.jit, static_argnames=("limited",))
+def _route_plans(fields: Fields, slot: Array, *, iterations: Array, limited: bool) -> _Routed:
     """What deployments cost, and their shares."""
 
     def one(fields: Fields, slot: Array) -> _Routed:
-        found = route_deployment(
-            derive_coefficients(fields, SETTLED_MODE), slot, iterations, limited=how.limited
-        )
+        found = route_deployment(derive_coefficients(fields, SETTLED_MODE), slot, iterations, limited=limited)
         return _Routed(found.cost, found.settled, found.share)
 
     return jax.vmap(one)(fields, slot)
@@ -128,22 +130,22 @@ class Deployments:
             if not len(at):
                 return
             self.fresh[at] = False
-            near, least = run_scenarios(
-                _neighbours,
-                self._batch,
-                at,
-                (self.slot[at],),
-                BlockSize(self._chunk),
-                how=self._how,
-                iterations=np.int32(THOROUGH_ITERATIONS),
-            )
-            self.offer(at, near, least)
+            for slot, rows in by_width(self.slot[at], at_least=_ROOM_TO_MOVE, spare=1):
+                near, least = run_scenarios(
+                    _neighbours,
+                    self._batch,
+                    at[rows],
+                    (slot,),
+                    BlockSize(self._chunk),
+                    how=self._how,
+                    iterations=np.int32(THOROUGH_ITERATIONS),
+                )
+                self.offer(at[rows], widen(near, self.slot.shape[1]), least)
 
     def _price(self, scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
         """What deployments cost; most need few slots and few iterations, and pay for no more."""
         cost = np.full(len(slot), math.inf)
-        small = (slot[:, _FEW:] < 0).all(1)
-        for width, rows in ((_FEW, np.flatnonzero(small)), (slot.shape[1], np.flatnonzero(~small))):
+        for narrow, rows in by_width(slot):
             for iterations in (self._how.iterations, THOROUGH_ITERATIONS):
                 if not len(rows):
                     break
@@ -151,14 +153,34 @@ class Deployments:
                     _route_plans,
                     self._batch,
                     scenario[rows],
-                    (slot[rows, :width],),
+                    (narrow,),
                     BlockSize(self._chunk),
-                    how=self._how,
+                    limited=self._how.limited,
                     iterations=np.int32(iterations),
                 )
                 cost[rows] = found.cost
-                rows = rows[~found.sure]
+                rows, narrow = rows[~found.sure], narrow[~found.sure]
         return cost
+
+
+def by_width(
+    slot: Int32[np.ndarray, "R D"], *, at_least: int = 0, spare: int = 0
+) -> Iterator[tuple[Int32[np.ndarray, "M W"], Int64[np.ndarray, " M"]]]:
+    """Yield the deployments that fit a width, cut to it, and their rows: of each width the program has fewer slots.
+
+    Args:
+      slot: deployments whose empty slots are last.
+      at_least: fewest slots.
+      spare: empty slots wanted in addition, where there are as many.
+    """
+    most = slot.shape[1]
+    needed = np.minimum(np.maximum((slot >= 0).sum(1) + spare, at_least), most)  # R
+    last = -1
+    for width in (*(w for w in _WIDTHS if at_least <= w < most), most):
+        rows = np.flatnonzero((needed > last) & (needed <= width))
+        if len(rows):
+            yield slot[rows, :width], rows
+        last = width
 
 
 class _Seen:
@@ -216,18 +238,20 @@ def checked_plans(
     batch: Instances, placed: Instances, slot: np.ndarray, how: Search, chunk: int
 ) -> CheckedPlans:
     """Route each scenario's deployment ``slot`` (B,D) and check the plan, or else the one that serves nobody."""
-    everyone = np.arange(batch.size)
-    routed = run_scenarios(
-        _route_plans,
-        placed,
-        everyone,
-        (slot,),
-        BlockSize(chunk),
-        how=how,
-        iterations=np.int32(THOROUGH_ITERATIONS),
-    )
+    routed = np.zeros((batch.size, batch.shape[0], slot.shape[1]))
+    for narrow, rows in by_width(slot, at_least=_ROOM_TO_MOVE):
+        found = run_scenarios(
+            _route_plans,
+            placed,
+            rows,
+            (narrow,),
+            BlockSize(chunk),
+            limited=how.limited,
+            iterations=np.int32(THOROUGH_ITERATIONS),
+        )
+        routed[rows, :, : narrow.shape[1]] = found.share
     most = np.broadcast_to(np.asarray(batch.fields.max_routes), (batch.size,))
-    shares, unmet = _settle_shares(np.asarray(routed.share), most)
+    shares, unmet = _settle_shares(routed, most)
     slots, shares = drop_idle_slots(slot, shares)
     checks = check_columns(batch, slots, shares, unmet)
     lost = ~checks.feasible

@@ -59,12 +59,14 @@ class Search(NamedTuple):
       iterations: interior-point iterations of a candidate's routing; one that they do not settle gets
         `solvers.routing.THOROUGH_ITERATIONS`.
       limited: whether any scenario limits routes.
+      scarce: whether starts are also cut to the budget and the storage.
     """
 
     slots: int = 6
     moves: MoveCounts = MoveCounts()
     iterations: int = 9
     limited: bool = False
+    scarce: bool = False
 
 
 class Surroundings(NamedTuple):

@@ -10,7 +10,13 @@ from jaxtyping import Float, Int
 
 from solvers.dual import Ascended, Coefficients, least_by_pair, limit_shares_to_promises
 from solvers.neighbours import Search
-from solvers.route_limits import MOST_GROUPED_TYPES, find_best_grouping, price_groups, price_unserved
+from solvers.route_limits import (
+    MOST_GROUPED_TYPES,
+    find_best_grouping,
+    find_triples,
+    price_groups,
+    price_unserved,
+)
 
 _THRESHOLDS = (0.5, 0.2, 0.06)
 """Weights from which a pair is deployed: the dual's weights are fractions, and the right rounding is not known."""
@@ -30,11 +36,12 @@ def propose_starts(
     ascent, is the least cost of that deployment.
     """
     slots, degrees = how.slots, c.deploy.shape[1]
+    pairs = len(c.weights)
     weight = ascended.weights.astype(c.base.dtype)  # P,N
     likeliest, holding = _choose_degrees(c, weight)
     pair_weight = jnp.where(c.fits.any(1), weight.sum(1), -1.0)
     pair_weight, pair = jax.lax.top_k(jnp.pad(pair_weight, (0, slots), constant_values=-1.0), slots)
-    pair = jnp.minimum(pair, len(weight) - 1)  # the padding, where there are fewer pairs than slots
+    pair = jnp.minimum(pair, pairs - 1)  # the padding, where there are fewer pairs than slots
     # Above an infinite threshold nothing is deployed: one start of that kind is enough.
     rules = [(least, degree) for least in (*_THRESHOLDS, jnp.inf) for degree in (likeliest, holding)][:-1]
     starts = jnp.stack(
@@ -43,12 +50,41 @@ def propose_starts(
             for least, degree in rules
         ]
     )
+    if how.scarce:
+        within = [_fill_budget(c, starts[number]) for number in range(len(rules))]
+        dense = _by_density(c, ascended, slots)
+        starts = jnp.concatenate([starts, jnp.stack([*within, _fill_budget(c, dense)]).astype(starts.dtype)])
     if how.limited and len(c.base) <= MOST_GROUPED_TYPES:
         grouped = _group_types(c, ascended, slots)
         starts = jnp.concatenate([starts, grouped[None].astype(starts.dtype)])
     value = ascended.value.reshape(-1)
     own = jnp.where(starts < 0, 0.0, value[jnp.maximum(starts, 0)]).sum(1)
     return starts, ascended.bound - least_by_pair(c, ascended.value).sum() + own
+
+
+def _fill_budget(c: Coefficients, slot: Int[Array, " D"]) -> Int[Array, " D"]:
+    """Keep the triples, first ones first, whose rents and weights still go into budget and storage."""
+    used, pair, degree = find_triples(slot, c.deploy.shape[1])
+    rent, weights = jnp.where(used, c.deploy[pair, degree], 0.0), jnp.where(used, c.weights[pair], 0.0)
+
+    def take(left: tuple[Array, Array], sizes: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        fits = (sizes[0] <= left[0]) & (sizes[1] <= left[1])
+        after = tuple(jnp.where(fits, a - size, a) for a, size in zip(left, sizes, strict=True))
+        return (after[0], after[1]), fits
+
+    _, kept = jax.lax.scan(take, (c.budget, c.storage), (rent, weights))
+    return jnp.where(kept, slot, -1)
+
+
+def _by_density(c: Coefficients, ascended: Ascended, slots: int) -> Int[Array, " D"]:
+    """Order pairs by what their best triple saves per $ of rent at the ascent's prices; the best ones, best first."""
+    degrees = c.deploy.shape[1]
+    density = jnp.where(c.fits, ascended.value / jnp.where(c.deploy > 0, c.deploy, 1.0), jnp.inf)
+    best = jnp.argmin(density, axis=1)
+    least = jnp.pad(density.min(1), (0, slots), constant_values=jnp.inf)
+    least, pair = jax.lax.top_k(-least, slots)
+    pair = jnp.minimum(pair, len(best) - 1)
+    return jnp.where(jnp.isfinite(least), pair * degrees + best[pair].astype(pair.dtype), -1)
 
 
 def _choose_degrees(

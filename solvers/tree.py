@@ -51,6 +51,20 @@ class Nodes(NamedTuple):
         score = np.minimum(share, 1.0 - share) + 1e-6 * share
         return np.where(self.decided.reshape(share.shape) == 0, score, -1.0)
 
+    def is_whole(self) -> Bool[np.ndarray, " M"]:
+        """Say which nodes have no open triple left."""
+        return (self.decided != 0).reshape(len(self.decided), -1).all(1)
+
+    def put(self, rows: Int64[np.ndarray, " R"], nodes: Nodes) -> Nodes:
+        """Return the nodes with those at ``rows`` replaced."""
+
+        def replaced(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+            whole = np.array(old)
+            whole[rows] = new
+            return whole
+
+        return jax.tree.map(replaced, self, nodes)
+
     def children(self) -> Nodes:
         """Return two nodes for each node: with its most open triple deployed, and without it.
 

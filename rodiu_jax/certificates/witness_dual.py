@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float64, Int
 
 from rodiu_jax.certificates.leaf_codec import LeafCodec
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.tolerances import PROMISE_BAND
+from rodiu_jax.model.tolerances import PROMISE_BAND, RENT_BAND
 
 
 @dataclass(frozen=True)
@@ -236,6 +236,7 @@ def dual_values(
     fixed = c.deploy * (1.0 + mu_budget) + mu_storage * c.weights
 
     taken, shut, empty = _decisions(codec, [p for p, _, _ in leaves])
+    shut |= ~taken & _beyond_limits(c, taken)
     slack = 4 * (types + pairs + 40) * _UNIT
     cells, flat = gain.shape, fixed.shape
     kv = np.repeat(c.kv, degrees, axis=2)
@@ -273,6 +274,17 @@ def _decisions(
     empty = (taken & out).any(1) | (by_pair.sum(2) > 1).any(1)
     shut = out | (np.repeat(by_pair.any(2), codec.degrees, axis=1) & ~taken)
     return taken, shut, empty
+
+
+def _beyond_limits(c: _Problem, taken: Bool[np.ndarray, "L T"]) -> Bool[np.ndarray, "L T"]:
+    """Return the triples whose rent or weights do not go into what those of the leaf leave of budget and storage."""
+    weights = np.broadcast_to(c.weights, taken.shape)
+    over = 1.0 + RENT_BAND * (
+        1 - 1e-3
+    )  # less than where the solver gives a triple up, more than a plan may break
+    rent = over * c.budget - np.where(taken, c.deploy, 0.0).sum(1)
+    room = over * c.storage - np.where(taken, weights, 0.0).sum(1)
+    return (c.deploy > rent[:, None]) | (weights > room[:, None])
 
 
 class _Triples(NamedTuple):

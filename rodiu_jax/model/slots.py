@@ -58,6 +58,8 @@ def join_slots(
     return (model * gpus + gpu) * degrees + degree
 
 
-def widen(slots: Integer[np.ndarray, "B D"], width: int) -> Integer[np.ndarray, "B E"]:
+def widen(slots: Integer[np.ndarray, "*B D"], width: int) -> Integer[np.ndarray, "*B E"]:
     """Return the deployments in ``width`` slots, at least as many as they have: empty ones are added."""
-    return np.pad(slots, ((0, 0), (0, width - slots.shape[1])), constant_values=EMPTY)
+    return np.pad(
+        slots, ((0, 0),) * (slots.ndim - 1) + ((0, width - slots.shape[-1]),), constant_values=EMPTY
+    )

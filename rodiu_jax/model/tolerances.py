@@ -23,6 +23,12 @@ PROMISE_BAND = 2 * MARGIN_TOLERANCE
 Twice what the checker allows a plan: a dual bound that excluded a pair the checker still accepts would be no bound.
 """
 
+RENT_BAND = 2 * MARGIN_TOLERANCE
+"""A triple is given up for what others leave of budget and storage only from this far (relative) above the limit.
+
+Twice what the checker allows a plan, for the reason of `PROMISE_BAND`.
+"""
+
 TIGHTENING_SLACK = 1e-7
 """HiGHS's largest shares of pairs that break a promise are computed with limits this much (relative) higher.
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from rodiu_jax.runtime.lazy_call import name_loader
 from solvers.dual.coefficients import (
+    FEASIBILITY_WEIGHT,
     Coefficients,
     derive_coefficients,
+    exclude_unaffordable,
     feasibility,
     limit_shares_to_promises,
 )
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from solvers.dual.ascent import (
         Ascended,
         Ascent,
+        Reach,
         ascend,
         ascend_and_certify,
         climb_together,
@@ -34,11 +37,12 @@ if TYPE_CHECKING:
         open_ascent,
     )
     from solvers.dual.bounds import Bounds, lower_bound_values, lower_bounds
-    from solvers.dual.opening import cold_start, promise
+    from solvers.dual.opening import cold_start, promise, scarce_start
 
 _HOME = {
     "Ascended": "solvers.dual.ascent",
     "Ascent": "solvers.dual.ascent",
+    "Reach": "solvers.dual.ascent",
     "Bounds": "solvers.dual.bounds",
     "ascend": "solvers.dual.ascent",
     "ascend_and_certify": "solvers.dual.ascent",
@@ -49,15 +53,18 @@ _HOME = {
     "lower_bounds": "solvers.dual.bounds",
     "open_ascent": "solvers.dual.ascent",
     "promise": "solvers.dual.opening",
+    "scarce_start": "solvers.dual.opening",
 }
 
 __all__ = [
+    "FEASIBILITY_WEIGHT",
     "Ascended",
     "Ascent",
     "Bounds",
     "Coefficients",
     "DualValue",
     "Multipliers",
+    "Reach",
     "ascend",
     "ascend_and_certify",
     "certify",
@@ -65,6 +72,7 @@ __all__ = [
     "cold_start",
     "derive_coefficients",
     "evaluate_dual",
+    "exclude_unaffordable",
     "feasibility",
     "feasible",
     "in_single",
@@ -74,6 +82,7 @@ __all__ = [
     "lower_bounds",
     "open_ascent",
     "promise",
+    "scarce_start",
 ]
 
 

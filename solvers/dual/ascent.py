@@ -1,9 +1,12 @@
 """The ascent of the dual function in float32, by optax, and its certificate in float64.
 
 The maxima of `solvers.dual.function` are smoothed (softplus, log-sum-exp) with a temperature that falls from
-`Ascent.warm` to `Ascent.cold`; Adam works on multipliers in natural units. Only the pairs that could pay
-(`Ascent.pairs` of them, by amortised cost) are iterated: the certificate is over all of them, with m and c of each
-triple improved in closed form, so a pair wrongly left out can only cost tightness. The adversary ascends by its
+`Ascent.warm` to `Ascent.cold`; Adam works on multipliers in natural units. A far-reaching ascent (`Ascent.far`) works
+on their inverse hyperbolic sines, linear near zero and logarithmic far off, so that a price can climb to a penalty a
+thousand times its start; and it counts capacities' prices in rents at the current price of the budget.
+
+Only the pairs that could pay (`Ascent.pairs` of them) are iterated: the certificate is over all of them, with m and c
+of each triple improved in closed form, so a pair wrongly left out can only cost tightness. The adversary ascends by its
 gradient less the price of its budget (the ceil(Gamma)-th largest gradient, exact at the optimum) and is projected.
 The gradient of psi is taken as if zeta had a floor: at zeta = 0 psi would otherwise never learn, and then zeta neither.
 """
@@ -11,6 +14,7 @@ The gradient of psi is taken as if zeta had a floor: at zeta = 0 psi would other
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +26,7 @@ from jaxtyping import Float, Int
 from rodiu_jax.model.fields import Array
 from solvers.dual.coefficients import Coefficients, take_pairs
 from solvers.dual.function import HUGE, Multipliers, certify, reduced_gain, scale_inside
-from solvers.dual.opening import Units, choose_units, cold_start, promise, scale_money
+from solvers.dual.opening import Units, choose_units, cold_start, promise, scale_money, scarce_start
 
 
 class Iterate(NamedTuple):
@@ -39,15 +43,23 @@ class Iterate(NamedTuple):
     psi: Float[Array, "I Q *B"]
 
 
+class Reach(NamedTuple):
+    """What of an ascent is static: every value is a program of its own."""
+
+    pairs: int
+    far: bool = False
+
+
 @dataclass(frozen=True)
 class Ascent:
-    """How the ascent runs; all but ``pairs`` are data and recompile nothing.
+    """How the ascent runs; all but ``pairs`` and ``far`` are data and recompile nothing.
 
     Attributes:
       steps: gradient steps.
       rate: first learning rate, in natural units; it falls by a cosine to ``rate * last_rate``.
       warm, cold: first and last temperature, relative to the scale of the cost.
       pairs: pairs iterated (at most P).
+      far: whether prices may climb far from where they start, as they must where capacity or budget is scarce.
     """
 
     steps: int = 150
@@ -56,6 +68,12 @@ class Ascent:
     warm: float = 0.015
     cold: float = 8e-5
     pairs: int = 16
+    far: bool = False
+
+    @property
+    def reach(self) -> Reach:
+        """What is static to the compiled ascent."""
+        return Reach(self.pairs, self.far)
 
     @property
     def controls(self) -> Float[np.ndarray, " 5"]:
@@ -63,18 +81,49 @@ class Ascent:
         return np.array([self.steps, self.rate, self.last_rate, self.warm, self.cold], np.float32)
 
 
-def _restore_units(v: Iterate, u: Units) -> Multipliers:
+_FARTHEST = 25.0
+"""Largest variable of a far-reaching ascent: the multiplier is then 3.6e10 units."""
+
+
+def _restore_units(v: Iterate, u: Units, base: Float[Array, "I ..."], *, far: bool) -> Multipliers:
+    rent, stored = jnp.ones_like(v.budget), jnp.zeros_like(base)  # axes of a batch at the end, or none
+    if far:
+        prices = jax.tree.map(lambda a: jnp.sinh(jnp.clip(a, -_FARTHEST, _FARTHEST)), v)
+        v = prices._replace(xi=v.xi, psi=v.psi)
+        rent, stored = 1.0 + v.budget, base * v.budget[None]
     return Multipliers(
-        v.demand * u.demand,
+        v.demand * u.demand + stored,
         v.delay * u.delay,
         v.error * u.error,
         v.budget,
         v.storage * u.storage,
-        v.memory * u.memory,
-        v.compute * u.compute,
+        v.memory * u.memory * rent[None, None],
+        v.compute * u.compute * rent[None, None],
         v.xi,
         v.psi,
     )
+
+
+def _count_in_units(
+    y: Multipliers, u: Units, base: Float[Array, " I"], money: Float[Array, ""], *, far: bool
+) -> Iterate:
+    """Undo `_restore_units`, of multipliers in $."""
+    rent = 1.0 + y.budget if far else jnp.ones_like(y.budget)
+    stored = base * y.budget if far else jnp.zeros_like(base)
+    prices = Iterate(
+        (y.demand / money - stored) / u.demand,
+        y.delay / (money * u.delay),
+        y.error / (money * u.error),
+        y.budget,
+        y.storage / (money * u.storage),
+        y.memory / (money * u.memory * rent),
+        y.compute / (money * u.compute * rent),
+        y.delay_adversary,
+        y.error_adversary,
+    )
+    if not far:
+        return prices
+    return jax.tree.map(jnp.arcsinh, prices)._replace(xi=prices.xi, psi=prices.psi)
 
 
 def _softplus(x: Array) -> Array:
@@ -87,14 +136,14 @@ _ZETA_FLOOR = 0.2
 
 
 def _smooth_dual(
-    v: Iterate, c: Coefficients, u: Units, heat: Float[Array, ""]
+    v: Iterate, c: Coefficients, u: Units, heat: Float[Array, ""], *, far: bool = False
 ) -> tuple[Float[Array, ""], Float[Array, "Q N B"]]:
     """Smooth the dual function's maxima at temperature ``heat``; the values of a trailing batch axis are summed.
 
     Returns:
       the value, and the share of each triple in the smoothed minimum (Q,N,B): an estimate of w.
     """
-    y = _restore_units(v, u)
+    y = _restore_units(v, u, c.base, far=far)
     constant = jax.lax.stop_gradient
     floor = constant(jnp.maximum(y.error, _ZETA_FLOOR * u.error))[:, None]
     # Of value 0: it only gives psi the gradient that it would have with zeta at its floor.
@@ -128,12 +177,33 @@ def _price_adversary_budget(
     """
     pairs = gradient.shape[1]
     place = jnp.ceil(gamma)[None, None]
-    larger = jnp.zeros_like(gradient)
-    for p in range(pairs):  # one fused loop; a reduction over a further axis is slower on CPU
-        larger = larger + (gradient[:, p : p + 1] > gradient).astype(gradient.dtype)
-    price = jnp.where(larger < place, gradient, jnp.inf).min(1, keepdims=True)
+    if pairs <= _FEW_PAIRS:
+        larger = jnp.zeros_like(gradient)
+        for p in range(pairs):  # one fused loop; a reduction over a further axis is slower on CPU
+            larger = larger + (gradient[:, p : p + 1] > gradient).astype(gradient.dtype)
+        price = jnp.where(larger < place, gradient, jnp.inf).min(1, keepdims=True)
+    else:
+        price = _find_by_rank(gradient, place)
     used_up = xi.sum(1, keepdims=True) >= 0.999 * gamma[None, None]
     return jnp.where(used_up & (place > 0) & (place <= pairs), price, 0.0)
+
+
+_FEW_PAIRS = 16
+"""Pairs up to which every two gradients are compared; beyond, the operations would grow with their square."""
+
+
+def _find_by_rank(values: Float[Array, "I Q B"], place: Float[Array, "1 1 B"]) -> Float[Array, "I 1 B"]:
+    """Find the ``place``-th largest of each type's values, by halving their range."""
+
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = 0.5 * (low + high)
+        few = (values > middle).astype(values.dtype).sum(1, keepdims=True) < place
+        return jnp.where(few, low, middle), jnp.where(few, middle, high)
+
+    ends = values.min(1, keepdims=True), values.max(1, keepdims=True)
+    _, high = jax.lax.fori_loop(0, 24, halve, ends)
+    return jnp.where(values <= high, values, -jnp.inf).max(1, keepdims=True)
 
 
 def _project_adversary(xi: Float[Array, "I Q B"], gamma: Float[Array, " B"]) -> Float[Array, "I Q B"]:
@@ -150,41 +220,49 @@ _NEWEST = 0.05
 """Weight of the newest estimate in the running mean of w."""
 
 
-@jax.custom_batching.custom_vmap
-def _climb(
-    v: Iterate, part: Coefficients, units: Units, controls: Float[Array, " 5"]
-) -> tuple[Iterate, Float[Array, "Q N"]]:
-    """Take all steps of the ascent of one scenario; return the last iterate and the running mean of w."""
-    v, part, units = jax.tree.map(lambda a: a[..., None], (v, part, units))
-    return jax.tree.map(lambda a: a[..., 0], climb_together(v, part, units, controls))
+def _make_climb(*, far: bool) -> Any:
+    @jax.custom_batching.custom_vmap
+    def climb(
+        v: Iterate, part: Coefficients, units: Units, controls: Float[Array, " 5"]
+    ) -> tuple[Iterate, Float[Array, "Q N"]]:
+        """Take all steps of the ascent of one scenario; return the last iterate and the running mean of w."""
+        v, part, units = jax.tree.map(lambda a: a[..., None], (v, part, units))
+        return jax.tree.map(lambda a: a[..., 0], climb_together(v, part, units, controls, far=far))
+
+    @climb.def_vmap
+    def climb_batch(
+        size: int, batched: Any, v: Any, part: Any, units: Any, controls: Array
+    ) -> tuple[Any, Any]:
+        """Make the batch the last axis: every operation of a step then runs over contiguous scenarios."""
+        assert not batched[3], "the controls are the batch's"
+
+        def last(a: Array, has: bool) -> Array:
+            return jnp.moveaxis(a, 0, -1) if has else jnp.broadcast_to(a[..., None], (*a.shape, size))
+
+        v, part, units = jax.tree.map(last, (v, part, units), tuple(batched[:3]))
+        reached = climb_together(v, part, units, controls, far=far)
+        return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), reached), jax.tree.map(lambda _: True, reached)
+
+    return climb
 
 
-@_climb.def_vmap
-def _climb_batch(size: int, batched: Any, v: Any, part: Any, units: Any, controls: Array) -> tuple[Any, Any]:
-    """Make the batch the last axis: every operation of a step then runs over contiguous scenarios."""
-    assert not batched[3], "the controls are the batch's"
-
-    def last(a: Array, has: bool) -> Array:
-        return jnp.moveaxis(a, 0, -1) if has else jnp.broadcast_to(a[..., None], (*a.shape, size))
-
-    v, part, units = jax.tree.map(last, (v, part, units), tuple(batched[:3]))
-    reached = climb_together(v, part, units, controls)
-    return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), reached), jax.tree.map(lambda _: True, reached)
+_CLIMB = {far: _make_climb(far=far) for far in (False, True)}
 
 
 def climb_together(
-    v: Iterate, part: Coefficients, units: Units, controls: Float[Array, " 5"]
+    v: Iterate, part: Coefficients, units: Units, controls: Float[Array, " 5"], *, far: bool = False
 ) -> tuple[Iterate, Float[Array, "Q N B"]]:
     """Take all steps of a batch of scenarios, which is the last axis of every array but ``controls``."""
     steps, rate, last_rate, warm, cold = controls
     adam = optax.scale_by_adam(b1=0.9, b2=0.95)
+    smooth_dual = partial(_smooth_dual, far=far)
 
     def step(number: Array, state: tuple[Iterate, optax.OptState, Array]) -> tuple:
         v, memory, mean = state
         done = number.astype(mean.dtype) / steps
         heat = warm * (cold / warm) ** done
         size = rate * (last_rate + (1.0 - last_rate) * 0.5 * (1.0 + jnp.cos(jnp.pi * done)))
-        up, weights = jax.grad(_smooth_dual, has_aux=True)(v, part, units, heat)
+        up, weights = jax.grad(smooth_dual, has_aux=True)(v, part, units, heat)
         up = up._replace(
             xi=up.xi - _price_adversary_budget(up.xi, v.xi, part.gamma_delay),
             psi=up.psi - _price_adversary_budget(up.psi, v.psi, part.gamma_error),
@@ -214,42 +292,61 @@ class OpenAscent(NamedTuple):
     units: Units
 
 
-def open_ascent(c: Coefficients, start: Multipliers | None, pairs_kept: int) -> OpenAscent:
+def open_ascent(c: Coefficients, start: Multipliers | None, reach: Reach) -> OpenAscent:
     """Prepare the ascent of one scenario from ``start`` (cold without it) over its most promising pairs."""
-    start = cold_start(c) if start is None else start
-    scaled, money, opening = scale_money(c)
-    _, index = jax.lax.top_k(-promise(c), min(pairs_kept, c.nominal.shape[1]))
+    if reach.far:
+        scarce, opening = scarce_start(c)
+        start = scarce if start is None else start
+        rank = _rank_by_value(c, start)
+    else:
+        opening = None
+        start = cold_start(c) if start is None else start
+        rank = promise(c)
+    scaled, money, opening = scale_money(c, opening)
+    _, index = jax.lax.top_k(-rank, min(reach.pairs, c.nominal.shape[1]))
     part = take_pairs(scaled, index)
     units = choose_units(part, opening)
-    iterate = Iterate(
-        start.demand / (money * units.demand),
-        start.delay / (money * units.delay),
-        start.error / (money * units.error),
-        start.budget,
-        start.storage / (money * units.storage),
-        start.memory[index] / (money * units.memory),
-        start.compute[index] / (money * units.compute),
-        start.delay_adversary[:, index],
-        start.error_adversary[:, index],
+    chosen = start._replace(
+        memory=start.memory[index],
+        compute=start.compute[index],
+        delay_adversary=start.delay_adversary[:, index],
+        error_adversary=start.error_adversary[:, index],
     )
-    return OpenAscent(index, money, iterate, part, units)
+    return OpenAscent(
+        index, money, _count_in_units(chosen, units, part.base, money, far=reach.far), part, units
+    )
+
+
+def _rank_by_value(c: Coefficients, y: Multipliers) -> Float[Array, " P"]:
+    """Score each pair, smaller is better: the least part of a rent that ``y`` leaves unpaid; decided first."""
+    _, value = certify(c, y)
+    rent = c.deploy * (1.0 + y.budget)
+    unpaid = jnp.where(c.fits, value / jnp.where(rent > 0, rent, 1.0), jnp.inf).min(1)
+    return jnp.where((c.decided > 0).any(1), -HUGE, jnp.where((c.decided < 0).all(1), jnp.inf, unpaid))
 
 
 def ascend(
-    c: Coefficients, start: Multipliers | None, pairs_kept: int, controls: Float[Array, " 5"]
+    c: Coefficients, start: Multipliers | None, reach: Reach, controls: Float[Array, " 5"]
 ) -> tuple[Multipliers, Float[Array, "P N"]]:
     """Ascend from ``start`` (cold without it); one scenario, in the precision of ``c``.
 
     Args:
-      pairs_kept: pairs iterated.
       controls: steps, rate, last_rate, warm, cold as data.
 
     Returns:
       multipliers over all pairs, those of the pairs not iterated 0; and an estimate of w.
     """
-    index, money, v, part, units = open_ascent(c, start, pairs_kept)
-    v, weights = _climb(v, part, units, controls)
-    y = _restore_units(v, units)
+    index, money, v, part, units = open_ascent(c, start, reach)
+    v, weights = _CLIMB[reach.far](v, part, units, controls)
+    if reach.far:
+        # In a loop, whose results XLA computes once: it would compute a sine again, to other last bits, where the
+        # certificate reads it, and the bound would not be that of the multipliers returned.
+        count = 1 + (controls[0] < 0).astype(jnp.int32)  # 1, but the compiler cannot know
+        shapes = jax.eval_shape(partial(_restore_units, far=True), v, units, part.base)
+        nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        y = jax.lax.fori_loop(0, count, lambda *_: _restore_units(v, units, part.base, far=True), nothing)
+    else:
+        y = _restore_units(v, units, part.base, far=False)
     by_type = jnp.zeros(c.nominal.shape, v.demand.dtype)
     by_triple = jnp.zeros(c.deploy.shape, v.demand.dtype)
     everywhere = Multipliers(
@@ -281,10 +378,10 @@ def in_single(tree: Any) -> Any:
 
 
 def ascend_and_certify(
-    c: Coefficients, start: Multipliers | None, pairs: int, controls: Float[Array, " 5"]
+    c: Coefficients, start: Multipliers | None, reach: Reach, controls: Float[Array, " 5"]
 ) -> Ascended:
     """Ascend in float32 from ``start`` (cold without it), certify in float64; one scenario, ``c`` in float64."""
     single, start = in_single((c, start))
-    y, weights = ascend(single, start, pairs, controls)
+    y, weights = ascend(single, start, reach, controls)
     bound, value = certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))
     return Ascended(bound, y, value, weights)

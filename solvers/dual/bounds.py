@@ -13,7 +13,7 @@ from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.scenario_blocks import of_settled, run_scenarios
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
-from solvers.dual.ascent import Ascent, ascend_and_certify
+from solvers.dual.ascent import Ascent, Reach, ascend_and_certify
 from solvers.dual.coefficients import derive_coefficients
 from solvers.dual.function import Multipliers
 
@@ -32,24 +32,24 @@ class Bounds(NamedTuple):
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("pairs",))
+@partial(jax.jit, static_argnames=("reach",))
 def _bound_block(
-    fields: Fields, start: Multipliers | None, *, controls: Float[Array, " 5"], pairs: int
+    fields: Fields, start: Multipliers | None, *, controls: Float[Array, " 5"], reach: Reach
 ) -> tuple[Array, Multipliers]:
-    return _bound(fields, start, controls, pairs)
+    return _bound(fields, start, controls, reach)
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("pairs",))
-def _value_block(fields: Fields, *, controls: Float[Array, " 5"], pairs: int) -> Array:
-    return _bound(fields, None, controls, pairs)[0]
+@partial(jax.jit, static_argnames=("reach",))
+def _value_block(fields: Fields, *, controls: Float[Array, " 5"], reach: Reach) -> Array:
+    return _bound(fields, None, controls, reach)[0]
 
 
 def _bound(
-    fields: Fields, start: Multipliers | None, controls: Float[Array, " 5"], pairs: int
+    fields: Fields, start: Multipliers | None, controls: Float[Array, " 5"], reach: Reach
 ) -> tuple[Array, Multipliers]:
     def one(fields: Fields, start: Multipliers | None) -> tuple[Array, Multipliers]:
-        found = ascend_and_certify(derive_coefficients(fields, SETTLED_MODE), start, pairs, controls)
+        found = ascend_and_certify(derive_coefficients(fields, SETTLED_MODE), start, reach, controls)
         return found.bound, found.multipliers
 
     return jax.vmap(one)(fields, start)
@@ -66,7 +66,7 @@ def _run_blocks(program: Any, instances: Instances, arrays: tuple, ascent: Ascen
             arrays,
             BlockSize(chunk) if chunk else block_size("bound"),
             controls=ascent.controls,
-            pairs=ascent.pairs,
+            reach=ascent.reach,
         )
 
 

@@ -24,7 +24,7 @@ from rodiu_jax.model.fields import (
     tokens_per_query,
     worst_case_inputs,
 )
-from rodiu_jax.model.tolerances import PROMISE_BAND
+from rodiu_jax.model.tolerances import PROMISE_BAND, RENT_BAND
 
 
 class Coefficients(NamedTuple):
@@ -191,6 +191,19 @@ def limit_shares(
             share = xp.where((spread > 1) & (limit > least), (limit - least) / short, 0.0)
             most = xp.where(alone > limit, xp.minimum(most, share), most)
     return most
+
+
+def exclude_unaffordable(c: Coefficients) -> Coefficients:
+    """Exclude open triples that do not fit, or do not go into what the deployed ones leave of budget and storage.
+
+    No plan of the node deploys them: rents and weights alone would break a limit.
+    """
+    xp = c.deploy.__array_namespace__()
+    inside = c.decided > 0
+    rent = c.budget * (1.0 + RENT_BAND) - xp.where(inside, c.deploy, 0.0).sum()
+    weights = c.storage * (1.0 + RENT_BAND) - xp.where(inside.any(axis=1), c.weights, 0.0).sum()
+    beyond = ~c.fits | (c.deploy > rent) | (c.weights > weights)[:, None]
+    return c._replace(decided=xp.where((c.decided == 0) & beyond, -1, c.decided).astype(xp.int8))
 
 
 FEASIBILITY_WEIGHT = 1e-6

@@ -66,9 +66,13 @@ def _amortise(c: Coefficients) -> Float[Array, "I P"]:
     return jnp.where(c.most > 0, cost, jnp.inf).min(2)
 
 
-def find_opening(c: Coefficients) -> Opening:
-    """Find the opening prices by a coarse grid over (eta, zeta) and a finer one around its best point."""
-    amortised = _amortise(c)
+def find_opening(c: Coefficients, amortised: Float[Array, "I P"] | None = None) -> Opening:
+    """Find the opening prices by a coarse grid over (eta, zeta) and a finer one around its best point.
+
+    Args:
+      amortised: what serving a type whole by a pair costs, other than of `_amortise`.
+    """
+    amortised = _amortise(c) if amortised is None else amortised
     ms = (c.nominal + c.excess) * c.slowness.min()
     late = ms - c.delay_limit[:, None]  # I,P
     wrong = c.error + c.error_excess - c.error_limit[:, None]  # I,P
@@ -119,9 +123,11 @@ def _divide_by_least(cost: Float[Array, "I P"]) -> Float[Array, "I P"]:
     return jnp.where(known, cost / jnp.where(known & (least > 0), least, 1.0), jnp.inf)
 
 
-def scale_money(c: Coefficients) -> tuple[Coefficients, Float[Array, ""], Opening]:
+def scale_money(
+    c: Coefficients, opening: Opening | None = None
+) -> tuple[Coefficients, Float[Array, ""], Opening]:
     """Count money in units of the scenario's cost; return the coefficients, that unit, and the opening in it."""
-    opening = find_opening(c)
+    opening = find_opening(c) if opening is None else opening
     money = opening.price.sum()
     money = jnp.where(money > 0, money, 1.0)
     scaled = c._replace(
@@ -168,3 +174,79 @@ def cold_start(c: Coefficients) -> Multipliers:
         nobody,
         nobody,
     )
+
+
+# ---- where capacity or budget is scarce ----
+
+_BUDGET_PRICES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
+"""Grid of mu_b, $/$: two points a decade, from nothing to what no default scenario reaches."""
+
+_MEMORY_PARTS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+"""Grid of the part of a rent that memory pays; compute pays the rest."""
+
+_ALTERNATIONS = 2
+"""Times that the price of the budget and those of the promises are chosen, each given the other."""
+
+
+def scarce_start(c: Coefficients) -> tuple[Multipliers, Opening]:
+    """Start where the budget has a price and every rent is shared between memory and compute in one proportion.
+
+    With m = theta D (1 + mu_b) / room and c = (1 - theta) D (1 + mu_b) / power every V is 0 as long as no type gains
+    anywhere, so the dual value is the sum of the least costs of the types less mu_b times the budget. A grid over
+    mu_b and theta finds its maximum.
+    """
+
+    def share(demand: Array, capacity: Array) -> Float[Array, "I P N"]:
+        return jnp.where(demand > 0, ratio(demand, capacity), 0.0)
+
+    memory, compute = share(c.kv[:, :, None], c.room[None]), share(c.compute[:, None, None], c.power[None])
+    per_ms = (c.delay_weight[:, None] * (c.nominal + c.excess))[:, :, None] * c.slowness[None, None, :]
+
+    def charge(budget: Float[Array, ""], part: Float[Array, ""]) -> Float[Array, "I P"]:
+        paid = jnp.where(part > 0, part * memory, 0.0) + jnp.where(part < 1, (1.0 - part) * compute, 0.0)
+        rent = (c.deploy * (1.0 + budget))[None] * paid
+        cost = (c.base * (1.0 + budget))[:, None, None] + per_ms + rent
+        return jnp.where(c.most > 0, cost, jnp.inf).min(2)
+
+    late = (c.nominal + c.excess) * c.slowness.min() - c.delay_limit[:, None]
+    wrong = c.error + c.error_excess - c.error_limit[:, None]
+    grid = [jnp.array(g, c.base.dtype) for g in (_BUDGET_PRICES, _MEMORY_PARTS)]
+    prices, parts = (g.reshape(-1) for g in jnp.meshgrid(*grid))
+
+    def choose(opening: Opening) -> tuple[Array, Array]:
+        promised = opening.delay[:, None] * late + opening.error[:, None] * wrong
+
+        def value(at: tuple[Array, Array]) -> Float[Array, ""]:
+            least = (charge(*at) + promised).min(1)
+            known = jnp.isfinite(least)
+            least = jnp.where(known, least, c.unmet_cost)
+            over = jnp.maximum(least - c.unmet_cost, 0.0)
+            return (least - c.unmet_cap * over).sum() - at[0] * c.budget
+
+        best = jnp.argmax(jax.lax.map(value, (prices, parts)))
+        return prices[best], parts[best]
+
+    opening = find_opening(c)
+    budget, part = choose(opening)
+    for _ in range(_ALTERNATIONS):
+        opening = find_opening(c, charge(budget, part))
+        budget, part = choose(opening)
+    opening = find_opening(c, charge(budget, part))
+    pairs = c.nominal.shape[1]
+    rent, none = c.deploy * (1.0 + budget), jnp.zeros_like(c.budget)
+
+    def spread(gamma: Array) -> Float[Array, "I P"]:
+        return jnp.ones_like(c.nominal) * jnp.minimum(gamma / pairs, 1.0)
+
+    start = Multipliers(
+        opening.price,
+        opening.delay,
+        opening.error,
+        budget,
+        none,
+        jnp.where(c.room > 0, part * rent / jnp.where(c.room > 0, c.room, 1.0), 0.0),
+        jnp.where(c.power > 0, (1.0 - part) * rent / jnp.where(c.power > 0, c.power, 1.0), 0.0),
+        spread(c.gamma_delay),
+        spread(c.gamma_error),
+    )
+    return start, opening

@@ -47,7 +47,6 @@ BRACKETS = """
 from rodiu_jax.model.scenario_blocks import run_scenarios
 from rodiu_jax.runtime.block_sizes import BlockSize
 from solvers import bracket, deployments
-from solvers.neighbours import Search
 
 batch = sample("seed", n=35, seed=3)
 everyone, size = np.arange(batch.size), BlockSize(8)
@@ -55,8 +54,8 @@ slot = np.random.default_rng(1).integers(0, 240, (batch.size, 2)).astype(np.int3
 starts, routes = watched(bracket._cold_starts), watched(deployments._route_plans)
 
 def rows():
-    start = run_scenarios(starts, batch, everyone, (), size)
-    price = run_scenarios(routes, batch, everyone, (slot,), size, how=Search(), iterations=np.int32(12))
+    start = run_scenarios(starts, batch, everyone, (), size, far=False)
+    price = run_scenarios(routes, batch, everyone, (slot,), size, limited=False, iterations=np.int32(12))
     return start, price
 
 with jax.enable_x64(True):

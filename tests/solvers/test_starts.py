@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from solvers.dual import Ascended, Ascent, ascend_and_certify, certify
+from solvers.dual import Ascended, Ascent, Reach, ascend_and_certify, certify
 from solvers.neighbours import Search
 from solvers.starts import propose_starts
 from tests.oracles.instances import random_instances
@@ -32,7 +32,9 @@ def test_starts_cost_no_less_than_said():
     instances = random_instances(13, SMALL, batch=BATCH, **EXACT_GAMMA)
 
     def start(c):
-        return propose_starts(c, ascend_and_certify(c, None, 6, Ascent().controls), Search(slots=SLOTS))
+        return propose_starts(
+            c, ascend_and_certify(c, None, Reach(6), Ascent().controls), Search(slots=SLOTS)
+        )
 
     starts, least = map_scenarios(instances, start)
     each = np.repeat(np.arange(BATCH), starts.shape[1])

@@ -1,0 +1,137 @@
+"""Brackets where capacity or budget is scarce: far-reaching ascents, plans of many pairs, trees that know a budget."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.model.check import check_plan
+from rodiu_jax.model.fields import UNCERTAINTY_MODES
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.status import Status
+from solvers import bracket as module
+from solvers._accelerators import Accelerators
+from solvers.bracket import USUAL, Effort, brackets
+from solvers.dual import Ascent, derive_coefficients, exclude_unaffordable, lower_bounds
+from solvers.exact import _solve_with, solve_instance
+from tests.certificates.test_certificates import claims, save_certificates
+from tests.oracles.bounds import above, relaxed_optimum
+from tests.oracles.enumeration import cheapest
+from tests.oracles.instances import random_instances
+
+SMALL = (2, 2, 3, 2)
+FAR = Ascent(steps=400, warm=0.1, pairs=64, far=True)
+CHUNK = 16
+assert USUAL.harder is not None
+HARD = replace(USUAL.harder, search=USUAL.harder.search._replace(slots=6), chunk=CHUNK)
+
+
+def scarce(seed: int, mode: str) -> Instances:
+    """Tiny scenarios whose budget buys one or two pairs, some of whom must serve at least half of all."""
+    instances = random_instances(seed, SMALL, batch=CHUNK, mode=mode)
+    f = instances.fields
+    cheapest_rent = (f.rental_hours[:, None] * f.gpu_price).min(1)
+    rng = np.random.default_rng(seed)
+    return instances.with_fields(
+        budget=cheapest_rent * rng.uniform(1.0, 4.0, CHUNK),
+        arrival_rate=f.arrival_rate * rng.choice([1.0, 20.0], CHUNK)[:, None],
+        unmet_cap=rng.choice([1.0, 0.9, 0.5], CHUNK),
+        max_routes=np.zeros(CHUNK, np.int64),
+    )
+
+
+@pytest.mark.parametrize("mode", UNCERTAINTY_MODES)
+def test_bounds_are_below_enumerated_optima_and_near_those_of_the_relaxation(mode: str):
+    instances = scarce(3, mode)
+    optima = np.array([cheapest(instances, b) for b in range(CHUNK)])
+    lower = lower_bounds(instances, ascent=FAR, chunk=CHUNK).lower
+    assert not above(lower, optima).any()
+    relaxed = np.array([relaxed_optimum(instances, b) for b in range(CHUNK)])
+    known = np.isfinite(relaxed)
+    assert known.sum() >= CHUNK // 2
+    assert np.median((1 - lower / relaxed)[known]) < 0.01
+
+
+@pytest.mark.parametrize("mode", UNCERTAINTY_MODES)
+def test_trees_close_on_the_optimum_and_are_verified(mode: str, tmp_path):
+    from rodiu_jax.certificates import load_certificates, verify_rows
+
+    instances = scarce(4, mode)
+    optima = np.array([_solve_with(Accelerators.none(), instances, b).upper for b in range(CHUNK)])
+    found = brackets(instances, gap=1e-3, effort=HARD, certificates=True)
+    assert not above(found.lower, optima).any()
+    known = np.isfinite(optima)
+    assert found.has_plan[known].all(), "a plan where one exists"
+    assert (found.upper[known] >= optima[known] * (1 - 1e-6)).all()
+    assert np.median(found.gap[known]) < 2e-3
+    assert (found.nodes > 1).any()
+    for b in np.flatnonzero(found.has_plan).tolist():
+        assert check_plan(found[b].plan, instances, b).feasible
+    save_certificates(tmp_path / "c.parquet", found, instances)
+    result = verify_rows(claims(found), load_certificates(tmp_path / "c.parquet", instances), instances)
+    assert result["ok"].all(), result.to_string()
+
+
+def test_what_a_node_leaves_unaffordable_is_excluded():
+    instances = random_instances(1, SMALL, batch=1, max_routes=[0], storage_capacity=[1e9])
+    c = derive_coefficients(instances.one(0), "diu")
+    at = np.argwhere(c.fits)[0]
+    decided = np.zeros(c.fits.shape, np.int8)
+    decided[at[0], at[1]] = 1
+    left = np.median(c.deploy)
+    node = exclude_unaffordable(c._replace(decided=decided, budget=c.deploy[tuple(at)] + left))
+    assert node.decided[tuple(at)] == 1
+    others = np.ones(c.fits.shape, bool)
+    others[tuple(at)] = False
+    expected = ~c.fits | (c.deploy > left * (1 + 1e-3))
+    np.testing.assert_array_equal((node.decided < 0)[others], expected[others])
+    assert 0 < expected[others].sum() < others.sum()
+
+
+def test_a_node_without_open_triples_is_bounded_by_its_routing(monkeypatch: pytest.MonkeyPatch):
+    """With the ascent of nodes all but switched off, only the routings' prices can close whole nodes."""
+    instances = scarce(5, "ddu").with_fields(unmet_cap=np.ones(CHUNK))
+    idle = replace(HARD, node=replace(HARD.node, steps=1, rate=1e-9), tree_rounds=12)
+    with_prices = brackets(instances, gap=1e-3, effort=idle)
+    monkeypatch.setattr(module, "_bound_whole_nodes", lambda _placed, nodes, _effort: nodes)
+    without = brackets(instances, gap=1e-3, effort=idle)
+    assert (with_prices.lower >= without.lower - 1e-9 * np.abs(without.lower)).all()
+    assert (with_prices.lower > without.lower * 1.001).any()
+
+
+def test_the_better_of_both_efforts_counts_on_each_side():
+    instances = scarce(6, "diu")
+    usual = Effort(tree_rounds=0, chunk=CHUNK)
+    both = brackets(instances, gap=1e-3, effort=replace(usual, beyond=-1.0, harder=HARD), certificates=True)
+    first, second = (brackets(instances, gap=1e-3, effort=e) for e in (usual, HARD))
+    np.testing.assert_array_equal(both.lower, np.minimum(np.maximum(first.lower, second.lower), both.upper))
+    np.testing.assert_array_equal(both.upper, np.minimum(first.upper, second.upper))
+    tried = ~first.is_any(Status.INFEASIBLE)
+    np.testing.assert_array_equal(both.nodes, first.nodes + np.where(tried, second.nodes, 0))
+    assert both.leaves is not None
+    assert len(np.unique(both.leaves.scenario)) == CHUNK
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "gap", "pairs"),
+    [
+        ({"arrival_rate": 20.0}, 0.015, 30),
+        ({"arrival_rate": 4.0}, 0.011, 4),
+        ({"budget": 0.02}, 0.10, 3),
+    ],
+)
+def test_scarce_default_scenarios(change: dict[str, float], gap: float, pairs: int):
+    instances = sample("seed", n=6, seed=17)
+    values = {n: scale * np.asarray(getattr(instances.fields, n)) for n, scale in change.items()}
+    instances = instances.with_fields(**values)
+    found = brackets(instances, gap=0.01)
+    exact = [solve_instance(instances, b, gap=1e-4) for b in range(6)]
+    least, cost = np.array([r.lower for r in exact]), np.array([r.upper for r in exact])
+    assert found.has_plan.all()
+    assert (found.lower <= cost * (1 + 1e-6)).all()
+    assert (found.upper >= least * (1 - 1e-6)).all()
+    assert found.gap.mean() <= gap
+    assert ((found.slots >= 0).sum(1) >= pairs).any()
+    assert not found.is_any(Status.ERROR).any()

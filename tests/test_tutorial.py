@@ -40,7 +40,9 @@ def test_what_counts_as_the_same():
     assert not matches("1,830", "1,831")
 
 
-@pytest.mark.parametrize(("page", "commands"), [("tutorial.md", 10), ("own-data.md", 3)])
+@pytest.mark.parametrize(
+    ("page", "commands"), [pytest.param("tutorial.md", 10, marks=pytest.mark.slow), ("own-data.md", 3)]
+)
 def test_pages_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, commands: int):
     monkeypatch.chdir(tmp_path)
     todo = steps((DOCS / page).read_text(encoding="utf-8"))

@@ -72,7 +72,7 @@ def find_opening(c: Coefficients, amortised: Float[Array, "I P"] | None = None) 
     Args:
       amortised: what serving a type whole by a pair costs, other than of `_amortise`.
     """
-    amortised = _amortise(c) if amortised is None else amortised
+    amortised = jnp.asarray(_amortise(c) if amortised is None else amortised)
     ms = (c.nominal + c.excess) * c.slowness.min()
     late = ms - c.delay_limit[:, None]  # I,P
     wrong = c.error + c.error_excess - c.error_limit[:, None]  # I,P

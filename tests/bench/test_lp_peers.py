@@ -65,6 +65,7 @@ def test_a_peer_that_is_not_installed_is_named(solver: str, monkeypatch: pytest.
     assert f"pip install {solver}" in result.output
 
 
+@pytest.mark.slow
 def test_table_of_one_scenario(tmp_path):
     out = tmp_path / "found.json"
     ran = CliRunner().invoke(lp_peers.main, ["pdlp", "--scenarios", "1", "--out", str(out)])

@@ -306,6 +306,7 @@ def test_nothing_is_possible_in_any_scenario(tiny, known, criterion, monkeypatch
         assert json.loads(json.dumps(found.to_json(), allow_nan=False))["value"] is None
 
 
+@pytest.mark.slow
 def test_where_nothing_holds_anywhere_the_nearest_serves_what_can_be_served(
     tiny, known, monkeypatch, golden: Golden
 ):

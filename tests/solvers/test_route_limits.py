@@ -78,6 +78,7 @@ def test_single_routes_cost_what_the_best_of_all_choices_does():
     assert equal > 0.9 * routable > 9, (equal, routable)
 
 
+@pytest.mark.slow
 def test_a_single_route_keeps_both_promises_alone():
     # Of two pairs the cheap one breaks the error promise alone; mixed freely it would get the larger share.
     instances = default_instances(16, seed=7).with_fields(max_routes=np.array(1))

@@ -100,6 +100,7 @@ def test_a_node_without_open_triples_is_bounded_by_its_routing(monkeypatch: pyte
     assert (with_prices.lower > without.lower * 1.001).any()
 
 
+@pytest.mark.slow
 def test_the_better_of_both_efforts_counts_on_each_side():
     instances = scarce(6, "diu")
     usual = Effort(tree_rounds=0, chunk=CHUNK)

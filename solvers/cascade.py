@@ -121,7 +121,7 @@ def cascade(
       audited: bool (B,), the scenarios to audit; none by default.
       time_limit, workers: for HiGHS, as `solvers.pool.solve`.
       effort: of the brackets. By default a CPU branches only where a certificate is asked for or the gap is at least
-        `CASCADE_GAP`: HiGHS closes smaller ones sooner.
+        `CASCADE_GAP`: HiGHS closes smaller ones sooner, and those whose capacity is scarce. Without it, all effort.
       certificates: answers hold the leaves that prove `Answers.certified`.
 
     Yields:
@@ -131,8 +131,9 @@ def cascade(
       AuditFailed: an exact answer contradicts its bracket.
     """
     if effort is None:
-        branch = certificates or exact == "none" or gap >= CASCADE_GAP
+        branch = certificates or gap >= CASCADE_GAP
         effort = Effort() if branch else by_device(cpu=Effort(tree_rounds=0), accelerator=Effort())
+        effort = USUAL if exact == "none" else effort
     audit = np.zeros(instances.size, bool) if audited is None else np.asarray(audited, bool)
     queue: deque[_Block] = deque()
     with _borrow(workers) as pool:

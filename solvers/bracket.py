@@ -1,5 +1,7 @@
 """Brackets in batch: a certified lower bound and a checked plan for every scenario, closed by branching.
 
+What stays wide at the root is bracketed a second time with prices that climb far and plans of many pairs (`USUAL`).
+
 Root: dual ascent (`solvers.dual`), then a plan by local search (`solvers.deployments`). Where the bracket is wider than
 the target, a best-first branch and bound goes on over all open scenarios at once: in each round every open scenario
 splits its weakest nodes on the triple whose estimated w is nearest to one half, and all children are bounded in one
@@ -38,9 +40,10 @@ from solvers.dual import (
     cold_start,
     derive_coefficients,
     exclude_unaffordable,
-    feasibility,
+    highest_cost,
     least_by_pair,
     scarce_start,
+    weigh_feasibility,
 )
 from solvers.neighbours import Search
 from solvers.routing import THOROUGH_ITERATIONS, read_multipliers, route_deployment
@@ -60,7 +63,8 @@ class Effort:
         ``doubling`` rounds, so that the few scenarios still open fill a block; after the first ``doubling`` rounds
         a node's ascent takes twice its steps.
       beyond, harder: a scenario whose gap is wider than ``beyond`` after the root, or that has no plan then, is
-        bracketed anew with the effort ``harder`` in place of branching; the better of both counts on each side.
+        bracketed anew with the effort ``harder`` (in blocks of ``chunk``) in place of branching; the better of both
+        counts on each side.
       chunk: scenarios (or nodes) in a compiled block, 0 for what suits the device; another value is another program,
         last bits may differ.
     """
@@ -99,6 +103,7 @@ class _Bounded(NamedTuple):
     least: Any  # what they cost at least, (R,) a row
     floor: Any  # what every plan that deploys a triple costs at least, (P,N) a row
     decided: Any  # what was given, and what follows from it, (P,N) a row
+    highest: Any  # what no plan of the scenario exceeds
 
 
 @of_settled
@@ -130,7 +135,8 @@ def _bound_nodes(
         found = ascend_and_certify(c, start, reach, controls)
         starts, least = propose_starts(c, found, how)
         floor = found.bound - least_by_pair(c, found.value)[:, None] + found.value
-        return _Bounded(found.bound, found.multipliers, found.weights, starts, least, floor, c.decided)
+        of_node = starts, least, floor, c.decided, highest_cost(c)
+        return _Bounded(found.bound, found.multipliers, found.weights, *of_node)
 
     return jax.vmap(one)(fields, decided, start)
 
@@ -151,7 +157,8 @@ def _bound_deployed(
             delay_adversary=jnp.where(inside, y.delay_adversary, 0.0),
             error_adversary=jnp.where(inside, y.error_adversary, 0.0),
         )
-        y = jax.tree.map(lambda a: a.astype(jnp.float32), y)
+        # Rounded for good: a compiler may take a conversion there and back for none.
+        y = jax.tree.map(lambda a: jax.lax.reduce_precision(a, 8, 23).astype(jnp.float32), y)
         return certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))[0], y
 
     return jax.vmap(one)(fields, decided, slot)
@@ -166,14 +173,15 @@ def _prove_infeasible(fields: Fields, *, controls: Array, reach: Reach) -> tuple
     """
 
     def one(fields: Fields) -> tuple[Array, Multipliers]:
-        exact, most = feasibility(derive_coefficients(fields, SETTLED_MODE))
-        found = ascend_and_certify(exact, None, reach, controls)
+        c = derive_coefficients(fields, SETTLED_MODE)
+        found = ascend_and_certify(weigh_feasibility(c), None, reach, controls)
         y = jax.tree.map(lambda a: a / FEASIBILITY_WEIGHT, found.multipliers)
         y = y._replace(
             delay_adversary=found.multipliers.delay_adversary,
             error_adversary=found.multipliers.error_adversary,
         )
-        return found.bound > most * (1.0 + ABOVE_ANY_COST), y
+        bound, _ = certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))
+        return bound > highest_cost(c) * (1.0 + ABOVE_ANY_COST), y
 
     return jax.vmap(one)(fields)
 
@@ -211,7 +219,7 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
     with jax.enable_x64(True):
         effort = replace(effort, search=effort.search._replace(limited=limited))
         if limited:  # the floors know no limit of routes, so they say little about what is promising
-            effort = replace(effort, routed=_EVERY)
+            effort = replace(effort, routed=effort.routed if effort.search.scarce else _EVERY)
         placed = keep_on_device(batch)
         root = _bound_roots(batch, placed, effort)
         tree = _plant(root, effort, certificates)
@@ -226,12 +234,14 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
             wide = best.cost - tree.lower() > effort.beyond * np.abs(best.cost)
             hard = (wide | ~np.isfinite(best.cost)) & ~infeasible & np.isfinite(tree.lower())
             tree.close(hard[tree.open.scenario])
-        _branch(placed, tree, best, gap, effort)
+        beyond = root.highest * (1.0 + ABOVE_ANY_COST)  # B; a bound above it proves that there is no plan
+        _branch(placed, tree, best, beyond, gap, effort)
+        infeasible |= ~np.isfinite(best.cost) & (tree.lower() > beyond)
         plans = checked_plans(batch, placed, best.slot, effort.search, effort.chunk)
     lower = np.where(infeasible, math.inf, tree.lower())  # B
     tree.close(np.ones(len(tree.open.scenario), bool))
     broken = ~np.isfinite(lower) & ~infeasible
-    broken |= lower > plans.upper + CROSSED_BY_DEVICE * np.maximum(np.abs(plans.upper), 1.0)
+    broken |= _crossed(lower, plans.upper)
     plans = plans.without(broken)
     lower = np.where(broken, -math.inf, np.minimum(lower, plans.upper))
     status = _statuses(lower, plans.upper, infeasible, gap)
@@ -273,9 +283,11 @@ def _better(first: Answers, second: Answers, gap: float) -> Answers:
     row, size = np.arange(len(first)), len(first)
     plans = both.take(row + size * (second.upper < first.upper))
     proofs = both.take(row + size * (second.lower > first.lower))
-    lower = np.where(proofs.is_any(Status.INFEASIBLE), math.inf, np.minimum(proofs.lower, plans.upper))
-    broken = plans.is_any(Status.ERROR) & proofs.is_any(Status.ERROR)
-    status = _statuses(lower, plans.upper, proofs.is_any(Status.INFEASIBLE), gap)
+    infeasible = proofs.is_any(Status.INFEASIBLE)
+    broken = (first.is_any(Status.ERROR) & second.is_any(Status.ERROR)) | _crossed(proofs.lower, plans.upper)
+    lower = np.where(infeasible, math.inf, np.minimum(proofs.lower, plans.upper))
+    lower = np.where(broken, -math.inf, lower)
+    status = _statuses(lower, plans.upper, infeasible, gap)
     assert first.promising is not None, "a bracket says what is promising"
     assert second.promising is not None, "a bracket says what is promising"
     return replace(
@@ -285,9 +297,15 @@ def _better(first: Answers, second: Answers, gap: float) -> Answers:
         certified=lower,
         nodes=first.nodes + second.nodes,
         steps=first.steps + second.steps,
+        message=np.where(broken, _NO_NUMBER, "").astype(object),
         promising=first.promising & second.promising,
         leaves=proofs.leaves,
     )
+
+
+def _crossed(lower: Float64[np.ndarray, " B"], upper: Float64[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
+    """Return where a bound is above what a plan costs, by more than a device's rounding: one of them is wrong."""
+    return lower > upper + CROSSED_BY_DEVICE * np.maximum(np.abs(upper), 1.0)
 
 
 _NO_NUMBER = "the ascent met something that is not a number"
@@ -335,7 +353,7 @@ def _plant(root: _Bounded, effort: Effort, certificates: bool) -> Tree:
     nodes = Nodes(
         np.arange(size),
         np.asarray(root.bound),
-        np.zeros(root.weights.shape, np.int8),
+        np.asarray(root.decided),
         np.asarray(root.weights),
         np.zeros((size, effort.tree_rounds), np.int32),
         root.multipliers,
@@ -386,10 +404,9 @@ def _bound_whole_nodes(placed: Instances, nodes: Nodes, effort: Effort) -> Nodes
     """Bound nodes without an open triple by the prices of their deployments' routings, where these prove more."""
     size = len(nodes.bound)
     inside = (nodes.decided > 0).reshape(size, -1)
-    width = max(effort.search.slots, int(inside.sum(1).max(initial=0)))
+    width = max(effort.search.slots, effort.tree_rounds)  # no node deploys more: each round decides one more
     order = np.argsort(~inside, axis=1, kind="stable")[:, :width]
-    slot = np.where(np.take_along_axis(inside, order, 1), order, EMPTY)
-    slot = widen(-np.sort(-slot.astype(np.int32), axis=1), width)
+    slot = widen(np.where(np.take_along_axis(inside, order, 1), order, EMPTY).astype(np.int32), width)
     bound, parts = np.full(size, -math.inf), {}
     for narrow, rows in by_width(slot):
         arrays = nodes.decided[rows], narrow
@@ -402,14 +419,23 @@ def _bound_whole_nodes(placed: Instances, nodes: Nodes, effort: Effort) -> Nodes
     return keep_better(nodes, nodes._replace(bound=bound, multipliers=Multipliers(**parts)))
 
 
-def _branch(placed: Instances, tree: Tree, best: Deployments, gap: float, effort: Effort) -> None:
+def _branch(
+    placed: Instances,
+    tree: Tree,
+    best: Deployments,
+    beyond: Float64[np.ndarray, " B"],
+    gap: float,
+    effort: Effort,
+) -> None:
     """Split the weakest nodes of every open scenario, round by round, until the target or the limit.
 
-    Each child's estimate of w is also read as a deployment, so the plans improve while the bounds rise.
+    Each child's estimate of w is also read as a deployment, so the plans improve while the bounds rise. The target is
+    the best plan's cost less the gap, or ``beyond``, what no plan costs, where there is none.
     """
     for number in range(effort.tree_rounds):
         known = np.isfinite(best.cost)
-        target = np.where(known, best.cost - gap * np.abs(np.where(known, best.cost, 0.0)), math.inf)  # B
+        cost = np.where(known, best.cost, 0.0)
+        target = np.where(known, cost - gap * np.abs(cost), np.nextafter(beyond, math.inf))  # B
         tree.close_finished(target)
         if not len(tree.open.scenario):
             return
@@ -421,6 +447,13 @@ def _branch(placed: Instances, tree: Tree, best: Deployments, gap: float, effort
         last = np.flatnonzero(children.is_whole() & ~(children.bound >= target[children.scenario]))
         if len(last):  # they cannot be split, and an ascent nears slowly what a linear program says at once
             children = children.put(last, _bound_whole_nodes(placed, children.take(last), effort))
+            lost = last[
+                ~(children.bound >= target[children.scenario])[last] & ~known[children.scenario[last]]
+            ]
+            if len(lost):  # nothing can be routed there, so that a routing has no prices
+                children = children.put(
+                    lost, _bound_children(placed, children.take(lost), effort.root, effort)[0]
+                )
         tree.replace(chosen, children, ascent.steps)
         best.offer(parents.scenario, bounded.starts, bounded.least)
         best.improve(tree.lower(), gap, parents.scenario)

@@ -31,9 +31,11 @@ def propose_starts(
     """Propose deployments, a row of slots each, and say what each costs at least, $ per period.
 
     A pair whose weights sum to a threshold is deployed, at its likeliest degree or at the smallest degree that holds
-    its fractional number of GPUs. A further start deploys nothing; where routes are limited, the last one is of the
-    best grouping of types with a single route. The dual function with a deployment fixed, at the multipliers of the
-    ascent, is the least cost of that deployment.
+    its fractional number of GPUs. A further start deploys nothing. Where budgets are scarce, the same starts are also
+    filled only as far as budget and storage go, and so are the triples that save most per $ of rent. Where routes are
+    limited, the last start is of the best grouping of types with a single route.
+
+    The dual function with a deployment fixed, at the multipliers of the ascent, is the least cost of that deployment.
     """
     slots, degrees = how.slots, c.deploy.shape[1]
     pairs = len(c.weights)
@@ -51,7 +53,7 @@ def propose_starts(
         ]
     )
     if how.scarce:
-        within = [_fill_budget(c, starts[number]) for number in range(len(rules))]
+        within = [_fill_budget(c, starts[number]) for number in range(len(rules) - 1)]
         dense = _by_density(c, ascended, slots)
         starts = jnp.concatenate([starts, jnp.stack([*within, _fill_budget(c, dense)]).astype(starts.dtype)])
     if how.limited and len(c.base) <= MOST_GROUPED_TYPES:

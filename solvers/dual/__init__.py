@@ -13,8 +13,9 @@ from solvers.dual.coefficients import (
     Coefficients,
     derive_coefficients,
     exclude_unaffordable,
-    feasibility,
+    highest_cost,
     limit_shares_to_promises,
+    weigh_feasibility,
 )
 from solvers.dual.function import (
     DualValue,
@@ -73,8 +74,8 @@ __all__ = [
     "derive_coefficients",
     "evaluate_dual",
     "exclude_unaffordable",
-    "feasibility",
     "feasible",
+    "highest_cost",
     "in_single",
     "least_by_pair",
     "limit_shares_to_promises",
@@ -83,6 +84,7 @@ __all__ = [
     "open_ascent",
     "promise",
     "scarce_start",
+    "weigh_feasibility",
 ]
 
 

@@ -85,12 +85,13 @@ _FARTHEST = 25.0
 """Largest variable of a far-reaching ascent: the multiplier is then 3.6e10 units."""
 
 
-def _restore_units(v: Iterate, u: Units, base: Float[Array, "I ..."], *, far: bool) -> Multipliers:
+def _restore_units(v: Iterate, u: Units, c: Coefficients, *, far: bool) -> Multipliers:
+    base = c.base
     rent, stored = jnp.ones_like(v.budget), jnp.zeros_like(base)  # axes of a batch at the end, or none
     if far:
         prices = jax.tree.map(lambda a: jnp.sinh(jnp.clip(a, -_FARTHEST, _FARTHEST)), v)
         v = prices._replace(xi=v.xi, psi=v.psi)
-        rent, stored = 1.0 + v.budget, base * v.budget[None]
+        rent, stored = c.cost_weight + v.budget, base * v.budget[None]
     return Multipliers(
         v.demand * u.demand + stored,
         v.delay * u.delay,
@@ -105,11 +106,11 @@ def _restore_units(v: Iterate, u: Units, base: Float[Array, "I ..."], *, far: bo
 
 
 def _count_in_units(
-    y: Multipliers, u: Units, base: Float[Array, " I"], money: Float[Array, ""], *, far: bool
+    y: Multipliers, u: Units, c: Coefficients, money: Float[Array, ""], *, far: bool
 ) -> Iterate:
     """Undo `_restore_units`, of multipliers in $."""
-    rent = 1.0 + y.budget if far else jnp.ones_like(y.budget)
-    stored = base * y.budget if far else jnp.zeros_like(base)
+    rent = c.cost_weight + y.budget if far else jnp.ones_like(y.budget)
+    stored = c.base * y.budget if far else jnp.zeros_like(c.base)
     prices = Iterate(
         (y.demand / money - stored) / u.demand,
         y.delay / (money * u.delay),
@@ -143,7 +144,7 @@ def _smooth_dual(
     Returns:
       the value, and the share of each triple in the smoothed minimum (Q,N,B): an estimate of w.
     """
-    y = _restore_units(v, u, c.base, far=far)
+    y = _restore_units(v, u, c, far=far)
     constant = jax.lax.stop_gradient
     floor = constant(jnp.maximum(y.error, _ZETA_FLOOR * u.error))[:, None]
     # Of value 0: it only gives psi the gradient that it would have with zeta at its floor.
@@ -312,15 +313,13 @@ def open_ascent(c: Coefficients, start: Multipliers | None, reach: Reach) -> Ope
         delay_adversary=start.delay_adversary[:, index],
         error_adversary=start.error_adversary[:, index],
     )
-    return OpenAscent(
-        index, money, _count_in_units(chosen, units, part.base, money, far=reach.far), part, units
-    )
+    return OpenAscent(index, money, _count_in_units(chosen, units, part, money, far=reach.far), part, units)
 
 
 def _rank_by_value(c: Coefficients, y: Multipliers) -> Float[Array, " P"]:
     """Score each pair, smaller is better: the least part of a rent that ``y`` leaves unpaid; decided first."""
     _, value = certify(c, y)
-    rent = c.deploy * (1.0 + y.budget)
+    rent = c.deploy * (c.cost_weight + y.budget)
     unpaid = jnp.where(c.fits, value / jnp.where(rent > 0, rent, 1.0), jnp.inf).min(1)
     return jnp.where((c.decided > 0).any(1), -HUGE, jnp.where((c.decided < 0).all(1), jnp.inf, unpaid))
 
@@ -339,14 +338,14 @@ def ascend(
     index, money, v, part, units = open_ascent(c, start, reach)
     v, weights = _CLIMB[reach.far](v, part, units, controls)
     if reach.far:
-        # In a loop, whose results XLA computes once: it would compute a sine again, to other last bits, where the
-        # certificate reads it, and the bound would not be that of the multipliers returned.
+        # In a loop, whose results XLA computes once: it would compute a hyperbolic sine again, to other last bits,
+        # where the certificate reads it, and the bound would not be that of the multipliers returned.
         count = 1 + (controls[0] < 0).astype(jnp.int32)  # 1, but the compiler cannot know
-        shapes = jax.eval_shape(partial(_restore_units, far=True), v, units, part.base)
+        shapes = jax.eval_shape(partial(_restore_units, far=True), v, units, part)
         nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        y = jax.lax.fori_loop(0, count, lambda *_: _restore_units(v, units, part.base, far=True), nothing)
+        y = jax.lax.fori_loop(0, count, lambda *_: _restore_units(v, units, part, far=True), nothing)
     else:
-        y = _restore_units(v, units, part.base, far=False)
+        y = _restore_units(v, units, part, far=False)
     by_type = jnp.zeros(c.nominal.shape, v.demand.dtype)
     by_triple = jnp.zeros(c.deploy.shape, v.demand.dtype)
     everywhere = Multipliers(

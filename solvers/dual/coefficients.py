@@ -206,26 +206,27 @@ def exclude_unaffordable(c: Coefficients) -> Coefficients:
     return c._replace(decided=xp.where((c.decided == 0) & beyond, -1, c.decided).astype(xp.int8))
 
 
-FEASIBILITY_WEIGHT = 1e-6
-"""What costs count for in the feasibility problem."""
+FEASIBILITY_WEIGHT = 2.0**-20
+"""What costs count for in the feasibility problem; a power of two, so that multipliers are scaled without rounding."""
 
 
-def feasibility(c: Coefficients) -> tuple[Coefficients, Float[Array, ""]]:
-    """Weigh costs at `FEASIBILITY_WEIGHT` under the same constraints; also return what no plan can cost then.
+def weigh_feasibility(c: Coefficients) -> Coefficients:
+    """Weigh costs at `FEASIBILITY_WEIGHT`, under the same constraints.
 
-    A plan's cost is at most the budget, plus every type's largest worst-case delay, plus all penalties. A dual
-    value of the weighted problem above the weighted sum of these therefore proves that there is no plan.
+    Its dual function is that of the problem with money and multipliers in other units: multipliers divided by the
+    weight prove as much, divided by the weight, of the problem itself. Above `highest_cost` that proves that there is
+    no plan.
     """
-    xp = c.most.__array_namespace__()
-    usable = (c.most > 0).any(axis=2)
-    slowest = xp.where(usable, (c.nominal + c.excess) * c.slowness.max(), 0.0).max(axis=1)
-    most = c.budget + (c.delay_weight * slowest).sum() + c.unmet_cost.sum()
-    weighted = c._replace(
+    return c._replace(
         cost_weight=FEASIBILITY_WEIGHT * c.cost_weight,
         delay_weight=FEASIBILITY_WEIGHT * c.delay_weight,
         unmet_cost=FEASIBILITY_WEIGHT * c.unmet_cost,
     )
-    return weighted, FEASIBILITY_WEIGHT * most
+
+
+def highest_cost(c: Coefficients) -> Float[Array, ""]:
+    """Bound what any plan can cost, $ per period: the budget, all penalties, and every type's delay as promised."""
+    return c.budget + (c.unmet_cost + c.delay_weight * c.delay_limit).sum()
 
 
 def ratio(over: Float[Array, " *X"], under: Float[Array, " *Y"]) -> Float[Array, " *Z"]:

@@ -191,7 +191,8 @@ _ALTERNATIONS = 2
 def scarce_start(c: Coefficients) -> tuple[Multipliers, Opening]:
     """Start where the budget has a price and every rent is shared between memory and compute in one proportion.
 
-    With m = theta D (1 + mu_b) / room and c = (1 - theta) D (1 + mu_b) / power every V is 0 as long as no type gains
+    With m = theta D (1 + mu_b) / room and c = (1 - theta) D (1 + mu_b) / power (in the feasibility problem costs count
+    less than 1 here) every V is 0 as long as no type gains
     anywhere, so the dual value is the sum of the least costs of the types less mu_b times the budget. A grid over
     mu_b and theta finds its maximum.
     """
@@ -204,8 +205,8 @@ def scarce_start(c: Coefficients) -> tuple[Multipliers, Opening]:
 
     def charge(budget: Float[Array, ""], part: Float[Array, ""]) -> Float[Array, "I P"]:
         paid = jnp.where(part > 0, part * memory, 0.0) + jnp.where(part < 1, (1.0 - part) * compute, 0.0)
-        rent = (c.deploy * (1.0 + budget))[None] * paid
-        cost = (c.base * (1.0 + budget))[:, None, None] + per_ms + rent
+        rent = (c.deploy * (c.cost_weight + budget))[None] * paid
+        cost = (c.base * (c.cost_weight + budget))[:, None, None] + per_ms + rent
         return jnp.where(c.most > 0, cost, jnp.inf).min(2)
 
     late = (c.nominal + c.excess) * c.slowness.min() - c.delay_limit[:, None]
@@ -233,7 +234,7 @@ def scarce_start(c: Coefficients) -> tuple[Multipliers, Opening]:
         budget, part = choose(opening)
     opening = find_opening(c, charge(budget, part))
     pairs = c.nominal.shape[1]
-    rent, none = c.deploy * (1.0 + budget), jnp.zeros_like(c.budget)
+    rent, none = c.deploy * (c.cost_weight + budget), jnp.zeros_like(c.budget)
 
     def spread(gamma: Array) -> Float[Array, "I P"]:
         return jnp.ones_like(c.nominal) * jnp.minimum(gamma / pairs, 1.0)

@@ -66,6 +66,7 @@ def test_trees_close_on_the_optimum_and_are_verified(mode: str, tmp_path):
     assert (found.upper[known] >= optima[known] * (1 - 1e-6)).all()
     assert np.median(found.gap[known]) < 2e-3
     assert (found.nodes > 1).any()
+    assert found.is_any(Status.INFEASIBLE).sum() >= 0.9 * (~known).sum() > 0, "told with a certificate"
     for b in np.flatnonzero(found.has_plan).tolist():
         assert check_plan(found[b].plan, instances, b).feasible
     save_certificates(tmp_path / "c.parquet", found, instances)

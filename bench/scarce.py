@@ -1,0 +1,126 @@
+"""``python -m bench.scarce``: brackets where capacity, a promise or the budget is scarce.
+
+Default scenarios with one field multiplied, bracketed to 1 % without HiGHS: gaps after the root alone, and after
+branching too; the bound's distance to the optimum of the LP relaxation, and the plan's to the optimum. HiGHS solves the
+relaxations in one process, and the optima (to 1e-4, 20 seconds at most) on all cores. Programs are compiled before.
+Scenarios per second are by the clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from bench.measure import describe_this_machine
+from bench.peers import relaxation
+from bench.records import Study
+from bench.study import out_option, read_words, show_study
+from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.status import Status
+from solvers.bracket import USUAL, Effort, brackets
+from solvers.pool import solve
+
+FAMILIES: Mapping[str, Mapping[str, float]] = {
+    "default": {},
+    "arrival_rate x 20": {"arrival_rate": 20.0},
+    "arrival_rate x 4": {"arrival_rate": 4.0},
+    "delay_threshold x 0.01": {"delay_threshold": 0.01},
+    "gpu_memory x 0.3": {"gpu_memory": 0.3},
+    "error_threshold x 0.3": {"error_threshold": 0.3},
+    "budget x 0.05": {"budget": 0.05},
+    "budget x 0.02": {"budget": 0.02},
+}
+
+_COLUMNS = [
+    *(
+        "family",
+        "scenarios",
+        "gap at the root, mean, %",
+        "gap, mean, %",
+        "most",
+        "closed to 1 %, %",
+        "without a plan",
+    ),
+    *("bound below the LP, %", "LP below the optimum, %", "plan above the optimum, %", "pairs, most"),
+    *("brackets/s", "LPs/s", "optima/s"),
+]
+
+
+def draw(name: str, scenarios: int, seed: int) -> Instances:
+    """Draw the scenarios of a family."""
+    drawn = sample("seed", n=scenarios, seed=seed)
+    values: dict[str, Any] = {
+        field: by * np.asarray(getattr(drawn.fields, field)) for field, by in FAMILIES[name].items()
+    }
+    return drawn.with_fields(**values)
+
+
+def _timed(work: Any) -> tuple[Any, float]:
+    began = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - began
+
+
+def make_row(name: str, scenarios: int, seed: int) -> list[str | int | float | None]:
+    """Measure a family; return a row of `_COLUMNS`.
+
+    Raises:
+      RuntimeError: a bound above an optimum, or a plan below one.
+    """
+    instances = draw(name, scenarios, seed)
+    assert USUAL.harder is not None
+    at_root: Effort = replace(USUAL, tree_rounds=0, harder=replace(USUAL.harder, tree_rounds=0))
+    root = brackets(instances, gap=0.01, effort=at_root)
+    brackets(instances, gap=0.01)  # compiles what the trees need
+    found, ours = _timed(lambda: brackets(instances, gap=0.01))
+    lp, theirs = _timed(lambda: np.array([relaxation(instances.take([b])) for b in range(scenarios)]))
+    exact, optima = _timed(lambda: solve(instances, gap=1e-4, time_limit=20.0))
+    slack = 1e-6 * np.abs(exact.upper)
+    if (found.lower > exact.upper + slack).any() or (found.upper < exact.lower - slack).any():
+        raise RuntimeError(f"{name}: a bracket does not hold an optimum")
+    return [
+        name,
+        scenarios,
+        100 * float(np.mean(root.gap)),
+        100 * float(np.mean(found.gap)),
+        100 * float(np.max(found.gap)),
+        100 * float(np.mean(found.is_any(Status.OPTIMAL, Status.GAP_LIMIT))),
+        int((~found.has_plan).sum()),
+        100 * float(np.mean(np.maximum(1 - root.lower / lp, 0.0))),
+        100 * float(np.mean(1 - lp / exact.upper)),
+        100 * float(np.mean(found.upper / exact.upper - 1)),
+        int((found.slots >= 0).sum(1).max()),
+        scenarios / ours,
+        scenarios / theirs,
+        scenarios / optima,
+    ]
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(FAMILIES)), metavar="[FAMILY ...]")
+@click.option("--scenarios", default=200, show_default=True, type=click.IntRange(min=1), help="Per family.")
+@click.option("--seed", default=23, show_default=True)
+@out_option
+def main(names: tuple[str, ...], scenarios: int, seed: int, out: Path | None) -> None:
+    """Bracket scarce families and print how tight and how fast that is."""
+    study = Study(
+        name="scarce",
+        title="Brackets where capacity is scarce",
+        words=read_words(__doc__),
+        columns=_COLUMNS,
+    )
+    for name in names or FAMILIES:
+        study.rows.append(make_row(name, scenarios, seed))
+        click.echo(f"{name}: gap {study.rows[-1][3]:.2f} %", err=True)
+    show_study(study, describe_this_machine(), out)
+
+
+if __name__ == "__main__":
+    main()

@@ -28,6 +28,7 @@ a CPU's threads.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -51,6 +52,9 @@ from solvers.lp.stages import Run, dot, fold_all
 _DEPENDENT = 1e-10
 """A pivot below this, relative to the diagonal it came from, belongs to a row that depends on those before: what is
 left of it after the elimination is rounding."""
+
+_UNROLLED = 16
+"""Pivots up to which each is compiled on its own, a sixth faster than a loop over them; more take too long to compile."""
 
 _SOLVES = 2
 """Times the reduced system is solved for a step: once, and once more for what the first solution leaves over."""
@@ -168,7 +172,7 @@ def invert(
     size = a.shape[-2]
 
     def sweep(
-        k: Int[Array, ""], a: Float[Array, "*rest k k B"], diagonal: Float[Array, "*rest k B"]
+        k: int | Int[Array, ""], a: Float[Array, "*rest k k B"], diagonal: Float[Array, "*rest k B"]
     ) -> Float[Array, "*rest k k B"]:
         here = jnp.arange(size) == k
         row = jax.lax.dynamic_index_in_dim(a, k, a.ndim - 3, keepdims=False)
@@ -181,8 +185,11 @@ def invert(
         inner = jnp.where(here[:, None, None], border[..., None, :, :], inner)
         return jnp.where(here[None, :, None], border[..., :, None, :], inner)
 
-    # A loop: unrolled, the pivots were most of what XLA had to compile.
-    return -jax.lax.fori_loop(0, size, lambda k, a: run(sweep, k, a, diagonal), a)
+    if size > _UNROLLED:
+        return -jax.lax.fori_loop(0, size, lambda k, a: run(sweep, k, a, diagonal), a)
+    for k in range(size):
+        a = run(partial(sweep, k), a, diagonal)
+    return -a
 
 
 def flatten_types(a: Array) -> Array:

@@ -54,7 +54,7 @@ _DEPENDENT = 1e-10
 left of it after the elimination is rounding."""
 
 _UNROLLED = 16
-"""Pivots up to which each is compiled on its own, a sixth faster than a loop over them; more take too long to compile."""
+"""Pivots up to which each is compiled on its own, a sixth faster than a loop; more of them take too long to compile."""
 
 _SOLVES = 2
 """Times the reduced system is solved for a step: once, and once more for what the first solution leaves over."""

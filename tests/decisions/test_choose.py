@@ -192,6 +192,7 @@ def mild(instances: Instances) -> Instances:
     )
 
 
+@pytest.mark.slow
 def test_fixed_routing(known):
     easy = known_of(mild(known.instances), np.zeros(COUNT), np.full(COUNT, math.inf), known.answers.plans())
     free, fixed = pick(easy), pick(easy, recourse=False)

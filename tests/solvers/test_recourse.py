@@ -129,6 +129,7 @@ def test_reasons():
     assert [[Reason(r).word for r in row] for row in found.reason] == expected
 
 
+@pytest.mark.slow
 def test_route_limits_hold_and_bounds_stay_valid():
     instances = mixed(34).with_fields(max_routes=[1, 2, 0] * 8)
     deployments = random_deployments(4, instances, 6)

@@ -21,6 +21,7 @@ SLOTS = 4
 EXACT_GAMMA = {"gamma_delay": [6.0] * BATCH, "gamma_error": [6.0] * BATCH}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 2])
 def test_route_limit(most):
     instances = random_instances(6, SMALL, batch=BATCH, max_routes=[most] * BATCH, **EXACT_GAMMA)

@@ -53,6 +53,7 @@ def test_bounds_are_below_enumerated_optima_and_near_those_of_the_relaxation(mod
     assert np.median((1 - lower / relaxed)[known]) < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", UNCERTAINTY_MODES)
 def test_trees_close_on_the_optimum_and_are_verified(mode: str, tmp_path):
     from rodiu_jax.certificates import load_certificates, verify_rows

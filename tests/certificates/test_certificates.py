@@ -77,7 +77,7 @@ def default() -> tuple[Instances, Answers]:
     return instances, brackets(instances, gap=0.001, effort=LITTLE, certificates=True)
 
 
-@pytest.fixture(params=["small", "default"])
+@pytest.fixture(params=["small", pytest.param("default", marks=pytest.mark.slow)])
 def case(request: pytest.FixtureRequest) -> tuple[Instances, Answers]:
     return request.getfixturevalue(request.param)
 
@@ -105,7 +105,7 @@ def test_what_the_solver_proves_is_verified(case: tuple[Instances, Answers], tmp
 @pytest.mark.parametrize(
     ("mode", "change"),
     [
-        ("none", {"delay_threshold": 0.01}),
+        pytest.param("none", {"delay_threshold": 0.01}, marks=pytest.mark.slow),
         pytest.param(
             "ddu", {"delay_threshold": 0.01, "max_routes": 2, "gamma_delay": 2.0}, marks=pytest.mark.slow
         ),

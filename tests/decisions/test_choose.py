@@ -293,6 +293,7 @@ def test_no_candidate_meets_it(tiny, known, golden: Golden):
     json.dumps(found.to_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["expected", "regret"])
 def test_nothing_is_possible_in_any_scenario(tiny, known, criterion, monkeypatch, golden: Golden):
     for one in (module, answer_module):

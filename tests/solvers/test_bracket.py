@@ -199,6 +199,7 @@ def default():
     return instances, brackets(instances, gap=1e-2, effort=effort, certificates=True), effort
 
 
+@pytest.mark.slow
 def test_default_scenarios(default):
     instances, found, _ = default
     least, cost = optima_of(instances)
@@ -207,6 +208,7 @@ def test_default_scenarios(default):
     assert np.mean(found.upper / cost - 1) < 0.01
 
 
+@pytest.mark.slow
 def test_certificates_cover_every_plan(default):
     """The leaves of a scenario's tree part the plans: their paths are the leaves of one binary tree."""
     _, found, _ = default

@@ -9,7 +9,7 @@ Scenarios per second are by the clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,26 @@ from bench.peers import relaxation
 from bench.records import Study
 from bench.study import out_option, read_words, show_study
 from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.model.changes import Change, apply_changes
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
 from solvers.bracket import USUAL, Effort, brackets
 from solvers.pool import solve
 
-FAMILIES: Mapping[str, Mapping[str, float]] = {
-    "default": {},
-    "arrival_rate x 20": {"arrival_rate": 20.0},
-    "arrival_rate x 4": {"arrival_rate": 4.0},
-    "delay_threshold x 0.01": {"delay_threshold": 0.01},
-    "gpu_memory x 0.3": {"gpu_memory": 0.3},
-    "error_threshold x 0.3": {"error_threshold": 0.3},
-    "budget x 0.05": {"budget": 0.05},
-    "budget x 0.02": {"budget": 0.02},
+FAMILIES: Mapping[str, Sequence[Change]] = {
+    "default": (),
+    **{
+        f"{field} x {factor:g}": (Change(field, "scale", factor),)
+        for field, factor in (
+            ("arrival_rate", 20.0),
+            ("arrival_rate", 4.0),
+            ("delay_threshold", 0.01),
+            ("gpu_memory", 0.3),
+            ("error_threshold", 0.3),
+            ("budget", 0.05),
+            ("budget", 0.02),
+        )
+    },
 }
 
 _COLUMNS = [
@@ -55,11 +61,7 @@ _COLUMNS = [
 
 def draw(name: str, scenarios: int, seed: int) -> Instances:
     """Draw the scenarios of a family."""
-    drawn = sample("seed", n=scenarios, seed=seed)
-    values: dict[str, Any] = {
-        field: by * np.asarray(getattr(drawn.fields, field)) for field, by in FAMILIES[name].items()
-    }
-    return drawn.with_fields(**values)
+    return apply_changes(sample("seed", n=scenarios, seed=seed), FAMILIES[name])
 
 
 def _timed(work: Any) -> tuple[Any, float]:

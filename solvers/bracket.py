@@ -218,8 +218,10 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
     everyone = np.arange(batch.size)
     with jax.enable_x64(True):
         effort = replace(effort, search=effort.search._replace(limited=limited))
-        if limited:  # the floors know no limit of routes, so they say little about what is promising
-            effort = replace(effort, routed=effort.routed if effort.search.scarce else _EVERY)
+        if (
+            limited and not effort.search.scarce
+        ):  # floors know no limit of routes, and say little of what is promising
+            effort = replace(effort, routed=_EVERY)
         placed = keep_on_device(batch)
         root = _bound_roots(batch, placed, effort)
         tree = _plant(root, effort, certificates)
@@ -231,8 +233,8 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
         infeasible = _close_infeasible(placed, tree, best, effort)
         hard = np.zeros(batch.size, bool)
         if effort.harder is not None:
-            wide = best.cost - tree.lower() > effort.beyond * np.abs(best.cost)
-            hard = (wide | ~np.isfinite(best.cost)) & ~infeasible & np.isfinite(tree.lower())
+            narrow = relative_gap(tree.lower(), best.cost) <= effort.beyond
+            hard = ~narrow & ~infeasible & np.isfinite(tree.lower())
             tree.close(hard[tree.open.scenario])
         beyond = root.highest * (1.0 + ABOVE_ANY_COST)  # B; a bound above it proves that there is no plan
         _branch(placed, tree, best, beyond, gap, effort)
@@ -266,9 +268,9 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
         promising=promising.reshape(batch.size, *batch.shape[1:]),
         leaves=tree.leaves(),
     )
-    if effort.harder is None or not hard.any():
-        return answers
     rows = np.flatnonzero(hard)
+    if effort.harder is None or not len(rows):
+        return answers
     harder = replace(effort.harder, chunk=effort.chunk)
     again = _brackets(batch.take(rows), limited, gap, harder, certificates)
     order = np.arange(batch.size)

@@ -130,10 +130,11 @@ def cascade(
     Raises:
       AuditFailed: an exact answer contradicts its bracket.
     """
-    if effort is None:
+    if effort is None and exact == "none":
+        effort = USUAL
+    elif effort is None:
         branch = certificates or gap >= CASCADE_GAP
         effort = Effort() if branch else by_device(cpu=Effort(tree_rounds=0), accelerator=Effort())
-        effort = USUAL if exact == "none" else effort
     audit = np.zeros(instances.size, bool) if audited is None else np.asarray(audited, bool)
     queue: deque[_Block] = deque()
     with _borrow(workers) as pool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,12 +40,10 @@ def propose_starts(
     The dual function with a deployment fixed, at the multipliers of the ascent, is the least cost of that deployment.
     """
     slots, degrees = how.slots, c.deploy.shape[1]
-    pairs = len(c.weights)
     weight = ascended.weights.astype(c.base.dtype)  # P,N
     likeliest, holding = _choose_degrees(c, weight)
     pair_weight = jnp.where(c.fits.any(1), weight.sum(1), -1.0)
-    pair_weight, pair = jax.lax.top_k(jnp.pad(pair_weight, (0, slots), constant_values=-1.0), slots)
-    pair = jnp.minimum(pair, pairs - 1)  # the padding, where there are fewer pairs than slots
+    pair_weight, pair = _pick_largest(pair_weight, slots)
     # Above an infinite threshold nothing is deployed: one start of that kind is enough.
     rules = [(least, degree) for least in (*_THRESHOLDS, jnp.inf) for degree in (likeliest, holding)][:-1]
     starts = jnp.stack(
@@ -53,9 +53,9 @@ def propose_starts(
         ]
     )
     if how.scarce:
-        within = [_fill_budget(c, starts[number]) for number in range(len(rules) - 1)]
-        dense = _by_density(c, ascended, slots)
-        starts = jnp.concatenate([starts, jnp.stack([*within, _fill_budget(c, dense)]).astype(starts.dtype)])
+        dense = _by_density(c, ascended, slots)[None].astype(starts.dtype)
+        within = jax.vmap(partial(_fill_budget, c))(jnp.concatenate([starts[:-1], dense]))
+        starts = jnp.concatenate([starts, within])
     if how.limited and len(c.base) <= MOST_GROUPED_TYPES:
         grouped = _group_types(c, ascended, slots)
         starts = jnp.concatenate([starts, grouped[None].astype(starts.dtype)])
@@ -83,10 +83,14 @@ def _by_density(c: Coefficients, ascended: Ascended, slots: int) -> Int[Array, "
     degrees = c.deploy.shape[1]
     density = jnp.where(c.fits, ascended.value / jnp.where(c.deploy > 0, c.deploy, 1.0), jnp.inf)
     best = jnp.argmin(density, axis=1)
-    least = jnp.pad(density.min(1), (0, slots), constant_values=jnp.inf)
-    least, pair = jax.lax.top_k(-least, slots)
-    pair = jnp.minimum(pair, len(best) - 1)
+    least, pair = _pick_largest(-density.min(1), slots)
     return jnp.where(jnp.isfinite(least), pair * degrees + best[pair].astype(pair.dtype), -1)
+
+
+def _pick_largest(score: Float[Array, " P"], slots: int) -> tuple[Float[Array, " D"], Int[Array, " D"]]:
+    """Pick the pairs of the largest scores, largest first; -inf where there are fewer pairs than slots."""
+    largest, pair = jax.lax.top_k(jnp.pad(score, (0, slots), constant_values=-jnp.inf), slots)
+    return largest, jnp.minimum(pair, len(score) - 1)
 
 
 def _choose_degrees(

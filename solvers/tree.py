@@ -53,7 +53,7 @@ class Nodes(NamedTuple):
 
     def is_whole(self) -> Bool[np.ndarray, " M"]:
         """Say which nodes have no open triple left."""
-        return (self.decided != 0).reshape(len(self.decided), -1).all(1)
+        return (self.decided != 0).all(axis=(1, 2))
 
     def put(self, rows: Int64[np.ndarray, " R"], nodes: Nodes) -> Nodes:
         """Return the nodes with those at ``rows`` replaced."""
@@ -123,7 +123,7 @@ class Tree:
         """
         aim = target[self.open.scenario]  # M
         reached = self.open.bound >= aim
-        whole = (self.open.openness().max(1, initial=-1.0) < 0) | ~np.isfinite(self.open.bound)
+        whole = self.open.is_whole() | ~np.isfinite(self.open.bound)
         closed = self._closed.copy()
         over = reached | whole
         np.minimum.at(closed, self.open.scenario[over], self.open.bound[over])

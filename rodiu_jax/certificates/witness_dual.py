@@ -279,9 +279,8 @@ def _decisions(
 def _beyond_limits(c: _Problem, taken: Bool[np.ndarray, "L T"]) -> Bool[np.ndarray, "L T"]:
     """Return the triples whose rent or weights do not go into what those of the leaf leave of budget and storage."""
     weights = np.broadcast_to(c.weights, taken.shape)
-    over = 1.0 + RENT_BAND * (
-        1 - 1e-3
-    )  # less than where the solver gives a triple up, more than a plan may break
+    # Below where the solver gives a triple up, and above what a plan may break.
+    over = 1.0 + RENT_BAND * (1 - 1e-3)
     rent = over * c.budget - np.where(taken, c.deploy, 0.0).sum(1)
     room = over * c.storage - np.where(taken, weights, 0.0).sum(1)
     return (c.deploy > rent[:, None]) | (weights > room[:, None])

@@ -60,6 +60,5 @@ def join_slots(
 
 def widen(slots: Integer[np.ndarray, "*B D"], width: int) -> Integer[np.ndarray, "*B E"]:
     """Return the deployments in ``width`` slots, at least as many as they have: empty ones are added."""
-    return np.pad(
-        slots, ((0, 0),) * (slots.ndim - 1) + ((0, width - slots.shape[-1]),), constant_values=EMPTY
-    )
+    more = ((0, 0),) * (slots.ndim - 1) + ((0, width - slots.shape[-1]),)
+    return np.pad(slots, more, constant_values=EMPTY)

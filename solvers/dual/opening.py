@@ -61,21 +61,28 @@ def _amortise(c: Coefficients) -> Float[Array, "I P"]:
         ),
     )
     busy = jnp.where(jnp.isfinite(busy), busy, 0.0)  # no room, no need: `most` decides below
-    per_ms = (c.delay_weight[:, None] * (c.nominal + c.excess))[:, :, None] * c.slowness[None, None, :]
-    cost = c.base[:, None, None] + per_ms + c.deploy[None] * busy
+    cost = c.base[:, None, None] + _delay_cost(c) + c.deploy[None] * busy
     return jnp.where(c.most > 0, cost, jnp.inf).min(2)
 
 
-def find_opening(c: Coefficients, amortised: Float[Array, "I P"] | None = None) -> Opening:
+def _delay_cost(c: Coefficients) -> Float[Array, "I P N"]:
+    """Cost the delays of types served whole, every excess counted."""
+    return (c.delay_weight[:, None] * (c.nominal + c.excess))[:, :, None] * c.slowness[None, None, :]
+
+
+def _over_promises(c: Coefficients) -> tuple[Float[Array, "I P"], Float[Array, "I P"]]:
+    """Measure by how much each pair alone breaks the promises: ms at the fastest degree, and error rate."""
+    late = (c.nominal + c.excess) * c.slowness.min() - c.delay_limit[:, None]
+    return late, c.error + c.error_excess - c.error_limit[:, None]
+
+
+def find_opening(c: Coefficients, amortised: Float[Array, "I P"]) -> Opening:
     """Find the opening prices by a coarse grid over (eta, zeta) and a finer one around its best point.
 
     Args:
-      amortised: what serving a type whole by a pair costs, other than of `_amortise`.
+      amortised: what serving a type whole by a pair costs, deployment included; inf where it cannot.
     """
-    amortised = jnp.asarray(_amortise(c) if amortised is None else amortised)
-    ms = (c.nominal + c.excess) * c.slowness.min()
-    late = ms - c.delay_limit[:, None]  # I,P
-    wrong = c.error + c.error_excess - c.error_limit[:, None]  # I,P
+    late, wrong = _over_promises(c)
     cheapest = amortised.min(1)
     can = jnp.isfinite(cheapest)
     ceiling = jnp.where(c.unmet_cap >= 1.0, c.unmet_cost, jnp.inf)
@@ -108,10 +115,11 @@ def promise(c: Coefficients) -> Float[Array, " P"]:
     Counted both by amortised cost and at the opening's prices of the promises, since a promise often needs a pair
     that cost alone would not choose. Decided pairs come first, excluded ones last.
     """
-    opening = find_opening(c)
+    amortised = _amortise(c)
+    opening = find_opening(c, amortised)
     cheapest = jnp.where(opening.price > 0, opening.price, 1.0)[:, None]
     rank = jnp.minimum(
-        _divide_by_least(_amortise(c)), 1.0 + (opening.cost - opening.price[:, None]) / cheapest
+        _divide_by_least(amortised), 1.0 + (opening.cost - opening.price[:, None]) / cheapest
     ).min(0)
     return jnp.where((c.decided > 0).any(1), -1e6, jnp.where((c.decided < 0).all(1), jnp.inf, rank))
 
@@ -127,7 +135,7 @@ def scale_money(
     c: Coefficients, opening: Opening | None = None
 ) -> tuple[Coefficients, Float[Array, ""], Opening]:
     """Count money in units of the scenario's cost; return the coefficients, that unit, and the opening in it."""
-    opening = find_opening(c) if opening is None else opening
+    opening = find_opening(c, _amortise(c)) if opening is None else opening
     money = opening.price.sum()
     money = jnp.where(money > 0, money, 1.0)
     scaled = c._replace(
@@ -191,26 +199,24 @@ _ALTERNATIONS = 2
 def scarce_start(c: Coefficients) -> tuple[Multipliers, Opening]:
     """Start where the budget has a price and every rent is shared between memory and compute in one proportion.
 
-    With m = theta D (1 + mu_b) / room and c = (1 - theta) D (1 + mu_b) / power (in the feasibility problem costs count
-    less than 1 here) every V is 0 as long as no type gains
+    With m = theta D (1 + mu_b) / room and c = (1 - theta) D (1 + mu_b) / power every V is 0 as long as no type gains
     anywhere, so the dual value is the sum of the least costs of the types less mu_b times the budget. A grid over
-    mu_b and theta finds its maximum.
+    mu_b and theta finds its maximum. In the feasibility problem ``cost_weight`` stands in the place of 1.
     """
 
     def share(demand: Array, capacity: Array) -> Float[Array, "I P N"]:
         return jnp.where(demand > 0, ratio(demand, capacity), 0.0)
 
     memory, compute = share(c.kv[:, :, None], c.room[None]), share(c.compute[:, None, None], c.power[None])
-    per_ms = (c.delay_weight[:, None] * (c.nominal + c.excess))[:, :, None] * c.slowness[None, None, :]
+    delay_cost = _delay_cost(c)
 
     def charge(budget: Float[Array, ""], part: Float[Array, ""]) -> Float[Array, "I P"]:
         paid = jnp.where(part > 0, part * memory, 0.0) + jnp.where(part < 1, (1.0 - part) * compute, 0.0)
         rent = (c.deploy * (c.cost_weight + budget))[None] * paid
-        cost = (c.base * (c.cost_weight + budget))[:, None, None] + per_ms + rent
+        cost = (c.base * (c.cost_weight + budget))[:, None, None] + delay_cost + rent
         return jnp.where(c.most > 0, cost, jnp.inf).min(2)
 
-    late = (c.nominal + c.excess) * c.slowness.min() - c.delay_limit[:, None]
-    wrong = c.error + c.error_excess - c.error_limit[:, None]
+    late, wrong = _over_promises(c)
     grid = [jnp.array(g, c.base.dtype) for g in (_BUDGET_PRICES, _MEMORY_PARTS)]
     prices, parts = (g.reshape(-1) for g in jnp.meshgrid(*grid))
 
@@ -227,7 +233,7 @@ def scarce_start(c: Coefficients) -> tuple[Multipliers, Opening]:
         best = jnp.argmax(jax.lax.map(value, (prices, parts)))
         return prices[best], parts[best]
 
-    opening = find_opening(c)
+    opening = find_opening(c, _amortise(c))
     budget, part = choose(opening)
     for _ in range(_ALTERNATIONS):
         opening = find_opening(c, charge(budget, part))

@@ -10,10 +10,11 @@ from bench.scarce import FAMILIES, draw, main
 
 def test_families_are_what_they_say():
     plain = draw("default", 2, 5).fields
-    for name, change in FAMILIES.items():
-        drawn = draw(name, 2, 5).fields
-        for field, by in change.items():
-            np.testing.assert_allclose(getattr(drawn, field), by * np.asarray(getattr(plain, field)))
+    assert len(FAMILIES) == 8
+    for name in list(FAMILIES)[1:]:
+        field, factor = name.split(" x ")
+        drawn = getattr(draw(name, 2, 5).fields, field)
+        np.testing.assert_allclose(drawn, float(factor) * np.asarray(getattr(plain, field)))
 
 
 @pytest.mark.slow

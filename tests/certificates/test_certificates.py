@@ -66,8 +66,18 @@ def save_certificates(path: Path, proven: Answers, instances: Instances, *, firs
 @pytest.fixture(scope="module")
 def small() -> tuple[Instances, Answers]:
     """Small scenarios of many kinds, some of whose trees branch."""
-    kinds = {"gamma_delay": np.array([1.3, 1.5, 7.0, 2.0])}
-    instances = random_instances(8, SMALL, batch=4, max_routes=np.zeros(4, int), **kinds)
+    return _of_routes(np.zeros(4, int))
+
+
+@pytest.fixture(scope="module")
+def limited() -> tuple[Instances, Answers]:
+    """The same with limits of routes, which want programs of their own."""
+    return _of_routes(np.array([0, 1, 2, 0]))
+
+
+def _of_routes(most: np.ndarray) -> tuple[Instances, Answers]:
+    kinds = {"max_routes": most, "gamma_delay": np.array([1.3, 1.5, 7.0, 2.0])}
+    instances = random_instances(8, SMALL, batch=4, **kinds)
     return instances, brackets(instances, gap=1e-4, effort=LITTLE, certificates=True)
 
 
@@ -77,7 +87,7 @@ def default() -> tuple[Instances, Answers]:
     return instances, brackets(instances, gap=0.001, effort=LITTLE, certificates=True)
 
 
-@pytest.fixture(params=["small", pytest.param("default", marks=pytest.mark.slow)])
+@pytest.fixture(params=["small", *(pytest.param(n, marks=pytest.mark.slow) for n in ("limited", "default"))])
 def case(request: pytest.FixtureRequest) -> tuple[Instances, Answers]:
     return request.getfixturevalue(request.param)
 

@@ -97,6 +97,14 @@ def test_brackets_of_the_root(hard):
     assert (root.steps == ROOT.root.steps).all()
 
 
+@pytest.mark.slow
+def test_limits_of_routes_among_hard_scenarios():
+    instances = hard_instances(21, SMALL)
+    least, cost = optima_of(instances)
+    for effort in (ROOT, TREE):
+        assert_honest(brackets(instances, gap=1e-3, effort=effort), instances, least, cost, 1e-3)
+
+
 def test_branching_raises_the_bound_and_never_crosses(hard):
     instances, least, cost, root, tree = hard
     assert_honest(tree, instances, least, cost, 1e-3)

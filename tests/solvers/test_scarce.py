@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.certificates import load_certificates, verify_rows
+from rodiu_jax.model.changes import Change, apply_changes
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.fields import UNCERTAINTY_MODES
 from rodiu_jax.model.instance import Instances
@@ -56,8 +58,6 @@ def test_bounds_are_below_enumerated_optima_and_near_those_of_the_relaxation(mod
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", UNCERTAINTY_MODES)
 def test_trees_close_on_the_optimum_and_are_verified(mode: str, tmp_path):
-    from rodiu_jax.certificates import load_certificates, verify_rows
-
     instances = scarce(4, mode)
     optima = np.array([_solve_with(Accelerators.none(), instances, b).upper for b in range(CHUNK)])
     found = brackets(instances, gap=1e-3, effort=HARD, certificates=True)
@@ -118,17 +118,11 @@ def test_the_better_of_both_efforts_counts_on_each_side():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("change", "gap", "pairs"),
-    [
-        ({"arrival_rate": 20.0}, 0.015, 30),
-        ({"arrival_rate": 4.0}, 0.011, 4),
-        ({"budget": 0.02}, 0.10, 3),
-    ],
+    ("field", "factor", "gap", "pairs"),
+    [("arrival_rate", 20.0, 0.015, 30), ("arrival_rate", 4.0, 0.011, 4), ("budget", 0.02, 0.10, 3)],
 )
-def test_scarce_default_scenarios(change: dict[str, float], gap: float, pairs: int):
-    instances = sample("seed", n=6, seed=17)
-    values = {n: scale * np.asarray(getattr(instances.fields, n)) for n, scale in change.items()}
-    instances = instances.with_fields(**values)
+def test_scarce_default_scenarios(field: str, factor: float, gap: float, pairs: int):
+    instances = apply_changes(sample("seed", n=6, seed=17), [Change(field, "scale", factor)])
     found = brackets(instances, gap=0.01)
     exact = [solve_instance(instances, b, gap=1e-4) for b in range(6)]
     least, cost = np.array([r.lower for r in exact]), np.array([r.upper for r in exact])

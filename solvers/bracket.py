@@ -34,6 +34,7 @@ from solvers.dual import (
     FEASIBILITY_WEIGHT,
     Ascent,
     Multipliers,
+    Opening,
     Reach,
     ascend_and_certify,
     certify,
@@ -48,7 +49,8 @@ from solvers.dual import (
 from solvers.neighbours import Search
 from solvers.routing import THOROUGH_ITERATIONS, read_multipliers, route_deployment
 from solvers.starts import propose_starts
-from solvers.tree import Nodes, Tree, keep_better
+from solvers.terms import is_large
+from solvers.tree import Nodes, Tree, keep_better, put_rows
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,14 @@ _SCARCE = Effort(
 USUAL = Effort(beyond=0.08, harder=_SCARCE)
 """Enough for most scenarios; what it leaves wide is tried as if capacity were scarce."""
 
+_LARGE = replace(_SCARCE, search=Search(slots=24, scarce=True), rounds=6, beyond=0.03, harder=_SCARCE)
+"""For large catalogues, where `USUAL` would begin with fewer pairs than matter."""
+
+
+def usual_effort(instances: Instances) -> Effort:
+    """Return the effort that suits a catalogue of this size."""
+    return _LARGE if is_large(instances) else USUAL
+
 
 class _Bounded(NamedTuple):
     bound: Array
@@ -104,14 +114,17 @@ class _Bounded(NamedTuple):
     floor: Any  # what every plan that deploys a triple costs at least, (P,N) a row
     decided: Any  # what was given, and what follows from it, (P,N) a row
     highest: Any  # what no plan of the scenario exceeds
+    missed: Any  # as `solvers.dual.Ascended` has it
 
 
 @of_settled
 @partial(jax.jit, static_argnames=("far",))
-def _cold_starts(fields: Fields, *, far: bool) -> Multipliers:
-    def one(fields: Fields) -> Multipliers:
+def _cold_starts(fields: Fields, *, far: bool) -> tuple[Multipliers, Opening | None]:
+    """Multipliers to start roots from, and the opening where it is not cheap to find again."""
+
+    def one(fields: Fields) -> tuple[Multipliers, Opening | None]:
         c = derive_coefficients(fields, SETTLED_MODE)
-        start = scarce_start(c)[0] if far else cold_start(c)
+        start = scarce_start(c) if far else (cold_start(c), None)
         return jax.tree.map(lambda a: a.astype(np.float32), start)
 
     return jax.vmap(one)(fields)
@@ -123,6 +136,7 @@ def _bound_nodes(
     fields: Fields,
     decided: Array,
     start: Multipliers,
+    opening: Opening | None,
     *,
     controls: Array,
     reach: Reach,
@@ -130,15 +144,15 @@ def _bound_nodes(
 ) -> _Bounded:
     """Ascend (float32) and certify (float64) a block of nodes."""
 
-    def one(fields: Fields, decided: Array, start: Multipliers) -> _Bounded:
+    def one(fields: Fields, decided: Array, start: Multipliers, opening: Opening | None) -> _Bounded:
         c = exclude_unaffordable(derive_coefficients(fields, SETTLED_MODE)._replace(decided=decided))
-        found = ascend_and_certify(c, start, reach, controls)
+        found = ascend_and_certify(c, start, reach, controls, opening)
         starts, least = propose_starts(c, found, how)
         floor = found.bound - least_by_pair(c, found.value)[:, None] + found.value
-        of_node = starts, least, floor, c.decided, highest_cost(c)
+        of_node = starts, least, floor, c.decided, highest_cost(c), found.missed
         return _Bounded(found.bound, found.multipliers, found.weights, *of_node)
 
-    return jax.vmap(one)(fields, decided, start)
+    return jax.vmap(one)(fields, decided, start, opening)
 
 
 @of_settled
@@ -191,7 +205,7 @@ _EVERY = 10**6
 
 
 def brackets(
-    instances: Instances, *, gap: float = 0.01, effort: Effort = USUAL, certificates: bool = False
+    instances: Instances, *, gap: float = 0.01, effort: Effort | None = None, certificates: bool = False
 ) -> Answers:
     """Bracket every scenario's optimum, to a relative gap where branching gets there.
 
@@ -199,10 +213,13 @@ def brackets(
     without a limit of routes are searched apart, as other programs route them.
 
     Args:
+      effort: what suits the catalogue by default.
       certificates: answers hold the leaves that prove the lower bounds.
     """
     batch = instances.as_batch()
-    effort = replace(effort, chunk=effort.chunk or block_size("bracket").rows)
+    effort = effort or usual_effort(batch)
+    cells = 8 * math.prod(batch.shape)  # bytes
+    effort = replace(effort, chunk=effort.chunk or block_size("bracket", bytes_per_row=cells).rows)
     limited = np.broadcast_to(np.asarray(batch.fields.max_routes) > 0, (batch.size,))  # B
     if limited.all() or not limited.any():
         return _brackets(batch, bool(limited.any()), gap, effort, certificates)
@@ -223,21 +240,21 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
         ):  # floors know no limit of routes, and say little of what is promising
             effort = replace(effort, routed=_EVERY)
         placed = keep_on_device(batch)
-        root = _bound_roots(batch, placed, effort)
+        run, root = _bound_roots(batch, placed, effort)
         tree = _plant(root, effort, certificates)
         best = Deployments(
             batch.size, placed, effort.search, rounds=effort.rounds, routed=effort.routed, chunk=effort.chunk
         )
         best.offer(everyone, root.starts, root.least)
         best.improve(tree.lower(), gap, everyone)
-        infeasible = _close_infeasible(placed, tree, best, effort)
+        infeasible = _close_infeasible(run, tree, best)
         hard = np.zeros(batch.size, bool)
         if effort.harder is not None:
             narrow = relative_gap(tree.lower(), best.cost) <= effort.beyond
             hard = ~narrow & ~infeasible & np.isfinite(tree.lower())
             tree.close(hard[tree.open.scenario])
         beyond = root.highest * (1.0 + ABOVE_ANY_COST)  # B; a bound above it proves that there is no plan
-        _branch(placed, tree, best, beyond, gap, effort)
+        _branch(run, tree, best, beyond, gap)
         infeasible |= ~np.isfinite(best.cost) & (tree.lower() > beyond)
         plans = checked_plans(batch, placed, best.slot, effort.search, effort.chunk)
     lower = np.where(infeasible, math.inf, tree.lower())  # B
@@ -326,27 +343,53 @@ def _statuses(
     return np.select(cases, codes, Status.BRACKET).astype(np.int8)
 
 
-def _bound_block(
-    placed: Instances,
-    scenario: np.ndarray,
-    decided: np.ndarray,
-    start: Multipliers,
-    ascent: Ascent,
-    effort: Effort,
-) -> _Bounded:
-    arrays = (decided, start)
-    static = {"controls": ascent.controls, "reach": ascent.reach, "how": effort.search}
-    return run_scenarios(_bound_nodes, placed, scenario, arrays, BlockSize(effort.chunk), **static)
+class _Run(NamedTuple):
+    """What every call of a bracket's programs needs."""
+
+    placed: Instances  # the batch as `keep_on_device` has it
+    effort: Effort
+    opening: Opening | None  # of every scenario, where nodes need it
+
+    def bound(
+        self, scenario: np.ndarray, decided: np.ndarray, start: Multipliers, ascent: Ascent
+    ) -> _Bounded:
+        """Bound nodes from the multipliers that they have."""
+        arrays = (decided, start, jax.tree.map(lambda a: a[scenario], self.opening))
+        static = {"controls": ascent.controls, "reach": ascent.reach, "how": self.effort.search}
+        return run_scenarios(_bound_nodes, self.placed, scenario, arrays, self.block, **static)
+
+    @property
+    def block(self) -> BlockSize:
+        """Rows of a block."""
+        return BlockSize(self.effort.chunk)
 
 
-def _bound_roots(batch: Instances, placed: Instances, effort: Effort) -> _Bounded:
-    """Bound every scenario with nothing decided; ``placed`` is the batch as `keep_on_device` has it."""
+_MISSED = 1e-3
+"""Part of a bound above which what pairs take that were not iterated is worth another ascent over them."""
+
+_ROUNDS = 3
+"""Ascents of a root at most: each iterates the pairs that the one before says matter."""
+
+
+def _bound_roots(batch: Instances, placed: Instances, effort: Effort) -> tuple[_Run, _Bounded]:
+    """Bound every scenario with nothing decided; pairs that take from a bound and were not iterated are, next time."""
     _, models, gpus, degrees = batch.shape
     scenario = np.arange(batch.size)
     decided = np.zeros((batch.size, models * gpus, degrees), np.int8)
     far = effort.root.far
-    start = run_scenarios(_cold_starts, placed, scenario, (), BlockSize(effort.chunk), far=far)
-    return _bound_block(placed, scenario, decided, start, effort.root, effort)
+    start, opening = run_scenarios(_cold_starts, placed, scenario, (), BlockSize(effort.chunk), far=far)
+    run = _Run(placed, effort, opening)
+    root = run.bound(scenario, decided, start, effort.root)
+    for _ in range(1, _ROUNDS if far else 1):
+        lacking = np.flatnonzero(-root.missed > _MISSED * np.abs(root.bound))
+        if not len(lacking):
+            break
+        again = run.bound(
+            lacking, decided[lacking], jax.tree.map(lambda a: a[lacking], root.multipliers), effort.node
+        )
+        better = again.bound > root.bound[lacking]
+        root = put_rows(root, lacking[better], jax.tree.map(lambda a: a[better], again))
+    return run, root
 
 
 def _plant(root: _Bounded, effort: Effort, certificates: bool) -> Tree:
@@ -363,20 +406,18 @@ def _plant(root: _Bounded, effort: Effort, certificates: bool) -> Tree:
     return Tree(nodes, effort.root.steps, keep_leaves=certificates)
 
 
-def _close_infeasible(
-    placed: Instances, tree: Tree, best: Deployments, effort: Effort
-) -> Bool[np.ndarray, " B"]:
+def _close_infeasible(run: _Run, tree: Tree, best: Deployments) -> Bool[np.ndarray, " B"]:
     """Close the roots of scenarios that provably have no plan, with what proves it; return which they are."""
     result = np.zeros(len(best.cost), bool)
     lost = np.flatnonzero(~np.isfinite(best.cost))
     if len(lost):
-        ray = effort.root
+        ray = run.effort.root
         proven, multipliers = run_scenarios(
             _prove_infeasible,
-            placed,
+            run.placed,
             lost,
             (),
-            BlockSize(effort.chunk),
+            run.block,
             controls=ray.controls,
             reach=ray.reach,
         )
@@ -388,11 +429,9 @@ def _close_infeasible(
     return result
 
 
-def _bound_children(
-    placed: Instances, nodes: Nodes, ascent: Ascent, effort: Effort
-) -> tuple[Nodes, _Bounded]:
+def _bound_children(run: _Run, nodes: Nodes, ascent: Ascent) -> tuple[Nodes, _Bounded]:
     """Bound nodes from the multipliers that they have; return them with the better of both bounds."""
-    bounded = _bound_block(placed, nodes.scenario, nodes.decided, nodes.multipliers, ascent, effort)
+    bounded = run.bound(nodes.scenario, nodes.decided, nodes.multipliers, ascent)
     found = nodes._replace(
         bound=np.asarray(bounded.bound),
         weights=np.asarray(bounded.weights),
@@ -402,11 +441,11 @@ def _bound_children(
     return keep_better(nodes, found), bounded
 
 
-def _bound_whole_nodes(placed: Instances, nodes: Nodes, effort: Effort) -> Nodes:
+def _bound_whole_nodes(run: _Run, nodes: Nodes) -> Nodes:
     """Bound nodes without an open triple by the prices of their deployments' routings, where these prove more."""
     size = len(nodes.bound)
     inside = (nodes.decided > 0).reshape(size, -1)
-    width = max(effort.search.slots, effort.tree_rounds)  # no node deploys more: each round decides one more
+    width = max(run.effort.search.slots, run.effort.tree_rounds)  # no node deploys more: each round decides one more
     order = np.argsort(~inside, axis=1, kind="stable")[:, :width]
     slot = widen(np.where(np.take_along_axis(inside, order, 1), order, EMPTY).astype(np.int32), width)
     bound, parts = np.full(size, -math.inf), {}
@@ -414,7 +453,7 @@ def _bound_whole_nodes(placed: Instances, nodes: Nodes, effort: Effort) -> Nodes
         arrays = nodes.decided[rows], narrow
         static = {"iterations": np.int32(THOROUGH_ITERATIONS)}
         bound[rows], found = run_scenarios(
-            _bound_deployed, placed, nodes.scenario[rows], arrays, BlockSize(effort.chunk), **static
+            _bound_deployed, run.placed, nodes.scenario[rows], arrays, run.block, **static
         )
         for name, values in found._asdict().items():
             parts.setdefault(name, np.zeros((size, *values.shape[1:]), values.dtype))[rows] = values
@@ -422,18 +461,14 @@ def _bound_whole_nodes(placed: Instances, nodes: Nodes, effort: Effort) -> Nodes
 
 
 def _branch(
-    placed: Instances,
-    tree: Tree,
-    best: Deployments,
-    beyond: Float64[np.ndarray, " B"],
-    gap: float,
-    effort: Effort,
+    run: _Run, tree: Tree, best: Deployments, beyond: Float64[np.ndarray, " B"], gap: float
 ) -> None:
     """Split the weakest nodes of every open scenario, round by round, until the target or the limit.
 
     Each child's estimate of w is also read as a deployment, so the plans improve while the bounds rise. The target is
     the best plan's cost less the gap, or ``beyond``, what no plan costs, where there is none.
     """
+    effort = run.effort
     for number in range(effort.tree_rounds):
         known = np.isfinite(best.cost)
         cost = np.where(known, best.cost, 0.0)
@@ -445,17 +480,15 @@ def _branch(
         chosen = tree.weakest(2**doublings)
         parents = tree.open.take(chosen).children()
         ascent = replace(effort.node, steps=effort.node.steps * (2 if doublings else 1))
-        children, bounded = _bound_children(placed, parents, ascent, effort)
+        children, bounded = _bound_children(run, parents, ascent)
         last = np.flatnonzero(children.is_whole() & ~(children.bound >= target[children.scenario]))
         if len(last):  # they cannot be split, and an ascent nears slowly what a linear program says at once
-            children = children.put(last, _bound_whole_nodes(placed, children.take(last), effort))
+            children = children.put(last, _bound_whole_nodes(run, children.take(last)))
             lost = last[
                 ~(children.bound >= target[children.scenario])[last] & ~known[children.scenario[last]]
             ]
             if len(lost):  # nothing can be routed there, so that a routing has no prices
-                children = children.put(
-                    lost, _bound_children(placed, children.take(lost), effort.root, effort)[0]
-                )
+                children = children.put(lost, _bound_children(run, children.take(lost), effort.root)[0])
         tree.replace(chosen, children, ascent.steps)
         best.offer(parents.scenario, bounded.starts, bounded.least)
         best.improve(tree.lower(), gap, parents.scenario)

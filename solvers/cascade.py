@@ -25,8 +25,9 @@ from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.tolerances import CASCADE_GAP, CROSSED_BY_HIGHS, OPTIMAL_GAP
 from rodiu_jax.runtime.devices import by_device, devices
 from solvers.answers import Answer, Answers, relative_gap
-from solvers.bracket import USUAL, Effort, brackets
+from solvers.bracket import Effort, brackets
 from solvers.pool import Pool, Task, Ticket
+from solvers.terms import is_large
 
 Policy = Literal["gap", "all", "none"]
 """Which scenarios HiGHS solves in addition to audited ones: ``gap``, those whose bracket is wider than the gap, to that
@@ -56,7 +57,7 @@ def bracketed(
     certificates: bool = False,
 ) -> Iterator[Answers]:
     """Yield the brackets of all scenarios, block by block; ``certificates`` keeps what proves them."""
-    for _, _, found in _blocks(instances, gap, effort or USUAL, certificates):
+    for _, _, found in _blocks(instances, gap, effort, certificates):
         yield found
 
 
@@ -121,7 +122,8 @@ def cascade(
       audited: bool (B,), the scenarios to audit; none by default.
       time_limit, workers: for HiGHS, as `solvers.pool.solve`.
       effort: of the brackets. By default a CPU branches only where a certificate is asked for or the gap is at least
-        `CASCADE_GAP`: HiGHS closes smaller ones sooner, and those whose capacity is scarce. Without it, all effort.
+        `CASCADE_GAP`: HiGHS closes smaller ones sooner, and those whose capacity is scarce. Without it, or where the
+        catalogue is large, all effort.
       certificates: answers hold the leaves that prove `Answers.certified`.
 
     Yields:
@@ -130,9 +132,7 @@ def cascade(
     Raises:
       AuditFailed: an exact answer contradicts its bracket.
     """
-    if effort is None and exact == "none":
-        effort = USUAL
-    elif effort is None:
+    if effort is None and exact != "none" and not is_large(instances):
         branch = certificates or gap >= CASCADE_GAP
         effort = Effort() if branch else by_device(cpu=Effort(tree_rounds=0), accelerator=Effort())
     audit = np.zeros(instances.size, bool) if audited is None else np.asarray(audited, bool)
@@ -291,7 +291,7 @@ def _together(bracket: Answers, exact: Answers, gap: float) -> Answers:
 
 
 def _blocks(
-    instances: Instances, gap: float, effort: Effort, certificates: bool
+    instances: Instances, gap: float, effort: Effort | None, certificates: bool
 ) -> Iterator[tuple[int, Instances, Answers]]:
     """Yield blocks of brackets: the first scenario's number, the scenarios, their brackets."""
     size = _block()

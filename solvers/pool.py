@@ -15,12 +15,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -29,16 +30,20 @@ from typing import Any, TypeVar
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
-from rodiu_jax.model.tolerances import OPTIMAL_GAP
+from rodiu_jax.model.tolerances import CASCADE_GAP, OPTIMAL_GAP
 from rodiu_jax.runtime.cores import usable_cores
 from solvers.answers import Answer, Answers
 from solvers.exact import solve_instance
+from solvers.terms import is_large
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _TRIES = 2
 """A scenario lost with its worker is tried once more, then it says ``error``."""
+
+_TOGETHER = 4
+"""Scenarios of a large catalogue that are bracketed together: as many as a block has on a CPU."""
 
 _AHEAD = 4
 """Scenarios queued per worker: enough to keep it busy, few enough to bound memory."""
@@ -181,7 +186,8 @@ def solve(
       gap: relative optimality gap to stop at.
       time_limit: seconds per scenario.
       workers: processes (the number of usable cores by default), or a `Pool`, which stays open.
-      starts: what is known of each scenario (`solvers.exact.solve_instance`), one per index.
+      starts: what is known of each scenario (`solvers.exact.solve_instance`), one per index. By default nothing, but
+        brackets of scenarios of a large catalogue, with which HiGHS alone would be busy for minutes each.
       failures: a folder for the scenarios that end in ``error``, each an .npz named after its number; none by
         default. A report of the failure needs nothing else.
 
@@ -215,9 +221,9 @@ def solve_iter(
         raise InputError("solve", "gap", "a number from 0 to 1", gap)
     if not time_limit > 0:
         raise InputError("solve", "time_limit", "seconds > 0", time_limit)
-    known = [None] * len(todo) if starts is None else list(starts)
-    if len(known) != len(todo):
-        raise InputError("solve", "starts", f"{len(todo)} of them, one per index", len(known))
+    if starts is not None and len(starts) != len(todo):
+        raise InputError("solve", "starts", f"{len(todo)} of them, one per index", len(starts))
+    known = _usual_starts(instances, todo, gap) if starts is None else iter(starts)
     pool = workers if isinstance(workers, Pool) else Pool(workers)
     if pool is not workers:
         pool.workers = max(1, min(pool.workers, len(todo)))
@@ -230,6 +236,20 @@ def solve_iter(
     except OSError as error:
         raise InputError(failures, "", f"a folder that can be made ({error.strerror})") from None
     return _save_failures(answers, instances, todo, Path(failures))
+
+
+def _usual_starts(instances: Instances, todo: Sequence[int], gap: float) -> Iterator[Answer | None]:
+    """Yield what is worth knowing of each scenario before HiGHS is asked: a bracket in large catalogues."""
+    if not is_large(instances):
+        yield from (None for _ in todo)
+        return
+    from solvers.bracket import brackets  # JAX, which nothing else here needs
+
+    for first in range(0, len(todo), _TOGETHER):  # HiGHS works on some scenarios while the next are bracketed
+        began = time.perf_counter()
+        found = brackets(instances.take(todo[first : first + _TOGETHER]), gap=max(gap, CASCADE_GAP))
+        each = (time.perf_counter() - began) / len(found)
+        yield from (replace(found[b], seconds=each) for b in range(len(found)))
 
 
 def _save_failures(
@@ -249,15 +269,22 @@ def _run_tasks(pool: Pool, tasks: Iterator[Task], *, keep: bool) -> Generator[An
         for task in tasks:
             tickets.append(pool.submit(task))
             if len(tickets) >= _AHEAD * pool.workers:
-                yield pool.result(tickets.popleft())
+                yield _answer(pool, tickets.popleft())
         while tickets:
-            yield pool.result(tickets.popleft())
+            yield _answer(pool, tickets.popleft())
     except BaseException:
         keep = False
         raise
     finally:
         if not keep:
             pool.close()
+
+
+def _answer(pool: Pool, ticket: Ticket) -> Answer:
+    """Return a task's answer, with the seconds that its start took."""
+    answer, start = pool.result(ticket), ticket.task.start
+    before = 0.0 if start is None or math.isnan(start.seconds) else start.seconds
+    return replace(answer, seconds=answer.seconds + before)
 
 
 def _is_answered(future: Future[Answer]) -> bool:

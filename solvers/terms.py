@@ -12,6 +12,16 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE, TIGHTENING_FLOOR, TIGHTENING_SLACK
 from solvers.dual.coefficients import Coefficients, Promise, derive_coefficients, limit_shares
 
+_MANY_PAIRS = 128
+"""Pairs of a large catalogue."""
+
+
+def is_large(instances: Instances) -> bool:
+    """Say whether a catalogue has so many pairs that HiGHS alone would take minutes, and that few pairs matter."""
+    _, models, gpus, _ = instances.shape
+    return models * gpus > _MANY_PAIRS
+
+
 ByTriple = Float64[np.ndarray, " T"]
 ByCell = Float64[np.ndarray, "I T"]
 ByType = Float64[np.ndarray, " I"]

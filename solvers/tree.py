@@ -8,7 +8,7 @@ of what is left in every scenario, and puts two children in the place of each.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +16,9 @@ from jaxtyping import Bool, Float, Float64, Int8, Int32, Int64
 
 from solvers.answers import Leaves
 from solvers.dual import Multipliers
+
+
+T = TypeVar("T")
 
 
 class Nodes(NamedTuple):
@@ -57,13 +60,7 @@ class Nodes(NamedTuple):
 
     def put(self, rows: Int64[np.ndarray, " R"], nodes: Nodes) -> Nodes:
         """Return the nodes with those at ``rows`` replaced."""
-
-        def replaced(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-            whole = np.array(old)
-            whole[rows] = new
-            return whole
-
-        return jax.tree.map(replaced, self, nodes)
+        return put_rows(self, rows, nodes)
 
     def children(self) -> Nodes:
         """Return two nodes for each node: with its most open triple deployed, and without it.
@@ -81,6 +78,17 @@ class Nodes(NamedTuple):
         depth = (self.path != 0).sum(1)
         both.path[with_triple, depth], both.path[with_triple + 1, depth] = split, -split
         return both
+
+
+def put_rows(tree: T, rows: Int64[np.ndarray, " R"], new: T) -> T:
+    """Return arrays (a pytree) with the rows at ``rows`` replaced."""
+
+    def replaced(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        whole = np.array(old)
+        whole[rows] = new
+        return whole
+
+    return jax.tree.map(replaced, tree, new)
 
 
 class Tree:

@@ -50,7 +50,8 @@ _SIZES = {
     "evaluate": _Entry(2**13, 2**18, 32 * _MIB, 1024 * _MIB, fixed=True, least=16),
     "stress": _Entry(16, 16),  # (plan, scenario) pairs, each with thousands of draws at a time
     "bound": _Entry(256, 16_384),  # scenarios whose lower bound alone is wanted
-    "bracket": _Entry(32, 4096),  # scenarios or nodes of their trees, and the routings of their plans
+    # scenarios or nodes of their trees, and the routings of their plans; bytes of a share per type and triple
+    "bracket": _Entry(32, 4096, 2 * _MIB, 1024 * _MIB),
     "recourse": _Entry(64, 64, fixed=True),  # scenarios, each with several deployments, or pairs of the two
     "coefficients": _Entry(256, 256),  # scenarios, each with several deployments
 }

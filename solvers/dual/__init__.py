@@ -38,13 +38,14 @@ if TYPE_CHECKING:
         open_ascent,
     )
     from solvers.dual.bounds import Bounds, lower_bound_values, lower_bounds
-    from solvers.dual.opening import cold_start, promise, scarce_start
+    from solvers.dual.opening import Opening, cold_start, promise, scarce_start
 
 _HOME = {
     "Ascended": "solvers.dual.ascent",
     "Ascent": "solvers.dual.ascent",
     "Reach": "solvers.dual.ascent",
     "Bounds": "solvers.dual.bounds",
+    "Opening": "solvers.dual.opening",
     "ascend": "solvers.dual.ascent",
     "ascend_and_certify": "solvers.dual.ascent",
     "climb_together": "solvers.dual.ascent",
@@ -65,6 +66,7 @@ __all__ = [
     "Coefficients",
     "DualValue",
     "Multipliers",
+    "Opening",
     "Reach",
     "ascend",
     "ascend_and_certify",

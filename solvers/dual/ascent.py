@@ -25,8 +25,8 @@ from jaxtyping import Float, Int
 
 from rodiu_jax.model.fields import Array
 from solvers.dual.coefficients import Coefficients, take_pairs
-from solvers.dual.function import HUGE, Multipliers, certify, reduced_gain, scale_inside
-from solvers.dual.opening import Units, choose_units, cold_start, promise, scale_money, scarce_start
+from solvers.dual.function import HUGE, Multipliers, certify, least_by_pair, reduced_gain, scale_inside
+from solvers.dual.opening import Opening, Units, choose_units, cold_start, promise, scale_money, scarce_start
 
 
 class Iterate(NamedTuple):
@@ -293,11 +293,18 @@ class OpenAscent(NamedTuple):
     units: Units
 
 
-def open_ascent(c: Coefficients, start: Multipliers | None, reach: Reach) -> OpenAscent:
-    """Prepare the ascent of one scenario from ``start`` (cold without it) over its most promising pairs."""
+def open_ascent(
+    c: Coefficients, start: Multipliers | None, reach: Reach, opening: Opening | None = None
+) -> OpenAscent:
+    """Prepare the ascent of one scenario from ``start`` (cold without it) over its most promising pairs.
+
+    Args:
+      opening: of `scarce_start`, where it is known and the ascent reaches far; it does not depend on what is decided.
+    """
     if reach.far:
-        scarce, opening = scarce_start(c)
-        start = scarce if start is None else start
+        if start is None or opening is None:
+            scarce, opening = scarce_start(c)
+            start = scarce if start is None else start
         rank = _rank_by_value(c, start)
     else:
         opening = None
@@ -325,17 +332,22 @@ def _rank_by_value(c: Coefficients, y: Multipliers) -> Float[Array, " P"]:
 
 
 def ascend(
-    c: Coefficients, start: Multipliers | None, reach: Reach, controls: Float[Array, " 5"]
-) -> tuple[Multipliers, Float[Array, "P N"]]:
+    c: Coefficients,
+    start: Multipliers | None,
+    reach: Reach,
+    controls: Float[Array, " 5"],
+    opening: Opening | None = None,
+) -> tuple[Multipliers, Float[Array, "P N"], Int[Array, " Q"]]:
     """Ascend from ``start`` (cold without it); one scenario, in the precision of ``c``.
 
     Args:
       controls: steps, rate, last_rate, warm, cold as data.
+      opening: as `open_ascent`.
 
     Returns:
-      multipliers over all pairs, those of the pairs not iterated 0; and an estimate of w.
+      multipliers over all pairs, those of the pairs not iterated 0; an estimate of w; and the pairs iterated.
     """
-    index, money, v, part, units = open_ascent(c, start, reach)
+    index, money, v, part, units = open_ascent(c, start, reach, opening)
     v, weights = _CLIMB[reach.far](v, part, units, controls)
     if reach.far:
         # In a loop, whose results XLA computes once: it would compute a hyperbolic sine again, to other last bits,
@@ -359,7 +371,7 @@ def ascend(
         by_type.at[:, index].set(y.delay_adversary),
         by_type.at[:, index].set(y.error_adversary),
     )
-    return everywhere, by_triple.at[index].set(weights)
+    return everywhere, by_triple.at[index].set(weights), index
 
 
 class Ascended(NamedTuple):
@@ -369,6 +381,7 @@ class Ascended(NamedTuple):
     multipliers: Multipliers  # float32, that prove it
     value: Float[Array, "P N"]  # V
     weights: Float[Array, "P N"]  # the estimate of w
+    missed: Float[Array, ""]  # $ that pairs not iterated take from the bound, <= 0; 0 unless the ascent reaches far
 
 
 def in_single(tree: Any) -> Any:
@@ -377,10 +390,21 @@ def in_single(tree: Any) -> Any:
 
 
 def ascend_and_certify(
-    c: Coefficients, start: Multipliers | None, reach: Reach, controls: Float[Array, " 5"]
+    c: Coefficients,
+    start: Multipliers | None,
+    reach: Reach,
+    controls: Float[Array, " 5"],
+    opening: Opening | None = None,
 ) -> Ascended:
-    """Ascend in float32 from ``start`` (cold without it), certify in float64; one scenario, ``c`` in float64."""
-    single, start = in_single((c, start))
-    y, weights = ascend(single, start, reach, controls)
+    """Ascend in float32 from ``start`` (cold without it), certify in float64; one scenario, ``c`` in float64.
+
+    Args:
+      opening: as `open_ascent`.
+    """
+    single, start, opening = in_single((c, start, opening))
+    y, weights, index = ascend(single, start, reach, controls, opening)
     bound, value = certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))
-    return Ascended(bound, y, value, weights)
+    missed = jnp.zeros_like(bound)
+    if reach.far:
+        missed = least_by_pair(c, value).at[index].set(0.0).sum()
+    return Ascended(bound, y, value, weights, missed)

@@ -35,7 +35,6 @@ class Opening(NamedTuple):
     price: Float[Array, " I"]  # $
     delay: Float[Array, " I"]  # eta, $/ms
     error: Float[Array, " I"]  # zeta, $
-    cost: Float[Array, "I P"]  # $ at these multipliers, inf where the pair cannot serve
 
 
 _COARSE = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -76,11 +75,16 @@ def _over_promises(c: Coefficients) -> tuple[Float[Array, "I P"], Float[Array, "
     return late, c.error + c.error_excess - c.error_limit[:, None]
 
 
-def find_opening(c: Coefficients, amortised: Float[Array, "I P"]) -> Opening:
+def find_opening(
+    c: Coefficients, amortised: Float[Array, "I P"]
+) -> tuple[Opening, Float[Array, "I P"]]:
     """Find the opening prices by a coarse grid over (eta, zeta) and a finer one around its best point.
 
     Args:
       amortised: what serving a type whole by a pair costs, deployment included; inf where it cannot.
+
+    Returns:
+      the prices, and what serving a type by a pair costs at them, $; inf where the pair cannot.
     """
     late, wrong = _over_promises(c)
     cheapest = amortised.min(1)
@@ -106,7 +110,7 @@ def find_opening(c: Coefficients, amortised: Float[Array, "I P"]) -> Opening:
     fine = jnp.array(_FINE, unit.dtype)[:, None]
     eta, zeta = best_of(fine * eta[None], fine * zeta[None])
     cost, value = price_at(eta, zeta)
-    return Opening(jnp.where(can, value, c.unmet_cost), eta * per_ms, zeta * per_error, cost)
+    return Opening(jnp.where(can, value, c.unmet_cost), eta * per_ms, zeta * per_error), cost
 
 
 def promise(c: Coefficients) -> Float[Array, " P"]:
@@ -116,10 +120,10 @@ def promise(c: Coefficients) -> Float[Array, " P"]:
     that cost alone would not choose. Decided pairs come first, excluded ones last.
     """
     amortised = _amortise(c)
-    opening = find_opening(c, amortised)
+    opening, cost = find_opening(c, amortised)
     cheapest = jnp.where(opening.price > 0, opening.price, 1.0)[:, None]
     rank = jnp.minimum(
-        _divide_by_least(amortised), 1.0 + (opening.cost - opening.price[:, None]) / cheapest
+        _divide_by_least(amortised), 1.0 + (cost - opening.price[:, None]) / cheapest
     ).min(0)
     return jnp.where((c.decided > 0).any(1), -1e6, jnp.where((c.decided < 0).all(1), jnp.inf, rank))
 
@@ -135,7 +139,7 @@ def scale_money(
     c: Coefficients, opening: Opening | None = None
 ) -> tuple[Coefficients, Float[Array, ""], Opening]:
     """Count money in units of the scenario's cost; return the coefficients, that unit, and the opening in it."""
-    opening = find_opening(c, _amortise(c)) if opening is None else opening
+    opening = find_opening(c, _amortise(c))[0] if opening is None else opening
     money = opening.price.sum()
     money = jnp.where(money > 0, money, 1.0)
     scaled = c._replace(
@@ -146,7 +150,7 @@ def scale_money(
         budget=c.budget / money,
     )
     price = jnp.maximum(opening.price / money, _LEAST_UNIT)
-    return scaled, money, Opening(price, opening.delay / money, opening.error / money, opening.cost / money)
+    return scaled, money, Opening(price, opening.delay / money, opening.error / money)
 
 
 def choose_units(c: Coefficients, opening: Opening) -> Units:
@@ -233,12 +237,12 @@ def scarce_start(c: Coefficients) -> tuple[Multipliers, Opening]:
         best = jnp.argmax(jax.lax.map(value, (prices, parts)))
         return prices[best], parts[best]
 
-    opening = find_opening(c, _amortise(c))
+    opening, _ = find_opening(c, _amortise(c))
     budget, part = choose(opening)
     for _ in range(_ALTERNATIONS):
-        opening = find_opening(c, charge(budget, part))
+        opening, _ = find_opening(c, charge(budget, part))
         budget, part = choose(opening)
-    opening = find_opening(c, charge(budget, part))
+    opening, _ = find_opening(c, charge(budget, part))
     pairs = c.nominal.shape[1]
     rent, none = c.deploy * (c.cost_weight + budget), jnp.zeros_like(c.budget)
 

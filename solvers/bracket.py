@@ -96,7 +96,14 @@ _SCARCE = Effort(
 USUAL = Effort(beyond=0.08, harder=_SCARCE)
 """Enough for most scenarios; what it leaves wide is tried as if capacity were scarce."""
 
-_LARGE = replace(_SCARCE, search=Search(slots=24, scarce=True), rounds=6, beyond=0.03, harder=_SCARCE)
+_LARGE = replace(
+    _SCARCE,
+    search=Search(slots=24, scarce=True),
+    rounds=6,
+    tree_rounds=20,
+    beyond=0.08,
+    harder=replace(_SCARCE, routed=6, tree_rounds=10),
+)
 """For large catalogues, where `USUAL` would begin with fewer pairs than matter."""
 
 

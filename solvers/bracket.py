@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64
 
 from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields
 from rodiu_jax.model.instance import Instances
@@ -43,14 +43,15 @@ from solvers.dual import (
     exclude_unaffordable,
     highest_cost,
     least_by_pair,
+    scale_prices,
     scarce_start,
-    weigh_feasibility,
+    weigh_costs,
 )
 from solvers.neighbours import Search
 from solvers.routing import THOROUGH_ITERATIONS, read_multipliers, route_deployment
 from solvers.starts import propose_starts
 from solvers.terms import is_large
-from solvers.tree import Nodes, Tree, keep_better, put_rows
+from solvers.tree import Nodes, Tree, keep_better, put_rows, take_rows
 
 
 @dataclass(frozen=True)
@@ -144,22 +145,25 @@ def _bound_nodes(
     decided: Array,
     start: Multipliers,
     opening: Opening | None,
+    weight: Array,
     *,
     controls: Array,
     reach: Reach,
     how: Search,
 ) -> _Bounded:
-    """Ascend (float32) and certify (float64) a block of nodes."""
+    """Ascend (float32), costs weighed, and certify (float64) a block of nodes."""
 
-    def one(fields: Fields, decided: Array, start: Multipliers, opening: Opening | None) -> _Bounded:
+    def one(
+        fields: Fields, decided: Array, start: Multipliers, opening: Opening | None, weight: Array
+    ) -> _Bounded:
         c = exclude_unaffordable(derive_coefficients(fields, SETTLED_MODE)._replace(decided=decided))
-        found = ascend_and_certify(c, start, reach, controls, opening)
+        found = ascend_and_certify(c, start, reach, controls, opening, weight)
         starts, least = propose_starts(c, found, how)
         floor = found.bound - least_by_pair(c, found.value)[:, None] + found.value
         of_node = starts, least, floor, c.decided, highest_cost(c), found.missed
         return _Bounded(found.bound, found.multipliers, found.weights, *of_node)
 
-    return jax.vmap(one)(fields, decided, start, opening)
+    return jax.vmap(one)(fields, decided, start, opening, weight)
 
 
 @of_settled
@@ -187,22 +191,24 @@ def _bound_deployed(
 
 @of_settled
 @partial(jax.jit, static_argnames=("reach",))
-def _prove_infeasible(fields: Fields, *, controls: Array, reach: Reach) -> tuple[Array, Multipliers]:
+def _prove_infeasible(
+    fields: Fields, *, controls: Array, reach: Reach
+) -> tuple[Array, Multipliers, Opening | None]:
     """Whether the dual of the feasibility problem exceeds what any plan can cost, and the multipliers that prove it.
 
-    Those of the scenario's own dual, which is the feasibility problem's with all money multiplied.
+    And the opening of that problem, where nodes need it.
     """
 
-    def one(fields: Fields) -> tuple[Array, Multipliers]:
+    def one(fields: Fields) -> tuple[Array, Multipliers, Opening | None]:
         c = derive_coefficients(fields, SETTLED_MODE)
-        found = ascend_and_certify(weigh_feasibility(c), None, reach, controls)
-        y = jax.tree.map(lambda a: a / FEASIBILITY_WEIGHT, found.multipliers)
-        y = y._replace(
-            delay_adversary=found.multipliers.delay_adversary,
-            error_adversary=found.multipliers.error_adversary,
-        )
-        bound, _ = certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))
-        return bound > highest_cost(c) * (1.0 + ABOVE_ANY_COST), y
+        start, opening = None, None
+        if reach.far:
+            start, opening = jax.tree.map(
+                lambda a: a.astype(jnp.float32), scarce_start(weigh_costs(c, FEASIBILITY_WEIGHT))
+            )
+            start = scale_prices(start, 1.0 / FEASIBILITY_WEIGHT)
+        found = ascend_and_certify(c, start, reach, controls, opening, jnp.float32(FEASIBILITY_WEIGHT))
+        return found.bound > highest_cost(c) * (1.0 + ABOVE_ANY_COST), found.multipliers, opening
 
     return jax.vmap(one)(fields)
 
@@ -350,18 +356,27 @@ def _statuses(
     return np.select(cases, codes, Status.BRACKET).astype(np.int8)
 
 
-class _Run(NamedTuple):
-    """What every call of a bracket's programs needs."""
+@dataclass
+class _Run:
+    """What every call of a bracket's programs needs.
 
-    placed: Instances  # the batch as `keep_on_device` has it
+    Attributes:
+      placed: the batch as `keep_on_device` has it.
+      opening: of every scenario, where nodes need it.
+      weight: (B,) of the costs in ascents: almost 0 where only feasibility is asked.
+    """
+
+    placed: Instances
     effort: Effort
-    opening: Opening | None  # of every scenario, where nodes need it
+    opening: Opening | None
+    weight: Float[np.ndarray, " B"]
 
     def bound(
         self, scenario: np.ndarray, decided: np.ndarray, start: Multipliers, ascent: Ascent
     ) -> _Bounded:
         """Bound nodes from the multipliers that they have."""
-        arrays = (decided, start, jax.tree.map(lambda a: a[scenario], self.opening))
+        opening = take_rows(self.opening, scenario)
+        arrays = (decided, start, opening, self.weight[scenario])
         static = {"controls": ascent.controls, "reach": ascent.reach, "how": self.effort.search}
         return run_scenarios(_bound_nodes, self.placed, scenario, arrays, self.block, **static)
 
@@ -385,17 +400,15 @@ def _bound_roots(batch: Instances, placed: Instances, effort: Effort) -> tuple[_
     decided = np.zeros((batch.size, models * gpus, degrees), np.int8)
     far = effort.root.far
     start, opening = run_scenarios(_cold_starts, placed, scenario, (), BlockSize(effort.chunk), far=far)
-    run = _Run(placed, effort, opening)
+    run = _Run(placed, effort, opening, np.ones(batch.size, np.float32))
     root = run.bound(scenario, decided, start, effort.root)
     for _ in range(1, _ROUNDS if far else 1):
         lacking = np.flatnonzero(-root.missed > _MISSED * np.abs(root.bound))
         if not len(lacking):
             break
-        again = run.bound(
-            lacking, decided[lacking], jax.tree.map(lambda a: a[lacking], root.multipliers), effort.node
-        )
+        again = run.bound(lacking, decided[lacking], take_rows(root.multipliers, lacking), effort.node)
         better = again.bound > root.bound[lacking]
-        root = put_rows(root, lacking[better], jax.tree.map(lambda a: a[better], again))
+        root = put_rows(root, lacking[better], take_rows(again, np.flatnonzero(better)))
     return run, root
 
 
@@ -419,7 +432,7 @@ def _close_infeasible(run: _Run, tree: Tree, best: Deployments) -> Bool[np.ndarr
     lost = np.flatnonzero(~np.isfinite(best.cost))
     if len(lost):
         ray = run.effort.root
-        proven, multipliers = run_scenarios(
+        proven, multipliers, opening = run_scenarios(
             _prove_infeasible,
             run.placed,
             lost,
@@ -429,8 +442,11 @@ def _close_infeasible(run: _Run, tree: Tree, best: Deployments) -> Bool[np.ndarr
             reach=ray.reach,
         )
         result[lost] = proven
+        if ray.far:  # what is left of them is asked for feasibility alone, until a plan is found
+            run.opening = put_rows(run.opening, lost, opening)
+            run.weight[lost] = FEASIBILITY_WEIGHT
         here = lost[proven]  # the open nodes are the roots, one of each scenario in order
-        roots = tree.open.take(here)._replace(multipliers=jax.tree.map(lambda a: a[proven], multipliers))
+        roots = tree.open.take(here)._replace(multipliers=take_rows(multipliers, np.flatnonzero(proven)))
         tree.open = tree.open.put(here, roots)
     tree.close(result[tree.open.scenario])
     return result
@@ -452,7 +468,9 @@ def _bound_whole_nodes(run: _Run, nodes: Nodes) -> Nodes:
     """Bound nodes without an open triple by the prices of their deployments' routings, where these prove more."""
     size = len(nodes.bound)
     inside = (nodes.decided > 0).reshape(size, -1)
-    width = max(run.effort.search.slots, run.effort.tree_rounds)  # no node deploys more: each round decides one more
+    width = max(
+        run.effort.search.slots, run.effort.tree_rounds
+    )  # no node deploys more: each round decides one more
     order = np.argsort(~inside, axis=1, kind="stable")[:, :width]
     slot = widen(np.where(np.take_along_axis(inside, order, 1), order, EMPTY).astype(np.int32), width)
     bound, parts = np.full(size, -math.inf), {}
@@ -467,9 +485,7 @@ def _bound_whole_nodes(run: _Run, nodes: Nodes) -> Nodes:
     return keep_better(nodes, nodes._replace(bound=bound, multipliers=Multipliers(**parts)))
 
 
-def _branch(
-    run: _Run, tree: Tree, best: Deployments, beyond: Float64[np.ndarray, " B"], gap: float
-) -> None:
+def _branch(run: _Run, tree: Tree, best: Deployments, beyond: Float64[np.ndarray, " B"], gap: float) -> None:
     """Split the weakest nodes of every open scenario, round by round, until the target or the limit.
 
     Each child's estimate of w is also read as a deployment, so the plans improve while the bounds rise. The target is
@@ -478,6 +494,7 @@ def _branch(
     effort = run.effort
     for number in range(effort.tree_rounds):
         known = np.isfinite(best.cost)
+        run.weight[known] = 1.0
         cost = np.where(known, best.cost, 0.0)
         target = np.where(known, cost - gap * np.abs(cost), np.nextafter(beyond, math.inf))  # B
         tree.close_finished(target)
@@ -491,9 +508,8 @@ def _branch(
         last = np.flatnonzero(children.is_whole() & ~(children.bound >= target[children.scenario]))
         if len(last):  # they cannot be split, and an ascent nears slowly what a linear program says at once
             children = children.put(last, _bound_whole_nodes(run, children.take(last)))
-            lost = last[
-                ~(children.bound >= target[children.scenario])[last] & ~known[children.scenario[last]]
-            ]
+            open_still = ~(children.bound >= target[children.scenario])[last]
+            lost = last[open_still & ~known[children.scenario[last]]]
             if len(lost):  # nothing can be routed there, so that a routing has no prices
                 children = children.put(lost, _bound_children(run, children.take(lost), effort.root)[0])
         tree.replace(chosen, children, ascent.steps)

@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Float64, Int8, Int32, Int64
 from solvers.answers import Leaves
 from solvers.dual import Multipliers
 
-
 T = TypeVar("T")
 
 
@@ -42,7 +41,7 @@ class Nodes(NamedTuple):
 
     def take(self, rows: np.ndarray) -> Nodes:
         """Return the nodes at ``rows``, in that order."""
-        return jax.tree.map(lambda a: a[rows], self)
+        return take_rows(self, rows)
 
     def openness(self) -> Float[np.ndarray, "M PN"]:
         """Return how far the estimate of each undecided triple is from whole, flat over triples; -1 for decided ones.
@@ -78,6 +77,11 @@ class Nodes(NamedTuple):
         depth = (self.path != 0).sum(1)
         both.path[with_triple, depth], both.path[with_triple + 1, depth] = split, -split
         return both
+
+
+def take_rows(tree: T, rows: Int64[np.ndarray, " R"]) -> T:
+    """Return arrays (a pytree) with the rows at ``rows`` alone, in that order."""
+    return jax.tree.map(lambda a: a[rows], tree)
 
 
 def put_rows(tree: T, rows: Int64[np.ndarray, " R"], new: T) -> T:

@@ -15,7 +15,7 @@ from solvers.dual.coefficients import (
     exclude_unaffordable,
     highest_cost,
     limit_shares_to_promises,
-    weigh_feasibility,
+    weigh_costs,
 )
 from solvers.dual.function import (
     DualValue,
@@ -24,6 +24,7 @@ from solvers.dual.function import (
     evaluate_dual,
     feasible,
     least_by_pair,
+    scale_prices,
 )
 
 if TYPE_CHECKING:
@@ -85,8 +86,9 @@ __all__ = [
     "lower_bounds",
     "open_ascent",
     "promise",
+    "scale_prices",
     "scarce_start",
-    "weigh_feasibility",
+    "weigh_costs",
 ]
 
 

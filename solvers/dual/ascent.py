@@ -24,8 +24,16 @@ import optax
 from jaxtyping import Float, Int
 
 from rodiu_jax.model.fields import Array
-from solvers.dual.coefficients import Coefficients, take_pairs
-from solvers.dual.function import HUGE, Multipliers, certify, least_by_pair, reduced_gain, scale_inside
+from solvers.dual.coefficients import Coefficients, take_pairs, weigh_costs
+from solvers.dual.function import (
+    HUGE,
+    Multipliers,
+    certify,
+    least_by_pair,
+    reduced_gain,
+    scale_inside,
+    scale_prices,
+)
 from solvers.dual.opening import Opening, Units, choose_units, cold_start, promise, scale_money, scarce_start
 
 
@@ -381,7 +389,9 @@ class Ascended(NamedTuple):
     multipliers: Multipliers  # float32, that prove it
     value: Float[Array, "P N"]  # V
     weights: Float[Array, "P N"]  # the estimate of w
-    missed: Float[Array, ""]  # $ that pairs not iterated take from the bound, <= 0; 0 unless the ascent reaches far
+    missed: Float[
+        Array, ""
+    ]  # $ that pairs not iterated take from the bound, <= 0; 0 unless the ascent reaches far
 
 
 def in_single(tree: Any) -> Any:
@@ -395,14 +405,21 @@ def ascend_and_certify(
     reach: Reach,
     controls: Float[Array, " 5"],
     opening: Opening | None = None,
+    weight: Float[Array, ""] | None = None,
 ) -> Ascended:
     """Ascend in float32 from ``start`` (cold without it), certify in float64; one scenario, ``c`` in float64.
 
     Args:
       opening: as `open_ascent`.
+      weight: of the costs while ascending (`weigh_costs`), a power of two; 1 without it.
     """
     single, start, opening = in_single((c, start, opening))
+    if weight is not None:
+        start = None if start is None else scale_prices(start, weight)
+        single = weigh_costs(single, weight)
     y, weights, index = ascend(single, start, reach, controls, opening)
+    if weight is not None:
+        y = scale_prices(y, 1.0 / weight)
     bound, value = certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))
     missed = jnp.zeros_like(bound)
     if reach.far:

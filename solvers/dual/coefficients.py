@@ -58,7 +58,7 @@ class Coefficients(NamedTuple):
     gamma_delay: Float[Array, ""]
     gamma_error: Float[Array, ""]
     max_routes: Float[Array, ""]  # 0: no limit
-    cost_weight: Float[Array, ""]  # 1, or almost 0 where only feasibility is asked (`weigh_feasibility`)
+    cost_weight: Float[Array, ""]  # 1, or almost 0 where only feasibility is asked (`weigh_costs`)
     decided: Int[Array, "P N"]  # int8: 1 deployed, -1 not deployed, 0 open (a node of a search tree)
 
 
@@ -210,17 +210,17 @@ FEASIBILITY_WEIGHT = 2.0**-20
 """What costs count for in the feasibility problem; a power of two, so that multipliers are scaled without rounding."""
 
 
-def weigh_feasibility(c: Coefficients) -> Coefficients:
-    """Weigh costs at `FEASIBILITY_WEIGHT`, under the same constraints.
+def weigh_costs(c: Coefficients, weight: Any) -> Coefficients:
+    """Weigh costs, under the same constraints; at `FEASIBILITY_WEIGHT` constraints are all that counts.
 
-    Its dual function is that of the problem with money and multipliers in other units: multipliers divided by the
-    weight prove as much, divided by the weight, of the problem itself. Above `highest_cost` that proves that there is
-    no plan.
+    The dual function is that of the problem with money and multipliers in other units: multipliers divided by the
+    weight (`solvers.dual.function.scale_prices`) prove as much, divided by the weight, of the problem itself. Above
+    `highest_cost` that proves that there is no plan.
     """
     return c._replace(
-        cost_weight=FEASIBILITY_WEIGHT * c.cost_weight,
-        delay_weight=FEASIBILITY_WEIGHT * c.delay_weight,
-        unmet_cost=FEASIBILITY_WEIGHT * c.unmet_cost,
+        cost_weight=weight * c.cost_weight,
+        delay_weight=weight * c.delay_weight,
+        unmet_cost=weight * c.unmet_cost,
     )
 
 

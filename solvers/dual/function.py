@@ -23,7 +23,7 @@ computed in float32 and still be proven, by evaluating g once in float64.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 
@@ -130,6 +130,12 @@ def least_by_pair(c: Coefficients, value: Float[Array, "P N"]) -> Float[Array, "
     inside = c.decided > 0
     open_best = xp.minimum(xp.where(c.decided < 0, HUGE, value).min(axis=1), 0.0)
     return xp.where(inside.any(axis=1), xp.where(inside, value, 0.0).sum(axis=1), open_best)
+
+
+def scale_prices(y: Multipliers, factor: Any) -> Multipliers:
+    """Multiply all multipliers but the adversary's, which has no unit of money."""
+    prices = Multipliers(*(factor * a for a in y))
+    return prices._replace(delay_adversary=y.delay_adversary, error_adversary=y.error_adversary)
 
 
 def _gain_terms(c: Coefficients, y: Multipliers) -> Float[Array, "I P N"]:

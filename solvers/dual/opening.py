@@ -75,9 +75,7 @@ def _over_promises(c: Coefficients) -> tuple[Float[Array, "I P"], Float[Array, "
     return late, c.error + c.error_excess - c.error_limit[:, None]
 
 
-def find_opening(
-    c: Coefficients, amortised: Float[Array, "I P"]
-) -> tuple[Opening, Float[Array, "I P"]]:
+def find_opening(c: Coefficients, amortised: Float[Array, "I P"]) -> tuple[Opening, Float[Array, "I P"]]:
     """Find the opening prices by a coarse grid over (eta, zeta) and a finer one around its best point.
 
     Args:
@@ -122,9 +120,7 @@ def promise(c: Coefficients) -> Float[Array, " P"]:
     amortised = _amortise(c)
     opening, cost = find_opening(c, amortised)
     cheapest = jnp.where(opening.price > 0, opening.price, 1.0)[:, None]
-    rank = jnp.minimum(
-        _divide_by_least(amortised), 1.0 + (cost - opening.price[:, None]) / cheapest
-    ).min(0)
+    rank = jnp.minimum(_divide_by_least(amortised), 1.0 + (cost - opening.price[:, None]) / cheapest).min(0)
     return jnp.where((c.decided > 0).any(1), -1e6, jnp.where((c.decided < 0).all(1), jnp.inf, rank))
 
 

@@ -162,6 +162,7 @@ def test_bytes_bound_a_block():
     assert block_size("evaluate", bytes_per_row=2**15).rows == min(2**10, whole.rows)
     assert block_size("evaluate", bytes_per_row=2**40) == BlockSize(16, 16)
     assert block_size("evaluate", bytes_per_row=1, rows_per_scenario=64).rows == whole.rows // 64
+    assert block_size("bracket", bytes_per_row=2**40).rows == 1 < block_size("bracket").rows
     assert all(block_size(name, bytes_per_row=24).rows.bit_count() == 1 for name in ("draw", "evaluate"))
 
 

@@ -22,7 +22,7 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.status import Status
 from solvers import pool
-from solvers.answers import Answer
+from solvers.answers import Answer, Answers
 from solvers.exact import solve_instance
 from solvers.pool import solve, solve_iter
 from tests.oracles.instances import default_instances, random_instances
@@ -348,3 +348,23 @@ def test_more_workers_than_scenarios(batch):
     assert timeless(itertools.islice(results, 1)) == [expected[2]]
     assert len(worker_ids()) <= 1
     results.close()
+
+
+def test_scenarios_of_a_large_catalogue_are_bracketed_before(batch, monkeypatch):
+    instances, _ = batch
+    plain = list(solve_iter(instances, [2, 0]))
+    asked = []
+
+    def bracket(some, *, gap):
+        asked.append((some.size, gap))
+        return Answers.stack([solve_instance(some, b, gap=gap) for b in range(some.size)], names=some.names)
+
+    monkeypatch.setattr(pool, "is_large", lambda _: True)
+    monkeypatch.setattr("solvers.bracket.brackets", bracket)
+    known = list(solve_iter(instances, [2, 0]))
+    assert asked == [(2, 0.01)], "together, to what a bracket is good for"
+    for one, other in zip(known, plain, strict=True):
+        assert one.upper == pytest.approx(other.upper, rel=1e-6)
+        assert one.seconds > 0
+    list(solve_iter(instances, [0], starts=[None]))
+    assert len(asked) == 1, "what is given counts"

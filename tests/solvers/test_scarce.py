@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bench.families import large
 from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.certificates import load_certificates, verify_rows
 from rodiu_jax.model.changes import Change, apply_changes
@@ -17,6 +18,7 @@ from solvers._accelerators import Accelerators
 from solvers.bracket import USUAL, Effort, brackets
 from solvers.dual import Ascent, derive_coefficients, exclude_unaffordable, lower_bounds
 from solvers.exact import _solve_with, solve_instance
+from solvers.pool import solve
 from tests.certificates.test_certificates import claims, save_certificates
 from tests.oracles.bounds import above, relaxed_optimum
 from tests.oracles.enumeration import cheapest
@@ -75,6 +77,19 @@ def test_trees_close_on_the_optimum_and_are_verified(mode: str, tmp_path):
     assert result["ok"].all(), result.to_string()
 
 
+@pytest.mark.slow
+def test_pairs_that_take_from_a_bound_are_iterated_next(monkeypatch: pytest.MonkeyPatch):
+    instances = scarce(8, "ddu")
+    narrow = replace(HARD, root=replace(HARD.root, pairs=2), node=replace(HARD.node, pairs=2), tree_rounds=0)
+    more = brackets(instances, gap=1e-3, effort=narrow, certificates=True)
+    monkeypatch.setattr(module, "_ROUNDS", 1)
+    once = brackets(instances, gap=1e-3, effort=narrow)
+    optima = np.array([solve_instance(instances, b, gap=1e-6).upper for b in range(CHUNK)])
+    assert (more.lower >= once.lower).all()
+    assert (more.lower > once.lower + 1e-3 * np.abs(once.lower)).any()
+    assert not above(more.lower, optima).any()
+
+
 def test_what_a_node_leaves_unaffordable_is_excluded():
     instances = random_instances(1, SMALL, batch=1, max_routes=[0], storage_capacity=[1e9])
     c = derive_coefficients(instances.one(0), "diu")
@@ -96,7 +111,7 @@ def test_a_node_without_open_triples_is_bounded_by_its_routing(monkeypatch: pyte
     instances = scarce(5, "ddu").with_fields(unmet_cap=np.ones(CHUNK))
     idle = replace(HARD, node=replace(HARD.node, steps=1, rate=1e-9), tree_rounds=12)
     with_prices = brackets(instances, gap=1e-3, effort=idle)
-    monkeypatch.setattr(module, "_bound_whole_nodes", lambda _placed, nodes, _effort: nodes)
+    monkeypatch.setattr(module, "_bound_whole_nodes", lambda _run, nodes: nodes)
     without = brackets(instances, gap=1e-3, effort=idle)
     assert (with_prices.lower >= without.lower - 1e-9 * np.abs(without.lower)).all()
     assert (with_prices.lower > without.lower * 1.001).any()
@@ -132,3 +147,21 @@ def test_scarce_default_scenarios(field: str, factor: float, gap: float, pairs: 
     assert found.gap.mean() <= gap
     assert ((found.slots >= 0).sum(1) >= pairs).any()
     assert not found.is_any(Status.ERROR).any()
+
+
+@pytest.mark.slow
+def test_large_catalogues():
+    """20 query types x 20 models x 40 GPUs: bracketed without HiGHS, and solved with what the brackets know."""
+    instances = large(2, 5)
+    found = brackets(instances, gap=0.01)
+    exact = solve(instances, gap=0.005)
+    for answers in (found, exact):
+        assert answers.has_plan.all()
+        for b in range(2):
+            plan = answers[b].plan
+            assert plan is not None
+            assert check_plan(plan, instances, b).feasible
+    assert found.gap.mean() <= 0.02
+    assert exact.is_any(Status.OPTIMAL, Status.GAP_LIMIT).all()
+    assert (found.lower <= exact.upper * (1 + 1e-6)).all()
+    assert (exact.lower <= found.upper * (1 + 1e-6)).all()

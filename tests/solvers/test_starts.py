@@ -21,7 +21,9 @@ def test_starts_are_deployments():
 
     def start(c, y, weights):
         bound, value = certify(c, y)
-        return propose_starts(c, Ascended(bound, y, value, weights), Search(slots=SLOTS))[0], c.fits
+        return propose_starts(c, Ascended(bound, y, value, weights, 0.0 * bound), Search(slots=SLOTS))[
+            0
+        ], c.fits
 
     starts, fits = map_scenarios(instances, start, route(instances, slots).multipliers, weights)
     assert (starts[:, -1] < 0).all(), "deploying nothing is tried too"

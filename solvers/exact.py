@@ -212,7 +212,7 @@ class _Search:
         Raises:
           _OutOfTime, SolverFailed, Contradiction.
         """
-        if not self.use.pricing:
+        if not (self.use.pricing and self.terms.priced_by_dual):
             value = self._search_triples(self.everything, None)
             return value is not None and self._conclude(value)
         priced = self._price_relaxation()
@@ -374,8 +374,8 @@ class _Search:
         """Offer the plan of a solved MILP, unless it has none or has taken the way out."""
         if answer.columns is None or (answer.columns[formulation.columns.nothing] > 0.5).any():
             return
-        deployed, routed = read_plan(formulation, answer.columns)
-        limited = self.terms.max_routes > 0
-        plan = route(self.best.instances, self.best.b, deployed, routed if limited else None)
+        found = read_plan(formulation, answer.columns)
+        routed = found.routed if self.terms.max_routes > 0 else None
+        plan = route(self.best.instances, self.best.b, found.deployed, routed, found.replicas)
         if broken := self.best.offer(plan):
             raise SolverFailed(f"the plan read from HiGHS failed the check: {broken}")

@@ -144,7 +144,7 @@ def robustness(
                 "instance": grid.scenario[at],
                 "lower_bound": answers.lower,
                 "upper_bound": answers.upper,
-                "deployments": np.array(deployment_texts(answers.names, answers.slots)),
+                "deployments": np.array(deployment_texts(answers.names, answers.slots, answers.replicas)),
             }
         )
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -109,7 +109,7 @@ class Choice:
             "gap": None if self.criterion == "regret" else json_number(self.gap),
             "feasible_share": self.feasible_share,
             "broken": self.broken,
-            "deployments": [{"model": d.model, "gpu": d.gpu, "tp": d.tp} for d in self.deployment],
+            "deployments": [d.to_json() for d in self.deployment],
             "plan": None if self.plan is None else self.plan.to_json(),
             "candidates": self.candidates,
             "scenarios": self.scenarios,
@@ -243,10 +243,7 @@ def _tabulate_options(book: Book, best: int) -> pd.DataFrame:
     ]
     return pd.DataFrame(
         {
-            "deployment": [
-                "; ".join(f"{d.model}@{d.gpu} x{d.tp}" for d in o.deployment) or "nothing"
-                for o in book.options
-            ],
+            "deployment": ["; ".join(map(str, o.deployment)) or "nothing" for o in book.options],
             "expected": expected,
             "cvar": tail,
             "worst": upper.max(1),

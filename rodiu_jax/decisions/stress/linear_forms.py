@@ -22,7 +22,6 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import PlanArrays
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.model.uncertainty import worst_vertex
-from rodiu_jax.model.verdict import FAMILIES
 from rodiu_jax.runtime.threefry import fold, hash32
 
 PROMISES = ("delay", "error")
@@ -141,8 +140,9 @@ def expose(
     key0, key1 = _route_keys(instances, model, gpu, b, order, seed)
     scores = score_pairs(instances.with_uncertainty("none"), plans, plan_index, instance_index)
     margins = np.asarray(scores.margins)
-    fixed = [name for name in FAMILIES if name not in PROMISES]
-    kept = np.stack([margins[:, FAMILIES.index(name)] >= -MARGIN_TOLERANCE for name in fixed], axis=1)
+    families = instances.families
+    fixed = [name for name in families if name not in PROMISES]
+    kept = np.stack([margins[:, families.index(name)] >= -MARGIN_TOLERANCE for name in fixed], axis=1)
     return Exposure(
         Forms(key0, key1, delay, error, money, np.concatenate(room, axis=1)),
         np.concatenate([worst_delay, worst_error], axis=1),

@@ -203,15 +203,15 @@ class _Memory:
         """Add scenarios; every array has a leading axis, of length 1 where all scenarios are alike."""
         weights, room = values["weight_memory"], values["gpu_memory"]
         tokens = values["input_tokens"] + values["output_tokens"]
-        waiting = tokens * values["arrival_rate"] * values["residency_hours"][:, None]
-        kv = waiting[:, :, None] * values["kv_per_token"][:, None, :]
+        stay = values["residency_hours"]
+        stay = stay if stay.ndim > 1 else stay[:, None, None, None]
+        waiting = (tokens * values["arrival_rate"])[:, :, None, None] * stay
+        kv = waiting * values["kv_per_token"][:, None, :, None]  # GB, over K where the residency is
         free = room[:, None, :, None] * self.degrees - weights[:, :, None, None]
         fits = free >= 0
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.maximum(free, 0.0)[:, None] / kv[:, :, :, None, None]
-        share = np.where(
-            fits[:, None], np.minimum(np.where(kv[:, :, :, None, None] > 0, share, 1.0), 1.0), 0.0
-        )
+            share = np.maximum(free, 0.0)[:, None] / kv[..., None]
+        share = np.where(fits[:, None], np.minimum(np.where(kv[..., None] > 0, share, 1.0), 1.0), 0.0)
         self.share += share.mean(axis=0) * count
         self.always &= (share == 1.0).all(axis=(0, 1))
         self.weights_fit &= fits.all(axis=0)

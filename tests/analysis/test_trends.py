@@ -9,7 +9,7 @@ import pytest
 from rodiu_jax.analysis.trends import EXPECTED, check_trends, select_trends
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.changes import apply_changes, parse_change
-from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.fields import REQUIRED_FIELDS
 from tests.oracles.enumeration import cheapest
 from tests.oracles.instances import random_instances
 
@@ -115,7 +115,7 @@ def test_only_factors_have_trends():
 
 
 def test_fields_without_a_trend_are_named():
-    assert set(FIELD_SPECS) - set(EXPECTED) == {"max_routes", "tp_degree"}
+    assert set(REQUIRED_FIELDS) - set(EXPECTED) == {"max_routes", "tp_degree"}
     fields = {"gpu_price[H100_*]": "gpu_price", "max_routes": "max_routes"}
     assert select_trends(fields) == {"gpu_price[H100_*]": "rises"}
 

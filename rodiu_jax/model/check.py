@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Float64, Int32, Int64, Integer
 
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.fields import Fields
@@ -234,7 +234,8 @@ def check_columns(
     by_pair = np.ndim(fields.tp_speedup) - ("tp_speedup" in instances.batched) == 4
     speed = read("tp_speedup", *cell, n[:, None, :]) if by_pair else read("tp_speedup", n)[:, None, :]
     ms_each = (read("input_tokens") + read("output_tokens"))[:, :, None] / speed
-    copies = np.ones(used.shape) if replicas is None else np.where(used, replicas, 1).astype(np.float64)
+    stated = np.ones(used.shape) if replicas is None else np.where(used, replicas, 1).astype(np.float64)
+    copies = np.maximum(stated, 1.0)
     rate, hours = read("arrival_rate"), read("rental_hours")  # R,I and R
     length = read("input_tokens") + read("output_tokens")
     left_d = left_e = np.ones(used.shape)
@@ -288,13 +289,15 @@ def check_columns(
     pairs = np.sort(np.where(used, j * len(instances.gpu_names) + k, -1 - np.arange(used.shape[1])), axis=1)
     sound = (np.diff(pairs, axis=1) != 0).all(1) & ~(shares * ~used[:, None, :]).any((1, 2))
     sound &= (shares >= 0).all((1, 2)) & (unmet >= 0).all(1)  # and no number that is none
-    sound &= ((copies >= 1) & (copies == np.floor(copies))).all(1)
+    sound &= (stated >= 1).all(1)
+    if "replicas" not in instances.families:
+        sound &= (stated == 1).all(1)
     costs = np.stack([sum(parts), *parts], axis=1)
     return Checks((least >= -MARGIN_TOLERANCE).all(1) & sound, costs, least)
 
 
 def _quota_margins(
-    instances: Instances, read: _Reader, k: Int64[np.ndarray, "R D"], rented: Float64[np.ndarray, "R D"]
+    instances: Instances, read: _Reader, k: Integer[np.ndarray, "R D"], rented: Float64[np.ndarray, "R D"]
 ) -> Float64[np.ndarray, "R D"]:
     """Return the margin of the quota of each slot's device; inf where there is none, or nothing is rented."""
     if not np.ndim(instances.fields.gpu_quota):
@@ -309,9 +312,9 @@ def _quota_margins(
 def _throughput_margins(
     instances: Instances,
     read: _Reader,
-    j: Int64[np.ndarray, "R D"],
-    k: Int64[np.ndarray, "R D"],
-    n: Int64[np.ndarray, "R D"],
+    j: Integer[np.ndarray, "R D"],
+    k: Integer[np.ndarray, "R D"],
+    n: Integer[np.ndarray, "R D"],
     shares: Float64[np.ndarray, "R I D"],
     copies: Float64[np.ndarray, "R D"],
 ) -> Float64[np.ndarray, "R D"]:

@@ -168,7 +168,7 @@ def _quota_margins(fields: Fields, plan: PlanArrays, rented: Float[Array, " D"])
     if not has_quotas(fields):
         return jnp.full(used.shape, jnp.inf, rented.dtype)
     device, quota = fields.gpu_device[plan.gpu], fields.gpu_quota[plan.gpu]
-    together = ((device[:, None] == device[None, :]) * rented[None, :]).sum(1)
+    together = jnp.where(device[:, None] == device[None, :], rented[None, :], 0.0).sum(1)
     limited = used & jnp.isfinite(quota)
     return jnp.where(limited, _relative(jnp.where(limited, quota, 1.0), together), jnp.inf)
 

@@ -290,7 +290,7 @@ LARGEST_LOAD = 1e30
 """Loads above this, in replicas, count as this: they are as good as infinite, and no product of them overflows."""
 
 
-def replica_load(rate: Float[Any, "*n"], throughput: Float[Any, "*n"]) -> Float[Any, "*n"]:
+def replica_load(rate: Float[Any, "*m"], throughput: Float[Any, "*n"]) -> Float[Any, "*n"]:
     """Return the part of one replica that serving types whole takes; inf where it cannot serve them.
 
     Args:
@@ -298,10 +298,11 @@ def replica_load(rate: Float[Any, "*n"], throughput: Float[Any, "*n"]) -> Float[
     """
     xp = throughput.__array_namespace__()
     able = throughput > 0
-    return xp.where(able, xp.minimum(rate / xp.where(able, throughput, 1.0), LARGEST_LOAD), xp.inf)
+    sustained = xp.maximum(xp.where(able, throughput, 1.0), rate / LARGEST_LOAD)
+    return xp.where(able, xp.minimum(rate / sustained, LARGEST_LOAD), xp.inf)
 
 
-def extra_load(load: Float[Any, "*n"], shortfall: Float[Any, "*_"]) -> Float[Any, "*n"]:
+def extra_load(load: Float[Any, "*n"], shortfall: Float[Any, "*m"]) -> Float[Any, "*n"]:
     """Return the load that a shortfall adds: l s / (1 - s); 0 where the type cannot be served."""
     xp = load.__array_namespace__()
     able = xp.isfinite(load)

@@ -7,18 +7,33 @@ of section 9 for scipy's HiGHS, and random scenarios in which rates, replicas an
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy.optimize import LinearConstraint, linprog, milp
 
-from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.instance import Instances, make_instances
+from rodiu_jax.model.plan import Plan
 from tests.oracles.instances import random_instances, random_values
 from tests.oracles.worst_case import vertices
 
 
-def serving_instances(seed: int, shape: tuple[int, int, int, int], *, mode: str = "ddu", **overrides: Any):
-    """One random scenario whose fleet the rates decide; a third of the rates are 0 or inf."""
+def serving_instances(
+    seed: int,
+    shape: tuple[int, int, int, int],
+    *,
+    mode: str = "ddu",
+    devices: Sequence[str] | None = None,
+    **overrides: Any,
+) -> Instances:
+    """One random scenario whose fleet the rates decide; a fifth of the rates are 0 or inf.
+
+    Args:
+      devices: of the GPU configurations, which all have one quota; by default one of its own each.
+    """
     rng = np.random.default_rng(seed)
     types, models, gpus, degrees = shape
     base = random_values(rng, shape)
@@ -38,7 +53,32 @@ def serving_instances(seed: int, shape: tuple[int, int, int, int], *, mode: str 
         "unmet_penalty": rng.uniform(0.5, 3.0, types),
         "budget": rng.uniform(80.0, 300.0),
     }
-    return random_instances(seed, shape, mode=mode, **(values | overrides))
+    drawn = random_instances(seed, shape, mode=mode, **(values | overrides))
+    return make_instances(*drawn.names[:3], mode, drawn.fields._asdict(), gpu_devices=devices)
+
+
+def stack(scenarios: Sequence[Instances]) -> Instances:
+    """Put single scenarios over the same names into one batch."""
+    first = scenarios[0]
+    rows = [s.one(0)._asdict() for s in scenarios]
+    values = {n: np.stack([r[n] for r in rows]) for n in rows[0] if not FIELD_SPECS[n].derived}
+    values["tp_degree"] = rows[0]["tp_degree"]
+    return make_instances(*first.names[:3], first.uncertainty, values, gpu_devices=first.gpu_devices)
+
+
+def with_replicas(rng: np.random.Generator, plan: Plan, instances: Instances) -> Plan:
+    """The plan with random replicas, as many as some scenario allows."""
+    most = np.asarray(instances.fields.max_replicas)
+    most = most.reshape(-1, *most.shape[-2:]).max(0)
+    position = (
+        {n: j for j, n in enumerate(instances.model_names)},
+        {n: k for k, n in enumerate(instances.gpu_names)},
+    )
+    pairs = [
+        replace(d, replicas=int(rng.integers(1, max(most[position[0][d.model], position[1][d.gpu]], 1) + 1)))
+        for d in plan.deployments
+    ]
+    return replace(plan, deployments=tuple(pairs))
 
 
 def cheapest_fleet(instances: Instances, b: int) -> float:

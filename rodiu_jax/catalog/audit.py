@@ -167,7 +167,8 @@ def _summarise_draws(catalog: Catalog, drawn: _Extremes) -> pd.DataFrame:
     for name, q in catalog.quantities.items():
         least, most = catalog.ranges[name]
         low, high = drawn.low[name], drawn.high[name]
-        room = RECOMPUTED * np.maximum(np.abs(least), np.abs(most))
+        largest = np.maximum(np.abs(least), np.abs(most))
+        room = np.where(np.isfinite(largest), RECOMPUTED * largest, 0.0)
         within = bool(((low >= least - room) & (high <= most + room)).all())
         rows.append((name, q.unit, least.min(), most.max(), low.min(), high.max(), within))
     columns = ["quantity", "unit", "least", "most", "low", "high", "within"]

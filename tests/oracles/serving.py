@@ -38,7 +38,7 @@ def serving_instances(
     types, models, gpus, degrees = shape
     base = random_values(rng, shape)
     rate = base["arrival_rate"]
-    throughput = rate[:, None, None, None] * rng.uniform(0.3, 2.5, shape) * np.arange(1, degrees + 1) ** 0.8
+    throughput = rate[:, None, None, None] * rng.uniform(0.2, 1.6, shape) * np.arange(1, degrees + 1) ** 0.8
     kind = rng.random(shape)
     throughput = np.where(kind < 0.12, 0.0, np.where(kind > 0.92, np.inf, throughput))
     values = {

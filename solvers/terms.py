@@ -291,25 +291,23 @@ def collect(
     )
     if serving is None:
         return terms
+    if fixed and replicas is None:
+        replicas = np.ones(len(pair), np.int64)
+    fleet = _derive_fleet(terms, fields, serving, replicas)
+    terms = replace(terms, most=np.minimum(fleet.replicas * fleet.each, 1.0), fleet=fleet)
     if fixed:
-        count = np.ones(len(pair), np.int64) if replicas is None else np.asarray(replicas, np.int64)
-        return _with_fleet(terms, fields, serving, count)
-    terms = _with_fleet(terms, fields, serving, None)
-    assert terms.fleet is not None
-    kept = terms.take(terms.fleet.replicas > 0)
-    useful = (
-        (kept.fleet.replicas > 1).any() or (kept.fleet.load > 0).any() or np.isfinite(kept.fleet.quota).any()
-    )
-    return kept if useful else replace(kept, fleet=None)
+        return terms
+    allowed = fleet.replicas > 0
+    decides = (fleet.replicas > 1) | (fleet.load > 0).any(0)
+    terms = terms.take(allowed)
+    return terms if decides[allowed].any() or np.isfinite(fleet.quota).any() else replace(terms, fleet=None)
 
 
-def _with_fleet(
-    terms: Terms, fields: Fields, serving: Serving, replicas: Int[np.ndarray, " T"] | None
-) -> Terms:
-    """Return the terms with replicas, rates and quotas.
+def _derive_fleet(terms: Terms, fields: Fields, serving: Serving, replicas: np.ndarray | None) -> Fleet:
+    """Derive replicas, rates and quotas of some triples.
 
     Args:
-      replicas: of each triple; by default the most that a plan may have, and one of least cost needs: what serves
+      replicas: (T,) of each triple; by default the most that a plan may have, and one of least cost needs: what serves
         every type whole. More of them only cost rent, so that some plan of least cost has no more.
     """
     at = terms.pair, terms.triple[:, 2]
@@ -333,8 +331,7 @@ def _with_fleet(
     )
     if replicas is None:
         replicas = _most_replicas(terms, fleet, serving.most_replicas[terms.pair])
-    most = np.minimum(replicas * fleet.each, 1.0)
-    return replace(terms, most=most, fleet=replace(fleet, replicas=replicas))
+    return replace(fleet, replicas=np.asarray(replicas, np.int64))
 
 
 def _most_replicas(terms: Terms, fleet: Fleet, allowed: ByTriple) -> Int[np.ndarray, " T"]:

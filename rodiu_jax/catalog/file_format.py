@@ -31,6 +31,7 @@ from rodiu_jax.io.strict_table import StrictTable, input_error, tag, wrong
 Axis = Literal["query", "model", "gpu", "tp"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 
+
 def _refuse_nan(value: float) -> float:
     if math.isnan(value):
         raise wrong("a finite number", value)

@@ -1,4 +1,4 @@
-"""The optional fields of MODEL section 9 in catalogues: drawn, checked, absent from catalogues that do not name them."""
+"""The optional fields of MODEL section 9 in catalogues: drawn, checked, absent where a catalogue does not name them."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ def test_drawn_from_a_catalogue(tmp_path: Path):
     # Configurations that the catalogue calls one device share its quota.
     device = catalog.attributes["gpu"]["H100_FP16"]["device"]
     mine = [n for n in drawn.gpu_names if catalog.attributes["gpu"][n]["device"] == device]
-    assert {n for n, g in zip(drawn.gpu_names, f.gpu_device, strict=True) if g == f.gpu_device[k]} == set(mine)
+    assert {n for n, g in zip(drawn.gpu_names, f.gpu_device, strict=True) if g == f.gpu_device[k]} == set(
+        mine
+    )
     for name in REQUIRED_FIELDS:  # the other draws are the same bit for bit
         if name not in ("residency_hours", "tp_speedup"):
             np.testing.assert_array_equal(getattr(f, name), getattr(base.fields, name), err_msg=name)
@@ -129,7 +131,10 @@ BAD = {
     "minus infinite": (FLEET.replace("H100_FP16.2 = inf", "H100_FP16.2 = -inf"), r"throughput.*got -inf"),
     "infinite price": ("[quantity.gpu_price]\neach = inf\n", r"gpu_price.*got inf"),
     "infinite range": (FLEET.replace("[20, 60]", "[20, inf]"), r"throughput"),
-    "axes": (FLEET.replace('["query", "model", "gpu"]\nunit = "h"', '["query"]\nunit = "h"'), r"residency_hours.over"),
+    "axes": (
+        FLEET.replace('["query", "model", "gpu"]\nunit = "h"', '["query"]\nunit = "h"'),
+        r"residency_hours.over",
+    ),
     "unit": (FLEET.replace('unit = "GPUs"', 'unit = "$"'), r"gpu_quota.unit"),
     "quotas of one device": (
         FLEET.replace("values.H100_INT8 = 4", "values.H100_INT8 = 5"),

@@ -93,7 +93,7 @@ def test_optima_agree_with_every_fleet_tried_at_length(mode: str):
 @pytest.mark.parametrize("seed", range(4))
 def test_optima_agree_with_the_plain_formulation(seed: int):
     rng = np.random.default_rng(seed)
-    types, models, gpus, degrees = shape = (4, 3, 3, 3)
+    types, _, gpus, degrees = shape = (4, 3, 3, 3)
     throughput = rng.uniform(5.0, 40.0, shape) * np.arange(1, degrees + 1) ** 0.9
     throughput[rng.random(shape) < 0.2] = 0.0
     instances = rates_only(

@@ -212,7 +212,7 @@ class _Search:
         Raises:
           _OutOfTime, SolverFailed, Contradiction.
         """
-        if not (self.use.pricing and self.terms.priced_by_dual):
+        if not self.use.pricing:
             value = self._search_triples(self.everything, None)
             return value is not None and self._conclude(value)
         priced = self._price_relaxation()

@@ -93,6 +93,8 @@ class RowNumbers(NamedTuple):
     error_worst: Int[np.ndarray, " S"]  # likewise
     serving: Int[np.ndarray, "S 2"]  # type and pair of each
     throughput: Int[np.ndarray, " T"]  # -1 where the row cannot bind
+    load_worst: Int[np.ndarray, " L"]  # of the cells whose extra load needs variables
+    load_cells: Int[np.ndarray, "L 2"]  # type and triple of each
     quota: Int[np.ndarray, " K"]  # of the device whose first configuration is k; -1 where it cannot bind
 
 
@@ -179,8 +181,9 @@ def assemble(
     delay, delay_worst = _add_promise(model, terms.delay_limit, model.delay, terms.delay_weight)
     error, error_worst = _add_promise(model, terms.error_limit, model.error, np.zeros(terms.types))
     throughput, quota = np.full(len(terms.pair), -1), np.full(gpus, -1)
+    load_worst, load_cells = np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
     if terms.fleet is not None:
-        throughput = _add_throughput(model, terms.fleet)
+        throughput, load_worst, load_cells = _add_throughput(model, terms.fleet)
         quota = _add_quota(model, terms.fleet)
     route, pairs_routed = slice(0, 0), np.zeros((0, 3), np.int64)
     if 0 < terms.max_routes < len(model.pairs) and routed is None:
@@ -209,6 +212,8 @@ def assemble(
             error_worst,
             model.serving,
             throughput,
+            load_worst,
+            load_cells,
             quota,
         ),
         **vars(model.program.arrays(bounded=not model.exact)),
@@ -340,10 +345,11 @@ def _add_replicas(model: _Model) -> None:
     program.put(row, model.r[model.t[cells]], -each[cells])
 
 
-def _add_throughput(model: _Model, fleet: Fleet) -> np.ndarray:
-    """Add the load of each triple <= U r[t] where it can bind; return row numbers (T,) or -1.
+def _add_throughput(model: _Model, fleet: Fleet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Add the load of each triple <= U r[t] where it can bind; return row numbers (T,) or -1, and the adversary's.
 
-    The adversary picks types of a triple: the worst case is a plain sum where it picks none, or all of them.
+    The adversary picks types of a triple: the worst case is a plain sum where it picks none, or all of them. Elsewhere
+    it has rows (L,), one for each cell (L,2).
     """
     program, i, t = model.program, model.i, model.t
     shares = model.most * model.usable
@@ -352,15 +358,12 @@ def _add_throughput(model: _Model, fleet: Fleet) -> np.ndarray:
     number[can_bind] = program.add_rows(int(can_bind.sum()), -np.inf, 0.0, fleet.utilization)
     program.put(number[can_bind], model.r[can_bind], -fleet.utilization)
 
-    gamma = fleet.gamma_load if fleet.gamma_load > NEGLIGIBLE_SHARE else 0.0
-    short = ((fleet.load_excess > 0) & (shares > 0)).sum(0)  # T, types that may fall short
-    plain = short <= max(gamma, 1.0) if gamma > 0 else np.ones(len(short), bool)
-    part = np.where(plain, min(gamma, 1.0), 0.0)
+    part = fleet.plain(shares)
     inside = can_bind[t]
-    load = fleet.load[i, t] + part[t] * fleet.load_excess[i, t]  # X
+    load = fleet.load[i, t] + np.nan_to_num(part)[t] * fleet.load_excess[i, t]  # X
     program.put(number[t[inside]], model.x[inside], load[inside])
 
-    hard = can_bind & ~plain
+    hard = can_bind & np.isnan(part)
     cells = np.flatnonzero(hard[t] & (fleet.load_excess[i, t] > 0))
     excess = fleet.load_excess[i[cells], t[cells]]
     scale = np.zeros(len(model.w))
@@ -368,13 +371,13 @@ def _add_throughput(model: _Model, fleet: Fleet) -> np.ndarray:
     level = np.zeros(len(model.w), np.int64)
     level[hard] = program.add_columns(np.zeros(int(hard.sum())), unit=scale[hard])
     above = program.add_columns(np.zeros(len(cells)), unit=scale[t[cells]])
-    program.put(number[hard], level[hard], gamma)
+    program.put(number[hard], level[hard], fleet.gamma_load)
     program.put(number[t[cells]], above, 1.0)
     worst = program.add_rows(len(cells), -np.inf, 0.0, scale[t[cells]])
     program.put(worst, model.x[cells], excess)
     program.put(worst, level[t[cells]], -1.0)
     program.put(worst, above, -1.0)
-    return number
+    return number, worst, model.cell[cells]
 
 
 def _add_quota(model: _Model, fleet: Fleet) -> np.ndarray:

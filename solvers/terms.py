@@ -61,6 +61,16 @@ class Fleet:
             **{n: getattr(self, n)[:, chosen] for n in ("each", "load", "load_excess")},
         )
 
+    def plain(self, shares: ByCell) -> ByTriple:
+        """Return the part of each extra load that counts where the worst case is a plain sum, nan where it is not.
+
+        Args:
+          shares: the most that each type may take.
+        """
+        gamma = self.gamma_load if self.gamma_load > NEGLIGIBLE_SHARE else 0.0
+        short = ((self.load_excess > 0) & (shares > 0)).sum(0)  # T, types that may fall short
+        return np.where((gamma == 0.0) | (short <= max(gamma, 1.0)), min(gamma, 1.0), np.nan)
+
     def worst_load(self, shares: ByCell) -> ByTriple:
         """Return the load of each triple at some shares, in the worst case, replicas."""
         excess = -np.sort(-self.load_excess * shares, axis=0)
@@ -123,11 +133,6 @@ class Terms:
         if gamma <= NEGLIGIBLE_SHARE:
             return 0.0
         return min(gamma, 1.0) if self.spread <= max(gamma, 1.0) else None
-
-    @property
-    def priced_by_dual(self) -> bool:
-        """True if `solvers.dual` knows the dual function of these triples."""
-        return self.fleet is None and self.dense.slowness.ndim == 1
 
     # Of each triple
 
@@ -300,7 +305,8 @@ def collect(
     allowed = fleet.replicas > 0
     decides = (fleet.replicas > 1) | (fleet.load > 0).any(0)
     terms = terms.take(allowed)
-    return terms if decides[allowed].any() or np.isfinite(fleet.quota).any() else replace(terms, fleet=None)
+    needed = decides[allowed].any() or np.isfinite(fleet.quota).any() or speedup.ndim > 1
+    return terms if needed else replace(terms, fleet=None)
 
 
 def _derive_fleet(terms: Terms, fields: Fields, serving: Serving, replicas: np.ndarray | None) -> Fleet:

@@ -191,8 +191,11 @@ class Serving(NamedTuple):
 
 
 def derive_serving(fields: Fields, uncertainty: str) -> Serving | None:
-    """Derive what MODEL section 9 adds to one scenario (no batch axis); None where it adds nothing."""
-    if not uses_serving(fields):
+    """Derive what MODEL section 9 adds to one scenario (no batch axis); None where it adds nothing.
+
+    A speed-up per type and pair counts too: `Coefficients` of the batched solvers have one per degree.
+    """
+    if not uses_serving(fields) and not _is_speed_by_pair(fields):
         return None
     xp = fields.delay_nominal.__array_namespace__()
     types, models, gpus = fields.delay_nominal.shape

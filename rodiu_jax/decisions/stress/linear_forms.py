@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float64, UInt32
 
 from rodiu_jax.model.evaluation import score_pairs
-from rodiu_jax.model.fields import worst_case_inputs
+from rodiu_jax.model.fields import axes_of, worst_case_inputs
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import PlanArrays
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
@@ -109,9 +109,14 @@ def expose(
         return value[:, model, gpu].swapaxes(0, 1)
 
     speed = np.asarray(f.tp_speedup)
-    speed = speed[b[:, None], degree] if "tp_speedup" in batched else speed[degree]
+    if axes_of("tp_speedup", speed.ndim) == "IJKN":
+        place = (model, gpu, np.maximum(degree, 0))
+        own = "tp_speedup" in batched
+        speed = speed[b[:, None], :, *place].swapaxes(1, 2) if own else speed[:, *place].swapaxes(0, 1)
+    else:
+        speed = (speed[b[:, None], degree] if "tp_speedup" in batched else speed[degree])[:, None]  # M,1,D
     tokens = per_type("input_tokens") + per_type("output_tokens")
-    time_share = tokens[:, :, None] * share / np.where(degree >= 0, speed, 1.0)[:, None]
+    time_share = tokens[:, :, None] * share / np.where(degree[:, None] >= 0, speed, 1.0)
     delay_deviation, error_deviation, _, _ = worst_case_inputs(f, reality)
     delay = per_route(delay_deviation) * time_share
     error = per_route(error_deviation) * share

@@ -232,7 +232,7 @@ def _spend_adversaries(terms: Terms, y: Multipliers, chosen: Bool[np.ndarray, " 
         gain = (np.maximum(reduced_gain(c, y_now), 0.0) * c.most).max(axis=2)  # I,P
     else:
         gain = np.zeros(c.nominal.shape)
-        np.maximum.at(gain, (slice(None), terms.pair), gains(terms, y_now)[0] * terms.most)
+        np.maximum.at(gain.T, terms.pair, (gains(terms, y_now)[0] * terms.most).T)
     wish = np.where(absent, gain, 0.0)
     rank = np.argsort(np.argsort(-wish, axis=1), axis=1)
 

@@ -101,11 +101,12 @@ def cheapest_fleet(instances: Instances, b: int) -> float:
             used[device] = used.get(device, 0.0) + f.tp_degree[n] * r
         if any(total > quota[instances.gpu_devices.index(device)] for device, total in used.items()):
             continue
-        best = min(best, _cheapest_routing(instances, b, fleet, best))
+        best = min(best, cheapest_routing(instances, b, fleet, best))
     return best
 
 
-def _cheapest_routing(instances: Instances, b: int, fleet: list[tuple], best: float) -> float:
+def cheapest_routing(instances: Instances, b: int, fleet: list[tuple], best: float = np.inf) -> float:
+    """Least cost of a fleet of (model, GPU, degree, replicas), by positions; inf where no routing is feasible."""
     f = instances.one(b)
     rent = f.rental_hours * sum(f.gpu_price[k] * f.tp_degree[n] * r for _, k, n, r in fleet)
     weights = sum(f.weight_memory[j] for j, *_ in fleet)

@@ -59,6 +59,8 @@ class Diagnosis:
       adjustments: the largest saving first.
       everyone: what serving every query takes.
       idle: GPUs that are not rented, and what would change that.
+      reason: which query types make a plan impossible, as nobody can serve them; empty where there is a plan, or where
+        that is not the reason.
     """
 
     instance: int
@@ -68,6 +70,7 @@ class Diagnosis:
     adjustments: list[Adjustment]
     everyone: Everyone
     idle: list[Entry]
+    reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; what is not known or infinite is null."""
@@ -101,6 +104,7 @@ class Diagnosis:
             "adjustments": [each(a) for a in self.adjustments],
             "everyone": each(self.everyone) | {"levers": [each(lever) for lever in self.everyone.levers]},
             "idle": [each(e) for e in self.idle],
+            **({"reason": self.reason} if self.reason else {}),
         }
 
 
@@ -142,6 +146,7 @@ def diagnose(
       WorkFailed: the scenario itself could not be solved in the time limit.
     """
     from solvers.pool import Pool, solve_iter
+    from solvers.unservable import explain_no_plan
 
     instances.check_index(b)
     if not time_limit > 0:
@@ -159,16 +164,18 @@ def diagnose(
             _adjustment(name, instances, b, base, answer)
             for name, answer in zip(changes, resolver(list(changes.values()), plan), strict=True)
         ]
-        relaxed = relax_deployment(instances, b)
-        y = relaxed.multipliers
+        reason = "" if plan else explain_no_plan(instances, b)
+        # Where a type is to blame no price of a limit says more.
+        relaxed = None if reason else relax_deployment(instances, b)
+        y = None if relaxed is None else relaxed.multipliers
         proven = base.lower if y is None else float(prove(instances, b, y).bound)
-        binding = find_shadow_prices(resolver, plan, cost, relaxed) if plan else []
+        binding = find_shadow_prices(resolver, plan, cost, relaxed) if plan and relaxed else []
         served = serve_everyone(resolver, plan, base.lower, cost)
-        idle = find_entries(resolver, plan, cost, relaxed) if plan else []
+        idle = find_entries(resolver, plan, cost, relaxed) if plan and relaxed else []
     adjusted.sort(
         key=lambda a: (-(a.saving_lower + a.saving_upper), a.upper_bound) if plan else (0.0, a.upper_bound)
     )
-    return Diagnosis(b, base, proven, binding, adjusted, served, idle)
+    return Diagnosis(b, base, proven, binding, adjusted, served, idle, reason)
 
 
 def _adjustment(name: str, instances: Instances, b: int, base: Answer, answer: Answer) -> Adjustment:

@@ -84,6 +84,7 @@ def _describe_nearest(choice: Choice) -> list[str]:
         ]
     if choice.hopeless:
         lines.append(f"In {choice.hopeless:,} of them it is proven that no plan exists, whatever is rented.")
+    lines += [f"In {count:,} nobody can serve {told}." for told, count in choice.unservable.items()]
     return lines
 
 

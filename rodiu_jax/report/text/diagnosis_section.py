@@ -33,7 +33,8 @@ def write_sentences(diagnosis: Diagnosis) -> list[str]:
     answer, plan = diagnosis.answer, diagnosis.answer.plan
     lines = []
     if plan is None:
-        lines.append(f"Scenario {diagnosis.instance}: no plan keeps every limit (proven).")
+        reason = f": {diagnosis.reason}" if diagnosis.reason else ""
+        lines.append(f"Scenario {diagnosis.instance}: no plan keeps every limit (proven){reason}.")
         works = [a for a in diagnosis.adjustments if math.isfinite(a.upper_bound)]
         for a in works:
             lines.append(f"With {a.name} there is a plan, at ${number(a.upper_bound)} per period.")

@@ -60,8 +60,8 @@ EXPECTED: dict[str, Trend] = {
     "gpu_quota": "falls",
 }
 """How the least cost moves with a field, never the other way: at a lower level of a field that rises, every plan stays
-allowed and costs no more (MODEL sections 4, 5 and 9); the converse where it falls. ``max_routes``, where 0 means no limit,
-has no such trend.
+allowed and costs no more (MODEL sections 4, 5 and 9); the converse where it falls. ``max_routes``, where 0 means no
+limit, has no such trend.
 """
 
 

@@ -194,8 +194,8 @@ def choose(
     "--peers/--no-peers",
     default=True,
     show_default=True,
-    help="Also solve and stress the plans for Gamma = 0 and for diu of every scenario that a plan names; where rates are "
-    "limited also those that trust the rates, or buy for 1.1, 1.2 and 1.5 times the traffic, or fill replicas to 0.85.",
+    help="Also solve and stress the plans for Gamma = 0 and for diu of every scenario that a plan names; where rates "
+    "are limited also those that trust them, buy for 1.1, 1.2 and 1.5 times the traffic, or fill replicas to 0.85.",
 )
 @click.option("--workers", type=COUNT, help="Processes for --peers (default: the cores of this machine).")
 @_decision_options
@@ -218,8 +218,9 @@ def stress(
     --json: the settings; results, a row per plan, instance, distribution and scale (violations, probability with its
     exact interval lower to upper, breaks_at, first, first_share, costs with quantiles and their resolution); promises,
     the same counts per promise. kind: given, or solved for comparison: deterministic (Gamma = 0), diu, and with limited
-    rates nominal rates, traffic x1.1 (x1.2, x1.5), utilization 0.85; no_plan names those that cannot be, as the scenario
-    is infeasible. With limited rates: overloaded, overloaded_lower, overloaded_upper, overload_max, overload_mean.
+    rates nominal rates, traffic x1.1 (x1.2, x1.5), utilization 0.85; no_plan names those that cannot be, as the
+    scenario is infeasible. Limited rates add overloaded (its interval overloaded_lower to overloaded_upper),
+    overload_max and overload_mean.
     """
     from rodiu_jax.decisions.stress.draws import stress as run
     from rodiu_jax.model.npz import load_instances

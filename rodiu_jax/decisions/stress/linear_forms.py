@@ -11,7 +11,8 @@ Where replicas sustain limited rates (MODEL section 9), shortfalls add to the lo
 
     load[d] / (U r) = (sum_i l x_id + s sum_i lh x_id chi_i) / (U r),   lh = l s_hat / (1 - s_hat)
 
-with a chi in [0, 1] of its own per route: at 1 the rate falls short by all of `throughput_shortfall`, s_hat.
+with a chi in [0, 1] of its own per route: at 1 the rate falls short by all of `throughput_shortfall`, s_hat. Between 0
+and 1 this is at least the load l / (1 - chi s_hat) of a rate that falls short by chi s_hat, which is convex in chi.
 """
 
 from __future__ import annotations

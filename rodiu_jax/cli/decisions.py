@@ -328,7 +328,9 @@ def robustness(
 
     \b
     --json: settings, recommended and guaranteed Gamma, curve (a row per mode and gamma), value (a row per gamma: what
-    plans cost that ignore that pairing shrinks deviations) and scenarios_by_gamma.
+    plans cost that ignore that pairing shrinks deviations) and scenarios_by_gamma. Where replicas sustain limited rates
+    also rates (a row per Gamma_q: cost, measured and proven overload, the plain headroom that costs the same) and
+    headroom (a row per factor on the traffic).
     """
     from rodiu_jax.decisions.robustness import read_instances
     from rodiu_jax.decisions.robustness import robustness as run

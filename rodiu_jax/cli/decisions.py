@@ -255,7 +255,9 @@ def diagnose(
 
     Shadow prices of the limits that bind, with the range in which they predict the optimum within 1 % of the change
     (solved again at both ends; that no other deployment is better in between is proven with the limit free); the four
-    adjustments of the seed document; what serving everyone takes; how much cheaper idle GPUs must be.
+    adjustments of the seed document; what serving everyone takes; how much cheaper idle GPUs must be. Where scenarios
+    have replicas, rates or quotas, no prices and idle GPUs, but adjustments by one GPU of a quota, one replica, fuller
+    replicas.
 
     \b
     --json: instance, status, objective, lower_bound, plan; binding [{constraint, name, shadow_price, unit, value,

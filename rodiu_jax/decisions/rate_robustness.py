@@ -74,10 +74,11 @@ def compare_rates(
     gamma = np.repeat([*levels, *[0.0] * len(FACTORS)], instances.size)
     factor = np.repeat([*[1.0] * len(levels), *FACTORS], instances.size)
     at = np.tile(scenario, cases)
-    rate: np.ndarray = np.broadcast_to(instances.fields.arrival_rate, (instances.size, instances.shape[0]))
+    rate = np.asarray(instances.fields.arrival_rate)
+    rate = np.asarray(np.broadcast_to(rate, (instances.size, instances.shape[0])))
     batch = certain.take(at).with_fields(gamma_throughput=gamma, arrival_rate=rate[at] * factor[:, None])
     answers = solve(batch)
-    planned = answers.has_plan.reshape(cases, -1).all(0)
+    planned = np.asarray(answers.has_plan.reshape(cases, -1).all(0))
     if not planned.any():
         return None
     kept = np.flatnonzero(planned[at])

@@ -22,7 +22,7 @@ from bench.measure import describe_this_machine
 from bench.peers import load_solvers, workers
 from bench.records import Study
 from bench.study import out_option, read_words, save_study, show_study
-from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.fields import FIELD_SPECS, REQUIRED_FIELDS
 from rodiu_jax.model.instance import Instances, make_instances
 from rodiu_jax.model.status import Status
 from solvers._accelerators import ALL, Accelerators
@@ -65,7 +65,8 @@ def large(n: int, seed: int) -> Instances:
     base = dict(zip("IJKN", drawn.shape, strict=True))
     rng = np.random.default_rng(seed)
     values: dict[str, np.ndarray] = {}
-    for name, spec in FIELD_SPECS.items():
+    for name in REQUIRED_FIELDS:
+        spec = FIELD_SPECS[name]
         rows = []
         for b in range(n):
             parts = [np.asarray(getattr(drawn.one(4 * b + m), name)) for m in range(4)]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rodiu_jax.catalog.sampling import sample
     from rodiu_jax.decisions.choose.search import choose
     from rodiu_jax.decisions.diagnose.diagnosis import diagnose
+    from rodiu_jax.decisions.fleet import summarize_fleet
     from rodiu_jax.decisions.robustness import robustness
     from rodiu_jax.decisions.stress.draws import stress
     from rodiu_jax.errors import InputError, WorkFailed
@@ -68,6 +69,7 @@ _HOME = {
     "sensitivity": "rodiu_jax.analysis.sensitivity",
     "solve": "solvers.pool",
     "stress": "rodiu_jax.decisions.stress.draws",
+    "summarize_fleet": "rodiu_jax.decisions.fleet",
     "sweep": "rodiu_jax.sweeps",
     "validate": "rodiu_jax.catalog.audit",
     "verify": "rodiu_jax.sweeps.verify",
@@ -110,6 +112,7 @@ __all__ = [
     "sensitivity",
     "solve",
     "stress",
+    "summarize_fleet",
     "sweep",
     "validate",
     "verify",

@@ -85,6 +85,7 @@ class Answer:
     seconds: float
     message: str
     promising: Bool[np.ndarray, "J K N"] | None = None
+    replicas: Int32[np.ndarray, " D"] | None = None
 
     @classmethod
     def of(
@@ -103,7 +104,7 @@ class Answer:
           plan: whose costs are ``costs``; ``upper`` is then their total, unless it is given.
           values: of other attributes.
         """
-        slots, shares, unmet = columns_from_plan(names, plan or Plan(None, (), (), {}))
+        slots, shares, unmet, replicas = columns_from_plan(names, plan or Plan(None, (), (), {}))
         if plan is None:
             unmet = np.full(len(names.queries), math.nan)
         parts = np.full(len(COSTS), math.nan) if costs is None else np.array([costs[n] for n in COSTS])
@@ -117,7 +118,15 @@ class Answer:
             "message": "",
         }
         return cls(
-            names, status, prover, costs=parts, slots=slots, shares=shares, unmet=unmet, **unknown | values
+            names,
+            status,
+            prover,
+            costs=parts,
+            slots=slots,
+            shares=shares,
+            unmet=unmet,
+            replicas=replicas if (replicas > 1).any() else None,
+            **unknown | values,
         )
 
     @property
@@ -139,7 +148,9 @@ class Answer:
         """Return the plan by name as that of scenario ``instance``, or None."""
         if not self.has_plan:
             return None
-        return plan_from_shares(self.names, self.slots, self.shares, self.unmet, instance=instance)
+        return plan_from_shares(
+            self.names, self.slots, self.shares, self.unmet, replicas=self.replicas, instance=instance
+        )
 
     @property
     def cost_by_name(self) -> dict[str, float] | None:
@@ -177,6 +188,7 @@ class Answers:
       nodes, steps: nodes bounded on the device, and ascent steps spent on them.
       seconds: wall time spent.
       message: what went wrong, mostly empty.
+      replicas: of the pairs of ``slots`` (1 in empty ones); None where no plan has several of any.
       leaves: the certificates of ``certified``, where asked for.
       promising: False where the root's dual function proves that every plan that deploys that model on that GPU at
         that degree costs more than ``upper``; None where nobody looked.
@@ -198,6 +210,7 @@ class Answers:
     message: Shaped[np.ndarray, " B"]
     promising: Bool[np.ndarray, "B J K N"] | None = None
     leaves: Leaves | None = None
+    replicas: Int32[np.ndarray, "B D"] | None = None
 
     @classmethod
     def unknown(cls, names: Names, size: int, *, slots: int = 0) -> Answers:
@@ -219,6 +232,11 @@ class Answers:
             table["slots"][b, : len(answer.slots)] = answer.slots
             table["shares"][b, :, : len(answer.slots)] = answer.shares
             table["unmet"][b], table["costs"][b] = answer.unmet, answer.costs
+        if any(a.replicas is not None for a in answers):
+            table["replicas"] = np.ones((size, width), np.int32)
+            for b, answer in enumerate(answers):
+                if answer.replicas is not None:
+                    table["replicas"][b, : len(answer.replicas)] = answer.replicas
         for name, kind in _PLAIN.items():
             table[name] = np.array([getattr(a, name) for a in answers], kind)
         return cls(names, **table)
@@ -239,6 +257,12 @@ class Answers:
         table["shares"] = np.concatenate(
             [np.pad(p.shares, ((0, 0), (0, 0), (0, width - p.shares.shape[2]))) for p in parts]
         )
+        if any(p.replicas is not None for p in parts):
+            counts = [np.ones_like(p.slots) if p.replicas is None else p.replicas for p in parts]
+            pads = [((0, 0), (0, width - c.shape[1])) for c in counts]
+            table["replicas"] = np.concatenate(
+                [np.pad(c, pad, constant_values=1) for c, pad in zip(counts, pads, strict=True)]
+            )
         promising = [p.promising for p in parts if p.promising is not None]
         leaves = [p.leaves for p in parts if p.leaves is not None]
         sizes = [len(p) for p in parts]
@@ -257,6 +281,7 @@ class Answers:
             self,
             **arrays,
             promising=None if self.promising is None else self.promising[rows],
+            replicas=None if self.replicas is None else self.replicas[rows],
             leaves=None if self.leaves is None else self.leaves.take(rows),
         )
 
@@ -277,6 +302,7 @@ class Answers:
             unmet=self.unmet[b],
             message=self.message[b],
             promising=None if self.promising is None else self.promising[b],
+            replicas=None if self.replicas is None else self.replicas[b],
             **values,
         )
 
@@ -320,7 +346,7 @@ _PLAIN: dict[str, Any] = {
 }
 """Columns of one value a scenario, and their types."""
 
-_ARRAYS = tuple(f.name for f in fields(Answers) if f.name not in ("names", "promising", "leaves"))
+_ARRAYS = tuple(f.name for f in fields(Answers) if f.name not in ("names", "promising", "leaves", "replicas"))
 
 
 def _concatenate_leaves(parts: Sequence[Leaves], sizes: Sequence[int]) -> Leaves:

@@ -85,14 +85,16 @@ def route(
     b: int,
     deployed: Int[np.ndarray, "D 3"],
     routed: Bool[np.ndarray, "I D"] | None = None,
+    replicas: Int[np.ndarray, " D"] | None = None,
 ) -> Plan | None:
     """Find the cheapest routing over fixed deployments, by an LP; None where no routing serves enough.
 
     Args:
       deployed: positions (model, gpu, degree) of D deployed pairs.
       routed: the routes allowed; required where the scenario limits routes.
+      replicas: of each deployed pair, by default 1.
     """
-    formulation = build(instances, b, deployed=deployed, routed=routed)
+    formulation = build(instances, b, deployed=deployed, replicas=replicas, routed=routed)
     answer = run_highs(
         formulation, primal_feasibility_tolerance=1e-9, dual_feasibility_tolerance=1e-9, solver="simplex"
     )
@@ -109,7 +111,7 @@ def mark_deployed(instances: Instances, plan: Plan) -> Bool[np.ndarray, "J K N"]
 def starting_point(
     instances: Instances, formulation: Formulation, plan: Plan
 ) -> tuple[Int[np.ndarray, " C"], Float64[np.ndarray, " C"]]:
-    """Return positions and values of a plan's binaries, from which HiGHS finds the rest.
+    """Return positions and values of a plan's whole numbers, from which HiGHS finds the rest.
 
     Of a plan that serves nothing all columns are returned.
     """
@@ -130,4 +132,13 @@ def starting_point(
     positions = np.concatenate(
         [np.arange(len(w)), np.arange(len(formulation.cost))[formulation.columns.route]]
     )
-    return positions, np.concatenate([w, z]).astype(np.float64)
+    values = np.concatenate([w, z]).astype(np.float64)
+    several = np.flatnonzero(formulation.columns.replicas != np.arange(len(w)))  # with an r of their own
+    if not len(several):
+        return positions, values
+    # More replicas than the formulation has only cost rent, so that the plan is one with fewer too.
+    count = np.zeros(instances.shape[1:], np.int64)
+    count[tuple(deployed_triples(instances, plan.deployments).T)] = [d.replicas for d in plan.deployments]
+    r = formulation.columns.replicas[several]
+    chosen = np.minimum(count[tuple(formulation.triple[several].T)], formulation.upper[r])
+    return np.concatenate([positions, r]), np.concatenate([values, chosen])

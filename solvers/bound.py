@@ -48,7 +48,7 @@ def tabulate_bounds(answers: Answers) -> pd.DataFrame:
     """Return the table that ``rodiu bound`` writes: a row per scenario, costs in $ per period."""
     import pandas as pd
 
-    deployments = pd.Series(deployment_texts(answers.names, answers.slots))
+    deployments = pd.Series(deployment_texts(answers.names, answers.slots, answers.replicas))
     return pd.DataFrame(
         {
             "instance": np.arange(len(answers)),

@@ -107,6 +107,12 @@ HEURISTICS_OFF: dict[str, Any] = {
 _CORE = 12
 """Triples searched first."""
 
+_SCOUTED = 48
+"""Triples searched roughly, for a better plan, where twice as many with replicas to choose are promising."""
+
+_ROUGHLY = 5e-3
+"""Relative gap of that search."""
+
 _WITHIN_GAP = 0.999
 """Part of the gap that a triple may fall short of the best plan's cost to be left out: the rest is for rounding."""
 
@@ -245,6 +251,13 @@ class _Search:
     def _search_promising(self, priced: Priced, core: _Bound) -> _Bound | None:
         """Phase 3: search what the dual function does not exclude, given the best plan, if that is more than before."""
         more = self._promising(priced)
+        if self.terms.fleet is not None and more.sum() > 2 * _SCOUTED:
+            some = self._known_triples()
+            some[np.argsort(priced.reduced, kind="stable")[:_SCOUTED]] = True
+            self._search_triples(some, core.most_pairs, gap=_ROUGHLY)
+            more = self._promising(priced)
+            if self.timed:
+                return core
         if not (more & ~core.searched).any():
             return core
         return self._search_part(priced, more, core.most_pairs)
@@ -327,12 +340,17 @@ class _Search:
         answer = run_highs(formulation, relax=True, presolve="off", time_limit=self.left())
         return None if answer.row_dual is None else (answer.objective, answer.row_dual)
 
-    def _search_triples(self, searched: Bool[np.ndarray, " T"], most_pairs: int | None) -> float | None:
+    def _search_triples(
+        self, searched: Bool[np.ndarray, " T"], most_pairs: int | None, *, gap: float = 0.0
+    ) -> float | None:
         """Bound the plans over some triples (of at most ``most_pairs`` pairs), and offer the best of them.
+
+        Many triples with numbers of replicas to choose are searched with HiGHS's heuristics, which then pay.
 
         Returns None where HiGHS says that there is none, and no plan is known that would contradict it.
         """
         terms = self.terms.take(searched)
+        several = terms.fleet is not None and bool((terms.fleet.replicas > 1).any())
         formulation = assemble(
             self._tight(terms if most_pairs is None else terms.with_routes(most_pairs)), self.gpus
         )
@@ -340,12 +358,22 @@ class _Search:
         if start is not None and most_pairs is not None and len(start.deployments) > most_pairs:
             start = None
         begin = None if start is None else starting_point(self.best.instances, formulation, start)
-        return self._solve_milp(formulation, begin)
+        heuristics = several and (gap > 0 or len(terms.pair) > 2 * _SCOUTED)
+        return self._solve_milp(formulation, begin, gap=gap, heuristics=heuristics)
 
     def _solve_milp(
-        self, formulation: Formulation, start: tuple[np.ndarray, np.ndarray] | None
+        self,
+        formulation: Formulation,
+        start: tuple[np.ndarray, np.ndarray] | None,
+        *,
+        gap: float = 0.0,
+        heuristics: bool = False,
     ) -> float | None:
         """Solve a MILP, offer its plan if it has one, and return its bound; None where HiGHS says infeasible.
+
+        Args:
+          gap: relative, where it may be wider than that of the search.
+          heuristics: let HiGHS look for plans.
 
         Raises:
           SolverFailed: HiGHS ended otherwise, or the plan fails the check.
@@ -355,10 +383,12 @@ class _Search:
         answer = run_highs(
             formulation,
             start=start,
-            mip_rel_gap=self.gap / 2,  # the rest is for HiGHS's objective and the checked cost to differ
+            mip_rel_gap=max(
+                self.gap / 2, gap
+            ),  # the rest is for HiGHS's objective and the checked cost to differ
             mip_abs_gap=0.0,
             time_limit=self.left(),
-            **(HEURISTICS_OFF if self.use.options else {}),
+            **({} if heuristics or not self.use.options else HEURISTICS_OFF),
         )
         if answer.status == kind.kInfeasible:
             if start is not None:
@@ -374,8 +404,8 @@ class _Search:
         """Offer the plan of a solved MILP, unless it has none or has taken the way out."""
         if answer.columns is None or (answer.columns[formulation.columns.nothing] > 0.5).any():
             return
-        deployed, routed = read_plan(formulation, answer.columns)
-        limited = self.terms.max_routes > 0
-        plan = route(self.best.instances, self.best.b, deployed, routed if limited else None)
+        found = read_plan(formulation, answer.columns)
+        routed = found.routed if self.terms.max_routes > 0 else None
+        plan = route(self.best.instances, self.best.b, found.deployed, routed, found.replicas)
         if broken := self.best.offer(plan):
             raise SolverFailed(f"the plan read from HiGHS failed the check: {broken}")

@@ -18,6 +18,19 @@ the delay constraint and the delay cost share it, because both are W of the same
           sum_n a[i,t] x[i,t] <= t[i] + sigma[i,p]                     for delay and error
           sum_n x[i,t] <= z[i,p],  sum_p z[i,p] <= R                   routes, where R > 0
 
+Where a pair may have several replicas (MODEL section 9) each triple has an integer r[t] too, w[t] <= r[t] <= R w[t],
+with ``each`` what one replica can carry of a type alone; where it may not, r is w and nothing is added.
+
+          x[i,t] <= each[i,t] r[t]                                     link, where it says more
+          sum_i kv[i,j] x[i,t] <= (C_k n - B_j) r[t]                   memory
+          sum_i compute[i] x[i,t] <= P_k n r[t]                        compute
+          sum_i l[i,t] x[i,t] + Gamma t[t] + sum_i sigma[i,t] <= U r[t]               throughput
+          lh[i,t] x[i,t] <= t[t] + sigma[i,t]
+          sum_t n r[t] <= quota, over the triples of a device          quota
+
+Rent is paid for r, storage of weights for w. No triple gets more replicas than serve every type whole: more of them
+only cost rent.
+
 Plans of more than a given number of pairs (`Beyond`) are those with sum w >= that number + 1; a binary e that meets
 this and all demand at a given cost keeps the MILP feasible, so that its bound can be read whatever happens.
 
@@ -35,7 +48,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
@@ -43,7 +56,7 @@ from rodiu_jax.model.plan_columns import plan_from_shares
 from rodiu_jax.model.slots import join_slots
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE, NEGLIGIBLE_UNMET
 from solvers.sparse import RANGE, SparseArrays, SparseProgram
-from solvers.terms import Terms, collect
+from solvers.terms import Fleet, Terms, collect
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,7 @@ class Columns(NamedTuple):
     unmet: slice  # u, I
     route: slice  # z, Z
     nothing: slice  # e, 0 or 1: none of the plans meant, at a given cost
+    replicas: Int[np.ndarray, " T"]  # r of each triple; its w where a plan has no choice
 
 
 class RowNumbers(NamedTuple):
@@ -78,6 +92,10 @@ class RowNumbers(NamedTuple):
     delay_worst: Int[np.ndarray, " S"]  # empty where the worst case needs no variables
     error_worst: Int[np.ndarray, " S"]  # likewise
     serving: Int[np.ndarray, "S 2"]  # type and pair of each
+    throughput: Int[np.ndarray, " T"]  # -1 where the row cannot bind
+    load_worst: Int[np.ndarray, " L"]  # of the cells whose extra load needs variables
+    load_cells: Int[np.ndarray, "L 2"]  # type and triple of each
+    quota: Int[np.ndarray, " K"]  # of the device whose first configuration is k; -1 where it cannot bind
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,7 @@ def build(
     b: int,
     *,
     deployed: np.ndarray | None = None,
+    replicas: np.ndarray | None = None,
     routed: np.ndarray | None = None,
     measure_excess: bool = False,
 ) -> Formulation:
@@ -110,13 +129,14 @@ def build(
 
     Args:
       deployed: (D,3) positions (j, k, n): only these triples, their w fixed to 1 (a routing LP).
+      replicas: (D,) of each of them, by default 1.
       routed: bool (I,D), with ``deployed``: the routes allowed; the route limit then needs no binaries.
       measure_excess: minimise the sum of unmet shares above the cap instead of cost, with the cap taken off:
         its optimum is 0 exactly when the scenario is feasible.
     """
     triple = None if deployed is None else np.asarray(deployed, dtype=np.int64).reshape(-1, 3)
     return assemble(
-        collect(instances, b, triple),
+        collect(instances, b, triple, replicas),
         len(instances.gpu_names),
         fixed=deployed is not None,
         routed=routed,
@@ -139,7 +159,7 @@ def assemble(
 
     Args:
       gpus: number of GPU configurations, K.
-      fixed: all w are 1 (a routing LP), coefficients as they are.
+      fixed: all w are 1, and all r those of ``terms`` (a routing LP), coefficients as they are.
       exact: coefficients as they are, whatever their range: for a linear program whose multipliers are wanted.
       routed: bool (I,T), the routes allowed; a limit on their number is then left to whoever chose them.
       measure_excess: as `build`.
@@ -153,12 +173,18 @@ def assemble(
     if not fixed:
         _add_degree(model)
         link = _add_link(model)
+        _add_replicas(model)
     memory = _add_capacity(model, terms.kv, terms.room)
     compute = _add_capacity(model, terms.work, terms.power)
     storage = _add_storage(model)
     budget = _add_budget(model)
     delay, delay_worst = _add_promise(model, terms.delay_limit, model.delay, terms.delay_weight)
     error, error_worst = _add_promise(model, terms.error_limit, model.error, np.zeros(terms.types))
+    throughput, quota = np.full(len(terms.pair), -1), np.full(gpus, -1)
+    load_worst, load_cells = np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
+    if terms.fleet is not None:
+        throughput, load_worst, load_cells = _add_throughput(model, terms.fleet)
+        quota = _add_quota(model, terms.fleet)
     route, pairs_routed = slice(0, 0), np.zeros((0, 3), np.int64)
     if 0 < terms.max_routes < len(model.pairs) and routed is None:
         route, pairs_routed = _add_routes(model, gpus)
@@ -172,7 +198,7 @@ def assemble(
         cell=model.cell,
         types=terms.types,
         route=pairs_routed,
-        columns=Columns(_span(model.w), _span(model.x), _span(model.u), route, nothing),
+        columns=Columns(_span(model.w), _span(model.x), _span(model.u), route, nothing, model.r),
         rows=RowNumbers(
             demand,
             link,
@@ -185,6 +211,10 @@ def assemble(
             delay_worst,
             error_worst,
             model.serving,
+            throughput,
+            load_worst,
+            load_cells,
+            quota,
         ),
         **vars(model.program.arrays(bounded=not model.exact)),
     )
@@ -207,7 +237,12 @@ class _Deviating(NamedTuple):
 
 
 class _Model:
-    """A program under construction: its columns w, x, u and where they are; the families below add to it."""
+    """A program under construction: its columns w, r, x, u and where they are; the families below add to it.
+
+    Attributes:
+      several: bool (T,), the triples with an r of their own.
+      hold, rent: what w and r cost; of the others w costs both.
+    """
 
     def __init__(
         self, terms: Terms, *, fixed: bool, exact: bool, routed: np.ndarray | None, soft_cap: bool
@@ -233,11 +268,21 @@ class _Model:
             cost = cost + weight * self.delay.plain * self.delay.excess
         most = self.most[i, t]
         self.program = SparseProgram()
-        self.w = self.program.add_columns(terms.deploy, 1.0, lower=float(fixed), integer=not fixed)
+        self.several = np.zeros(len(terms.pair), bool) if terms.fleet is None else terms.fleet.replicas > 1
+        self.hold, self.rent = terms.deploy, np.zeros(0)
+        if terms.fleet is not None:
+            self.hold = np.where(self.several, terms.fleet.hold, terms.deploy)
+            self.rent = terms.fleet.rent[self.several]
+        self.w = self.program.add_columns(self.hold, 1.0, lower=float(fixed), integer=not fixed)
         # Where multipliers are wanted no bound of a column may take a part of those of its row (`_add_link`).
         upper = np.inf if exact and not fixed else most
         self.x = self.program.add_columns(cost, upper, unit=1.0 if fixed else most)
         self.u = self.program.add_columns(terms.unmet_cost, 1.0 if soft_cap else terms.unmet_cap)
+        self.r = self.w.copy()
+        if terms.fleet is not None and self.several.any():
+            count = terms.fleet.replicas[self.several].astype(np.float64)
+            least = count if fixed else np.zeros(len(count))
+            self.r[self.several] = self.program.add_columns(self.rent, count, lower=least, integer=not fixed)
 
     def _deviating(self, nominal: np.ndarray, excess: np.ndarray, gamma: float) -> _Deviating:
         sure, excess = nominal[self.i, self.t], excess[self.i, self.t]
@@ -277,7 +322,76 @@ def _add_capacity(model: _Model, demand: np.ndarray, capacity: np.ndarray) -> np
     number[can_bind] = program.add_rows(int(can_bind.sum()), -np.inf, 0.0, capacity[can_bind])
     inside = can_bind[t]
     program.put(number[t[inside]], model.x[inside], demand[i[inside], t[inside]])
-    program.put(number[can_bind], model.w[can_bind], -capacity[can_bind])
+    program.put(number[can_bind], model.r[can_bind], -capacity[can_bind])
+    return number
+
+
+def _add_replicas(model: _Model) -> None:
+    """Add w[t] <= r[t] <= R w[t], and x[i,t] <= each[i,t] r[t] where that says more than the link to w."""
+    fleet, program, at = model.terms.fleet, model.program, np.flatnonzero(model.several)
+    if fleet is None or not len(at):
+        return
+    row = program.add_rows(len(at), -np.inf, 0.0)
+    program.put(row, model.w[at], 1.0)
+    program.put(row, model.r[at], -1.0)
+    most = fleet.replicas[at].astype(np.float64)
+    row = program.add_rows(len(at), -np.inf, 0.0, most)
+    program.put(row, model.r[at], 1.0)
+    program.put(row, model.w[at], -most)
+    each = np.maximum(fleet.each[model.i, model.t], 0.0 if model.exact else 1.0 / RANGE)  # X
+    cells = np.flatnonzero(model.several[model.t] & (each < model.most[model.i, model.t]))
+    row = program.add_rows(len(cells), -np.inf, 0.0, each[cells])
+    program.put(row, model.x[cells], 1.0)
+    program.put(row, model.r[model.t[cells]], -each[cells])
+
+
+def _add_throughput(model: _Model, fleet: Fleet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Add the load of each triple <= U r[t] where it can bind; return row numbers (T,) or -1, and the adversary's.
+
+    The adversary picks types of a triple: the worst case is a plain sum where it picks none, or all of them. Elsewhere
+    it has rows (L,), one for each cell (L,2).
+    """
+    program, i, t = model.program, model.i, model.t
+    shares = model.most * model.usable
+    can_bind = fleet.worst_load(shares) > fleet.utilization * (1.0 - 1e-12)
+    number = np.full(len(model.w), -1)
+    number[can_bind] = program.add_rows(int(can_bind.sum()), -np.inf, 0.0, fleet.utilization)
+    program.put(number[can_bind], model.r[can_bind], -fleet.utilization)
+
+    part = fleet.plain(shares)
+    inside = can_bind[t]
+    load = fleet.load[i, t] + np.nan_to_num(part)[t] * fleet.load_excess[i, t]  # X
+    program.put(number[t[inside]], model.x[inside], load[inside])
+
+    hard = can_bind & np.isnan(part)
+    cells = np.flatnonzero(hard[t] & (fleet.load_excess[i, t] > 0))
+    excess = fleet.load_excess[i[cells], t[cells]]
+    scale = np.zeros(len(model.w))
+    np.maximum.at(scale, t[cells], excess * model.most[i[cells], t[cells]])
+    level = np.zeros(len(model.w), np.int64)
+    level[hard] = program.add_columns(np.zeros(int(hard.sum())), unit=scale[hard])
+    above = program.add_columns(np.zeros(len(cells)), unit=scale[t[cells]])
+    program.put(number[hard], level[hard], fleet.gamma_load)
+    program.put(number[t[cells]], above, 1.0)
+    worst = program.add_rows(len(cells), -np.inf, 0.0, scale[t[cells]])
+    program.put(worst, model.x[cells], excess)
+    program.put(worst, level[t[cells]], -1.0)
+    program.put(worst, above, -1.0)
+    return number, worst, model.cell[cells]
+
+
+def _add_quota(model: _Model, fleet: Fleet) -> np.ndarray:
+    """Add sum n r[t] <= quota of each device where it can bind; return row numbers (K,) or -1."""
+    largest = np.zeros(len(fleet.quota))
+    for pair in np.unique(model.pair_of):  # a pair has one degree
+        mine = model.pair_of == pair
+        largest[fleet.device[mine][0]] += (fleet.gpus * fleet.replicas)[mine].max()
+    can_bind = largest > fleet.quota * (1.0 - 1e-12)
+    number = np.full(len(fleet.quota), -1)
+    limit = fleet.quota[can_bind]
+    number[can_bind] = model.program.add_rows(len(limit), -np.inf, limit, limit)
+    inside = can_bind[fleet.device]
+    model.program.put(number[fleet.device[inside]], model.r[inside], fleet.gpus[inside])
     return number
 
 
@@ -293,7 +407,8 @@ def _add_budget(model: _Model) -> np.ndarray:
     """Add rental + storage cost <= budget."""
     limit = model.terms.budget
     row = model.program.add_rows(1, -np.inf, limit, limit)
-    model.program.put(row, model.w, model.terms.deploy)
+    model.program.put(row, model.w, model.hold)
+    model.program.put(row, model.r[model.several], model.rent)
     model.program.put(row, model.x, model.terms.data_cost[model.i])
     return row
 
@@ -363,8 +478,21 @@ def _shares(formulation: Formulation, columns: np.ndarray) -> np.ndarray:
     return shares
 
 
-def read_plan(formulation: Formulation, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Read the triples deployed and the routes used in a solution, (D,3) positions and bool (I,D).
+def _replicas(formulation: Formulation, columns: np.ndarray) -> Int[np.ndarray, " T"]:
+    """Read the replicas of each triple; 1 where it is not deployed."""
+    return np.maximum(np.rint(columns[formulation.columns.replicas]), 1.0).astype(np.int64)
+
+
+class FoundPlan(NamedTuple):
+    """What a solution deploys, and the routes that it uses."""
+
+    deployed: Int[np.ndarray, "D 3"]  # positions (j, k, n)
+    routed: Bool[np.ndarray, "I D"]
+    replicas: Int[np.ndarray, " D"]
+
+
+def read_plan(formulation: Formulation, columns: np.ndarray) -> FoundPlan:
+    """Read the triples deployed, their replicas, and the routes used in a solution.
 
     Idle pairs are left out. Where routes have binaries, these count:
     HiGHS lets a share of its tolerance pass on a route that is closed.
@@ -375,7 +503,7 @@ def read_plan(formulation: Formulation, columns: np.ndarray) -> tuple[np.ndarray
         open_route[tuple(formulation.route[columns[formulation.columns.route] > 0.5].T)] = True
         used &= open_route[:, formulation.triple[:, 0], formulation.triple[:, 1]]
     on = (columns[formulation.columns.deployed] > 0.5) & used.any(0)
-    return formulation.triple[on], used[:, on]
+    return FoundPlan(formulation.triple[on], used[:, on], _replicas(formulation, columns)[on])
 
 
 def to_plan(instances: Instances, b: int, formulation: Formulation, columns: np.ndarray) -> Plan:
@@ -388,4 +516,5 @@ def to_plan(instances: Instances, b: int, formulation: Formulation, columns: np.
     used = (columns[formulation.columns.deployed] > 0.5) & shares.any(0)
     model, gpu, degree = formulation.triple[used].T
     slots = join_slots(model, gpu, degree, instances.names)
-    return plan_from_shares(instances.names, slots, shares[:, used], unmet, instance=b)
+    replicas = _replicas(formulation, columns)[used]
+    return plan_from_shares(instances.names, slots, shares[:, used], unmet, replicas=replicas, instance=b)

@@ -17,7 +17,7 @@ import highspy
 import numpy as np
 from jaxtyping import Float64, Int, Int32
 
-from solvers.formulation import Formulation
+from solvers.sparse import SparseArrays
 
 
 class SolverFailed(RuntimeError):
@@ -71,7 +71,7 @@ def _unit_of_money(cost: Float64[np.ndarray, " C"]) -> float:
 
 
 def load_model(
-    model: Formulation,
+    model: SparseArrays,
     cost: Float64[np.ndarray, " C"],
     kinds: Int32[np.ndarray, " C"],
     options: Mapping[str, float | int | str],
@@ -96,7 +96,7 @@ def load_model(
 
 
 def run_highs(
-    formulation: Formulation,
+    formulation: SparseArrays,
     *,
     relax: bool = False,
     start: tuple[Int[np.ndarray, " P"], Float64[np.ndarray, " P"]] | None = None,

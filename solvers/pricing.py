@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int
 
 from solvers.dual.function import Multipliers, evaluate_dual, feasible, reduced_gain
+from solvers.fleet_dual import FleetMultipliers, evaluate_fleet_dual, gains
 from solvers.formulation import Formulation, assemble
 from solvers.terms import Terms
 
@@ -98,7 +99,10 @@ def price(terms: Terms, gpus: int, solve: LinearProgram, wanted: np.ndarray) -> 
             break
         optimum, row_dual = answer
         y = _spend_adversaries(terms, read_multipliers(restricted, formulation, row_dual), chosen)
-        found = dual_function(terms, y)
+        if terms.fleet is None:
+            found = dual_function(terms, y)
+        else:
+            found = fleet_dual_function(terms, read_fleet_multipliers(terms, y, at, formulation, row_dual))
         best = max(best, found, key=lambda p: p.bound)
         if optimum - best.bound <= _CLOSE * abs(optimum):
             break
@@ -121,8 +125,10 @@ def _promising(terms: Terms) -> np.ndarray:
     kept = np.zeros(len(terms.pair), bool)
     with np.errstate(divide="ignore", invalid="ignore"):
         busy = np.maximum(terms.kv / np.maximum(terms.room, 1e-300), terms.work / terms.power)
+        if terms.fleet is not None:
+            busy = np.maximum(busy, terms.fleet.load / terms.fleet.utilization)
     ms, wrong = terms.nominal_delay + terms.excess_delay, terms.nominal_error + terms.excess_error
-    cost = terms.delay_weight[:, None] * ms + terms.deploy * np.nan_to_num(busy)
+    cost = terms.delay_weight[:, None] * ms + terms.deploy * np.where(np.isfinite(busy), busy, 0.0)
     cost = np.where(terms.most > 0, cost, np.inf)
     keeps = (ms <= terms.delay_limit[:, None]) & (wrong <= terms.error_limit[:, None])
     for ranked in (cost, np.where(keeps, cost, np.inf)):
@@ -169,6 +175,50 @@ def read_multipliers(
     )
 
 
+def fleet_dual_function(terms: Terms, y: FleetMultipliers) -> Priced:
+    """Evaluate the dual function of a scenario with a fleet, as `dual_function` does of others."""
+    with np.errstate(all="ignore"):  # what is no number proves nothing
+        found = evaluate_fleet_dual(terms, y._replace(shared=_with_plain_sums(terms, y.shared)))
+    return Priced(*found)
+
+
+def read_fleet_multipliers(
+    terms: Terms,
+    shared: Multipliers,
+    at: Int[np.ndarray, " C"],
+    formulation: Formulation,
+    row_dual: Float64[np.ndarray, " R"],
+) -> FleetMultipliers:
+    """Read the dual solution of a linear program over the triples ``at`` of ``terms``; nothing for the others.
+
+    Args:
+      shared: what `read_multipliers` has read of it.
+    """
+    assert terms.fleet is not None, "a scenario with a fleet"
+    price, rows = row_dual / formulation.row_unit, formulation.rows
+
+    def of_rows(number: np.ndarray, positions: np.ndarray, size: int) -> np.ndarray:
+        result = np.zeros(size)
+        bounded = number >= 0
+        result[positions[bounded]] = -price[number[bounded]]
+        return result
+
+    size, devices = len(terms.pair), len(rows.quota)
+    throughput = of_rows(rows.throughput, at, size)
+    adversary = np.broadcast_to(np.nan_to_num(terms.fleet.plain(terms.most)), terms.most.shape).copy()
+    i, t = rows.load_cells.T
+    over = throughput[at[t]]
+    adversary[i, at[t]] = np.where(over > 0, -price[rows.load_worst] / np.where(over > 0, over, 1.0), 0.0)
+    return FleetMultipliers(
+        shared,
+        memory=of_rows(rows.memory, at, size),
+        compute=of_rows(rows.compute, at, size),
+        throughput=throughput,
+        quota=of_rows(rows.quota, np.arange(devices), devices),
+        load_adversary=adversary,
+    )
+
+
 def _spend_adversaries(terms: Terms, y: Multipliers, chosen: Bool[np.ndarray, " T"]) -> Multipliers:
     """Give what the adversaries have left to pairs outside the restricted LP, those first that would gain most."""
     absent = np.zeros(len(terms.dense.weights), bool)
@@ -177,8 +227,13 @@ def _spend_adversaries(terms: Terms, y: Multipliers, chosen: Bool[np.ndarray, " 
     if not absent.any():
         return y
     c = terms.coefficients
-    gain = np.maximum(reduced_gain(c, feasible(c, _with_plain_sums(terms, y))), 0.0) * c.most  # I,P,N
-    wish = np.where(absent, gain.max(axis=2), 0.0)
+    y_now = feasible(c, _with_plain_sums(terms, y))
+    if terms.fleet is None:
+        gain = (np.maximum(reduced_gain(c, y_now), 0.0) * c.most).max(axis=2)  # I,P
+    else:
+        gain = np.zeros(c.nominal.shape)
+        np.maximum.at(gain.T, terms.pair, (gains(terms, y_now)[0] * terms.most).T)
+    wish = np.where(absent, gain, 0.0)
     rank = np.argsort(np.argsort(-wish, axis=1), axis=1)
 
     def filled(xi: np.ndarray, gamma: float) -> np.ndarray:

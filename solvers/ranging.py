@@ -25,6 +25,7 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from solvers.best_plan import starting_point
+from solvers.dual.coefficients import refuse_serving
 from solvers.exact import HEURISTICS_OFF
 from solvers.formulation import Formulation, assemble, to_plan
 from solvers.highs import SolverFailed, run_highs
@@ -61,7 +62,12 @@ class Ranged:
 
 
 def ranged(question: Ranging) -> Ranged:
-    """Solve it; nothing is proven (-inf) where HiGHS does not answer in time."""
+    """Solve it; nothing is proven (-inf) where HiGHS does not answer in time.
+
+    Raises:
+      InputError: as `refuse_serving`.
+    """
+    refuse_serving(question.one.fields)
     terms = collect(question.one, 0)
     base = assemble(terms, len(question.one.gpu_names))
     formulation = _with_free_limit(base, terms, question)

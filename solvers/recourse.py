@@ -258,6 +258,7 @@ def _score_plan(fields: Fields, slot: Int[Array, " D"], share: Float[Array, "I D
         jnp.where(slot >= 0, triple % degrees, -1),
         share,
         jnp.maximum(1.0 - share.sum(1), 0.0),
+        jnp.ones_like(slot),
     ]
     scores = score(fields, PlanArrays(*columns), SETTLED_MODE)
     return jnp.where((scores.margins >= -MARGIN_TOLERANCE).all(), scores.costs[0], jnp.inf)

@@ -54,7 +54,7 @@ class SparseProgram:
         cost: np.ndarray,
         upper: float | np.ndarray = np.inf,
         *,
-        lower: float = 0.0,
+        lower: float | np.ndarray = 0.0,
         integer: bool = False,
         unit: float | np.ndarray = 1.0,
     ) -> Int[np.ndarray, " M"]:

@@ -40,6 +40,8 @@ _CHECKED = (
     "rodiu_jax.decisions.stress.linear_forms",
     "rodiu_jax.decisions.diagnose.linear_programs",
     "rodiu_jax.decisions.diagnose.threshold",
+    "rodiu_jax.decisions.fleet",
+    "rodiu_jax.decisions.rate_robustness",
     "solvers",
 )
 install_import_hook(list(_CHECKED), "beartype.beartype")

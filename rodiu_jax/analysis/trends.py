@@ -52,10 +52,16 @@ EXPECTED: dict[str, Trend] = {
     "residency_hours": "rises",
     "unmet_cap": "falls",
     "tp_speedup": "falls",
+    "max_replicas": "falls",
+    "throughput": "falls",
+    "throughput_shortfall": "rises",
+    "gamma_throughput": "rises",
+    "max_utilization": "falls",
+    "gpu_quota": "falls",
 }
 """How the least cost moves with a field, never the other way: at a lower level of a field that rises, every plan stays
-allowed and costs no more (MODEL sections 4 and 5); the converse where it falls. ``max_routes``, where 0 means no limit,
-has no such trend.
+allowed and costs no more (MODEL sections 4, 5 and 9); the converse where it falls. ``max_routes``, where 0 means no
+limit, has no such trend.
 """
 
 

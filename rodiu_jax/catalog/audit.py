@@ -38,6 +38,8 @@ class Report:
       examples: stated, expected and sampled value of each worked example, ``ok``.
       contradictions: per name concerned the values in ``seed``, ``corrected`` and ``this`` catalogue, and
         which of them it ``follows`` (``both alike``, ``seed``, ``corrected`` or ``neither``).
+      unservable: query types that no (model, GPU, degree) can serve in some scenario, as its weights fit nowhere, no KV
+        cache is left or its throughput is 0 there, with the ``share`` of such scenarios.
     """
 
     catalog: str
@@ -49,6 +51,7 @@ class Report:
     compute: pd.DataFrame
     examples: pd.DataFrame
     contradictions: pd.DataFrame
+    unservable: pd.DataFrame
 
     @property
     def failures(self) -> list[str]:
@@ -106,6 +109,7 @@ def validate(catalog: Catalog | str | Path = "seed", *, n: int = 2000, seed: int
         compute=compute.frame(),
         examples=_run_examples(catalog, seed),
         contradictions=_list_contradictions(catalog),
+        unservable=memory.list_unservable(),
     )
 
 
@@ -167,7 +171,8 @@ def _summarise_draws(catalog: Catalog, drawn: _Extremes) -> pd.DataFrame:
     for name, q in catalog.quantities.items():
         least, most = catalog.ranges[name]
         low, high = drawn.low[name], drawn.high[name]
-        room = RECOMPUTED * np.maximum(np.abs(least), np.abs(most))
+        largest = np.maximum(np.abs(least), np.abs(most))
+        room = np.where(np.isfinite(largest), RECOMPUTED * largest, 0.0)
         within = bool(((low >= least - room) & (high <= most + room)).all())
         rows.append((name, q.unit, least.min(), most.max(), low.min(), high.max(), within))
     columns = ["quantity", "unit", "least", "most", "low", "high", "within"]
@@ -197,27 +202,44 @@ class _Memory:
         shape = tuple(len(catalog.sets[a]) for a in ("query", "model", "gpu", "tp"))
         self.share, self.always = np.zeros(shape), np.ones(shape[1:], bool)
         self.weights_fit = np.ones(shape[1:], bool)
+        self.unservable = np.zeros(shape[0], np.int64)  # scenarios, by query type
         self.weights, self.room, self.count = np.zeros(shape[1]), np.zeros(shape[2]), 0
 
     def add(self, values: Values, count: int) -> None:
         """Add scenarios; every array has a leading axis, of length 1 where all scenarios are alike."""
         weights, room = values["weight_memory"], values["gpu_memory"]
         tokens = values["input_tokens"] + values["output_tokens"]
-        waiting = tokens * values["arrival_rate"] * values["residency_hours"][:, None]
-        kv = waiting[:, :, None] * values["kv_per_token"][:, None, :]
+        stay = values["residency_hours"]
+        stay = stay if stay.ndim > 1 else stay[:, None, None, None]
+        waiting = (tokens * values["arrival_rate"])[:, :, None, None] * stay
+        kv = waiting * values["kv_per_token"][:, None, :, None]  # GB, over K where the residency is
         free = room[:, None, :, None] * self.degrees - weights[:, :, None, None]
         fits = free >= 0
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.maximum(free, 0.0)[:, None] / kv[:, :, :, None, None]
-        share = np.where(
-            fits[:, None], np.minimum(np.where(kv[:, :, :, None, None] > 0, share, 1.0), 1.0), 0.0
-        )
+            share = np.maximum(free, 0.0)[:, None] / kv[..., None]
+        share = np.where(fits[:, None], np.minimum(np.where(kv[..., None] > 0, share, 1.0), 1.0), 0.0)
         self.share += share.mean(axis=0) * count
         self.always &= (share == 1.0).all(axis=(0, 1))
+        able = share > 0
+        if "throughput" in values:
+            able = able & (values["throughput"] > 0)
+        if "max_replicas" in values:
+            able = able & (values["max_replicas"] > 0)[:, None, :, :, None]
+        nobody = np.asarray(~able.any(axis=(2, 3, 4)))
+        self.unservable += nobody.sum(axis=0) * (count // len(nobody))
         self.weights_fit &= fits.all(axis=0)
         self.weights += weights.mean(axis=0) * count
         self.room += room.mean(axis=0) * count
         self.count += count
+
+    def list_unservable(self) -> pd.DataFrame:
+        """List the query types that nobody can serve in some scenario."""
+        rows = [
+            (name, count / self.count)
+            for name, count in zip(self.catalog.sets["query"], self.unservable.tolist(), strict=True)
+            if count
+        ]
+        return pd.DataFrame(rows, columns=pd.Index(["query", "share"]))
 
     def frame(self) -> pd.DataFrame:
         queries, models, gpus, degrees = (self.catalog.sets[a] for a in ("query", "model", "gpu", "tp"))

@@ -39,6 +39,8 @@ class Distribution:
         low, high = self.range
         if not low <= high:
             return "low <= high"
+        if self.kind == "fixed":
+            return ""
         if not math.isfinite(high - low):
             return "a finite high - low"
         if self.kind == "log_uniform" and not low > 0:

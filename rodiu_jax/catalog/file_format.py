@@ -6,11 +6,13 @@ checked in `rodiu_jax.catalog.load` once the files are merged.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -29,7 +31,16 @@ from rodiu_jax.io.strict_table import StrictTable, input_error, tag, wrong
 Axis = Literal["query", "model", "gpu", "tp"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 
+
+def _refuse_nan(value: float) -> float:
+    if math.isnan(value):
+        raise wrong("a finite number", value)
+    return value
+
+
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Constant = Annotated[float, AfterValidator(_refuse_nan)]
+"""A number that may be inf, where its field says that there is no limit; the catalogue as a whole checks that."""
 Name = Annotated[str, Field(min_length=1)]
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
 Range = Annotated[tuple[Number, Number], Field(strict=False)]  # TOML has lists only
@@ -63,7 +74,7 @@ class _PlacedTable(StrictTable):
 class EntryTable(_PlacedTable):
     """A fixed value or a distribution, with what differs from its quantity in provenance."""
 
-    fixed: Number | None = None
+    fixed: Constant | None = None
     uniform: Pair | None = None
     log_uniform: Pair | None = None
     normal: NormalTable | None = None

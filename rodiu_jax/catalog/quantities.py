@@ -17,7 +17,7 @@ import numpy as np
 from rodiu_jax.catalog.distributions import Distribution
 from rodiu_jax.catalog.file_format import Axis, Comparison, Contradiction, Example
 from rodiu_jax.errors import InputError
-from rodiu_jax.model.fields import FIELD_SPECS, FieldSpec
+from rodiu_jax.model.fields import FIELD_SPECS, FILE_FIELDS, FieldSpec
 
 FIELD_AXES: dict[str, Axis] = {"I": "query", "J": "model", "K": "gpu", "N": "tp"}
 """Letters of `rodiu_jax.model.instance.FieldSpec.axes` as axes of a catalogue."""
@@ -181,6 +181,12 @@ class Catalog:
                 found[name] = self._range(q, found)
         return found
 
+    @property
+    def gpu_devices(self) -> tuple[str, ...]:
+        """The device of each GPU configuration: its attribute ``device``, or else its own name."""
+        labels = self.attributes.get("gpu", {})
+        return tuple(labels.get(name, {}).get("device", name) for name in self.sets["gpu"])
+
     @cached_property
     def varying(self) -> frozenset[str]:
         """The quantities that a draw touches; all the others are the same in every scenario."""
@@ -204,20 +210,26 @@ class Catalog:
         return self.ranges[quantity][0]
 
     def checked(self) -> Catalog:
-        """Return this catalogue if it has every field of an instance, and each takes admissible values only.
+        """Return this catalogue if it has every field that an instance must have, and all take admissible values only.
 
         Raises:
-          InputError: a field is missing, has other axes or another unit, or can leave its range.
+          InputError: a field is missing, has other axes or another unit, or can leave its range; configurations of one
+            device state different quotas.
         """
-        for name, spec in FIELD_SPECS.items():
+        for name in FILE_FIELDS:
+            spec = FIELD_SPECS[name]
             if name == "tp_degree":  # the set of degrees itself
                 continue
             if name not in self.quantities:
+                if spec.absent is not None:
+                    continue
                 raise InputError(self.path, f"quantity.{name}", "this quantity, which is missing")
             q = self.quantities[name]
-            over = tuple(FIELD_AXES[a] for a in spec.axes)
-            if q.over != over:
-                raise InputError(self.path, f"quantity.{name}.over", f"{list(over)}", list(q.over))
+            layouts = [spec.axes] if spec.also is None else [spec.axes, spec.also]
+            known = [tuple(FIELD_AXES[a] for a in axes) for axes in layouts]
+            if q.over not in known:
+                expected = " or ".join(str(list(over)) for over in known)
+                raise InputError(self.path, f"quantity.{name}.over", expected, list(q.over))
             if q.unit != spec.unit:
                 raise InputError(self.path, f"quantity.{name}.unit", repr(spec.unit), q.unit)
         for name, (low, high) in self.ranges.items():
@@ -232,7 +244,21 @@ class Catalog:
                 q = self.quantities[name]
                 at = ".".join((f"quantity.{name}", *self.names(name)[worst]))
                 raise InputError(self.path, at, f"{spec.expected} ({q.unit})", found)
+        self._check_quotas()
         return self
+
+    def _check_quotas(self) -> None:
+        if "gpu_quota" not in self.quantities:
+            return
+        if "gpu_quota" in self.varying and len(set(self.gpu_devices)) < len(self.gpu_devices):
+            expected = "fixed values, as configurations of one device share their quota"
+            raise InputError(self.path, "quantity.gpu_quota", expected)
+        quota = self.ranges["gpu_quota"][0]
+        for k, (name, device) in enumerate(zip(self.sets["gpu"], self.gpu_devices, strict=True)):
+            first = self.gpu_devices.index(device)
+            if quota[k] != quota[first]:
+                expected = f"{quota[first]:g}, as {self.sets['gpu'][first]} says of the same device {device}"
+                raise InputError(self.path, f"quantity.gpu_quota.{name}", expected, float(quota[k]))
 
     def _whole(self, name: str, names: tuple[str, ...]) -> bool:
         """Tell whether an entry of a field of whole numbers is always whole."""

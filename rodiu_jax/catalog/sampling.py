@@ -37,8 +37,8 @@ from rodiu_jax.catalog import (
 )
 from rodiu_jax.catalog.quantities import operands
 from rodiu_jax.errors import InputError
-from rodiu_jax.model.fields import FIELD_SPECS, Fields
-from rodiu_jax.model.instance import Instances, check_uncertainty
+from rodiu_jax.model.fields import FIELD_SPECS, FILE_FIELDS, Fields, absent_fields
+from rodiu_jax.model.instance import Instances, check_uncertainty, number_devices
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 from rodiu_jax.runtime.blocks import RUNNER
 from rodiu_jax.runtime.threefry import fold, hash32
@@ -77,15 +77,17 @@ def sample(
     """
     mode = check_uncertainty(uncertainty, "uncertainty")
     catalog = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
-    wanted = [name for name in FIELD_SPECS if name != "tp_degree"]
-    values: dict[str, Any] = dict(_values(catalog, wanted, n, seed, start))
+    wanted = [name for name in FILE_FIELDS if name in catalog.quantities]
+    values: dict[str, Any] = absent_fields() | dict(_values(catalog, wanted, n, seed, start))
     values["tp_degree"] = np.array(catalog.sets["tp"], dtype=np.int64)
     for name, spec in FIELD_SPECS.items():
         if spec.integer:
             values[name] = values[name].astype(np.int64)
+    if "gpu_quota" in wanted:
+        values["gpu_device"] = number_devices(catalog.gpu_devices)
     # Not validated again: loading the catalogue showed from the ranges that every value is admissible.
     names = (catalog.sets["query"], catalog.sets["model"], catalog.sets["gpu"])
-    instances = Instances(*names, mode, Fields(**values))
+    instances = Instances(*names, mode, Fields(**values), catalog.gpu_devices)
     return instances if instances.batched else instances.take(np.zeros(n, np.int64))
 
 

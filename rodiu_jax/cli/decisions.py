@@ -194,7 +194,8 @@ def choose(
     "--peers/--no-peers",
     default=True,
     show_default=True,
-    help="Also solve and stress the plans for Gamma = 0 and for diu of every scenario that a plan names.",
+    help="Also solve and stress the plans for Gamma = 0 and for diu of every scenario that a plan names; where rates "
+    "are limited also those that trust them, buy for 1.1, 1.2 and 1.5 times the traffic, or fill replicas to 0.85.",
 )
 @click.option("--workers", type=COUNT, help="Processes for --peers (default: the cores of this machine).")
 @_decision_options
@@ -210,13 +211,16 @@ def stress(
     """Draw delays and errors out of sample: how often promises break, what it costs, what breaks first.
 
     Every (query, model, GPU) turns out as nominal + scale x deviation x xi, for its delay and for its error, with xi
-    uniform on [0, 1], or Beta, or all at the worst the adversary of MODEL section 3 can do (worst).
+    uniform on [0, 1], or Beta, or all at the worst the adversary of MODEL section 3 can do (worst). Where replicas
+    sustain limited rates, shortfalls are drawn alike: how often a pair has more load than it may, and by how much.
 
     \b
     --json: the settings; results, a row per plan, instance, distribution and scale (violations, probability with its
     exact interval lower to upper, breaks_at, first, first_share, costs with quantiles and their resolution); promises,
-    the same counts per promise. kind: given, or solved for comparison: deterministic (Gamma = 0), diu; no_plan names
-    those that cannot be, as the scenario is infeasible.
+    the same counts per promise. kind: given, or solved for comparison: deterministic (Gamma = 0), diu, and with limited
+    rates nominal rates, traffic x1.1 (x1.2, x1.5), utilization 0.85; no_plan names those that cannot be, as the
+    scenario is infeasible. Limited rates add overloaded (its interval overloaded_lower to overloaded_upper),
+    overload_max and overload_mean.
     """
     from rodiu_jax.decisions.stress.draws import stress as run
     from rodiu_jax.model.npz import load_instances
@@ -251,7 +255,9 @@ def diagnose(
 
     Shadow prices of the limits that bind, with the range in which they predict the optimum within 1 % of the change
     (solved again at both ends; that no other deployment is better in between is proven with the limit free); the four
-    adjustments of the seed document; what serving everyone takes; how much cheaper idle GPUs must be.
+    adjustments of the seed document; what serving everyone takes; how much cheaper idle GPUs must be. Where scenarios
+    have replicas, rates or quotas, no prices and idle GPUs, but adjustments by one GPU of a quota, one replica, fuller
+    replicas.
 
     \b
     --json: instance, status, objective, lower_bound, plan; binding [{constraint, name, shadow_price, unit, value,
@@ -324,7 +330,9 @@ def robustness(
 
     \b
     --json: settings, recommended and guaranteed Gamma, curve (a row per mode and gamma), value (a row per gamma: what
-    plans cost that ignore that pairing shrinks deviations) and scenarios_by_gamma.
+    plans cost that ignore that pairing shrinks deviations) and scenarios_by_gamma. Where replicas sustain limited rates
+    also rates (a row per Gamma_q: cost, measured and proven overload, the plain headroom that costs the same) and
+    headroom (a row per factor on the traffic).
     """
     from rodiu_jax.decisions.robustness import read_instances
     from rodiu_jax.decisions.robustness import robustness as run

@@ -80,11 +80,11 @@ def catalog_options(command: Any) -> Any:
 
 
 def _field_help() -> str:
-    from rodiu_jax.model.fields import AXES, FIELD_SPECS
+    from rodiu_jax.model.fields import AXES, FIELD_SPECS, FILE_FIELDS
 
     lines = [
-        f"  {name:<18} {spec.unit:<13} {'per ' + ', '.join(AXES[a] for a in spec.axes) if spec.axes else 'one number'}"
-        for name, spec in FIELD_SPECS.items()
+        f"  {name:<20} {spec.unit:<13} {'per ' + ', '.join(AXES[a] for a in spec.axes) if spec.axes else 'one number'}"
+        for name, spec in ((name, FIELD_SPECS[name]) for name in FILE_FIELDS)
     ]
     return "\b\nFields that --set knows, with unit:\n" + "\n".join(lines)
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS
 from rodiu_jax.errors import InputError, WorkFailed
+
+if TYPE_CHECKING:
+    from rodiu_jax.decisions.fleet import FleetSummary
 
 
 class _ManyIndices(click.Command):
@@ -66,19 +71,25 @@ def solve(
     \b
     --json: one object per scenario with instance, status, objective (the plan's cost, $ per period), bound (proven:
     no plan costs less), gap ((objective - bound) / objective), costs (total_cost, rental_cost, storage_cost,
-    delay_cost, unmet_cost), plan (as in `rodiu evaluate --help`) and seconds; null where there is none.
+    delay_cost, unmet_cost), plan (as in `rodiu evaluate --help`) and seconds; null where there is none. Where scenarios
+    have replicas, rates or quotas also fleet: gpus, rent_per_hour ($), cost_per_million_tokens ($ of rent),
+    utilization, quota, and headroom (factor on all arrival rates at which the same deployment still serves everyone,
+    null: any). message says what went wrong, or which query type nobody can serve.
     """
     import json
 
+    from rodiu_jax.decisions.fleet import summarize_fleet
     from rodiu_jax.io.files import write_whole
+    from rodiu_jax.model.fields import uses_serving
     from rodiu_jax.model.npz import load_instances
     from rodiu_jax.model.plan_json import save_plans
     from rodiu_jax.model.status import Status
     from rodiu_jax.model.tolerances import OPTIMAL_GAP
     from rodiu_jax.report.parts.terminal import show
-    from rodiu_jax.report.text.solution_table import tabulate_solutions
+    from rodiu_jax.report.text.solution_table import tabulate_fleets, tabulate_solutions, write_reasons
     from rodiu_jax.runtime.progress import progress
     from solvers.pool import solve_iter
+    from solvers.unservable import explain_no_plan
 
     batch = load_instances(instances)
     for b in indices:
@@ -95,16 +106,28 @@ def solve(
             workers=workers,
             failures=failures,
         ):
+            if answer.status is Status.INFEASIBLE:
+                answer = replace(answer, message=explain_no_plan(batch, todo[len(answers)]))
             answers.append(answer)
             bar.advance(answer.status.word, answer.gap, answer.prover.closes(answer.status))
         numbered = list(zip(todo, answers, strict=True))
         if file is not None:
             made = [answer.plan_for(b) for b, answer in numbered]
             save_plans([plan for plan in made if plan is not None], file)
+    fleets: dict[int, FleetSummary] = {}
+    if uses_serving(batch.fields):
+        planned = [(b, answer.plan_for(b)) for b, answer in numbered]
+        fleets = {b: summarize_fleet(plan, batch, b) for b, plan in planned if plan is not None}
     if as_json:
-        click.echo(json.dumps([answer.to_json(b) for b, answer in numbered], indent=1, allow_nan=False))
+        items = [answer.to_json(b) for b, answer in numbered]
+        if uses_serving(batch.fields):
+            for item in items:
+                fleet = fleets.get(item["instance"])
+                item["fleet"] = None if fleet is None else fleet.to_json()
+        click.echo(json.dumps(items, indent=1, allow_nan=False))
     else:
-        show([tabulate_solutions(numbered)])
+        tables = [tabulate_solutions(numbered), *([tabulate_fleets(fleets)] if fleets else [])]
+        show([*tables, *write_reasons(numbered)])
     failed = [(b, answer.message) for b, answer in numbered if answer.status is Status.ERROR]
     if failed:
         raise WorkFailed(f"{len(failed)} of {len(numbered)} scenarios: first, {failed[0][0]}: {failed[0][1]}")

@@ -1,7 +1,8 @@
 """What robustness costs and what it buys: cost and violation probability over Gamma, and what pairing is worth.
 
 Every scenario is solved at every Gamma (of delays and errors alike), once with deviations that pairing shrinks
-(``ddu``) and once without (``diu``). Each plan then meets the same draws of deviations.
+(``ddu``) and once without (``diu``). Each plan then meets the same draws of deviations. Where replicas sustain limited
+rates, the same is asked of the budget of their shortfalls (`rodiu_jax.decisions.rate_robustness`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from rodiu_jax.analysis.intervals import bertsimas_sim, clopper_pearson
+from rodiu_jax.decisions.rate_robustness import FACTORS, RateRobustness, compare_rates
 from rodiu_jax.decisions.stress.linear_forms import Forms, expose
 from rodiu_jax.decisions.stress.tally import draw_tally, mean_share, pairs_at_once, quantile_table
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.evaluation import score_pairs
+from rodiu_jax.model.fields import has_rates
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.plan import Plan, plan_arrays
@@ -60,6 +63,7 @@ class Robustness:
         its interval, for uniform and beta deviations; None where none is.
       guaranteed: the smallest Gamma at which ``bound`` is; None where none is.
       settings: mode (of the scenarios), probability, draws, seed, confidence, scenarios, left_out.
+      rates: what robust rates cost and buy; None where scenarios have no rates.
     """
 
     curve: pd.DataFrame
@@ -68,6 +72,7 @@ class Robustness:
     recommended: float | None
     guaranteed: float | None
     settings: dict[str, Any]
+    rates: RateRobustness | None = None
 
 
 def read_instances(source: str | Path) -> Instances:
@@ -144,7 +149,7 @@ def robustness(
                 "instance": grid.scenario[at],
                 "lower_bound": answers.lower,
                 "upper_bound": answers.upper,
-                "deployments": np.array(deployment_texts(answers.names, answers.slots)),
+                "deployments": np.array(deployment_texts(answers.names, answers.slots, answers.replicas)),
             }
         )
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -157,6 +162,19 @@ def robustness(
             seed=seed,
             report=lambda n: bar.advance(count=n),
         )
+    rates = None
+    if has_rates(instances.fields):
+        rate_levels = [g for g in levels if g <= len(instances.query_names)] or [0.0]
+        with progress("robust rates", (len(rate_levels) + len(FACTORS)) * instances.size, quiet=quiet) as bar:
+            rates = compare_rates(
+                instances,
+                rate_levels,
+                solve=lambda batch: _answer(batch, method, bar, **how),
+                reality=reality,
+                draws=draws,
+                confidence=confidence,
+                seed=seed,
+            )
     columns |= counted.columns | _bound(counted.deviating, columns["gamma"])
     if reality == "diu":  # ddu plans are protected against less than what happens
         for name in ("bound", "bertsimas_sim"):
@@ -183,6 +201,7 @@ def robustness(
             "scenarios": int(planned.sum()),
             "left_out": int((~planned).sum()),
         },
+        rates=rates,
     )
 
 
@@ -288,7 +307,7 @@ def _draw(
         exposure = expose(
             instances, arrays, block, scenario[block], reality=reality, seed=seed, routes=routes
         )
-        forms = exposure.forms
+        forms = _without_rates(exposure.forms)
         uniform, beta, symmetric = (
             draw_tally(f, draws=draws, scales=scale, table=t)
             for f, t in ((forms, None), (forms, table), (_symmetric(forms), None))
@@ -313,6 +332,12 @@ def _bound(
         "bound": np.minimum(bertsimas_sim(n, np.where(g >= n, n, 2 * g - n)).sum(1), 1.0),
         "bertsimas_sim": np.minimum(bertsimas_sim(n, g).sum(1), 1.0),
     }
+
+
+def _without_rates(forms: Forms) -> Forms:
+    """Return the forms of delays and errors alone."""
+    promises = 2 * forms.delay.shape[1]
+    return forms._replace(room=forms.room[:, :promises], load_key0=None, load_key1=None, load=None)
 
 
 def _symmetric(forms: Forms) -> Forms:

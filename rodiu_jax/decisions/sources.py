@@ -147,6 +147,10 @@ _SCARCE = (
     "storage_capacity",
     "unmet_cap",
     "tp_speedup",
+    "max_replicas",
+    "throughput",
+    "max_utilization",
+    "gpu_quota",
 )
 """Fields of which less is worse; of every other field that a constraint reads, more is."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Shaped
 
 from rodiu_jax.errors import InputError, nearest
-from rodiu_jax.model.fields import AXES, FIELD_SPECS
+from rodiu_jax.model.fields import AXES, FIELD_SPECS, FILE_FIELDS, axes_of, is_absent
 from rodiu_jax.model.instance import Instances
 
 _PATTERN = re.compile(
@@ -61,11 +61,18 @@ def parse_change(text: str, source: str = "changes") -> Change:
 
 def check_field(name: str, source: str) -> str:
     """Return ``name`` if it is a field of an instance; the error suggests the nearest one."""
-    if name not in FIELD_SPECS:
+    if name not in FILE_FIELDS:
         raise InputError(
-            source, "field", f"one of {', '.join(FIELD_SPECS)}{nearest(name, FIELD_SPECS)}", name
+            source, "field", f"one of {', '.join(FILE_FIELDS)}{nearest(name, FILE_FIELDS)}", name
         )
     return name
+
+
+def changeable(name: str, values: Shaped[np.ndarray, "*n"], instances: Instances) -> Shaped[np.ndarray, "*m"]:
+    """Return the values of a field for cells of it to be changed; one that is absent gets its axes."""
+    if not is_absent(name, values):
+        return values
+    return np.broadcast_to(values, [len(instances.axis_names(axis)) for axis in FIELD_SPECS[name].axes])
 
 
 def apply_changes(instances: Instances, changes: Iterable[Change]) -> Instances:
@@ -77,14 +84,14 @@ def apply_changes(instances: Instances, changes: Iterable[Change]) -> Instances:
     source = "changes"  # what errors name as the origin
     values: dict[str, np.ndarray] = {}
     for change in changes:
-        spec = FIELD_SPECS[check_field(change.field, source)]
-        old = values.get(change.field, getattr(instances.fields, change.field))
-        new = np.array(old, dtype=np.float64)
+        held = values.get(check_field(change.field, source), getattr(instances.fields, change.field))
+        new = np.array(changeable(change.field, np.asarray(held), instances), dtype=np.float64)
+        axes = axes_of(change.field, new.ndim)
         number = np.asarray(change.value, dtype=np.float64)
-        if number.ndim and (len(spec.axes) != 1 or number.shape[0] != new.shape[-1]):
-            length = new.shape[-1] if len(spec.axes) == 1 else 1
+        if number.ndim and (len(axes) != 1 or number.shape[0] != new.shape[-1]):
+            length = new.shape[-1] if len(axes) == 1 else 1
             raise InputError(source, change.field, f"{length} number(s)", change.value)
-        chosen = chosen_cells(change.field, change.names, instances, source, change.field)
+        chosen = chosen_cells(change.field, change.names, instances, source, change.field, axes=axes)
         with np.errstate(over="ignore"):  # what overflows is refused below
             changed = change_values(new, change.kind, number)
         values[change.field] = np.where(chosen, changed, new)
@@ -104,7 +111,13 @@ def change_values(
 
 
 def chosen_cells(
-    field: str, names: str | None, instances: Instances, source: str = "names", key: str = "names"
+    field: str,
+    names: str | None,
+    instances: Instances,
+    source: str = "names",
+    key: str = "names",
+    *,
+    axes: str | None = None,
 ) -> Bool[np.ndarray, "*_"]:
     """Return the mask over the field's axes of the cells that ``names`` chooses; shape () for a single number.
 
@@ -112,11 +125,14 @@ def chosen_cells(
       names: shell-like pattern (``H100_*``) on the names of the field's last axis; or, for a field with
         several axes, one per axis with commas between (``Code_Gen, *, H100_*``); ``None`` for all cells.
       source, key: what errors name.
+      axes: of the field's array where it may have several; by default those that ``instances`` hold.
 
     Raises:
       InputError: a pattern fits no name, their number is wrong, or the field has no names.
     """
-    axes = FIELD_SPECS[field].axes
+    if axes is None:
+        held = np.asarray(getattr(instances.fields, field))
+        axes = axes_of(field, changeable(field, held, instances).ndim)
     lists = [instances.axis_names(axis) for axis in axes]
     if names is None:
         return np.ones([len(found) for found in lists], bool)

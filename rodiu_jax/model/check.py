@@ -1,7 +1,7 @@
 """The independent checker: one plan on one instance, by name, in NumPy float64.
 
-It restates MODEL sections 3 to 5 and shares no arithmetic with `rodiu_jax.model.evaluation` or the solvers, so that one
-mistake cannot hide in both. Every plan that the program reports has passed through here.
+It restates MODEL sections 3 to 5 and 9 and shares no arithmetic with `rodiu_jax.model.evaluation` or the solvers, so
+that one mistake cannot hide in both. Every plan that the program reports has passed through here.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Float64, Int32, Int64, Integer
 
 from rodiu_jax.errors import InputError
+from rodiu_jax.model.fields import Fields
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Plan, validate_plan
+from rodiu_jax.model.plan import DeployedPair, Plan, validate_plan
 from rodiu_jax.model.slots import split_slots
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE, RECOMPUTED
-from rodiu_jax.model.verdict import COSTS, FAMILIES, Verdict
+from rodiu_jax.model.verdict import COSTS, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,15 +42,16 @@ def check_plan(plan: Plan, instances: Instances, b: int) -> Verdict:
     Raises:
       InputError: no such scenario, or as `validate_plan`; a share below 0 or not a number is a verdict.
 
-    Source: MODEL sections 3, 4 and 5; tolerance and scales as `Verdict` says.
+    Source: MODEL sections 3, 4, 5 and 9; tolerance and scales as `Verdict` says.
     """
     validate_plan(plan, instances)
     f = instances.one(b)
     query = {name: i for i, name in enumerate(instances.query_names)}
     model = {name: j for j, name in enumerate(instances.model_names)}
     gpu = {name: k for k, name in enumerate(instances.gpu_names)}
-    speed = {int(n): float(s) for n, s in zip(f.tp_degree, f.tp_speedup, strict=True)}
+    degree = {int(n): m for m, n in enumerate(f.tp_degree)}
     tp = {(d.model, d.gpu): d.tp for d in plan.deployments}
+    copies = {(d.model, d.gpu): d.replicas for d in plan.deployments}
     tokens = [float(h) + float(o) for h, o in zip(f.input_tokens, f.output_tokens, strict=True)]
     hours = float(f.rental_hours)
     adversary_d = 0.0 if instances.uncertainty == "none" else float(f.gamma_delay)
@@ -72,13 +74,19 @@ def check_plan(plan: Plan, instances: Instances, b: int) -> Verdict:
             if instances.uncertainty == "ddu" and r.share > 0:
                 shrink_d -= float(f.delay_impact[j, k])
                 shrink_e -= float(f.error_impact[j, k])
-            ms = length * r.share / speed[tp[pair]]
+            n = degree[tp[pair]]
+            ms = (
+                length
+                * r.share
+                / float(f.tp_speedup[n] if f.tp_speedup.ndim == 1 else f.tp_speedup[i, j, k, n])
+            )
             mean_delay += float(f.delay_nominal[i, j, k]) * ms
             excess_d.append(float(f.delay_deviation[i, j, k]) * shrink_d * ms)
             mean_error += float(f.error_nominal[i, j, k]) * r.share
             excess_e.append(float(f.error_deviation[i, j, k]) * shrink_e * r.share)
             served += r.share
-            kv[pair] += float(f.kv_per_token[j]) * length * rate * float(f.residency_hours) * r.share
+            stay = float(f.residency_hours if f.residency_hours.ndim == 0 else f.residency_hours[i, j, k])
+            kv[pair] += float(f.kv_per_token[j]) * length * rate * stay * r.share
             flops[pair] += float(f.compute_per_token[i]) * length * r.share
             moved_data += float(f.token_size[i]) * length * rate / 1000.0 * r.share
         worst_delay = mean_delay + _largest_excess(excess_d, adversary_d)
@@ -99,11 +107,11 @@ def check_plan(plan: Plan, instances: Instances, b: int) -> Verdict:
     rental_cost = 0.0
     weights = 0.0
     for (m, g), n in tp.items():
-        j, k = model[m], gpu[g]
-        rental_cost += hours * float(f.gpu_price[k]) * n
+        j, k, count = model[m], gpu[g], copies[m, g]
+        rental_cost += hours * float(f.gpu_price[k]) * n * count
         weights += float(f.weight_memory[j])
-        memory, compute = float(f.gpu_memory[k]), float(f.gpu_compute[k]) * n
-        needed = (float(f.weight_memory[j]) + kv[m, g]) / n
+        memory, compute = float(f.gpu_memory[k]), float(f.gpu_compute[k]) * n * count
+        needed = (float(f.weight_memory[j]) + kv[m, g] / count) / n
         named[f"memory[{m},{g}]"] = (memory - needed) / (memory or 1.0)
         named[f"compute[{m},{g}]"] = (compute - flops[m, g]) / (compute or 1.0)
     storage_cost = hours * float(f.storage_price) * (weights + moved_data)
@@ -111,12 +119,14 @@ def check_plan(plan: Plan, instances: Instances, b: int) -> Verdict:
     named["storage"] = (room - weights) / (room or 1.0)
     named["budget"] = (money - rental_cost - storage_cost) / (money or 1.0)
 
-    margins: dict[str, float] = dict.fromkeys(FAMILIES, math.inf)
+    named |= _serving_margins(plan, instances, f)
+    margins: dict[str, float] = dict.fromkeys(instances.families, math.inf)
     for constraint, margin in named.items():
         family = constraint.partition("[")[0]
         margins[family] = min(margins[family], margin)
-    broken_demand = margins["demand"] < -MARGIN_TOLERANCE
-    tight = {n: v for n, v in named.items() if broken_demand or not n.startswith("demand[")}
+    # What often holds with equality binds only when broken.
+    quiet = tuple(f"{n}[" for n in ("demand", "replicas") if margins.get(n, 0.0) >= -MARGIN_TOLERANCE)
+    tight = {n: v for n, v in named.items() if not n.startswith(quiet)}
     costs = {
         "total_cost": rental_cost + storage_cost + delay_cost + unmet_cost,
         "rental_cost": rental_cost,
@@ -132,18 +142,66 @@ def check_plan(plan: Plan, instances: Instances, b: int) -> Verdict:
     )
 
 
+def _serving_margins(plan: Plan, instances: Instances, f: Fields) -> dict[str, float]:
+    """Margins of the constraints of MODEL section 9, by full name; none where the scenarios use none of them."""
+    if not {"throughput", "quota", "replicas"} & set(instances.families):
+        return {}
+    named: dict[str, float] = {}
+    rented: dict[str, float] = {}
+    quota: dict[str, float] = {}
+    for d in plan.deployments:
+        j, k = instances.model_names.index(d.model), instances.gpu_names.index(d.gpu)
+        most = int(f.max_replicas[j, k] if f.max_replicas.ndim else f.max_replicas)
+        named[f"replicas[{d.model},{d.gpu}]"] = (most - d.replicas) / (most or 1)
+        device = instances.gpu_devices[k]
+        rented[device] = rented.get(device, 0.0) + d.tp * d.replicas
+        quota[device] = float(f.gpu_quota[k] if f.gpu_quota.ndim else f.gpu_quota)
+        if f.throughput.ndim:
+            room = float(f.max_utilization) * d.replicas
+            named[f"throughput[{d.model},{d.gpu}]"] = (room - _pair_load(plan, instances, f, d)) / room
+    for device, limit in quota.items():
+        if math.isfinite(limit):
+            named[f"quota[{device}]"] = (limit - rented[device]) / (limit or 1.0)
+    return named
+
+
+def _pair_load(plan: Plan, instances: Instances, f: Fields, pair: DeployedPair) -> float:
+    """Load of a pair in replicas, in the worst case; inf where a type is sent to it that it cannot serve."""
+    j, k = instances.model_names.index(pair.model), instances.gpu_names.index(pair.gpu)
+    n = f.tp_degree.tolist().index(pair.tp)
+    loads, extras = [0.0], []
+    for r in plan.routes:
+        if (r.model, r.gpu) != (pair.model, pair.gpu) or not r.share > 0:
+            continue
+        i = instances.query_names.index(r.query)
+        sustained = float(f.throughput[i, j, k, n])
+        if sustained == 0:
+            return math.inf
+        short = float(
+            f.throughput_shortfall[i, j, k] if f.throughput_shortfall.ndim else f.throughput_shortfall
+        )
+        loads.append(min(float(f.arrival_rate[i]) / sustained, _LARGEST_LOAD) * r.share)
+        extras.append(loads[-1] * short / (1.0 - short))
+    adversary = 0.0 if instances.uncertainty == "none" else float(f.gamma_throughput)
+    return math.fsum(loads) + _largest_excess(extras, adversary)
+
+
+_LARGEST_LOAD = 1e30
+"""As the model says: loads of more replicas count as this."""
+
+
 class Checks(NamedTuple):
     """Verdicts on R plans, each in a scenario of its own.
 
     Attributes:
       feasible: as `Verdict.feasible`.
       costs: $ per period in the order of `COSTS`.
-      margins: the smallest of each family, in the order of `FAMILIES`.
+      margins: the smallest of each family, in the order of `Instances.families`.
     """
 
     feasible: Bool[np.ndarray, " R"]
     costs: Float64[np.ndarray, "R 5"]
-    margins: Float64[np.ndarray, "R 9"]
+    margins: Float64[np.ndarray, "R F"]
 
 
 def check_columns(
@@ -152,6 +210,7 @@ def check_columns(
     shares: Float64[np.ndarray, "R I D"],
     unmet: Float64[np.ndarray, "R I"],
     *,
+    replicas: Int32[np.ndarray, "R D"] | None = None,
     scenario: Int64[np.ndarray, " R"] | None = None,
 ) -> Checks:
     """Return what `check_plan` says of each plan, all at once; about a thousandth of its time.
@@ -159,10 +218,10 @@ def check_columns(
     A plan that deploys a pair twice, or routes to a slot that is empty, is not feasible.
 
     Args:
-      slots, shares, unmet: the plans (`rodiu_jax.model.plan_columns`).
+      slots, shares, unmet, replicas: the plans (`rodiu_jax.model.plan_columns`).
       scenario: in which each is checked; plan r in scenario r by default.
 
-    Source: MODEL sections 3, 4 and 5.
+    Source: MODEL sections 3, 4, 5 and 9.
     """
     rows = np.arange(len(slots)) if scenario is None else scenario
     read = _Reader(instances, rows)
@@ -170,13 +229,18 @@ def check_columns(
     place = split_slots(np.where(used, slots, 0), instances.names)
     j, k, n = place.model, place.gpu, place.degree
     i = np.arange(unmet.shape[1])[None, :, None]
-    ms_each = (read("input_tokens") + read("output_tokens"))[:, :, None] / read("tp_speedup", n)[:, None, :]
+    cell = (i, j[:, None, :], k[:, None, :])
+    fields = instances.fields
+    by_pair = np.ndim(fields.tp_speedup) - ("tp_speedup" in instances.batched) == 4
+    speed = read("tp_speedup", *cell, n[:, None, :]) if by_pair else read("tp_speedup", n)[:, None, :]
+    ms_each = (read("input_tokens") + read("output_tokens"))[:, :, None] / speed
+    stated = np.ones(used.shape) if replicas is None else np.where(used, replicas, 1).astype(np.float64)
+    copies = np.maximum(stated, 1.0)
     rate, hours = read("arrival_rate"), read("rental_hours")  # R,I and R
     length = read("input_tokens") + read("output_tokens")
     left_d = left_e = np.ones(used.shape)
     if instances.uncertainty == "ddu":
         left_d, left_e = 1.0 - read("delay_impact", j, k), 1.0 - read("error_impact", j, k)
-    cell = (i, j[:, None, :], k[:, None, :])
     delay = (read("delay_nominal", *cell) * ms_each * shares).sum(2)  # R,I
     error = (read("error_nominal", *cell) * shares).sum(2)
     if instances.uncertainty != "none":
@@ -189,13 +253,15 @@ def check_columns(
     weights = np.where(used, read("weight_memory", j), 0.0)
     served = shares.sum(2)  # R,I
     moved = (read("token_size") * length * rate / 1000.0 * served).sum(1)
-    rental_cost = hours * (read("gpu_price", k) * gpus).sum(1)
+    rental_cost = hours * (read("gpu_price", k) * gpus * copies).sum(1)
     storage_cost = hours * read("storage_price") * (weights.sum(1) + moved)
     delay_cost = hours * (read("delay_penalty") * rate * delay).sum(1)
     unmet_cost = hours * (read("unmet_penalty") * rate * unmet).sum(1)
     parts = (rental_cost, storage_cost, delay_cost, unmet_cost)
 
-    resident = (length * rate * read("residency_hours")[:, None])[:, :, None] * shares  # R,I,D tokens
+    by_pair = np.ndim(fields.residency_hours) - ("residency_hours" in instances.batched) == 3
+    stay = read("residency_hours", *cell) if by_pair else read("residency_hours")[:, None, None]
+    resident = (length * rate)[:, :, None] * stay * shares  # R,I,D tokens
     kv = read("kv_per_token", j) * resident.sum(1)
     flops = ((read("compute_per_token") * length)[:, :, None] * shares).sum(1)
     each = np.maximum(gpus, 1.0)
@@ -205,19 +271,74 @@ def check_columns(
         "demand": -np.abs(served + unmet - 1.0),
         "unmet": _margin(read("unmet_cap")[:, None], unmet),
         "routes": np.where(limit > 0, routes, math.inf),
-        "memory": np.where(used, _margin(read("gpu_memory", k), (weights + kv) / each), math.inf),
-        "compute": np.where(used, _margin(read("gpu_compute", k) * each, flops), math.inf),
+        "memory": np.where(used, _margin(read("gpu_memory", k), (weights + kv / copies) / each), math.inf),
+        "compute": np.where(used, _margin(read("gpu_compute", k) * each * copies, flops), math.inf),
         "storage": _margin(read("storage_capacity"), weights.sum(1))[:, None],
         "budget": _margin(read("budget"), rental_cost + storage_cost)[:, None],
         "delay": _margin(read("delay_threshold"), delay, read("delay_threshold") * served),
         "error": _margin(read("error_threshold"), error, read("error_threshold") * served),
     }
-    least = np.stack([margins[family].min(1, initial=math.inf) for family in FAMILIES], axis=1)
+    if "quota" in instances.families:
+        most = read("max_replicas", j, k) if np.ndim(fields.max_replicas) else np.ones(used.shape)
+        margins["replicas"] = np.where(used, _margin(most, copies), math.inf)
+        margins["quota"] = _quota_margins(instances, read, k, gpus * copies)
+        margins["throughput"] = np.where(
+            used, _throughput_margins(instances, read, j, k, n, shares, copies), math.inf
+        )
+    least = np.stack([margins[family].min(1, initial=math.inf) for family in instances.families], axis=1)
     pairs = np.sort(np.where(used, j * len(instances.gpu_names) + k, -1 - np.arange(used.shape[1])), axis=1)
     sound = (np.diff(pairs, axis=1) != 0).all(1) & ~(shares * ~used[:, None, :]).any((1, 2))
     sound &= (shares >= 0).all((1, 2)) & (unmet >= 0).all(1)  # and no number that is none
+    sound &= (stated >= 1).all(1)
+    if "replicas" not in instances.families:
+        sound &= (stated == 1).all(1)
     costs = np.stack([sum(parts), *parts], axis=1)
     return Checks((least >= -MARGIN_TOLERANCE).all(1) & sound, costs, least)
+
+
+def _quota_margins(
+    instances: Instances, read: _Reader, k: Integer[np.ndarray, "R D"], rented: Float64[np.ndarray, "R D"]
+) -> Float64[np.ndarray, "R D"]:
+    """Return the margin of the quota of each slot's device; inf where there is none, or nothing is rented."""
+    if not np.ndim(instances.fields.gpu_quota):
+        return np.full(rented.shape, math.inf)
+    names = np.array(instances.gpu_devices)[k]
+    total = ((names[:, :, None] == names[:, None, :]) * rented[:, None, :]).sum(2)
+    quota = read("gpu_quota", k)
+    limited = (rented > 0) & (quota < math.inf)
+    return np.where(limited, _margin(np.where(limited, quota, 1.0), total), math.inf)
+
+
+def _throughput_margins(
+    instances: Instances,
+    read: _Reader,
+    j: Integer[np.ndarray, "R D"],
+    k: Integer[np.ndarray, "R D"],
+    n: Integer[np.ndarray, "R D"],
+    shares: Float64[np.ndarray, "R I D"],
+    copies: Float64[np.ndarray, "R D"],
+) -> Float64[np.ndarray, "R D"]:
+    """Return the margin of the load of each slot, -inf where it is sent a type that it cannot serve."""
+    fields = instances.fields
+    if not np.ndim(fields.throughput):
+        return np.full(copies.shape, math.inf)
+    cell = (np.arange(shares.shape[1])[None, :, None], j[:, None, :], k[:, None, :])
+    sustained = read("throughput", *cell, n[:, None, :])
+    with np.errstate(over="ignore"):
+        each = np.minimum(
+            read("arrival_rate")[:, :, None] / np.where(sustained > 0, sustained, 1.0), _LARGEST_LOAD
+        )
+    load = each * shares
+    short = (
+        read("throughput_shortfall", *cell) if np.ndim(fields.throughput_shortfall) else np.zeros(load.shape)
+    )
+    total = load.sum(1)
+    if instances.uncertainty != "none":
+        extra = (load * short / (1.0 - short)).swapaxes(1, 2)
+        total = total + _largest_excesses(extra, read("gamma_throughput"))
+    room = read("max_utilization")[:, None] * copies
+    impossible = ((shares > 0) & (sustained == 0)).any(1)
+    return np.where(impossible, -math.inf, (room - total) / room)
 
 
 class _Reader:
@@ -274,7 +395,8 @@ def check_scores(
     """
     import pandas as pd
 
-    wanted = ("plan", "instance", "feasible", *COSTS, *(f"margin_{n}" for n in FAMILIES))
+    families = instances.families
+    wanted = ("plan", "instance", "feasible", *COSTS, *(f"margin_{n}" for n in families))
     if missing := [n for n in wanted if n not in table.columns]:
         raise InputError(source, missing[0], "this column, which is missing")
     found = []
@@ -294,7 +416,7 @@ def check_scores(
         reasons = [
             f"{n} is not that of the plan" for n in COSTS if not abs(row[n] - verdict.costs[n]) <= near
         ]
-        for n in FAMILIES:
+        for n in families:
             claimed, margin = row[f"margin_{n}"], verdict.margins[n]
             if claimed != margin and not abs(claimed - margin) <= RECOMPUTED * (1.0 + abs(margin)):
                 reasons.append(f"margin_{n} is not that of the plan")

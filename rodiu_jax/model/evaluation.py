@@ -17,13 +17,26 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Float64, Int
 
-from rodiu_jax.model.fields import Fields, batch_axes, stored_data, tokens_per_query
+from rodiu_jax.model.fields import (
+    Fields,
+    axes_of,
+    batch_axes,
+    extra_load,
+    has_quotas,
+    has_rates,
+    has_replicas,
+    replica_load,
+    stored_data,
+    throughput_budget,
+    tokens_per_query,
+    uses_serving,
+)
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, PlanArrays, plan_arrays
 from rodiu_jax.model.scenario_blocks import run_scenarios, take_fields
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.model.uncertainty import worst_case
-from rodiu_jax.model.verdict import COSTS, FAMILIES
+from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 from rodiu_jax.runtime.blocks import RUNNER
 
@@ -35,11 +48,11 @@ _MOST_PLANS = 64
 
 
 class Scores(NamedTuple):
-    """Of one pair: ``costs`` in the order of `COSTS`, smallest ``margins`` in the order of `FAMILIES`, and the
+    """Of one pair: ``costs`` in the order of `COSTS`, smallest ``margins`` in that of `Instances.families`, and the
     position of the binding constraint in the families laid end to end (see `_layout`)."""
 
     costs: Float64[Array | np.ndarray, "*pairs 5"]  # $ per rental period
-    margins: Float64[Array | np.ndarray, "*pairs 9"]
+    margins: Float64[Array | np.ndarray, "*pairs F"]
     binding: Int[Array | np.ndarray, "*pairs"]
 
 
@@ -50,19 +63,24 @@ def _relative(limit: Float[Array, "*n"], value: Float[Array, "*m"]) -> Float[Arr
 def score(fields: Fields, plan: PlanArrays, uncertainty: str) -> Scores:
     """Costs and margins of one plan (no leading axis) on one instance (no batch axis).
 
-    Source: MODEL sections 3 to 5; the scale of margins is told in `rodiu_jax.model.verdict.Verdict`.
+    Source: MODEL sections 3 to 5 and 9; the scale of margins is told in `rodiu_jax.model.verdict.Verdict`.
     """
     share, unmet = jnp.asarray(plan.share), jnp.asarray(plan.unmet)  # I,D and I
     used = plan.degree >= 0
     degree = jnp.maximum(plan.degree, 0)
     gpus = jnp.where(used, fields.tp_degree[degree], 0).astype(share.dtype)  # D
-    speed = fields.tp_speedup[degree]
     tokens = tokens_per_query(fields)
     cell = (slice(None), plan.model, plan.gpu)
+    by_pair = axes_of("tp_speedup", np.ndim(fields.tp_speedup)) == "IJKN"
+    speed = (
+        fields.tp_speedup[(*cell, degree)] if by_pair else fields.tp_speedup[degree][None, :]
+    )  # I,D or 1,D
+    replicas = jnp.where(used, plan.replicas, 1).astype(share.dtype)
+    rented = gpus * replicas if has_replicas(fields) else gpus
     decides = 1.0 if uncertainty == "ddu" else 0.0
     active = 0.0 if uncertainty == "none" else 1.0
 
-    time_share = tokens[:, None] * share / speed[None, :]
+    time_share = tokens[:, None] * share / speed
     delay_excess = (1.0 - decides * fields.delay_impact[cell[1:]])[None, :] * time_share
     error_excess = (1.0 - decides * fields.error_impact[cell[1:]])[None, :] * share
     types = unmet.shape
@@ -76,16 +94,24 @@ def score(fields: Fields, plan: PlanArrays, uncertainty: str) -> Scores:
     served = share.sum(-1)
     weights = jnp.where(used, fields.weight_memory[plan.model], 0.0)
     hours = fields.rental_hours
-    rental = hours * (fields.gpu_price[plan.gpu] * gpus).sum()
+    rental = hours * (fields.gpu_price[plan.gpu] * rented).sum()
     storage = hours * fields.storage_price * (weights.sum() + (stored_data(fields) * served).sum())
     delay_cost = hours * (fields.delay_penalty * fields.arrival_rate * delay).sum()
     unmet_cost = hours * (fields.unmet_penalty * fields.arrival_rate * unmet).sum()
     costs = jnp.stack([rental + storage + delay_cost + unmet_cost, rental, storage, delay_cost, unmet_cost])
 
-    traffic = tokens * fields.arrival_rate * fields.residency_hours  # tokens resident when served whole
-    kv = fields.kv_per_token[plan.model] * (traffic[:, None] * share).sum(0)
+    if np.ndim(fields.residency_hours):
+        traffic = (tokens * fields.arrival_rate)[:, None] * fields.residency_hours[cell]
+    else:
+        traffic = (tokens * fields.arrival_rate * fields.residency_hours)[:, None]
+    kv = fields.kv_per_token[plan.model] * (traffic * share).sum(
+        0
+    )  # traffic: tokens resident when served whole
     compute = ((fields.compute_per_token * tokens)[:, None] * share).sum(0)
     safe_gpus = jnp.maximum(gpus, 1.0)
+    held, power = weights + kv, fields.gpu_compute[plan.gpu] * safe_gpus
+    if has_replicas(fields):
+        held, power = weights + kv / replicas, power * replicas
     limit = jnp.asarray(fields.max_routes).astype(share.dtype)
     routes = jnp.where(
         limit > 0, 1.0 - (share > 0).sum(-1).astype(share.dtype) / jnp.maximum(limit, 1.0), jnp.inf
@@ -94,19 +120,63 @@ def score(fields: Fields, plan: PlanArrays, uncertainty: str) -> Scores:
         "demand": -jnp.abs(served + unmet - 1.0),
         "unmet": _relative(jnp.broadcast_to(fields.unmet_cap, types), unmet),
         "routes": routes,
-        "memory": jnp.where(
-            used, _relative(fields.gpu_memory[plan.gpu], (weights + kv) / safe_gpus), jnp.inf
-        ),
-        "compute": jnp.where(used, _relative(fields.gpu_compute[plan.gpu] * safe_gpus, compute), jnp.inf),
+        "memory": jnp.where(used, _relative(fields.gpu_memory[plan.gpu], held / safe_gpus), jnp.inf),
+        "compute": jnp.where(used, _relative(power, compute), jnp.inf),
         "storage": _relative(fields.storage_capacity, weights.sum())[None],
         "budget": _relative(fields.budget, rental + storage)[None],
         "delay": (fields.delay_threshold * served - delay) / _scale(fields.delay_threshold),
         "error": (fields.error_threshold * served - error) / _scale(fields.error_threshold),
     }
-    margins = jnp.stack([families[name].min() for name in FAMILIES])
-    kept = margins[0] >= -MARGIN_TOLERANCE  # demand is an equality: it binds only when broken
-    ranked = families | {"demand": jnp.where(kept, jnp.inf, families["demand"])}
-    return Scores(costs, margins, jnp.argmin(jnp.concatenate([ranked[name] for name in FAMILIES])))
+    if uses_serving(fields):
+        families |= {
+            "throughput": _throughput_margins(fields, plan, replicas, uncertainty),
+            "quota": _quota_margins(fields, plan, rented),
+            "replicas": jnp.where(used, _replica_margins(fields, plan, replicas), jnp.inf),
+        }
+    margins = jnp.stack([margin.min() for margin in families.values()])
+    # What often holds with equality binds only when broken.
+    ranked = families | {
+        name: jnp.where(families[name].min() >= -MARGIN_TOLERANCE, jnp.inf, families[name])
+        for name in ("demand", "replicas")
+        if name in families
+    }
+    return Scores(costs, margins, jnp.argmin(jnp.concatenate([ranked[name] for name in families])))
+
+
+def _throughput_margins(
+    fields: Fields, plan: PlanArrays, replicas: Float[Array, " D"], uncertainty: str
+) -> Float[Array, " D"]:
+    """(U r - load) / (U r) of every slot; -inf where a type is sent to a slot that cannot serve it."""
+    used, share = plan.degree >= 0, jnp.asarray(plan.share)
+    if not has_rates(fields):
+        return jnp.full(used.shape, jnp.inf, share.dtype)
+    cell = (slice(None), plan.model, plan.gpu)
+    load = replica_load(
+        fields.arrival_rate[:, None], fields.throughput[(*cell, jnp.maximum(plan.degree, 0))]
+    )  # I,D
+    gathered = np.ndim(fields.throughput_shortfall) > 0
+    extra = extra_load(load, fields.throughput_shortfall[cell] if gathered else fields.throughput_shortfall)
+    carried = jnp.where(share > 0, load, 0.0) * share
+    gamma = jnp.broadcast_to(throughput_budget(fields, uncertainty), used.shape)
+    total = carried.sum(0) + worst_case((extra * share).T, gamma)
+    return jnp.where(used, _relative(fields.max_utilization * replicas, total), jnp.inf)
+
+
+def _quota_margins(fields: Fields, plan: PlanArrays, rented: Float[Array, " D"]) -> Float[Array, " D"]:
+    """(quota - GPUs) / quota of the device of every slot; inf without a quota."""
+    used = plan.degree >= 0
+    if not has_quotas(fields):
+        return jnp.full(used.shape, jnp.inf, rented.dtype)
+    device, quota = fields.gpu_device[plan.gpu], fields.gpu_quota[plan.gpu]
+    together = jnp.where(device[:, None] == device[None, :], rented[None, :], 0.0).sum(1)
+    limited = used & jnp.isfinite(quota)
+    return jnp.where(limited, _relative(jnp.where(limited, quota, 1.0), together), jnp.inf)
+
+
+def _replica_margins(fields: Fields, plan: PlanArrays, replicas: Float[Array, " D"]) -> Float[Array, " D"]:
+    """(limit - replicas) / limit of every slot."""
+    most = fields.max_replicas[plan.model, plan.gpu] if has_replicas(fields) else fields.max_replicas
+    return _relative(jnp.broadcast_to(jnp.asarray(most).astype(replicas.dtype), replicas.shape), replicas)
 
 
 def _scale(limit: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -178,7 +248,7 @@ def evaluate(plans: Sequence[Plan], instances: Instances) -> pd.DataFrame:
 
     Returns:
       A row per (plan, instance), sorted: ``plan``, ``instance``, ``feasible``, the costs in $ per rental period,
-      ``margin_<family>`` for every family of MODEL section 5 (see `rodiu_jax.model.verdict.Verdict`), ``binding``.
+      ``margin_<family>`` for every family that the instances have (see `rodiu_jax.model.verdict.Verdict`), ``binding``.
 
     Raises:
       InputError: a plan names an instance that does not exist, or as `rodiu_jax.model.plan.validate_plan`.
@@ -188,7 +258,9 @@ def evaluate(plans: Sequence[Plan], instances: Instances) -> pd.DataFrame:
     single = [p for p, plan in enumerate(plans) if plan.instance is not None]
     for p in single:
         instances.check_index(plans[p].instance or 0, source=f"plan {p}")
-    tables = [_table(instances, arrays, np.zeros(0, np.int64), np.zeros(0, np.int64), _NO_SCORES)]
+    nothing = np.zeros(0, np.int64)
+    no_scores = Scores(np.zeros((0, len(COSTS))), np.zeros((0, len(instances.families))), nothing)
+    tables = [_table(instances, arrays, nothing, nothing, no_scores)]
     if single:
         plan_index = np.array(single)
         instance_index = np.array([plans[p].instance for p in single])
@@ -204,13 +276,6 @@ def evaluate(plans: Sequence[Plan], instances: Instances) -> pd.DataFrame:
 
     filled = [t for t in tables if len(t)] or tables[:1]
     return pd.concat(filled, ignore_index=True).sort_values(["plan", "instance"], ignore_index=True)
-
-
-_NO_SCORES = Scores(
-    np.zeros((0, len(COSTS))),
-    np.zeros((0, len(FAMILIES))),
-    np.zeros(0, np.int64),
-)
 
 
 def _table(
@@ -229,16 +294,20 @@ def _table(
             "instance": instance.astype(np.int64),
             "feasible": (margins >= -MARGIN_TOLERANCE).all(-1) & shares_valid[plan],
             **{name: costs[:, c] for c, name in enumerate(COSTS)},
-            **{f"margin_{name}": margins[:, c] for c, name in enumerate(FAMILIES)},
+            **{f"margin_{name}": margins[:, c] for c, name in enumerate(instances.families)},
             "binding": name_binding(instances, plans, plan, np.asarray(scores.binding)),
         }
     )
 
 
-def _layout(types: int, slots: int) -> dict[str, int]:
+_PAIR_FAMILIES = ("memory", "compute", "throughput", "quota", "replicas")
+"""Families of a constraint per deployed pair; of its device, for quotas."""
+
+
+def _layout(families: Sequence[str], types: int, slots: int) -> dict[str, int]:
     """Number of constraints of each family, in the order that `score` lays them end to end."""
-    count = dict.fromkeys(FAMILIES, types) | {"memory": slots, "compute": slots, "storage": 1, "budget": 1}
-    return {name: count[name] for name in FAMILIES}
+    count = dict.fromkeys(families, types) | {"storage": 1, "budget": 1}
+    return {name: slots if name in _PAIR_FAMILIES else count[name] for name in families}
 
 
 def name_binding(instances: Instances, plans: PlanArrays, plan: np.ndarray, code: np.ndarray) -> np.ndarray:
@@ -246,17 +315,21 @@ def name_binding(instances: Instances, plans: PlanArrays, plan: np.ndarray, code
     pair_names = np.array(
         [f"{m},{g}" for m in instances.model_names for g in instances.gpu_names], dtype=object
     )
+    device_names = np.array([d for _ in instances.model_names for d in instances.gpu_devices], dtype=object)
     pair_code = plans.model.astype(np.int64) * len(instances.gpu_names) + plans.gpu
     result = np.empty(len(code), dtype=object)
     first = 0
-    for family, count in _layout(len(instances.query_names), plans.model.shape[1]).items():
+    for family, count in _layout(
+        instances.families, len(instances.query_names), plans.model.shape[1]
+    ).items():
         rows = np.flatnonzero((code >= first) & (code < first + count))
         inside = code[rows] - first
         if family in ("storage", "budget"):
             result[rows] = family
         else:
-            pairs = family in ("memory", "compute")
+            pairs = family in _PAIR_FAMILIES
             names = pair_names if pairs else np.array(instances.query_names, dtype=object)
+            names = device_names if family == "quota" else names
             full = np.array([f"{family}[{n}]" for n in names], dtype=object)
             result[rows] = full[pair_code[plan[rows], inside] if pairs else inside]
         first += count

@@ -22,7 +22,16 @@ NAME_FIELDS = ("query_names", "model_names", "gpu_names")
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """What one field of an instance is: its axes (letters of `AXES`), unit, symbol and admissible values."""
+    """What one field of an instance is: its axes (letters of `AXES`), unit, symbol and admissible values.
+
+    Attributes:
+      low, high: the admissible range, without its ends where ``above_low``, ``below_high``.
+      infinite: inf is admissible too, and means that there is no limit.
+      absent: what a field that may be left out means then; None for a field that every scenario must have. It is held
+        as a single number where it has axes, so that the number of axes alone says that it is absent.
+      also: axes that it may have instead of ``axes``, where measured values are finer.
+      derived: made of names when scenarios are assembled, and in no file.
+    """
 
     axes: str
     unit: str
@@ -32,18 +41,25 @@ class FieldSpec:
     above_low: bool = False
     high: float = np.inf
     integer: bool = False
+    below_high: bool = False
+    infinite: bool = False
+    absent: float | None = None
+    also: str | None = None
+    derived: bool = False
 
     @property
     def expected(self) -> str:
         """The admissible values in words."""
-        kind = "whole numbers" if self.integer else "finite numbers"
+        kind = "whole numbers" if self.integer else "numbers" if self.infinite else "finite numbers"
         text = f"{kind} {'>' if self.above_low else '>='} {self.low:g}"
         text += " and < 2^53" if self.integer else ""
-        return text + (f" and <= {self.high:g}" if np.isfinite(self.high) else "")
+        text += f" and {'<' if self.below_high else '<='} {self.high:g}" if np.isfinite(self.high) else ""
+        return text + (", or inf" if self.infinite else "")
 
     def bad(self, values: Shaped[np.ndarray, "*n"]) -> Bool[np.ndarray, "*n"]:
         """Return the mask of the values that are not admissible."""
-        inside = np.isfinite(values) & (values <= self.high)
+        inside = ~np.isnan(values) if self.infinite else np.isfinite(values)
+        inside &= (values < self.high) if self.below_high else (values <= self.high)
         inside &= (values > self.low) if self.above_low else (values >= self.low)
         if self.integer:
             inside &= (values == np.floor(values)) & (values < 2**53)  # beyond, float64 skips whole numbers
@@ -77,19 +93,47 @@ FIELD_SPECS: dict[str, FieldSpec] = {
     "budget": FieldSpec("", "$/period", "delta", "most that rental and storage may cost"),
     "rental_hours": FieldSpec("", "h", "Delta_T", "length of the rental period", above_low=True),
     "storage_capacity": FieldSpec("", "GB", "C_s", "room for model weights"),
-    "residency_hours": FieldSpec("", "h", "T_res", "time a query's KV cache stays in memory"),
+    "residency_hours": FieldSpec("", "h", "T_res", "time a query's KV cache stays in memory", also="IJK"),
     "unmet_cap": FieldSpec("", "fraction", "u_max", "largest unmet share of a query type", high=1.0),
     "max_routes": FieldSpec("", "-", "R", "most pairs that serve one type, 0 = no limit", integer=True),
     "tp_degree": FieldSpec("N", "GPUs", "n", "tensor-parallel degrees", low=1.0, integer=True),
-    "tp_speedup": FieldSpec("N", "-", "s_n", "speed-up of each degree", above_low=True),
+    "tp_speedup": FieldSpec("N", "-", "s_n", "speed-up of each degree", above_low=True, also="IJKN"),
+    "max_replicas": FieldSpec("JK", "-", "R_jk", "most replicas of a pair", integer=True, absent=1.0),
+    "throughput": FieldSpec(
+        "IJKN", "queries/h", "q", "what one replica sustains of a type alone", infinite=True, absent=np.inf
+    ),
+    "throughput_shortfall": FieldSpec(
+        "IJK",
+        "fraction",
+        "s",
+        "largest missing part of the throughput",
+        high=1.0,
+        below_high=True,
+        absent=0.0,
+    ),
+    "gamma_throughput": FieldSpec("", "-", "Gamma_q", "budget of uncertainty of the throughputs", absent=0.0),
+    "max_utilization": FieldSpec(
+        "", "fraction", "U", "most load of a replica", above_low=True, high=1.0, absent=1.0
+    ),
+    "gpu_quota": FieldSpec("K", "GPUs", "Q", "most GPUs of a device", infinite=True, absent=np.inf),
+    "gpu_device": FieldSpec(
+        "K", "-", "-", "first configuration of the same device", integer=True, absent=0.0, derived=True
+    ),
 }
+
+REQUIRED_FIELDS = tuple(n for n, spec in FIELD_SPECS.items() if spec.absent is None)
+"""The fields that every scenario must have."""
+
+FILE_FIELDS = tuple(n for n, spec in FIELD_SPECS.items() if not spec.derived)
+"""The fields that files hold and changes may name."""
 
 
 class Fields(NamedTuple):
     """The numeric fields of one scenario, or of a batch (leading axis B) where a field varies. Also a JAX pytree.
 
     Axes: I query types, J models, K GPU configurations, N tensor-parallel degrees; units in `FIELD_SPECS`. The arrays
-    are NumPy's or JAX's; what is derived from them below works for both. Source: MODEL section 1.
+    are NumPy's or JAX's; what is derived from them below works for both. A field that is absent is a single number
+    (`absent_fields`). Source: MODEL sections 1 and 9.
     """
 
     arrival_rate: Float[Any, "*B I"]  # queries/h
@@ -118,11 +162,80 @@ class Fields(NamedTuple):
     budget: Float[Any, "*B"]  # $/period
     rental_hours: Float[Any, "*B"]  # h
     storage_capacity: Float[Any, "*B"]  # GB
-    residency_hours: Float[Any, "*B"]  # h
+    residency_hours: Float[Any, "*B"] | Float[Any, "*B I J K"]  # h
     unmet_cap: Float[Any, "*B"]  # fraction
     max_routes: Int[Any, "*B"]
     tp_degree: Int[Any, "*B N"]  # GPUs
-    tp_speedup: Float[Any, "*B N"]
+    tp_speedup: Float[Any, "*B N"] | Float[Any, "*B I J K N"]
+    max_replicas: Int[Any, "*B J K"] | Int[Any, ""]
+    throughput: Float[Any, "*B I J K N"] | Float[Any, ""]  # queries/h
+    throughput_shortfall: Float[Any, "*B I J K"] | Float[Any, ""]  # fraction
+    gamma_throughput: Float[Any, "*B"]
+    max_utilization: Float[Any, "*B"]  # fraction
+    gpu_quota: Float[Any, "*B K"] | Float[Any, ""]  # GPUs
+    gpu_device: Int[Any, " K"] | Int[Any, ""]  # position of the first configuration of the same device
+
+
+def axes_of(name: str, dimensions: int) -> str:
+    """Return the axes (letters) that an array of a field has, its batch axis left out; none where it is absent.
+
+    Raises:
+      ValueError: no array of the field has that many dimensions.
+    """
+    spec = FIELD_SPECS[name]
+    if dimensions == 0 and spec.absent is not None:
+        return ""
+    for axes in (spec.axes, spec.also):
+        if axes is not None and dimensions - len(axes) in (0, 1):
+            return axes
+    raise ValueError(f"{name} with {dimensions} dimensions")
+
+
+def absent_fields() -> dict[str, np.ndarray]:
+    """Return how the fields that may be left out are held then."""
+    return {
+        n: np.asarray(spec.absent, np.int64 if spec.integer else np.float64)
+        for n, spec in FIELD_SPECS.items()
+        if spec.absent is not None
+    }
+
+
+def is_absent(name: str, values: Array) -> bool:
+    """True if a field is left out; a single number at its default means the same."""
+    spec = FIELD_SPECS[name]
+    if spec.absent is None or np.ndim(values):
+        return False
+    return bool(spec.axes) or float(values) == spec.absent
+
+
+# What scenarios use of MODEL section 9, known from the shapes alone: also while a program is traced, of one scenario.
+
+
+def has_replicas(fields: Fields) -> bool:
+    """True if a pair may have more than one replica."""
+    return np.ndim(fields.max_replicas) > 0
+
+
+def has_rates(fields: Fields) -> bool:
+    """True if replicas sustain limited rates (throughput)."""
+    return np.ndim(fields.throughput) > 0
+
+
+def has_quotas(fields: Fields) -> bool:
+    """True if the GPUs of a device are limited."""
+    return np.ndim(fields.gpu_quota) > 0
+
+
+def uses_serving(fields: Fields) -> bool:
+    """True if a constraint or decision of MODEL section 9 exists."""
+    return has_replicas(fields) or has_rates(fields) or has_quotas(fields)
+
+
+def has_pair_values(fields: Fields) -> bool:
+    """True if a speed-up or a residency is stated per type and pair."""
+    return axes_of("tp_speedup", np.ndim(fields.tp_speedup)) == "IJKN" or (
+        axes_of("residency_hours", np.ndim(fields.residency_hours)) == "IJK"
+    )
 
 
 def batch_axes(batched: frozenset[str]) -> Fields:
@@ -138,7 +251,11 @@ def settle(fields: Fields, uncertainty: str) -> Fields:
     """Apply the mode to one scenario; in `SETTLED_MODE` it means afterwards what it meant in ``uncertainty``."""
     delay, error, gamma_delay, gamma_error = worst_case_inputs(fields, uncertainty)
     return fields._replace(
-        delay_deviation=delay, error_deviation=error, gamma_delay=gamma_delay, gamma_error=gamma_error
+        delay_deviation=delay,
+        error_deviation=error,
+        gamma_delay=gamma_delay,
+        gamma_error=gamma_error,
+        gamma_throughput=throughput_budget(fields, uncertainty),
     )
 
 
@@ -157,10 +274,45 @@ def tokens_per_query(fields: Fields) -> Float[Any, "*B I"]:
     return fields.input_tokens + fields.output_tokens
 
 
-def kv_demand(fields: Fields) -> Float[Any, "I J"]:
-    """Return the KV cache (GB) when model j serves type i whole, before dividing by the degree."""
-    per_type = tokens_per_query(fields) * fields.arrival_rate * fields.residency_hours
-    return per_type[:, None] * fields.kv_per_token[None, :]
+def kv_demand(fields: Fields) -> Float[Any, "I J #K"]:
+    """Return the KV cache (GB) when model j serves type i whole, before dividing by the degree.
+
+    The axis K has length 1 where queries stay in memory equally long on every pair.
+    """
+    traffic = tokens_per_query(fields) * fields.arrival_rate
+    if np.ndim(fields.residency_hours):
+        return (traffic[:, None, None] * fields.residency_hours) * fields.kv_per_token[None, :, None]
+    per_type = traffic * fields.residency_hours
+    return (per_type[:, None] * fields.kv_per_token[None, :])[..., None]
+
+
+LARGEST_LOAD = 1e30
+"""Loads above this, in replicas, count as this: they are as good as infinite, and no product of them overflows."""
+
+
+def replica_load(rate: Float[Any, "*m"], throughput: Float[Any, "*n"]) -> Float[Any, "*n"]:
+    """Return the part of one replica that serving types whole takes; inf where it cannot serve them.
+
+    Args:
+      rate: queries/h; ``throughput``: queries/h, inf where not limited.
+    """
+    xp = throughput.__array_namespace__()
+    able = throughput > 0
+    sustained = xp.maximum(xp.where(able, throughput, 1.0), rate / LARGEST_LOAD)
+    return xp.where(able, xp.minimum(rate / sustained, LARGEST_LOAD), xp.inf)
+
+
+def extra_load(load: Float[Any, "*n"], shortfall: Float[Any, "*m"]) -> Float[Any, "*n"]:
+    """Return the load that a shortfall adds: l s / (1 - s); 0 where the type cannot be served."""
+    xp = load.__array_namespace__()
+    able = xp.isfinite(load)
+    extra = xp.where(able, load, 0.0) * (shortfall / (1.0 - shortfall))
+    return xp.minimum(extra, LARGEST_LOAD)
+
+
+def throughput_budget(fields: Fields, uncertainty: str) -> Float[Any, ""]:
+    """Return Gamma_q once the mode is applied."""
+    return fields.gamma_throughput * 0.0 if uncertainty == "none" else fields.gamma_throughput
 
 
 def compute_demand(fields: Fields) -> Float[Any, "*B I"]:

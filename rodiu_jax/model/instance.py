@@ -16,8 +16,22 @@ from jaxtyping import Int, Shaped
 
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import write_whole
-from rodiu_jax.model.fields import FIELD_SPECS, NAME_FIELDS, UNCERTAINTY_MODES, Fields, select_scenarios
+from rodiu_jax.model.fields import (
+    FIELD_SPECS,
+    FILE_FIELDS,
+    NAME_FIELDS,
+    REQUIRED_FIELDS,
+    UNCERTAINTY_MODES,
+    Fields,
+    absent_fields,
+    axes_of,
+    has_quotas,
+    is_absent,
+    select_scenarios,
+    uses_serving,
+)
 from rodiu_jax.model.slots import Names
+from rodiu_jax.model.verdict import FAMILIES, SERVING_FAMILIES
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,10 @@ class Instances:
     """A batch of B scenarios over the same names; a field without a leading axis is shared by all of them.
 
     Construct through `make_instances` (or `load`), which validate.
+
+    Attributes:
+      gpu_devices: the device of each GPU configuration: those of one device share its quota. By default each
+        configuration is a device of its own.
     """
 
     query_names: tuple[str, ...]
@@ -32,11 +50,15 @@ class Instances:
     gpu_names: tuple[str, ...]
     uncertainty: str
     fields: Fields
+    gpu_devices: tuple[str, ...] = ()
     batched: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        varying = {n for n, v in self.fields._asdict().items() if np.ndim(v) > len(FIELD_SPECS[n].axes)}
+        dimensions = {n: np.ndim(v) for n, v in self.fields._asdict().items()}
+        varying = {n for n, count in dimensions.items() if count > len(axes_of(n, count))}
         object.__setattr__(self, "batched", frozenset(varying))
+        if not self.gpu_devices:
+            object.__setattr__(self, "gpu_devices", self.gpu_names)
 
     @property
     def size(self) -> int:
@@ -54,6 +76,11 @@ class Instances:
         """The names along the axes, which give positions and slots their meaning."""
         degrees = tuple(int(n) for n in self.axis_names("N"))
         return Names(self.query_names, self.model_names, self.gpu_names, degrees)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The constraint families that these scenarios have, in the order of margins."""
+        return (*FAMILIES, *SERVING_FAMILIES) if uses_serving(self.fields) else FAMILIES
 
     def axis_names(self, axis: str) -> tuple[str, ...]:
         """Names along axis ``I``, ``J``, ``K`` or ``N`` (degrees as text)."""
@@ -101,6 +128,7 @@ class Instances:
             self.gpu_names,
             self.uncertainty,
             {**self.fields._asdict(), **values},
+            gpu_devices=self.gpu_devices,
             source=source,
         )
 
@@ -109,9 +137,11 @@ class Instances:
         return replace(self, uncertainty=check_uncertainty(uncertainty, "uncertainty"))
 
     def save(self, path: str | Path) -> None:
-        """Write the ``.npz`` of MODEL section 8, whole or not at all."""
-        arrays: dict[str, Any] = dict(self.fields._asdict())
-        arrays |= {n: np.array(getattr(self, n), dtype=np.str_) for n in NAME_FIELDS}
+        """Write the ``.npz`` of MODEL section 8, whole or not at all; what is absent is left out."""
+        values = {n: getattr(self.fields, n) for n in FILE_FIELDS}
+        arrays: dict[str, Any] = {n: v for n, v in values.items() if not is_absent(n, v)}
+        names = (*NAME_FIELDS, "gpu_devices") if has_quotas(self.fields) else NAME_FIELDS
+        arrays |= {n: np.array(getattr(self, n), dtype=np.str_) for n in names}
         arrays["uncertainty"] = np.array(self.uncertainty, dtype=np.str_)
         with write_whole(path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays)
@@ -126,18 +156,57 @@ def check_uncertainty(mode: object, source: str | Path) -> str:
 
 def check_names(names: Iterable[object], what: str, source: str | Path) -> tuple[str, ...]:
     """Return the names if they are distinct, printable and not empty."""
-    result = tuple(str(n) for n in names)
+    result = _check_printable(names, what, source)
     if not result:
         raise InputError(source, what, "at least one name")
-    for n in result:
-        if not n.strip() or not n.isprintable():
-            raise InputError(source, what, "printable names that are not blank", n)
     doubled = (
         next((n for n in result if result.count(n) > 1), None) if len(set(result)) < len(result) else None
     )
     if doubled is not None:
         raise InputError(source, what, "distinct names", doubled)
     return result
+
+
+def _check_printable(names: Iterable[object], what: str, source: str | Path) -> tuple[str, ...]:
+    result = tuple(str(n) for n in names)
+    for n in result:
+        if not n.strip() or not n.isprintable():
+            raise InputError(source, what, "printable names that are not blank", n)
+    return result
+
+
+def _check_devices(
+    devices: Iterable[object] | None, gpus: tuple[str, ...], values: dict[str, Any], source: str | Path
+) -> tuple[str, ...]:
+    """Return the device of each GPU configuration: as named, or as the derived field of ``values`` numbers them."""
+    number = np.asarray(values.get("gpu_device", 0))
+    if devices is None:
+        return tuple(gpus[int(k)] for k in number) if number.ndim else gpus
+    result = _check_printable(devices, "gpu_devices", source)
+    if len(result) != len(gpus):
+        raise InputError(source, "gpu_devices", f"{len(gpus)} names, one per GPU configuration", len(result))
+    return result
+
+
+def number_devices(devices: Sequence[str]) -> Int[np.ndarray, " K"]:
+    """Return, for each GPU configuration, the position of the first one of the same device."""
+    return np.array([devices.index(name) for name in devices], np.int64)
+
+
+def _check_quotas(
+    quota: Shaped[np.ndarray, "*B K"], devices: tuple[str, ...], gpus: tuple[str, ...], source: str | Path
+) -> None:
+    """Check that the configurations of a device state the same quota."""
+    for k, first in enumerate(number_devices(devices).tolist()):
+        if (quota[..., k] != quota[..., first]).any():
+            b = np.argmax(np.atleast_1d(quota[..., k] != quota[..., first]))
+            mine, other = (float(np.atleast_1d(quota[..., m])[b]) for m in (k, first))
+            raise InputError(
+                source,
+                f"gpu_quota[{gpus[k]}]",
+                f"{other:g}, as {gpus[first]} says of the same device {devices[k]}",
+                mine,
+            )
 
 
 def _check_field(
@@ -148,12 +217,15 @@ def _check_field(
     if array.dtype.kind not in "iuf":
         raise InputError(source, name, "an array of real numbers", str(array.dtype))
     array = array.astype(np.float64)
-    shape = tuple(sizes[a] for a in spec.axes)
-    if array.shape != shape and (array.ndim != len(shape) + 1 or array.shape[1:] != shape):
-        axes = ",".join(spec.axes) or "scalar"
-        raise InputError(
-            source, name, f"shape {shape} ({axes}) or the same with a leading batch axis", array.shape
+    if not array.ndim and spec.axes and float(array) == spec.absent:  # as `absent_fields` holds it
+        return array.astype(np.int64) if spec.integer else array
+    layouts = [spec.axes] if spec.also is None else [spec.axes, spec.also]
+    shapes = [tuple(sizes[a] for a in axes) for axes in layouts]
+    if not any(array.shape in (shape, (*array.shape[:1], *shape)) for shape in shapes):
+        known = " or ".join(
+            f"{shape} ({','.join(axes) or 'scalar'})" for shape, axes in zip(shapes, layouts, strict=True)
         )
+        raise InputError(source, name, f"shape {known} or the same with a leading batch axis", array.shape)
     bad = spec.bad(array)
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -169,17 +241,21 @@ def make_instances(
     uncertainty: object,
     values: dict[str, Any],
     *,
+    gpu_devices: Iterable[object] | None = None,
     source: str | Path = "instances",
 ) -> Instances:
     """Validate and assemble instances.
 
     Args:
-      values: every field of `FIELD_SPECS`, in the shape of its axes or with a leading batch axis.
+      values: every field of `REQUIRED_FIELDS` and any other of `FIELD_SPECS`, in the shape of its axes or with a
+        leading batch axis.
+      gpu_devices: the device of each GPU configuration; by default each is one of its own.
       source: what errors name as the origin.
 
     Raises:
       InputError: a field is missing, unknown, of the wrong shape or type, not finite or out of range; batch
-        sizes differ; names are not distinct; the mode is unknown.
+        sizes differ; names are not distinct; configurations of one device state different quotas; the mode is
+        unknown.
     """
     names = (
         check_names(query_names, "query_names", source),
@@ -188,14 +264,19 @@ def make_instances(
     )
     if unknown := sorted(set(values) - set(FIELD_SPECS)):
         hint = nearest(unknown[0], FIELD_SPECS)
-        raise InputError(source, unknown[0], f"only the fields {', '.join(FIELD_SPECS)}{hint}")
-    if missing := [n for n in FIELD_SPECS if n not in values]:
+        raise InputError(source, unknown[0], f"only the fields {', '.join(FILE_FIELDS)}{hint}")
+    if missing := [n for n in REQUIRED_FIELDS if n not in values]:
         raise InputError(source, missing[0], "this field, which is missing")
+    devices = _check_devices(gpu_devices, names[2], values, source)
     degrees = np.asarray(values["tp_degree"])
     if degrees.ndim not in (1, 2) or degrees.shape[-1] == 0:
         raise InputError(source, "tp_degree", "shape (N,) with at least one degree", degrees.shape)
     sizes = {"I": len(names[0]), "J": len(names[1]), "K": len(names[2]), "N": degrees.shape[-1]}
-    arrays = {n: _check_field(n, values[n], sizes, source) for n in FIELD_SPECS}
+    arrays = absent_fields()
+    arrays |= {n: _check_field(n, values[n], sizes, source) for n in FILE_FIELDS if n in values}
+    if arrays["gpu_quota"].ndim:
+        _check_quotas(arrays["gpu_quota"], devices, names[2], source)
+        arrays["gpu_device"] = number_devices(devices)
     if (np.diff(arrays["tp_degree"], axis=-1) <= 0).any():
         raise InputError(source, "tp_degree", "increasing degrees", arrays["tp_degree"].tolist())
     if arrays["tp_degree"].ndim > 1 and (arrays["tp_degree"] != arrays["tp_degree"][:1]).any():
@@ -203,7 +284,7 @@ def make_instances(
         raise InputError(
             source, "tp_degree", "the same degrees in every scenario", arrays["tp_degree"].tolist()
         )
-    result = Instances(*names, check_uncertainty(uncertainty, source), Fields(**arrays))
+    result = Instances(*names, check_uncertainty(uncertainty, source), Fields(**arrays), devices)
     counts = {n: arrays[n].shape[0] for n in sorted(result.batched)}
     if 0 in counts.values():
         raise InputError(source, min(counts, key=lambda n: counts[n]), "at least one scenario", 0)

@@ -13,7 +13,7 @@ import numpy as np
 
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import MOST_BYTES, open_file, size_text
-from rodiu_jax.model.fields import FIELD_SPECS, NAME_FIELDS
+from rodiu_jax.model.fields import FILE_FIELDS, NAME_FIELDS
 from rodiu_jax.model.instance import Instances, make_instances
 
 _MOST_TIMES = 1000
@@ -22,7 +22,7 @@ _MOST_TIMES = 1000
 
 def _unpacked(stream: BinaryIO, path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of an archive: the names are looked at, and how much it is, before anything is unpacked."""
-    known = {f"{n}.npy": n for n in (*FIELD_SPECS, *NAME_FIELDS, "uncertainty")}
+    known = {f"{n}.npy": n for n in (*FILE_FIELDS, *NAME_FIELDS, "gpu_devices", "uncertainty")}
     most = max(MOST_BYTES, _MOST_TIMES * stream.seek(0, 2))
     stream.seek(0)
     if stream.read(6) == b"\x93NUMPY":
@@ -65,7 +65,9 @@ def load_instances(path: str | Path) -> Instances:
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(path, "", f"a whole .npz file without pickled objects ({said})") from None
     texts: dict[str, np.ndarray] = {}
-    for n in (*NAME_FIELDS, "uncertainty"):
+    for n in (*NAME_FIELDS, "gpu_devices", "uncertainty"):
+        if n == "gpu_devices" and n not in values:
+            continue
         if n not in values:
             raise InputError(path, n, "this field, which is missing")
         texts[n] = values.pop(n)
@@ -75,4 +77,5 @@ def load_instances(path: str | Path) -> Instances:
             raise InputError(path, n, kind, f"{texts[n].dtype} array of shape {texts[n].shape}")
     mode = str(texts["uncertainty"])
     queries, models, gpus = (texts[n].tolist() for n in NAME_FIELDS)
-    return make_instances(queries, models, gpus, mode, values, source=path)
+    devices = texts["gpu_devices"].tolist() if "gpu_devices" in texts else None
+    return make_instances(queries, models, gpus, mode, values, gpu_devices=devices, source=path)

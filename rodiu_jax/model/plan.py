@@ -20,11 +20,22 @@ from rodiu_jax.model.instance import Instances
 
 @dataclass(frozen=True)
 class DeployedPair:
-    """One deployed pair: model ``model`` on ``tp`` GPUs of configuration ``gpu``."""
+    """One deployed pair: ``replicas`` copies of model ``model``, each on ``tp`` GPUs of configuration ``gpu``."""
 
     model: str
     gpu: str
     tp: int
+    replicas: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object of MODEL section 8; a single replica is not told."""
+        item: dict[str, Any] = {"model": self.model, "gpu": self.gpu, "tp": self.tp}
+        return item if self.replicas == 1 else item | {"replicas": self.replicas}
+
+    def __str__(self) -> str:
+        """Write the pair for tables: ``model@gpu x tp``, and its replicas where there are several."""
+        several = f", {self.replicas} replicas" if self.replicas > 1 else ""
+        return f"{self.model}@{self.gpu} x{self.tp}{several}"
 
 
 Deployment: TypeAlias = tuple[DeployedPair, ...]
@@ -58,7 +69,7 @@ class Plan:
         """The JSON object of MODEL section 8."""
         return {
             "instance": self.instance,
-            "deployments": [{"model": d.model, "gpu": d.gpu, "tp": d.tp} for d in self.deployments],
+            "deployments": [d.to_json() for d in self.deployments],
             "routes": [
                 {"query": r.query, "model": r.model, "gpu": r.gpu, "share": r.share} for r in self.routes
             ],
@@ -67,11 +78,11 @@ class Plan:
 
     def summary(self) -> str:
         """One line for tables: ``model@gpu x tp`` of every deployed pair, sorted by name."""
-        return "; ".join(sorted(f"{d.model}@{d.gpu} x{d.tp}" for d in self.deployments)) or "nothing"
+        return "; ".join(sorted(map(str, self.deployments))) or "nothing"
 
 
 class PlanArrays(NamedTuple):
-    """P plans over D deployment slots; an unused slot has ``degree`` -1 and shares 0.
+    """P plans over D deployment slots; an unused slot has ``degree`` -1, shares 0 and one replica.
 
     Arrays: ``model``, ``gpu``, ``degree`` are positions on the axes J, K, N.
     """
@@ -81,10 +92,11 @@ class PlanArrays(NamedTuple):
     degree: Int32[np.ndarray, "P D"]
     share: Float64[np.ndarray, "P I D"]
     unmet: Float64[np.ndarray, "P I"]
+    replicas: Int32[np.ndarray, "P D"]
 
 
 def validate_plan(plan: Plan, instances: Instances, *, source: str | Path = "plan", path: str = "") -> None:
-    """Check that a plan can be meant for ``instances``: its names, its degrees, its routes.
+    """Check that a plan can be meant for ``instances``: its names, its degrees, its replicas, its routes.
 
     Whether its shares are any good is a verdict (`rodiu_jax.model.check`), and so not asked here.
 
@@ -92,8 +104,8 @@ def validate_plan(plan: Plan, instances: Instances, *, source: str | Path = "pla
       path: of the plan inside ``source``.
 
     Raises:
-      InputError: unknown name or degree, a pair deployed or routed twice, or a route on a pair that is not
-        deployed.
+      InputError: unknown name or degree, replicas that are not whole or more than any scenario allows, a pair
+        deployed or routed twice, or a route on a pair that is not deployed.
     """
     inside = f"{path}." if path else ""
     queries, models, gpus = instances.query_names, instances.model_names, instances.gpu_names
@@ -105,6 +117,7 @@ def validate_plan(plan: Plan, instances: Instances, *, source: str | Path = "pla
         _known(d.gpu, gpus, source, at, ".gpu")
         if str(d.tp) not in degrees:
             raise InputError(source, f"{at}.tp", f"one of {', '.join(degrees)}", d.tp)
+        _check_replicas(d, instances, source, f"{at}.replicas")
         if (d.model, d.gpu) in deployed:
             raise InputError(source, at, "each pair deployed once", f"{d.model} on {d.gpu}")
         deployed.add((d.model, d.gpu))
@@ -121,6 +134,20 @@ def validate_plan(plan: Plan, instances: Instances, *, source: str | Path = "pla
         routed.add((r.query, r.model, r.gpu))
     for name in plan.unmet:
         _known(name, queries, source, inside, "unmet")
+
+
+def _check_replicas(pair: DeployedPair, instances: Instances, source: str | Path, at: str) -> None:
+    if type(pair.replicas) is not int or pair.replicas < 1:
+        raise InputError(source, at, "a whole number >= 1", pair.replicas)
+    if pair.replicas == 1:
+        return
+    limit = np.asarray(instances.fields.max_replicas)
+    if limit.ndim:
+        limit = limit[..., instances.model_names.index(pair.model), instances.gpu_names.index(pair.gpu)]
+    most = int(np.max(limit))  # of all scenarios: of one that allows fewer the verdict says so
+    if pair.replicas > most:
+        expected = f"at most {most}, the max_replicas of {pair.model} on {pair.gpu}"
+        raise InputError(source, at, expected, pair.replicas)
 
 
 def _known(name: str, names: Sequence[str], source: str | Path, at: str, key: str) -> None:
@@ -161,6 +188,7 @@ def plan_arrays(plans: Sequence[Plan], instances: Instances, *, slots: int | Non
         np.full((len(plans), width), -1, np.int32),
         np.zeros((len(plans), types, width)),
         np.zeros((len(plans), types)),
+        np.ones((len(plans), width), np.int32),
     )
     for p, plan in enumerate(plans):
         validate_plan(plan, instances, source=f"plan {p}")
@@ -168,7 +196,7 @@ def plan_arrays(plans: Sequence[Plan], instances: Instances, *, slots: int | Non
         for s, d in enumerate(plan.deployments):
             slot[d.model, d.gpu] = s
             arrays.model[p, s], arrays.gpu[p, s] = model[d.model], gpu[d.gpu]
-            arrays.degree[p, s] = degree[str(d.tp)]
+            arrays.degree[p, s], arrays.replicas[p, s] = degree[str(d.tp)], d.replicas
         for r in plan.routes:
             arrays.share[p, query[r.query], slot[r.model, r.gpu]] = r.share
         for name, share in plan.unmet.items():

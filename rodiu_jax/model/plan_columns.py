@@ -1,13 +1,15 @@
 """Plans as columns over many scenarios, and the way from columns to names: one plan, or many as text.
 
 A batch of B plans is ``slots`` (B,D), the deployed triples of `rodiu_jax.model.slots`; ``shares`` (B,I,D), the share of
-each query type that each slot serves; and ``unmet`` (B,I), the share that nobody serves. A route is a share above 0.
+each query type that each slot serves; ``unmet`` (B,I), the share that nobody serves; and ``replicas`` (B,D) of each
+slot, None where every one has a single replica. A route is a share above 0.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, Integer
@@ -16,12 +18,16 @@ from rodiu_jax.model.plan import DeployedPair, Deployment, Plan, Route
 from rodiu_jax.model.slots import EMPTY, Names, join_slots, split_slots
 
 
-def deployment_from_slots(names: Names, slots: Integer[np.ndarray, " D"]) -> Deployment:
+def deployment_from_slots(
+    names: Names, slots: Integer[np.ndarray, " D"], replicas: Integer[np.ndarray, " D"] | None = None
+) -> Deployment:
     """Return the deployment by name of a row of slots, in their order."""
-    parts = split_slots(slots[slots >= 0], names)
+    used = slots >= 0
+    parts = split_slots(slots[used], names)
+    counts = np.ones(len(slots), np.int64) if replicas is None else replicas
     return tuple(
-        DeployedPair(names.models[j], names.gpus[k], names.degrees[n])
-        for j, k, n in zip(*(part.tolist() for part in parts), strict=True)
+        DeployedPair(names.models[j], names.gpus[k], names.degrees[n], r)
+        for j, k, n, r in zip(*(part.tolist() for part in (*parts, counts[used])), strict=True)
     )
 
 
@@ -31,6 +37,7 @@ def plan_from_shares(
     shares: Float64[np.ndarray, "I D"],
     unmet: Float64[np.ndarray, " I"],
     *,
+    replicas: Integer[np.ndarray, " D"] | None = None,
     instance: int | None = None,
 ) -> Plan:
     """Return the plan by name; the one maker of plans from arrays.
@@ -40,7 +47,7 @@ def plan_from_shares(
       instance: the scenario that the plan is for; None for all of them.
     """
     used = np.flatnonzero(slots >= 0)
-    deployment = deployment_from_slots(names, slots)
+    deployment = deployment_from_slots(names, slots, replicas)
     routes = [
         Route(query, pair.model, pair.gpu, share)
         for query, row in zip(names.queries, shares[:, used].tolist(), strict=True)
@@ -50,10 +57,17 @@ def plan_from_shares(
     return Plan(instance, deployment, tuple(routes), dict(zip(names.queries, unmet.tolist(), strict=True)))
 
 
-def columns_from_plan(
-    names: Names, plan: Plan
-) -> tuple[Int32[np.ndarray, " D"], Float64[np.ndarray, "I D"], Float64[np.ndarray, " I"]]:
-    """Return slots, shares and unmet shares of a plan, whose names must be those of ``names``.
+class PlanColumns(NamedTuple):
+    """One plan as columns."""
+
+    slots: Int32[np.ndarray, " D"]
+    shares: Float64[np.ndarray, "I D"]
+    unmet: Float64[np.ndarray, " I"]
+    replicas: Int32[np.ndarray, " D"]
+
+
+def columns_from_plan(names: Names, plan: Plan) -> PlanColumns:
+    """Return the columns of a plan, whose names must be those of ``names``.
 
     The inverse of `plan_from_shares`, but that a share of 0 is no route.
     """
@@ -70,7 +84,8 @@ def columns_from_plan(
         shares[names.queries.index(r.query), place[r.model, r.gpu]] = r.share
     unmet = np.array([plan.unmet.get(query, 0.0) for query in names.queries], np.float64)
     model, gpu, degree = triples.T
-    return join_slots(model, gpu, degree, names), shares, unmet
+    replicas = np.array([d.replicas for d in plan.deployments], np.int32)
+    return PlanColumns(join_slots(model, gpu, degree, names), shares, unmet, replicas)
 
 
 def drop_idle_slots(
@@ -86,34 +101,43 @@ def drop_idle_slots(
 
 
 def distinct_plans(
-    slots: Int32[np.ndarray, "B D"], shares: Float64[np.ndarray, "B I D"], unmet: Float64[np.ndarray, "B I"]
+    slots: Int32[np.ndarray, "B D"],
+    shares: Float64[np.ndarray, "B I D"],
+    unmet: Float64[np.ndarray, "B I"],
+    replicas: Int32[np.ndarray, "B D"] | None = None,
 ) -> tuple[Int64[np.ndarray, " U"], Int64[np.ndarray, " B"]]:
     """Return one plan of each kind (positions), and the kind of each plan; plans of a kind are equal bit for bit."""
     size = len(slots)
     if not size:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     numbers = np.concatenate([shares.reshape(size, -1), unmet], axis=1)
-    parts = [np.ascontiguousarray(a).view(np.uint8) for a in (slots, numbers)]
+    columns = (slots, numbers) if replicas is None else (slots, replicas, numbers)
+    parts = [np.ascontiguousarray(a).view(np.uint8) for a in columns]
     rows = np.concatenate([part.reshape(size, -1) for part in parts], axis=1)
     _, first, kind = np.unique(rows.view(f"V{rows.shape[1]}")[:, 0], return_index=True, return_inverse=True)
     return first, kind
 
 
-def deployments_from_slots(names: Names, slots: Integer[np.ndarray, "B D"]) -> list[Deployment]:
+def deployments_from_slots(
+    names: Names, slots: Integer[np.ndarray, "B D"], replicas: Integer[np.ndarray, "B D"] | None = None
+) -> list[Deployment]:
     """Return each deployment by name; each distinct one is made once."""
     if not len(slots):
         return []
-    kinds, kind_of = np.unique(slots, axis=0, return_inverse=True)
-    deployments = [deployment_from_slots(names, row) for row in kinds]
+    counts = np.ones_like(slots) if replicas is None else replicas
+    kinds, kind_of = np.unique(np.stack([slots, counts], axis=1), axis=0, return_inverse=True)
+    deployments = [deployment_from_slots(names, *kind) for kind in kinds]
     return [deployments[k] for k in kind_of.reshape(-1).tolist()]
 
 
-def deployment_texts(names: Names, slots: Int32[np.ndarray, "B D"]) -> list[str]:
+def deployment_texts(
+    names: Names, slots: Int32[np.ndarray, "B D"], replicas: Int32[np.ndarray, "B D"] | None = None
+) -> list[str]:
     """Return one line per deployment, as `Plan.summary` has it; each distinct one is written once."""
     texts: dict[Deployment, str] = {}
     return [
         texts.get(d) or texts.setdefault(d, Plan(None, d, (), {}).summary())
-        for d in deployments_from_slots(names, slots)
+        for d in deployments_from_slots(names, slots, replicas)
     ]
 
 
@@ -122,6 +146,7 @@ def plan_texts(
     slots: Int32[np.ndarray, "B D"],
     shares: Float64[np.ndarray, "B I D"],
     unmet: Float64[np.ndarray, "B I"],
+    replicas: Int32[np.ndarray, "B D"] | None = None,
 ) -> list[str]:
     """Return each plan's JSON (MODEL section 8) for no particular scenario.
 
@@ -133,8 +158,10 @@ def plan_texts(
     size = len(slots)
     routed = (shares > 0) & (slots >= 0)[:, None, :]  # B,I,D
     texts = np.empty(size, object)
-    for rows, first in _groups(np.concatenate([slots, routed.reshape(size, -1)], axis=1, dtype=np.int32)):
-        text = _template(names, slots[first], routed[first])
+    counts = np.ones_like(slots) if replicas is None else replicas
+    keys = np.concatenate([slots, counts, routed.reshape(size, -1)], axis=1, dtype=np.int32)
+    for rows, first in _groups(keys):
+        text = _template(names, slots[first], counts[first], routed[first])
         numbers = np.concatenate([shares[rows][:, routed[first]], unmet[rows]], axis=1)
         texts[rows] = [text % tuple(row) for row in numbers.tolist()]
     return texts.tolist()
@@ -148,10 +175,17 @@ def _groups(keys: Int32[np.ndarray, "B C"]) -> Iterator[tuple[np.ndarray, int]]:
         yield rows, int(rows[0])
 
 
-def _template(names: Names, slots: Int32[np.ndarray, " D"], routed: Bool[np.ndarray, "I D"]) -> str:
+def _template(
+    names: Names,
+    slots: Int32[np.ndarray, " D"],
+    replicas: Int32[np.ndarray, " D"],
+    routed: Bool[np.ndarray, "I D"],
+) -> str:
     """Return a plan's JSON with ``%r`` in the place of every share: routes first, then the unmet shares."""
     mark = "\0"  # no name holds it: names are printable
-    plan = plan_from_shares(names, slots, routed.astype(np.float64), np.zeros(len(names.queries)))
+    plan = plan_from_shares(
+        names, slots, routed.astype(np.float64), np.zeros(len(names.queries)), replicas=replicas
+    )
     item = plan.to_json()
     for route in item["routes"]:
         route["share"] = mark

@@ -54,11 +54,12 @@ class _Object(StrictTable):
 
 
 class _PairObject(_Object):
-    """A deployed pair; a field that a plan may leave out, such as a number of replicas, gets its default here."""
+    """A deployed pair."""
 
     model: str
     gpu: str
     tp: _Whole
+    replicas: _Whole = 1
 
 
 class _RouteObject(_Object):
@@ -90,7 +91,7 @@ def plan_from_json(
         read = _PlanObject.model_validate(value, context=instances.size)
     except ValidationError as error:
         raise input_error(error, source, inside=path) from None
-    pairs = tuple(DeployedPair(pair.model, pair.gpu, pair.tp) for pair in read.deployments)
+    pairs = tuple(DeployedPair(pair.model, pair.gpu, pair.tp, pair.replicas) for pair in read.deployments)
     routes = tuple(Route(route.query, route.model, route.gpu, route.share) for route in read.routes)
     plan = Plan(read.instance, pairs, routes, read.unmet)
     validate_plan(plan, instances, source=source, path=path)

@@ -10,6 +10,9 @@ COSTS = ("total_cost", "rental_cost", "storage_cost", "delay_cost", "unmet_cost"
 FAMILIES = ("demand", "unmet", "routes", "memory", "compute", "storage", "budget", "delay", "error")
 """Constraint families, in the order of MODEL section 5."""
 
+SERVING_FAMILIES = ("throughput", "quota", "replicas")
+"""Constraint families of MODEL section 9, after the others where scenarios use them."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -20,9 +23,12 @@ class Verdict:
       costs: $ per rental period by the names of `COSTS`.
       margins: smallest margin of each family, (limit - value) / limit; inf where the plan meets no constraint
         of the family (no route limit, nothing deployed). A limit of 0 is scaled by 1 of its unit; ``demand``
-        is minus the absolute error of the sum; ``delay`` and ``error`` are relative to the threshold.
-      binding: the constraint with the smallest margin, with its names, such as ``delay[Code_Gen]``; ``demand``
-        only when broken, as it holds with equality.
+        is minus the absolute error of the sum; ``delay`` and ``error`` are relative to the threshold. Of
+        `SERVING_FAMILIES`, where scenarios use them: ``throughput`` is relative to the load that all replicas of the
+        pair may have, -inf where a type is sent where it cannot be served; ``quota`` and ``replicas`` are relative to
+        the limit, inf without one.
+      binding: the constraint with the smallest margin, with its names, such as ``delay[Code_Gen]``; ``demand``, which
+        holds with equality, and ``replicas``, which hold so where there is one, only when broken.
     """
 
     feasible: bool

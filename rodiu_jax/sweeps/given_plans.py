@@ -63,6 +63,7 @@ def take_cheapest(instances: Instances, texts: Sequence[str]) -> Iterator[Answer
         certified=np.full(size, -math.inf),
         costs=np.where(row, math.nan, costs[best, np.arange(size)]),
         slots=chosen.slots,
+        replicas=chosen.replicas,
         shares=chosen.shares,
         unmet=np.where(row, math.nan, chosen.unmet),
         nodes=np.zeros(size, np.int64),
@@ -87,7 +88,9 @@ def _audit(
     for p in range(len(plans)):
         every = np.full(len(scenario), p)
         same = plans.take(every)
-        checks = check_columns(instances, same.slots, same.shares, same.unmet, scenario=scenario)
+        checks = check_columns(
+            instances, same.slots, same.shares, same.unmet, replicas=same.replicas, scenario=scenario
+        )
         own = costs[p, scenario]
         near = RECOMPUTED * (1.0 + np.abs(checks.costs[:, :1]))
         wrong = ~(np.abs(own - checks.costs) <= near).all(1)

@@ -80,14 +80,16 @@ def plan_columns(answers: Answers, instances: Instances) -> dict[str, Any]:
 
     Texts are written once for each distinct plan: given plans are few, however many the rows.
     """
-    first, kind = distinct_plans(answers.slots, answers.shares, answers.unmet)
+    first, kind = distinct_plans(answers.slots, answers.shares, answers.unmet, answers.replicas)
     kinds = answers.take(first)
     none = ~kinds.has_plan
     used = kinds.slots >= 0  # U,D
     degree = split_slots(np.where(used, kinds.slots, 0), answers.names).degree
     gpus = np.where(used, np.array(answers.names.degrees)[degree], 0)
-    deployments = deployment_texts(answers.names, kinds.slots)
-    plans = plan_texts(answers.names, kinds.slots, kinds.shares, np.nan_to_num(kinds.unmet))
+    if kinds.replicas is not None:
+        gpus = gpus * kinds.replicas
+    deployments = deployment_texts(answers.names, kinds.slots, kinds.replicas)
+    plans = plan_texts(answers.names, kinds.slots, kinds.shares, np.nan_to_num(kinds.unmet), kinds.replicas)
     columns = {
         "gpus_rented": pa.array(gpus.sum(1), pa.int64(), mask=none),
         "pairs_deployed": pa.array(used.sum(1), pa.int64(), mask=none),

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from rodiu_jax.catalog import Catalog
-from rodiu_jax.model.changes import apply_changes, change_values, chosen_cells, parse_change
-from rodiu_jax.model.fields import FIELD_SPECS
-from rodiu_jax.model.instance import Instances, make_instances
+from rodiu_jax.model.changes import apply_changes, change_values, changeable, chosen_cells, parse_change
+from rodiu_jax.model.fields import FIELD_SPECS, axes_of
+from rodiu_jax.model.instance import Instances, make_instances, number_devices
 from rodiu_jax.sweeps.spec import SweepSpec
 
 
@@ -44,13 +44,16 @@ def _moved(spec: SweepSpec, base: Instances, points: np.ndarray) -> Instances:
     values: dict[str, np.ndarray] = {}
     for factor, levels in zip(spec.factors, spec.levels_at(points), strict=True):
         field = FIELD_SPECS[factor.field]
-        old = np.asarray(values.get(factor.field, getattr(base.fields, factor.field)))
-        axes = len(field.axes)
+        held = values.get(factor.field, getattr(base.fields, factor.field))
+        old = changeable(factor.field, np.asarray(held), base)
+        axes = len(axes_of(factor.field, old.ndim))
         level = levels.reshape(-1, *(1,) * axes)
         old = np.broadcast_to(old, (len(levels), *old.shape[old.ndim - axes :]))
         meant = chosen_cells(factor.field, factor.names, base) & ~np.isnan(level)
         changed = np.where(meant, change_values(old, factor.kind, level), old)
         values[factor.field] = changed.astype(np.int64) if field.integer else changed
+    if "gpu_quota" in values:
+        values["gpu_device"] = number_devices(base.gpu_devices)
     # Not validated again: `check_spec` did it on the extremes of what can be drawn.
     return replace(base, fields=base.fields._replace(**values))
 
@@ -62,7 +65,15 @@ def apply_spec_changes(instances: Instances, spec: SweepSpec) -> Instances:
 
 def extreme_scenarios(catalog: Catalog) -> Instances:
     """Two scenarios that no draw leaves: every field at its smallest, every field at its largest."""
-    values: dict[str, Any] = {n: np.stack(catalog.ranges[n]) for n in FIELD_SPECS if n != "tp_degree"}
+    values: dict[str, Any] = {n: np.stack(catalog.ranges[n]) for n in FIELD_SPECS if n in catalog.quantities}
     values["tp_degree"] = np.array([int(n) for n in catalog.sets["tp"]])
     sets = catalog.sets
-    return make_instances(sets["query"], sets["model"], sets["gpu"], "ddu", values, source=catalog.name)
+    return make_instances(
+        sets["query"],
+        sets["model"],
+        sets["gpu"],
+        "ddu",
+        values,
+        gpu_devices=catalog.gpu_devices,
+        source=catalog.name,
+    )

@@ -13,15 +13,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from rodiu_jax.errors import InputError
 from rodiu_jax.model.fields import (
     Array,
     Fields,
+    axes_of,
     compute_demand,
+    extra_load,
+    has_quotas,
+    has_rates,
+    has_replicas,
     kv_demand,
+    replica_load,
     stored_data,
+    throughput_budget,
     tokens_per_query,
+    uses_serving,
     worst_case_inputs,
 )
 from rodiu_jax.model.tolerances import PROMISE_BAND, RENT_BAND
@@ -39,7 +49,7 @@ class Coefficients(NamedTuple):
     base: Float[Array, " I"]  # storage of served data at share 1
     nominal: Float[Array, "I P"]  # ms at share 1, before the speed-up
     excess: Float[Array, "I P"]  # largest excess, after the mode's collapse
-    slowness: Float[Array, " N"]  # 1 / speed-up
+    slowness: Float[Array, " N"] | Float[Array, "I P N"]  # 1 / speed-up
     error: Float[Array, "I P"]
     error_excess: Float[Array, "I P"]
     kv: Float[Array, "I P"]  # GB at share 1
@@ -68,8 +78,13 @@ def derive_coefficients(fields: Fields, uncertainty: str, *, tighten: bool = Tru
     Args:
       tighten: close what no plan uses: shares of triples that do not fit, and shares that break a promise for good
         (`limit_shares`); an adversary that reaches every route then has an unlimited budget. Without it ``most``
-        knows capacities alone.
+        knows capacities alone, and everything is of one replica.
+
+    Raises:
+      InputError: as `refuse_serving`, where ``tighten``.
     """
+    if tighten:
+        refuse_serving(fields)
     xp = fields.delay_nominal.__array_namespace__()
     types, models, gpus = fields.delay_nominal.shape
     pairs = models * gpus
@@ -93,17 +108,20 @@ def derive_coefficients(fields: Fields, uncertainty: str, *, tighten: bool = Tru
     room = for_every_model(fields.gpu_memory) - weights[:, None]
     fits = (room >= 0) & (weights <= fields.storage_capacity)[:, None] & (deploy <= fields.budget)
     room = xp.maximum(room, 0.0)
-    kv = xp.repeat(kv_demand(fields), gpus, axis=1)
+    kv = flat(xp.broadcast_to(kv_demand(fields), (types, models, gpus)))
     compute = compute_demand(fields)
     by_memory = ratio(room[None], kv[:, :, None])
     by_compute = ratio(power[None], compute[:, None, None])
+    slowness = 1.0 / fields.tp_speedup
+    if _is_speed_by_pair(fields):
+        slowness = slowness.reshape(types, pairs, degrees)
     c = Coefficients(
         deploy=deploy,
         fits=fits,
         base=hours * fields.storage_price * stored_data(fields),
         nominal=flat(fields.delay_nominal * tokens[:, None, None]),
         excess=flat(delay_deviation * tokens[:, None, None]),
-        slowness=1.0 / fields.tp_speedup,
+        slowness=slowness,
         error=flat(fields.error_nominal),
         error_excess=flat(error_deviation),
         kv=kv,
@@ -135,6 +153,72 @@ def derive_coefficients(fields: Fields, uncertainty: str, *, tighten: bool = Tru
     most = xp.where(fits[None], c.most, 0.0)
     c = c._replace(most=most, gamma_delay=reach(gamma_delay), gamma_error=reach(gamma_error))
     return c._replace(most=limit_shares_to_promises(c))
+
+
+def _is_speed_by_pair(fields: Fields) -> bool:
+    return axes_of("tp_speedup", np.ndim(fields.tp_speedup)) == "IJKN"
+
+
+def refuse_serving(fields: Fields) -> None:
+    """Refuse scenarios whose dual function is not known here.
+
+    Raises:
+      InputError: they have replicas, rates or quotas, or a speed-up per pair (MODEL section 9).
+    """
+    used = {
+        "max_replicas": has_replicas(fields),
+        "throughput": has_rates(fields),
+        "gpu_quota": has_quotas(fields),
+        "tp_speedup": _is_speed_by_pair(fields),
+    }
+    if any(used.values()):
+        name = next(n for n, is_used in used.items() if is_used)
+        raise InputError("instances", name, "no such field here: only the exact solver knows it", "given")
+
+
+class Serving(NamedTuple):
+    """What MODEL section 9 adds to the coefficients of one scenario; pairs and degrees as in `Coefficients`."""
+
+    most_replicas: Float[Array, " P"]
+    load: Float[
+        Array, "I P N"
+    ]  # replicas that the type takes when served whole; inf where it cannot be served
+    load_excess: Float[Array, "I P N"]  # what the shortfall adds to it at most
+    utilization: Float[Array, ""]  # U, most load of a replica
+    gamma_load: Float[Array, ""]  # the adversary's budget, types per pair
+    quota: Float[Array, " K"]  # GPUs, inf without one
+    device: Int[Array, " K"]  # position of the first configuration of the same device
+
+
+def derive_serving(fields: Fields, uncertainty: str) -> Serving | None:
+    """Derive what MODEL section 9 adds to one scenario (no batch axis); None where it adds nothing.
+
+    A speed-up per type and pair counts too: `Coefficients` of the batched solvers have one per degree.
+    """
+    if not uses_serving(fields) and not _is_speed_by_pair(fields):
+        return None
+    xp = fields.delay_nominal.__array_namespace__()
+    types, models, gpus = fields.delay_nominal.shape
+    pairs, degrees = models * gpus, fields.tp_degree.shape[0]
+    kind = fields.arrival_rate.dtype
+
+    load = xp.zeros((types, pairs, degrees), kind)
+    excess = load
+    if has_rates(fields):
+        load = replica_load(fields.arrival_rate[:, None, None, None], fields.throughput)
+        short = xp.broadcast_to(fields.throughput_shortfall, (types, models, gpus))
+        excess = extra_load(load, short[..., None]).reshape(types, pairs, degrees)
+        load = load.reshape(types, pairs, degrees)
+    own = xp.arange(gpus)
+    return Serving(
+        most_replicas=xp.broadcast_to(fields.max_replicas, (models, gpus)).reshape(pairs).astype(kind),
+        load=load,
+        load_excess=excess,
+        utilization=fields.max_utilization,
+        gamma_load=throughput_budget(fields, uncertainty),
+        quota=xp.broadcast_to(fields.gpu_quota, (gpus,)),
+        device=fields.gpu_device if has_quotas(fields) else own,
+    )
 
 
 def limit_shares_to_promises(c: Coefficients) -> Float[Array, "I P N"]:

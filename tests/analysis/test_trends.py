@@ -9,9 +9,10 @@ import pytest
 from rodiu_jax.analysis.trends import EXPECTED, check_trends, select_trends
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.changes import apply_changes, parse_change
-from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.fields import REQUIRED_FIELDS
 from tests.oracles.enumeration import cheapest
 from tests.oracles.instances import random_instances
+from tests.oracles.serving import cheapest_fleet, serving_instances
 
 
 def rows(*triples, **columns):
@@ -115,7 +116,7 @@ def test_only_factors_have_trends():
 
 
 def test_fields_without_a_trend_are_named():
-    assert set(FIELD_SPECS) - set(EXPECTED) == {"max_routes", "tp_degree"}
+    assert set(REQUIRED_FIELDS) - set(EXPECTED) == {"max_routes", "tp_degree"}
     fields = {"gpu_price[H100_*]": "gpu_price", "max_routes": "max_routes"}
     assert select_trends(fields) == {"gpu_price[H100_*]": "rises"}
 
@@ -125,7 +126,8 @@ def test_every_expected_trend_is_that_of_the_true_optimum():
     instances = random_instances(5, (2, 1, 2, 2), batch=4)
     base = [cheapest(instances, b) for b in range(instances.size)]
     moved = set()
-    for field, trend in EXPECTED.items():
+    for field in set(EXPECTED) & set(REQUIRED_FIELDS):
+        trend = EXPECTED[field]
         halved = apply_changes(instances, [parse_change(f"{field}*=0.5")])
         for b, cost in enumerate(base):
             low = cheapest(halved, b)
@@ -134,3 +136,23 @@ def test_every_expected_trend_is_that_of_the_true_optimum():
             if abs(min(low, 1e9) - min(cost, 1e9)) > slack:
                 moved.add(field)
     assert len(moved) > 20
+
+
+def test_every_expected_trend_of_fleets_is_that_of_the_true_optimum():
+    """The same of what MODEL section 9 adds, and of the traffic, by trying every fleet."""
+    whole = {"max_replicas": np.full((1, 2), 2), "gpu_quota": np.full(2, 4.0), "gamma_throughput": 1.0}
+    scenarios = [
+        serving_instances(seed, (2, 1, 2, 2), unmet_penalty=np.full(2, 8.0), **whole) for seed in range(4)
+    ]
+    moved = set()
+    optional = set(EXPECTED) - set(REQUIRED_FIELDS)
+    assert len(optional) == 6
+    for field in {*optional, "arrival_rate", "residency_hours", "tp_speedup", "weight_memory"}:
+        for instances in scenarios:
+            cost = cheapest_fleet(instances, 0)
+            low = cheapest_fleet(apply_changes(instances, [parse_change(f"{field}*=0.5")]), 0)
+            slack = 1e-6 * (1 + min(cost, low))
+            assert low <= cost + slack if EXPECTED[field] == "rises" else cost <= low + slack, field
+            if abs(low - cost) > slack:
+                moved.add(field)
+    assert optional <= moved

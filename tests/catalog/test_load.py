@@ -11,7 +11,7 @@ import pytest
 
 from rodiu_jax.catalog import Catalog, Distribution, Draws, catalog_names, load_catalog
 from rodiu_jax.errors import InputError
-from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.fields import REQUIRED_FIELDS
 
 QUERIES = ("Summarization", "Code_Gen", "Translation", "Math_Solving", "Image_Gen", "Video_Gen")
 SIZES = ("1B", "3B", "8B", "11B", "31B", "70B")  # one model per size: tables below are in this order
@@ -683,7 +683,7 @@ def test_no_such_catalogue(name: str):
         load_catalog(name)
 
 
-@pytest.mark.parametrize("field", [n for n in FIELD_SPECS if n != "tp_degree"])
+@pytest.mark.parametrize("field", [n for n in REQUIRED_FIELDS if n != "tp_degree"])
 def test_every_field_must_be_there(tmp_path: Path, field: str):
     text = load_catalog("seed").path.read_text(encoding="utf-8").split("# ---- what the seed claims")[0]
     cut = re.sub(rf"(?ms)^\[quantity\.{field}\]\n.*?(?=^\[quantity\.(?!{field}\.)|\Z)", "", text)

@@ -27,6 +27,7 @@ from rodiu_jax.certificates import (
     write_certificates,
 )
 from rodiu_jax.errors import InputError
+from rodiu_jax.model.fields import REQUIRED_FIELDS
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
 from rodiu_jax.model.verdict import COSTS
@@ -422,7 +423,7 @@ def test_a_field_that_scenarios_share_counts_as_in_each_of_them(kept: str) -> No
     """Four scenarios of which only one field has a row each: as if every field had."""
     one = random_instances(3, (2, 2, 2, 2), max_routes=2)
     shared = {n: v[0] if n in one.batched else v for n, v in one.fields._asdict().items()}
-    rows = {n: np.stack([np.asarray(v)] * 4) for n, v in shared.items()}
+    rows = {n: np.stack([np.asarray(shared[n])] * 4) for n in REQUIRED_FIELDS}
     rows["delay_threshold"] = rows["delay_threshold"] * 0.02  # some pairs break the promise alone
     shared["delay_threshold"] = rows["delay_threshold"][0]
     few, all_ = one.with_fields(**shared | {kept: rows[kept]}), one.with_fields(**rows)

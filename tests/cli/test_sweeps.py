@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.fields import REQUIRED_FIELDS
 from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.verdict import COSTS, FAMILIES
 from tests.cli.calls import SWEEP, Run, answered, nothing, refused
@@ -21,7 +21,7 @@ def test_walk_from_samples_to_a_sweep(rodiu: Run, here: Path, golden: Golden):
     assert (batch.size, batch.shape, batch.uncertainty) == (3, (2, 2, 2, 2), "ddu")
     with np.load("three.npz") as archive:
         names = {"query_names", "model_names", "gpu_names", "uncertainty"}
-        assert set(archive.files) == set(FIELD_SPECS) | names
+        assert set(archive.files) == set(REQUIRED_FIELDS) | names
 
     found = json.loads(answered(rodiu("solve", "three.npz", "--workers", 2, "--json")).out)
     keys = ["instance", "status", "objective", "bound", "gap", "costs", "plan", "seconds"]

@@ -189,13 +189,14 @@ def test_blocks_order_and_company_change_nothing(monkeypatch: pytest.MonkeyPatch
     other = reordered(instances, ([2, 0, 1], [1, 0], [1, 2, 0]))
     split = draw_tally(exposure_of(other, plans[1:], routes=3).forms, draws=5000, scales=SCALES, table=table)
     order = np.array([2, 0, 1, 5, 3, 4])  # of the promises
-    for name, a in whole._asdict().items():
+    found = {name: a for name, a in whole._asdict().items() if a is not None}  # there are no rates
+    for name, a in found.items():
         mine = a[1][..., order] if name in ("violations", "first") else a[1]
         if name in ("total", "square_high", "square_low", "histogram", "least", "most"):
             continue  # a sum over types in another order; below
         np.testing.assert_array_equal(mine, getattr(split, name)[0], err_msg=name)
     same = draw_tally(exposure_of(instances, plans[1:]).forms, draws=5000, scales=SCALES, table=table)
-    for name, a in whole._asdict().items():
+    for name, a in found.items():
         np.testing.assert_array_equal(a[1], getattr(same, name)[0], err_msg=name)
 
 

@@ -63,7 +63,7 @@ def test_columns_are_each_plan_in_its_scenario(mode, shared):
 
 def test_columns_that_are_no_plan_are_refused():
     instances, plan, costs, _ = worked_example()
-    slots, shares, unmet = (a[None] for a in columns_from_plan(instances.names, plan))
+    slots, shares, unmet, _ = (a[None] for a in columns_from_plan(instances.names, plan))
     two = np.concatenate([slots, np.full_like(slots, EMPTY)], axis=1)
     idle = np.concatenate([shares, np.zeros_like(shares)], axis=2)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from rodiu_jax.model.fields import FIELD_SPECS, UNCERTAINTY_MODES
+from rodiu_jax.model.fields import FIELD_SPECS, REQUIRED_FIELDS, UNCERTAINTY_MODES, axes_of
 from rodiu_jax.model.instance import Instances, make_instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
 from tests.oracles.numpy_sampler import names, sample_one
@@ -72,7 +72,7 @@ def random_instances(
     rng = np.random.default_rng(seed)
     rows = [random_values(rng, shape) for _ in range(batch)]
     values = {
-        n: rows[0][n] if n in SHARED else np.stack([np.asarray(r[n]) for r in rows]) for n in FIELD_SPECS
+        n: rows[0][n] if n in SHARED else np.stack([np.asarray(r[n]) for r in rows]) for n in REQUIRED_FIELDS
     }
     labels = (tuple(f"{kind}{m}" for m in range(count)) for kind, count in zip("qmg", shape[:3], strict=True))
     return make_instances(*labels, mode, values | overrides)
@@ -83,7 +83,7 @@ def default_instances(count: int, *, seed: int = 0, mode: str = "ddu", corrected
     rng = np.random.default_rng(seed)
     rows = [sample_one(rng, corrected=corrected) for _ in range(count)]
     values = {
-        n: rows[0][n] if n in SHARED else np.stack([np.asarray(r[n]) for r in rows]) for n in FIELD_SPECS
+        n: rows[0][n] if n in SHARED else np.stack([np.asarray(r[n]) for r in rows]) for n in REQUIRED_FIELDS
     }
     return make_instances(*names(), mode, values)
 
@@ -153,7 +153,7 @@ def reordered(instances: Instances, orders: tuple[list[int], list[int], list[int
     order = dict(zip("IJK", orders, strict=True))
     values = {}
     for name, value in instances.fields._asdict().items():
-        axes = FIELD_SPECS[name].axes
+        axes = axes_of(name, value.ndim)
         for position, axis in enumerate(axes):
             if axis in order:
                 value = np.take(value, order[axis], axis=position - len(axes))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rodiu_jax.catalog.sampling import sample
-from rodiu_jax.model.fields import FIELD_SPECS, UNCERTAINTY_MODES, Fields
+from rodiu_jax.model.fields import UNCERTAINTY_MODES, Fields, axes_of
 from rodiu_jax.model.instance import Instances
 from solvers import dual
 from solvers._accelerators import Accelerators
@@ -40,7 +40,7 @@ def _values(fields, y, decided, mode):
         return dual.certify(dual.derive_coefficients(fields, mode)._replace(decided=decided), y)
 
     axes = Fields(
-        *(0 if np.ndim(v) > len(FIELD_SPECS[n].axes) else None for n, v in fields._asdict().items())
+        *(0 if np.ndim(v) > len(axes_of(n, np.ndim(v))) else None for n, v in fields._asdict().items())
     )
     return jax.vmap(one, in_axes=(axes, 0, 0))(fields, y, decided)
 

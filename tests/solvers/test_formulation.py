@@ -176,7 +176,7 @@ def test_plan_read_from_columns_costs_what_they_cost(seed):
     answer = run_highs(formulation, mip_rel_gap=1e-6, mip_abs_gap=0.0)
     assert answer.status == highspy.HighsModelStatus.kOptimal
     plan = to_plan(instances, 0, formulation, answer.columns)
-    deployed, routed = read_plan(formulation, answer.columns)
+    deployed, routed, _ = read_plan(formulation, answer.columns)
     assert len(deployed) == len(plan.deployments)
     assert int(routed.sum()) == len(plan.routes)
     assert check_plan(plan, instances, 0).costs["total_cost"] == pytest.approx(answer.objective, rel=1e-5)

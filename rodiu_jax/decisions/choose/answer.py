@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 
 from rodiu_jax.analysis.intervals import clopper_pearson
 from rodiu_jax.decisions.choose.book import Book, subtract_optimum
@@ -58,6 +59,7 @@ class Choice:
       feasible_share: share of the scenarios in which every promise holds; ``broken`` counts what breaks.
       candidates: how many deployments were crossed with scenarios.
       scenarios, hopeless: how many scenarios were chosen with, and in how many of them no plan exists at all.
+      unservable: query types that nobody can serve, with the reason, and in how many of the hopeless scenarios.
       stochastic: lower and upper bound of what knowing the spread of scenarios is worth: expected cost of the mean
         scenario's deployment less that of this one; None unless the criterion is expected cost with recourse.
       otherwise: the criterion with the same deployment and the other kind of routing (the best fixed one, or chosen
@@ -82,6 +84,7 @@ class Choice:
     candidates: int
     scenarios: int
     hopeless: int
+    unservable: dict[str, int]
     stochastic: tuple[float, float] | None
     otherwise: tuple[float, float]
     held_out: HeldOut | None
@@ -109,11 +112,12 @@ class Choice:
             "gap": None if self.criterion == "regret" else json_number(self.gap),
             "feasible_share": self.feasible_share,
             "broken": self.broken,
-            "deployments": [{"model": d.model, "gpu": d.gpu, "tp": d.tp} for d in self.deployment],
+            "deployments": [d.to_json() for d in self.deployment],
             "plan": None if self.plan is None else self.plan.to_json(),
             "candidates": self.candidates,
             "scenarios": self.scenarios,
             "hopeless": self.hopeless,
+            **({"unservable": self.unservable} if self.unservable else {}),
             "value_of_stochastic_solution": (
                 None if self.stochastic is None else [json_number(v) for v in self.stochastic]
             ),
@@ -176,11 +180,24 @@ def make_answer(book: Book, best: int, average: Deployment, hold_out: Instances 
         candidates=len({o.deployment for o in book.options} | book.tried),
         scenarios=instances.size,
         hopeless=int((task.answers.lower == math.inf).sum()),
+        unservable=_count_unservable(instances, np.flatnonzero(task.answers.lower == math.inf)),
         stochastic=stochastic,
         otherwise=_route_otherwise(book, option.deployment),
         held_out=None if hold_out is None else _judge_by(hold_out, book, best),
         table=_tabulate_options(book, best),
     )
+
+
+def _count_unservable(instances: Instances, hopeless: Int[np.ndarray, " H"]) -> dict[str, int]:
+    """Count in how many of the hopeless scenarios nobody can serve which types, by their names and the reason."""
+    from solvers.unservable import find_unservable, group_reasons
+
+    found = Counter(
+        f"{names}: {reason}"
+        for b in hopeless.tolist()
+        for reason, names in group_reasons(find_unservable(instances, b)).items()
+    )
+    return dict(found.most_common())
 
 
 def _route_otherwise(book: Book, deployment: Deployment) -> tuple[float, float]:
@@ -243,10 +260,7 @@ def _tabulate_options(book: Book, best: int) -> pd.DataFrame:
     ]
     return pd.DataFrame(
         {
-            "deployment": [
-                "; ".join(f"{d.model}@{d.gpu} x{d.tp}" for d in o.deployment) or "nothing"
-                for o in book.options
-            ],
+            "deployment": ["; ".join(map(str, o.deployment)) or "nothing" for o in book.options],
             "expected": expected,
             "cvar": tail,
             "worst": upper.max(1),

@@ -22,7 +22,9 @@ def sort_pairs(pairs: Iterable[DeployedPair]) -> Deployment:
 def deployments_of(answers: Answers, most: int) -> list[Deployment]:
     """Return the distinct deployments of the plans, the most frequent first (at most ``most``), then the empty one."""
     plans = answers.take(answers.has_plan)
-    counts = Counter(sort_pairs(d) for d in deployments_from_slots(answers.names, plans.slots))
+    counts = Counter(
+        sort_pairs(d) for d in deployments_from_slots(answers.names, plans.slots, plans.replicas)
+    )
     ranked = sorted(counts, key=lambda d: (-counts[d], [(p.model, p.gpu, p.tp) for p in d]))
     return [*(d for d in ranked[:most] if d), ()]
 

@@ -14,7 +14,6 @@ from rodiu_jax.decisions.sources import hard_scenarios
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan, PlanArrays, plan_arrays
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE, RECOURSE_GAP
-from rodiu_jax.model.verdict import FAMILIES
 
 QUANTILES = (0.5, 0.75, 0.9, 0.99, 1.0)
 """How hard the scenarios are for which fixed routings are made, beside the mean one, where none suits all scenarios."""
@@ -102,7 +101,9 @@ def _cross_fixed(options: Sequence[Option], instances: Instances) -> Costs:
         margins = np.asarray(scores.margins)
         bad = ~(margins >= -MARGIN_TOLERANCE)
         costs.append(np.where(bad.any(-1), np.inf, np.asarray(scores.costs)[..., 0]))
-        broken += [{name: int(n) for name, n in zip(FAMILIES, row, strict=True) if n} for row in bad.sum(1)]
+        broken += [
+            {name: int(n) for name, n in zip(instances.families, row, strict=True) if n} for row in bad.sum(1)
+        ]
     cost = np.concatenate(costs)
     return Costs(cost, cost, broken)
 

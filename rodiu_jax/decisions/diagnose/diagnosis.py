@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rodiu_jax.decisions.diagnose.fleet_limits import loosen_fleet
 from rodiu_jax.decisions.diagnose.idle_gpus import Entry, find_entries
 from rodiu_jax.decisions.diagnose.linear_programs import prove, relax_deployment
 from rodiu_jax.decisions.diagnose.resolve import Change, Resolver
@@ -16,7 +17,7 @@ from rodiu_jax.decisions.diagnose.serve_all import Everyone, serve_everyone
 from rodiu_jax.decisions.diagnose.shadow_prices import Shadow, find_shadow_prices
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.io.files import json_number
-from rodiu_jax.model.fields import Fields
+from rodiu_jax.model.fields import Fields, has_pair_values, uses_serving
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
 from rodiu_jax.runtime.progress import progress
@@ -59,6 +60,10 @@ class Diagnosis:
       adjustments: the largest saving first.
       everyone: what serving every query takes.
       idle: GPUs that are not rented, and what would change that.
+      reason: which query types make a plan impossible, as nobody can serve them; empty where there is a plan, or where
+        that is not the reason.
+      priced: whether limits and idle GPUs were priced: not where scenarios have replicas, rates or quotas, of which one
+        step more is among the adjustments.
     """
 
     instance: int
@@ -68,6 +73,8 @@ class Diagnosis:
     adjustments: list[Adjustment]
     everyone: Everyone
     idle: list[Entry]
+    reason: str = ""
+    priced: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; what is not known or infinite is null."""
@@ -101,6 +108,7 @@ class Diagnosis:
             "adjustments": [each(a) for a in self.adjustments],
             "everyone": each(self.everyone) | {"levers": [each(lever) for lever in self.everyone.levers]},
             "idle": [each(e) for e in self.idle],
+            **({"reason": self.reason} if self.reason else {}),
         }
 
 
@@ -132,6 +140,9 @@ def diagnose(
 ) -> Diagnosis:
     """Solve scenario ``b``, price its limits, and solve it again with every change that is worth telling.
 
+    Where the scenario has replicas, rates or quotas, limits are not priced; what one more GPU of a quota, one more
+    replica or a fuller replica saves is among the adjustments, each solved again.
+
     Args:
       time_limit: seconds for each of the solves (some dozens of them).
       workers: processes; the number of usable cores by default.
@@ -142,6 +153,7 @@ def diagnose(
       WorkFailed: the scenario itself could not be solved in the time limit.
     """
     from solvers.pool import Pool, solve_iter
+    from solvers.unservable import explain_no_plan
 
     instances.check_index(b)
     if not time_limit > 0:
@@ -154,21 +166,29 @@ def diagnose(
         plan, cost = base.plan_for(0), base.upper
         if plan is None and base.status is not Status.INFEASIBLE:
             raise WorkFailed(f"instance {b}: {base.message or f'no plan found in {time_limit:g} s'}")
-        changes = adjustments_of(fields)
+        changes = adjustments_of(fields) | loosen_fleet(instances, b, plan)
         adjusted = [
             _adjustment(name, instances, b, base, answer)
             for name, answer in zip(changes, resolver(list(changes.values()), plan), strict=True)
         ]
-        relaxed = relax_deployment(instances, b)
-        y = relaxed.multipliers
+        reason = "" if plan else explain_no_plan(instances, b)
+        # Where a type is to blame no price of a limit says more, and multipliers do not price fleets.
+        relaxed = None if reason or _is_fleet(fields) else relax_deployment(instances, b)
+        y = None if relaxed is None else relaxed.multipliers
         proven = base.lower if y is None else float(prove(instances, b, y).bound)
-        binding = find_shadow_prices(resolver, plan, cost, relaxed) if plan else []
+        binding = find_shadow_prices(resolver, plan, cost, relaxed) if plan and relaxed else []
         served = serve_everyone(resolver, plan, base.lower, cost)
-        idle = find_entries(resolver, plan, cost, relaxed) if plan else []
+        idle = find_entries(resolver, plan, cost, relaxed) if plan and relaxed else []
     adjusted.sort(
         key=lambda a: (-(a.saving_lower + a.saving_upper), a.upper_bound) if plan else (0.0, a.upper_bound)
     )
-    return Diagnosis(b, base, proven, binding, adjusted, served, idle)
+    priced = not _is_fleet(fields)
+    return Diagnosis(b, base, proven, binding, adjusted, served, idle, reason, priced)
+
+
+def _is_fleet(fields: Fields) -> bool:
+    """True if a scenario has what the linear programs of prices do not know (MODEL section 9)."""
+    return uses_serving(fields) or has_pair_values(fields)
 
 
 def _adjustment(name: str, instances: Instances, b: int, base: Answer, answer: Answer) -> Adjustment:

@@ -114,7 +114,7 @@ def _learn(
     price = float(fields.gpu_price[k])
     following: float | None = None
     found = answer.plan
-    gpus = 0 if found is None else sum(d.tp for d in found.deployments if d.gpu == name)
+    gpus = 0 if found is None else sum(d.tp * d.replicas for d in found.deployments if d.gpu == name)
     if found is not None and gpus and answer.upper < cost - SAME_OPTIMUM * abs(cost):
         even = at - (cost - answer.upper) / (float(fields.rental_hours) * gpus)
         there = variants(instances, b, [_cut_price(np.asarray(fields.gpu_price, np.float64), k, even)])

@@ -26,7 +26,7 @@ from rodiu_jax.decisions.diagnose.movable_limits import Limit
 from rodiu_jax.errors import WorkFailed
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
-from solvers.dual.coefficients import derive_coefficients, ratio
+from solvers.dual.coefficients import derive_coefficients, ratio, refuse_serving
 from solvers.dual.function import DualValue, Multipliers, evaluate_dual
 from solvers.formulation import Formulation, assemble
 from solvers.highs import SolverFailed, run_highs
@@ -107,8 +107,10 @@ def _solve(instances: Instances, b: int, terms: Terms, *, fixed: bool, routed: n
     """Solve a linear program.
 
     Raises:
+      InputError: as `refuse_serving`.
       WorkFailed: HiGHS ended without an answer.
     """
+    refuse_serving(instances.fields)
     formulation = assemble(terms, len(instances.gpu_names), fixed=fixed, exact=True, routed=routed)
     try:
         answer = run_highs(formulation, relax=True, **_EXACT)

@@ -18,6 +18,9 @@ from solvers.answers import Answer
 LEVERS = ("budget", "delay_threshold", "error_threshold", "gpu_memory", "gpu_compute", "storage_capacity")
 """Fields that are multiplied, one at a time, all their entries alike."""
 
+FLEET_LEVERS = ("throughput", "gpu_quota")
+"""The same where scenarios state them."""
+
 _MOST = 1000.0
 _ROUNDS = 14
 _FINE = 0.005
@@ -77,7 +80,7 @@ def serve_everyone(resolver: Resolver, plan: Plan | None, lower: float, upper: f
 
     thresholds: dict[str, Threshold[float]] = {
         name: Threshold(low=1.0, ask=_MOST)
-        for name in LEVERS
+        for name in (*LEVERS, *(n for n in FLEET_LEVERS if np.ndim(getattr(fields, n))))
         if np.any(np.asarray(getattr(fields, name)) > 0)
     }
     narrow(thresholds, _ROUNDS, solve, _learn)

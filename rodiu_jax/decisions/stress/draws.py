@@ -6,25 +6,27 @@ All plans of a scenario meet the same draws of deviations (`rodiu_jax.decisions.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rodiu_jax.analysis.intervals import clopper_pearson
-from rodiu_jax.decisions.stress.linear_forms import PROMISES, Exposure, expose
+from rodiu_jax.decisions.stress.linear_forms import PROMISES, RATES, Exposure, expose
 from rodiu_jax.decisions.stress.tally import (
     BINS,
     Tally,
     draw_tally,
     mean_of_squares,
+    mean_overload,
     mean_share,
     pairs_at_once,
     quantile_table,
     vertex_tally,
 )
 from rodiu_jax.errors import InputError
+from rodiu_jax.model.fields import has_rates
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, plan_arrays
 from rodiu_jax.runtime.progress import progress
@@ -44,14 +46,19 @@ class Stress:
 
     Attributes:
       results: a row per plan, scenario, distribution and scale: ``plan``, ``kind`` (``given``, ``deterministic``,
-        ``diu``), ``instance``, ``deployments``, ``broken_limits`` (other constraints that the plan breaks anyway),
+        ``diu``, or one of `rodiu_jax.decisions.stress.comparison_plans.rate_variants`), ``instance``,
+        ``deployments``, ``broken_limits`` (other constraints that the plan breaks anyway),
         ``distribution``, ``scale``, ``draws``, ``violations``, ``probability``, ``lower``, ``upper`` (that any promise
         breaks, with its exact interval), ``breaks_at`` (least scale of these deviations at which a promise breaks),
         ``first`` (the promise that does so most often, empty where none can) and ``first_share`` (of the draws),
         costs in $ per period: ``nominal_cost``, ``cost_mean``, ``cost_sd``, ``cost_min``, ``cost_max``,
-        ``cost_q05`` ... ``cost_q99``, each quantile within ``resolution``.
+        ``cost_q05`` ... ``cost_q99``, each quantile within ``resolution``. Where scenarios have rates also
+        ``overloaded``, ``overloaded_lower``, ``overloaded_upper`` (that some pair has more load than it may) and
+        ``overload_max`` (the largest excess, as a share of what the load may be).
       promises: a row per plan, scenario, distribution, scale and promise: ``violations``, ``probability``, ``lower``,
-        ``upper``, ``first_share``.
+        ``upper``, ``first_share``. Where scenarios have rates each deployed pair has a row,
+        ``throughput[model,gpu]``, with ``overload_mean`` (of the draws with too much load, nan without any) and
+        ``overload_max``.
       settings: draws, seed, confidence, reality, beta, scales, and ``no_plan``: kind and instance of the plans to
         compare with of which it is proven that there is none.
     """
@@ -78,7 +85,8 @@ def stress(
     """Draw deviations out of sample and count what each plan's promises and cost do.
 
     The delay of pair (j,k) for type i is ``d_bar + scale d_hat xi`` per token, its error rate likewise with a xi of
-    its own; every xi is independent. At scale 1 the plan's worst case W is the distribution ``worst``.
+    its own; every xi is independent. At scale 1 the plan's worst case W is the distribution ``worst``. Where replicas
+    sustain limited rates, each type's load of a pair grows by ``scale lh chi`` likewise.
 
     Args:
       plans: each meets its own scenario, or all of them where its ``instance`` is None.
@@ -89,7 +97,8 @@ def stress(
         are ``none``.
       confidence: of the exact intervals.
       peers: also solve the scenarios that plans name with Gamma = 0 (kind ``deterministic``) and with deviations that
-        do not depend on the decision (``diu``), and stress these plans beside.
+        do not depend on the decision (``diu``), and stress these plans beside; where scenarios have rates, also plans
+        that trust them (``nominal rates``) or add headroom by hand (``traffic x1.1``, ``utilization 0.85``).
       workers: processes for ``peers``.
       quiet: no progress on standard error.
 
@@ -143,7 +152,8 @@ def stress(
                 named = {"plan": p, "kind": kind, "instance": b, "deployments": plan.summary()}
                 for name, tally in tallies.items():
                     count = 1 if name == "worst" else draws
-                    found = _rows(instances, exposure, tally, m, scale, count, confidence, named, name)
+                    names = _promise_names(instances, plan)
+                    found = _rows(names, exposure, tally, m, scale, count, confidence, named, name)
                     rows += found[0]
                     per_promise += found[1]
                 bar.advance()
@@ -189,8 +199,38 @@ def _check(
         raise InputError("stress", "confidence", "a number above 0 and below 1", confidence)
 
 
+def _promise_names(instances: Instances, plan: Plan) -> list[str]:
+    """Name what deviations can break, in the order of `Forms`: slots are in the order of the plan's pairs."""
+    names = [f"{family}[{query}]" for family in PROMISES for query in instances.query_names]
+    if has_rates(instances.fields):
+        names += [f"{RATES}[{d.model},{d.gpu}]" for d in plan.deployments]
+    return names
+
+
+def _overload(
+    tally: Tally, m: int, s: int, draws: int, interval: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Columns about loads of pair ``m`` of a block at scale ``s``: of `Stress.results`, and of each promise."""
+    if tally.any_overload is None or tally.overload_most is None:
+        return {}, [{}] * tally.violations.shape[2]
+    slots = tally.overload_most.shape[-1]
+    hits = tally.violations[..., -slots:]
+    low, high = interval(tally.any_overload[m, s : s + 1])
+    most, mean = tally.overload_most[m, s], mean_overload(tally, hits)[m, s]
+    ours = {
+        "overloaded": tally.any_overload[m, s] / draws,
+        "overloaded_lower": low[0],
+        "overloaded_upper": high[0],
+        "overload_max": float(most.max(initial=0.0)),
+    }
+    none = {"overload_mean": np.nan, "overload_max": np.nan}
+    others = tally.violations.shape[2] - slots
+    loads = [{"overload_mean": float(a), "overload_max": float(b)} for a, b in zip(mean, most, strict=True)]
+    return ours, [none] * others + loads
+
+
 def _rows(
-    instances: Instances,
+    promises: list[str],
     exposure: Exposure,
     tally: Tally,
     m: int,
@@ -201,7 +241,6 @@ def _rows(
     distribution: str,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of `Stress.results` and `Stress.promises` of pair ``m`` of a block."""
-    promises = [f"{family}[{query}]" for family in PROMISES for query in instances.query_names]
     first = tally.first[m]
     top = int(np.argmax(first))
     nominal, swing = float(exposure.nominal_cost[m]), float(exposure.swing[m])
@@ -220,6 +259,7 @@ def _rows(
 
         low, high = interval(np.append(tally.violations[m, s], tally.any_violation[m, s]))
         where = {"distribution": distribution, "scale": scale, "draws": draws}
+        loads, of_promise = _overload(tally, m, s, draws, interval)
         most = min(tally.most[m], 1.0)
         results.append(
             named
@@ -244,6 +284,7 @@ def _rows(
                 for q, edge in zip(QUANTILES, upper_edge, strict=True)
             }
             | {"resolution": reach / BINS}
+            | loads
         )
         per_promise += [
             named
@@ -256,6 +297,7 @@ def _rows(
                 "upper": high[i],
                 "first_share": first[i] / draws,
             }
+            | of_promise[i]
             for i, name in enumerate(promises)
         ]
     return results, per_promise

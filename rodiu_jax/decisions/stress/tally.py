@@ -31,6 +31,9 @@ _TABLE_BITS = 16
 the true quantile of a probability at most 2^-16 away, rounded to 2^-27."""
 _FIXED_BITS = 31
 _SQUARE_BITS = 20
+_LARGEST_EXCESS = 2.0**10
+"""Pairs with more than this many times the load they may have count with this: 2^32 draws of it stay below 2^63."""
+
 _DRAWS_PER_CALL = 2**22
 """Draws of a pair in one call of the compiled program; Ctrl-C is heard between calls."""
 
@@ -38,8 +41,8 @@ _DRAWS_PER_CALL = 2**22
 class Tally(NamedTuple):
     """What Q (plan, scenario) pairs have met so far; whole numbers, so that sums are exact in any order.
 
-    S scales of the deviations, D promises (delays, then errors of the I types), B bins; t in [0, 1] is the realised
-    share of the cost's swing.
+    S scales of the deviations, D promises (delays, then errors of the I types, then loads of E slots where there are
+    rates), B bins; t in [0, 1] is the realised share of the cost's swing.
     """
 
     violations: Int64[Any, "Q S D"]
@@ -52,6 +55,13 @@ class Tally(NamedTuple):
     least: Float64[Any, " Q"]  # extremes of t
     most: Float64[Any, " Q"]
     breaks_at: Float64[Any, " Q"]  # the least scale at which any promise breaks
+    any_overload: Int64[Any, "Q S"] | None = (
+        None  # draws in which some pair has more load than it may; None without rates
+    )
+    overload: Int64[Any, "Q S E"] | None = (
+        None  # sum of floor(excess 2^20), as a share of what the load may be
+    )
+    overload_most: Float64[Any, "Q S E"] | None = None  # the largest excess
 
 
 def quantile_table(beta: tuple[float, float]) -> Float64[np.ndarray, " T"]:
@@ -95,6 +105,24 @@ def _type_deviations(
     return total, (_ordered_sum(delay[..., None] * xi), _ordered_sum(error[..., None] * psi))
 
 
+def _load_deviations(
+    table: Float64[Array, " T"] | None, draw: UInt32[Array, " C"], forms: Forms
+) -> Float64[Array, "Q E C"]:
+    """Return what shortfalls add to the load of each slot in the draws (C,), type by type in their order."""
+
+    def add(total: Array, form: tuple[Array, ...]) -> tuple[Array, None]:
+        key0, key1, load = form  # Q,E
+        word, _ = fold(key0[..., None], key1[..., None], draw[None, None])
+        return total + load[..., None] * _unit(word, table), None
+
+    assert forms.load is not None
+    assert forms.load_key0 is not None
+    assert forms.load_key1 is not None
+    by_type = tuple(a.swapaxes(0, 1) for a in (forms.load_key0, forms.load_key1, forms.load))
+    pairs, _, slots = forms.load.shape
+    return lax.scan(add, jnp.zeros((pairs, slots, draw.shape[0])), by_type)[0]
+
+
 @partial(jax.jit, static_argnames=("size",))
 def _tally_draws(
     tally: Tally,
@@ -117,6 +145,8 @@ def _tally_draws(
         # A scan over types, because XLA on CPU would fuse the draws into each of their uses and draw them again.
         total, (delay, error) = lax.scan(partial(_type_deviations, table, draw), zero, by_type)
         deviation = jnp.concatenate([delay, error]).swapaxes(0, 1)  # Q,2I,C
+        if forms.load is not None:
+            deviation = jnp.concatenate([deviation, _load_deviations(table, draw, forms)], axis=1)
         return _add_draws(tally, deviation, total, forms.room, scales, counted)
 
     blocks = (stop - first + size - 1) // size
@@ -132,6 +162,7 @@ def _add_draws(
     counted: Bool[Array, " C"],
 ) -> Tally:
     """Add the draws that are counted: deviations of the promises, t of the cost."""
+    overload = _add_overload(tally, deviation, room, scales, counted)
     room = room[..., None]
     broken = jnp.stack([scales[s] * deviation > room for s in range(scales.shape[0])], axis=1)
     broken = broken & counted[None, None, None]  # Q,S,2I,C
@@ -160,10 +191,33 @@ def _add_draws(
         jnp.minimum(tally.least, jnp.where(counted, bounded, jnp.inf).min(-1)),
         jnp.maximum(tally.most, jnp.where(counted, bounded, -jnp.inf).max(-1)),
         jnp.minimum(tally.breaks_at, jnp.where(counted, jnp.maximum(earliest, 0.0), jnp.inf).min(-1)),
+        *overload,
     )
 
 
-def _empty_tally(pairs: int, scales: int, promises: int) -> Tally:
+def _add_overload(
+    tally: Tally,
+    deviation: Float64[Array, "Q D C"],
+    room: Float64[Array, "Q D"],
+    scales: Float64[Array, " S"],
+    counted: Bool[Array, " C"],
+) -> tuple[Array | None, Array | None, Array | None]:
+    """Return the last three entries of the tally with the draws that are counted."""
+    if tally.any_overload is None or tally.overload is None or tally.overload_most is None:
+        return None, None, None
+    slots = tally.overload.shape[-1]
+    load, free = deviation[:, -slots:], room[:, -slots:, None]
+    excess = jnp.stack([scales[s] * load - free for s in range(scales.shape[0])], axis=1)  # Q,S,E,C
+    excess = jnp.where(counted, jnp.clip(excess, 0.0, _LARGEST_EXCESS), 0.0)
+    fixed = (excess * 2.0**_SQUARE_BITS).astype(jnp.int64)
+    return (
+        tally.any_overload + (excess > 0).any(2).sum(-1),
+        tally.overload + fixed.sum(-1),
+        jnp.maximum(tally.overload_most, excess.max(-1)),
+    )
+
+
+def _empty_tally(pairs: int, scales: int, promises: int, slots: int = 0) -> Tally:
     def zeros(*shape: int) -> np.ndarray:
         return np.zeros(shape, np.int64)
 
@@ -178,7 +232,17 @@ def _empty_tally(pairs: int, scales: int, promises: int) -> Tally:
         np.full(pairs, np.inf),
         np.full(pairs, -np.inf),
         np.full(pairs, np.inf),
+        *(
+            (zeros(pairs, scales), zeros(pairs, scales, slots), np.zeros((pairs, scales, slots)))
+            if slots
+            else ()
+        ),
     )
+
+
+def _slots_with_rates(forms: Forms) -> int:
+    """Return the number of slots whose loads are drawn; 0 where scenarios have no rates."""
+    return 0 if forms.load is None else forms.load.shape[2]
 
 
 def pairs_at_once() -> int:
@@ -205,7 +269,7 @@ def draw_tally(
     """
     pairs, promises = forms.room.shape
     rows = min(block_size("stress").rows, 1 << max(pairs - 1, 0).bit_length())
-    tally = _empty_tally(pairs, len(scales), promises)
+    tally = _empty_tally(pairs, len(scales), promises, _slots_with_rates(forms))
     with jax.enable_x64(True):
         shared = {"table": None if table is None else jax.device_put(table), "scales": scales}
         for first in range(0, draws, _DRAWS_PER_CALL):
@@ -227,19 +291,25 @@ def vertex_tally(exposure: Exposure, scales: Float64[np.ndarray, " S"]) -> Tally
     swing = np.where(exposure.swing > 0, exposure.swing, 1.0)
     with jax.enable_x64(True):
         tally = _add_draws(
-            Tally(*map(jnp.asarray, _empty_tally(pairs, len(scales), promises))),
+            jax.tree.map(jnp.asarray, _empty_tally(pairs, len(scales), promises, _slots_with_rates(forms))),
             jnp.asarray(exposure.vertex)[..., None],
             jnp.asarray(exposure.vertex_cost / swing)[:, None],
             jnp.asarray(forms.room),
             jnp.asarray(scales),
             jnp.ones(1, bool),
         )
-        return Tally(*(np.asarray(a) for a in tally))
+        return jax.tree.map(np.asarray, tally)
 
 
 def mean_share(tally: Tally, draws: int) -> Float64[np.ndarray, " Q"]:
     """Return the mean of t, the realised share of the cost's swing, of every pair."""
     return tally.total / draws * 2.0**-_FIXED_BITS
+
+
+def mean_overload(tally: Tally, hits: Int64[np.ndarray, "Q S E"]) -> Float64[np.ndarray, "Q S E"]:
+    """Return the mean excess of load over the draws in which a pair has too much (``hits``); nan where none has."""
+    assert tally.overload is not None, "a tally of loads"
+    return np.where(hits > 0, tally.overload / np.maximum(hits, 1) * 2.0**-_SQUARE_BITS, np.nan)
 
 
 def mean_of_squares(tally: Tally, draws: int) -> Float64[np.ndarray, " Q"]:

@@ -26,6 +26,14 @@ def describe_audit(report: Report, *, everything: bool = False) -> list[Part]:
     parts.append(_tabulate_compute(report.compute))
     if len(report.contradictions):
         parts.append(_tabulate_contradictions(report.contradictions, report.catalog))
+    parts += [
+        Line(
+            f"Nobody can serve {r['query']} in {percent(r['share'])} of the scenarios: no model fits, or its "
+            "throughput is 0, on every GPU.",
+            "bold",
+        )
+        for r in report.unservable.to_dict("records")
+    ]
     if report.ok:
         parts.append(f"Every draw of the {len(report.draws)} quantities lies in its declared range.")
     parts += [Line(f"FAILED: {failure}", "bold red") for failure in report.failures]

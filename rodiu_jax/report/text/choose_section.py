@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rodiu_jax.decisions.choose.answer import Choice
+    from rodiu_jax.model.plan import DeployedPair
 
 _MOST_ROWS = 12
 
@@ -59,7 +60,12 @@ def write_sentences(choice: Choice) -> list[str]:
 
 
 def _name_deployment(choice: Choice) -> str:
-    return ", ".join(f"{d.model} on {d.tp} x {d.gpu}" for d in choice.deployment) or "nothing"
+    return ", ".join(map(_name_pair, choice.deployment)) or "nothing"
+
+
+def _name_pair(pair: DeployedPair) -> str:
+    name = f"{pair.model} on {pair.tp} x {pair.gpu}"
+    return name if pair.replicas == 1 else f"{pair.replicas} replicas of {name}"
 
 
 def _name_scenarios(choice: Choice) -> str:
@@ -84,6 +90,7 @@ def _describe_nearest(choice: Choice) -> list[str]:
         ]
     if choice.hopeless:
         lines.append(f"In {choice.hopeless:,} of them it is proven that no plan exists, whatever is rented.")
+    lines += [f"In {count:,} nobody can serve {told}." for told, count in choice.unservable.items()]
     return lines
 
 

@@ -33,12 +33,14 @@ def write_sentences(diagnosis: Diagnosis) -> list[str]:
     answer, plan = diagnosis.answer, diagnosis.answer.plan
     lines = []
     if plan is None:
-        lines.append(f"Scenario {diagnosis.instance}: no plan keeps every limit (proven).")
+        reason = f": {diagnosis.reason}" if diagnosis.reason else ""
+        lines.append(f"Scenario {diagnosis.instance}: no plan keeps every limit (proven){reason}.")
         works = [a for a in diagnosis.adjustments if math.isfinite(a.upper_bound)]
         for a in works:
             lines.append(f"With {a.name} there is a plan, at ${number(a.upper_bound)} per period.")
         if not works:
-            lines.append("None of the four adjustments changes that.")
+            count = "four" if len(diagnosis.adjustments) == 4 else str(len(diagnosis.adjustments))
+            lines.append(f"None of the {count} adjustments changes that.")
     else:
         lines.append(
             f"Scenario {diagnosis.instance}: the best plan costs ${number(answer.upper)} per period "
@@ -51,7 +53,7 @@ def write_sentences(diagnosis: Diagnosis) -> list[str]:
                 f"${number(s.per_percent)} per period; this holds from {significant(s.holds_from, 5)} to "
                 f"{significant(s.holds_to, 5)}."
             )
-        if not priced:
+        if diagnosis.priced and not priced:
             lines.append("With this deployment a looser limit saves nothing.")
         lines += _describe_adjustments(diagnosis.adjustments, answer.upper)
     lines += _describe_service(diagnosis)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rodiu_jax.decisions.rate_robustness import FACTORS
 from rodiu_jax.io.number_text import interval, number, percent
 from rodiu_jax.report.data.json_rows import json_rows
 from rodiu_jax.report.parts.section import PageTable, Picture, Section
@@ -13,6 +14,7 @@ from rodiu_jax.report.parts.section import PageTable, Picture, Section
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from rodiu_jax.decisions.rate_robustness import RateRobustness
     from rodiu_jax.decisions.robustness import Robustness
 
 
@@ -24,6 +26,11 @@ def robustness_to_json(result: Robustness) -> dict[str, Any]:
         "curve": json_rows(result.curve),
         "value": json_rows(result.value),
         "scenarios_by_gamma": json_rows(result.scenarios),
+        **(
+            {}
+            if result.rates is None
+            else {"rates": json_rows(result.rates.curve), "headroom": json_rows(result.rates.headroom)}
+        ),
     }
 
 
@@ -84,8 +91,56 @@ def describe_robustness(result: Robustness) -> Section:
                 tuple(range(1, 4)),
                 result.value,
             ),
+            *([] if result.rates is None else _tabulate_rates(result.rates)),
         ],
     )
+
+
+def _tabulate_rates(rates: RateRobustness) -> list[PageTable]:
+    """Make a table of robust rates over Gamma_q, and one of plain headroom."""
+    curve = [
+        [
+            f"{r['gamma']:g}",
+            number(r["cost"]),
+            f"{percent(r['uniform'])} ({interval(r['uniform_lower'], r['uniform_upper'], percent)})",
+            percent(r["beta"]),
+            percent(r["bound"]),
+            f"x {number(r['factor'])}" if r["factor"] is not None else f"over x {FACTORS[-1]:g}",
+            percent(r["factor_uniform"]),
+        ]
+        for r in json_rows(rates.curve)
+    ]
+    plain = [
+        [
+            f"x {r['factor']:g}",
+            number(r["cost"]),
+            f"{percent(r['uniform'])} ({interval(r['uniform_lower'], r['uniform_upper'], percent)})",
+            percent(r["beta"]),
+        ]
+        for r in json_rows(rates.headroom)
+    ]
+    overloaded = "some pair has more load than it may"
+    scope = f"mean over {rates.scenarios} scenario(s), $ per period; how often {overloaded}"
+    heads = [
+        "Gamma_q",
+        "cost",
+        "overloaded, uniform",
+        "beta",
+        "proven",
+        "headroom of this cost",
+        "overloaded then",
+    ]
+    return [
+        PageTable("rates", f"Robust rates: {scope}", heads, curve, tuple(range(1, 7)), rates.curve),
+        PageTable(
+            "headroom",
+            "Traffic that is bought for, with every rate trusted",
+            ["traffic", "cost", "overloaded, uniform", "beta"],
+            plain,
+            tuple(range(1, 4)),
+            rates.headroom,
+        ),
+    ]
 
 
 def _draw_curve(curve: list[dict[str, Any]]) -> Figure:
@@ -120,6 +175,26 @@ def _draw_curve(curve: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def _describe_rates(rates: RateRobustness, probability: float) -> str:
+    """Say which Gamma_q keeps pairs from being overloaded, and what headroom of the same cost does."""
+    curve = json_rows(rates.curve)
+    enough = [r for r in curve if max(r["uniform_upper"], r["beta_upper"]) <= probability]
+    if not enough:
+        return f"No Gamma_q tried keeps every pair within its load in all but {percent(probability)} of the periods."
+    best = enough[0]
+    cheaper = (
+        f"plain headroom of x {number(best['factor'])} costs the same, and overloads one in "
+        f"{percent(best['factor_uniform'])}"
+        if best["factor"] is not None
+        else f"plain headroom of x {FACTORS[-1]:g} costs less"
+    )
+    return (
+        f"Rates: Gamma_q = {best['gamma']:g} costs ${number(best['cost'] - curve[0]['cost'])} more than trusting every "
+        f"rate, and overloads some pair in {percent(best['uniform'])} of the periods instead of "
+        f"{percent(curve[0]['uniform'])}; {cheaper}."
+    )
+
+
 def _write_sentences(result: Robustness, curve: list[dict[str, Any]]) -> list[str]:
     first, last = curve[0], curve[-1]
     settings = result.settings
@@ -149,6 +224,8 @@ def _write_sentences(result: Robustness, curve: list[dict[str, Any]]) -> list[st
     lines.append(
         f"Taking into account that good pairings deviate less saves ${saved} per period at Gamma = {best['gamma']:g}."
     )
+    if result.rates is not None:
+        lines.append(_describe_rates(result.rates, settings["probability"]))
     if settings["left_out"]:
         lines.append(f"Left out, as they have no plan at some Gamma: {settings['left_out']} scenario(s).")
     return lines

@@ -36,6 +36,7 @@ def describe_stress(result: Stress) -> Section:
     ]
     scales, settings = result.settings["scales"], result.settings
     usual = min(scales, key=lambda s: abs(s - 1.0))
+    rated = "overloaded" in result.results
     rows = []
     for line in lines[:_MOST_ROWS]:
         one = next(r for r in line if r["scale"] == usual)
@@ -49,6 +50,7 @@ def describe_stress(result: Stress) -> Section:
                 number(one["breaks_at"], 3),
                 number(one["cost_mean"]),
                 number(one["cost_q95"]),
+                *(_describe_overload(one) if rated else []),
             ]
         )
     heads = [
@@ -60,14 +62,17 @@ def describe_stress(result: Stress) -> Section:
         "from",
         "mean",
         "95%",
+        *(["overloaded", "by up to"] if rated else []),
     ]
     caption = (
         f"How often some promise breaks ({percent(settings['confidence'])} interval), by scale of the deviations; "
         f"$ per period at x{usual:g}; {settings['draws']:,} draws, reality {settings['reality']}"
     )
+    if rated:
+        caption += f"; overloaded: some pair has more load than it may, at x{usual:g}"
     if len(lines) > _MOST_ROWS:
         caption += f"; {len(lines) - _MOST_ROWS} more lines in the JSON"
-    numbers = (1, *range(3, 3 + len(scales)), *range(4 + len(scales), 7 + len(scales)))
+    numbers = (1, *range(3, 3 + len(scales)), *range(4 + len(scales), len(heads)))
     return Section(
         "stress",
         "Do plans keep their promises when things turn out worse?",
@@ -85,6 +90,12 @@ def _describe_breaks(row: dict[str, Any]) -> str:
     return f"{percent(row['probability'])} ({interval(row['lower'], row['upper'], percent)})"
 
 
+def _describe_overload(row: dict[str, Any]) -> list[str]:
+    is_draw = row["distribution"] != "worst"
+    often = percent(row["overloaded"]) if is_draw else "yes" if row["overloaded"] else "no"
+    return [often, percent(row["overload_max"]) if row["overloaded"] else "-"]
+
+
 def _write_sentence(rows: list[dict[str, Any]]) -> str:
     """Say what one plan does on one scenario."""
     head = rows[0]
@@ -92,7 +103,8 @@ def _write_sentence(rows: list[dict[str, Any]]) -> str:
     for kind in ("uniform", "beta"):
         drawn = [r for r in rows if r["distribution"] == kind]
         chances = ", ".join(f"{percent(r['probability'])} at scale {r['scale']:g}" for r in drawn)
-        parts.append(f"{kind} deviations break a promise in {chances}")
+        broken = "a promise" if "overloaded" not in head else "a promise or a pair's load"
+        parts.append(f"{kind} deviations break {broken} in {chances}")
     worst = next(r for r in rows if r["distribution"] == "worst")
     if math.isinf(worst["breaks_at"]):
         parts.append("no deviation can break a promise")

@@ -28,6 +28,7 @@ from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
 from rodiu_jax.errors import InputError, WorkFailed
+from rodiu_jax.model.fields import uses_serving
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import CASCADE_GAP, OPTIMAL_GAP
@@ -240,7 +241,7 @@ def solve_iter(
 
 def _usual_starts(instances: Instances, todo: Sequence[int], gap: float) -> Iterator[Answer | None]:
     """Yield what is worth knowing of each scenario before HiGHS is asked: a bracket in large catalogues."""
-    if not is_large(instances):
+    if not is_large(instances) or uses_serving(instances.fields):
         yield from (None for _ in todo)
         return
     from solvers.bracket import brackets  # JAX, which nothing else here needs

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from rodiu_jax.errors import AuditFailed
+from rodiu_jax.model.fields import uses_serving
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.tolerances import CASCADE_GAP, CROSSED_BY_HIGHS, OPTIMAL_GAP
@@ -118,7 +119,8 @@ def cascade(
 
     Args:
       gap: relative gap to prove.
-      exact: who is solved exactly; ``none`` and nobody audited starts no process.
+      exact: who is solved exactly; ``none`` and nobody audited starts no process. Where scenarios have replicas,
+        rates or quotas all are, and to ``gap``: nothing is bracketed before.
       audited: bool (B,), the scenarios to audit; none by default.
       time_limit, workers: for HiGHS, as `solvers.pool.solve`.
       effort: of the brackets. By default a CPU branches only where a certificate is asked for or the gap is at least
@@ -136,6 +138,9 @@ def cascade(
         branch = certificates or gap >= CASCADE_GAP
         effort = Effort() if branch else by_device(cpu=Effort(tree_rounds=0), accelerator=Effort())
     audit = np.zeros(instances.size, bool) if audited is None else np.asarray(audited, bool)
+    if exact != "none" and uses_serving(instances.fields):
+        yield from _solve_each(instances, gap, audit, time_limit, workers)
+        return
     queue: deque[_Block] = deque()
     with _borrow(workers) as pool:
         for first, block, found in _blocks(instances, gap, effort, certificates):
@@ -150,6 +155,27 @@ def cascade(
                     queue.popleft()
         for waiting in queue:
             yield from _rest(waiting, pool, gap)
+
+
+def _solve_each(
+    instances: Instances,
+    gap: float,
+    audited: Bool[np.ndarray, " B"],
+    time_limit: float,
+    workers: int | Pool | None,
+) -> Iterator[Answers]:
+    """Solve scenarios by HiGHS alone: those of fleets, whose dual function it alone knows."""
+    with _borrow(workers) as pool:
+        targets = np.where(audited, min(gap, OPTIMAL_GAP), gap).tolist()
+        tickets = deque(
+            pool.submit(Task(instances.take([b]), target, time_limit))
+            for b, target in enumerate(targets[:_WAITING])
+        )
+        following = iter(range(_WAITING, instances.size))
+        while tickets:
+            yield Answers.stack([pool.result(tickets.popleft())], names=instances.names)
+            if (b := next(following, None)) is not None:
+                tickets.append(pool.submit(Task(instances.take([b]), targets[b], time_limit)))
 
 
 def _rest(block: _Block, pool: Pool, gap: float) -> Iterator[Answers]:

@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 
 from rodiu_jax.catalog.sampling import sample
-from rodiu_jax.errors import AuditFailed
+from rodiu_jax.errors import AuditFailed, InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.status import Prover, Status
 from solvers import cascade as module
 from solvers.answers import Answer, Answers
 from solvers.bracket import Effort
 from solvers.cascade import cascade, exactly
+from solvers.exact import solve_instance
 from solvers.pool import Pool, Ticket, solve
 from tests.oracles.answers import assert_same
+from tests.oracles.serving import serving_instances
 
 
 @pytest.fixture(scope="module")
@@ -277,3 +279,21 @@ def test_the_widest_certificate_of_a_million_default_scenarios():
     assert found.status == Status.OPTIMAL
     assert found.certified <= found.lower <= found.upper
     assert found.certified >= 0.98 * found.upper
+
+
+def test_fleets_are_solved_by_highs_alone():
+    """Scenarios with replicas, rates and quotas; audited ones to optimality."""
+    one = serving_instances(3, (2, 2, 2, 2), mode="ddu")
+    instances = one.take([0, 0, 0]).with_fields(
+        budget=float(np.asarray(one.fields.budget).reshape(-1)[0]) * np.array([1.0, 0.7, 0.4])
+    )
+    audited = np.array([False, True, False])
+    found = list(cascade(instances, gap=0.05, audited=audited, workers=1))
+    assert [len(part) for part in found] == [1, 1, 1]
+    for b, part in enumerate(found):
+        exact = solve_instance(instances, b)
+        assert part.lower[0] <= exact.upper * (1 + 1e-6)
+        assert part.upper[0] >= exact.lower * (1 - 1e-6)
+        assert part.gap[0] <= (1e-6 if audited[b] else 0.05)
+    with pytest.raises(InputError, match="exact solver"):
+        next(cascade(instances, exact="none"))

@@ -65,8 +65,17 @@ def rates_only(
 # ---- enumeration ----
 
 
-@pytest.mark.parametrize("mode", ["none", "diu", "ddu"])
-@pytest.mark.parametrize("limits", [{}, {"max_routes": 1}, {"unmet_cap": 0.6, "max_routes": 2}])
+LIMITS = ({}, {"max_routes": 1}, {"unmet_cap": 0.6, "max_routes": 2})
+
+
+@pytest.mark.parametrize(
+    ("limits", "mode"),
+    [
+        pytest.param(limits, mode, marks=[pytest.mark.slow] if limits and mode != "ddu" else [])
+        for limits in LIMITS
+        for mode in ("none", "diu", "ddu")
+    ],
+)
 def test_optima_agree_with_every_fleet_tried(mode: str, limits: dict[str, Any]):
     several = 0
     for seed in range(6 if limits else 16):

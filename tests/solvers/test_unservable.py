@@ -85,6 +85,7 @@ def test_diagnosis_says_which():
     assert found.to_json()["reason"] == found.reason
 
 
+@pytest.mark.slow  # it brackets
 def test_choice_says_which():
     instances = random_instances(0, (2, 2, 2, 2), unmet_cap=0.5, delay_threshold=[500.0, 1e-3], batch=2)
     answers = Answers.stack([Answer.of(instances.names, Status.INFEASIBLE)] * 2, names=instances.names)

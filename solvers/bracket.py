@@ -407,8 +407,8 @@ def _bound_roots(batch: Instances, placed: Instances, effort: Effort) -> tuple[_
         if not len(lacking):
             break
         again = run.bound(lacking, decided[lacking], take_rows(root.multipliers, lacking), effort.node)
-        better = again.bound > root.bound[lacking]
-        root = put_rows(root, lacking[better], take_rows(again, np.flatnonzero(better)))
+        better = np.flatnonzero(again.bound > root.bound[lacking])
+        root = put_rows(root, lacking[better], take_rows(again, better))
     return run, root
 
 
@@ -468,9 +468,8 @@ def _bound_whole_nodes(run: _Run, nodes: Nodes) -> Nodes:
     """Bound nodes without an open triple by the prices of their deployments' routings, where these prove more."""
     size = len(nodes.bound)
     inside = (nodes.decided > 0).reshape(size, -1)
-    width = max(
-        run.effort.search.slots, run.effort.tree_rounds
-    )  # no node deploys more: each round decides one more
+    # No node deploys more: each round decides one more.
+    width = max(run.effort.search.slots, run.effort.tree_rounds)
     order = np.argsort(~inside, axis=1, kind="stable")[:, :width]
     slot = widen(np.where(np.take_along_axis(inside, order, 1), order, EMPTY).astype(np.int32), width)
     bound, parts = np.full(size, -math.inf), {}

@@ -12,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,14 +20,14 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from rodiu_jax.errors import AuditFailed
-from rodiu_jax.model.fields import uses_serving
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.tolerances import CASCADE_GAP, CROSSED_BY_HIGHS, OPTIMAL_GAP
 from rodiu_jax.runtime.devices import by_device, devices
 from solvers.answers import Answer, Answers, relative_gap
 from solvers.bracket import Effort, brackets
-from solvers.pool import Pool, Task, Ticket
+from solvers.dual.coefficients import known_to_exact_alone
+from solvers.pool import Pool, Task, Ticket, run_tasks
 from solvers.terms import is_large
 
 Policy = Literal["gap", "all", "none"]
@@ -120,7 +120,7 @@ def cascade(
     Args:
       gap: relative gap to prove.
       exact: who is solved exactly; ``none`` and nobody audited starts no process. Where scenarios have replicas,
-        rates or quotas all are, and to ``gap``: nothing is bracketed before.
+        rates, quotas or speed-ups per pair all are, and to ``gap``: nothing is bracketed before.
       audited: bool (B,), the scenarios to audit; none by default.
       time_limit, workers: for HiGHS, as `solvers.pool.solve`.
       effort: of the brackets. By default a CPU branches only where a certificate is asked for or the gap is at least
@@ -138,7 +138,7 @@ def cascade(
         branch = certificates or gap >= CASCADE_GAP
         effort = Effort() if branch else by_device(cpu=Effort(tree_rounds=0), accelerator=Effort())
     audit = np.zeros(instances.size, bool) if audited is None else np.asarray(audited, bool)
-    if exact != "none" and uses_serving(instances.fields):
+    if exact != "none" and known_to_exact_alone(instances.fields):
         yield from _solve_each(instances, gap, audit, time_limit, workers)
         return
     queue: deque[_Block] = deque()
@@ -165,17 +165,12 @@ def _solve_each(
     workers: int | Pool | None,
 ) -> Iterator[Answers]:
     """Solve scenarios by HiGHS alone: those of fleets, whose dual function it alone knows."""
-    with _borrow(workers) as pool:
-        targets = np.where(audited, min(gap, OPTIMAL_GAP), gap).tolist()
-        tickets = deque(
-            pool.submit(Task(instances.take([b]), target, time_limit))
-            for b, target in enumerate(targets[:_WAITING])
-        )
-        following = iter(range(_WAITING, instances.size))
-        while tickets:
-            yield Answers.stack([pool.result(tickets.popleft())], names=instances.names)
-            if (b := next(following, None)) is not None:
-                tickets.append(pool.submit(Task(instances.take([b]), targets[b], time_limit)))
+    pool = workers if isinstance(workers, Pool) else Pool(workers)
+    targets = np.where(audited, min(gap, OPTIMAL_GAP), gap).tolist()
+    tasks = (Task(instances.take([b]), target, time_limit) for b, target in enumerate(targets))
+    with closing(run_tasks(pool, tasks, keep=pool is workers)) as answers:
+        for answer in answers:
+            yield Answers.stack([answer], names=instances.names)
 
 
 def _rest(block: _Block, pool: Pool, gap: float) -> Iterator[Answers]:

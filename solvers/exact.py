@@ -383,9 +383,8 @@ class _Search:
         answer = run_highs(
             formulation,
             start=start,
-            mip_rel_gap=max(
-                self.gap / 2, gap
-            ),  # the rest is for HiGHS's objective and the checked cost to differ
+            # The rest of the gap is for HiGHS's objective and the checked cost to differ.
+            mip_rel_gap=max(self.gap / 2, gap),
             mip_abs_gap=0.0,
             time_limit=self.left(),
             **({} if heuristics or not self.use.options else HEURISTICS_OFF),

@@ -28,12 +28,12 @@ from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
 from rodiu_jax.errors import InputError, WorkFailed
-from rodiu_jax.model.fields import uses_serving
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import CASCADE_GAP, OPTIMAL_GAP
 from rodiu_jax.runtime.cores import usable_cores
 from solvers.answers import Answer, Answers
+from solvers.dual.coefficients import known_to_exact_alone
 from solvers.exact import solve_instance
 from solvers.terms import is_large
 
@@ -229,7 +229,7 @@ def solve_iter(
     if pool is not workers:
         pool.workers = max(1, min(pool.workers, len(todo)))
     tasks = (Task(instances.take([b]), gap, time_limit, start) for b, start in zip(todo, known, strict=True))
-    answers = _run_tasks(pool, tasks, keep=pool is workers)
+    answers = run_tasks(pool, tasks, keep=pool is workers)
     if failures is None:
         return answers
     try:
@@ -241,7 +241,7 @@ def solve_iter(
 
 def _usual_starts(instances: Instances, todo: Sequence[int], gap: float) -> Iterator[Answer | None]:
     """Yield what is worth knowing of each scenario before HiGHS is asked: a bracket in large catalogues."""
-    if not is_large(instances) or uses_serving(instances.fields):
+    if not is_large(instances) or known_to_exact_alone(instances.fields):
         yield from (None for _ in todo)
         return
     from solvers.bracket import brackets  # JAX, which nothing else here needs
@@ -264,7 +264,12 @@ def _save_failures(
             yield answer
 
 
-def _run_tasks(pool: Pool, tasks: Iterator[Task], *, keep: bool) -> Generator[Answer]:
+def run_tasks(pool: Pool, tasks: Iterator[Task], *, keep: bool) -> Generator[Answer]:
+    """Yield the answers to tasks in their order, a few of which are queued at a time.
+
+    Args:
+      keep: whether the pool stays open, unless the work ends early.
+    """
     tickets: deque[Ticket] = deque()
     try:
         for task in tasks:

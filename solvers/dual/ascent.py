@@ -389,9 +389,8 @@ class Ascended(NamedTuple):
     multipliers: Multipliers  # float32, that prove it
     value: Float[Array, "P N"]  # V
     weights: Float[Array, "P N"]  # the estimate of w
-    missed: Float[
-        Array, ""
-    ]  # $ that pairs not iterated take from the bound, <= 0; 0 unless the ascent reaches far
+    # $ that pairs not iterated take from the bound, <= 0; 0 unless the ascent reaches far
+    missed: Float[Array, ""]
 
 
 def in_single(tree: Any) -> Any:

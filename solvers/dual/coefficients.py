@@ -159,20 +159,24 @@ def _is_speed_by_pair(fields: Fields) -> bool:
     return axes_of("tp_speedup", np.ndim(fields.tp_speedup)) == "IJKN"
 
 
-def refuse_serving(fields: Fields) -> None:
-    """Refuse scenarios whose dual function is not known here.
-
-    Raises:
-      InputError: they have replicas, rates or quotas, or a speed-up per pair (MODEL section 9).
-    """
+def known_to_exact_alone(fields: Fields) -> str | None:
+    """Return a field that only the exact solver knows: replicas, rates, quotas, a speed-up per pair; None without."""
     used = {
         "max_replicas": has_replicas(fields),
         "throughput": has_rates(fields),
         "gpu_quota": has_quotas(fields),
         "tp_speedup": _is_speed_by_pair(fields),
     }
-    if any(used.values()):
-        name = next(n for n, is_used in used.items() if is_used)
+    return next((name for name, is_used in used.items() if is_used), None)
+
+
+def refuse_serving(fields: Fields) -> None:
+    """Refuse scenarios whose dual function is not known here.
+
+    Raises:
+      InputError: as `known_to_exact_alone` says (MODEL section 9).
+    """
+    if name := known_to_exact_alone(fields):
         raise InputError("instances", name, "no such field here: only the exact solver knows it", "given")
 
 

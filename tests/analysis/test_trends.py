@@ -12,7 +12,7 @@ from rodiu_jax.model.changes import apply_changes, parse_change
 from rodiu_jax.model.fields import REQUIRED_FIELDS
 from tests.oracles.enumeration import cheapest
 from tests.oracles.instances import random_instances
-from tests.oracles.serving import cheapest_fleet, serving_instances
+from tests.oracles.serving import serving_instances
 
 
 def rows(*triples, **columns):
@@ -149,8 +149,8 @@ def test_every_expected_trend_of_fleets_is_that_of_the_true_optimum():
     assert len(optional) == 6
     for field in {*optional, "arrival_rate", "residency_hours", "tp_speedup", "weight_memory"}:
         for instances in scenarios:
-            cost = cheapest_fleet(instances, 0)
-            low = cheapest_fleet(apply_changes(instances, [parse_change(f"{field}*=0.5")]), 0)
+            cost = cheapest(instances, 0)
+            low = cheapest(apply_changes(instances, [parse_change(f"{field}*=0.5")]), 0)
             slack = 1e-6 * (1 + min(cost, low))
             assert low <= cost + slack if EXPECTED[field] == "rises" else cost <= low + slack, field
             if abs(low - cost) > slack:

@@ -75,12 +75,11 @@ def every_deployment(instances: Instances) -> list[Deployment]:
 @pytest.fixture(scope="module")
 def truth(tiny):
     """Cost of every deployment in every scenario, inf where it has no plan: {deployment: (B,)}."""
-    f = tiny.one(0)
-    speed = dict(zip(f.tp_degree.tolist(), f.tp_speedup.tolist(), strict=True))
+    degrees = tiny.one(0).tp_degree.tolist()
     found = {}
     for deployment in every_deployment(tiny):
         at = [
-            (tiny.model_names.index(d.model), tiny.gpu_names.index(d.gpu), d.tp, speed[d.tp])
+            (tiny.model_names.index(d.model), tiny.gpu_names.index(d.gpu), degrees.index(d.tp), d.replicas)
             for d in deployment
         ]
         found[deployment] = np.array([cheapest_routing(tiny, b, at, math.inf) for b in range(COUNT)])

@@ -17,8 +17,9 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Deployment, Plan, Route
 from rodiu_jax.model.verdict import SERVING_FAMILIES
 from solvers.headroom import find_headroom
+from tests.oracles.enumeration import cheapest_routing
 from tests.oracles.instances import random_instances, worked_example
-from tests.oracles.serving import cheapest_routing, serving_instances
+from tests.oracles.serving import serving_instances
 
 SHAPE = (3, 2, 2, 2)
 

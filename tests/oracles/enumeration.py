@@ -1,6 +1,6 @@
-"""The optimum of a tiny scenario by trying every deployment (and every choice of routes), with an LP each.
+"""The optimum of a tiny scenario by trying every fleet: pairs, degrees, replicas, routes, and an LP for each.
 
-Written from MODEL sections 2 to 5 alone: shares per pair, the adversary by its vertices, no binaries.
+Written from MODEL sections 2 to 5 and 9 alone: shares per pair, adversaries by their vertices, no binaries.
 """
 
 from __future__ import annotations
@@ -19,60 +19,78 @@ def cheapest(instances: Instances, b: int) -> float:
     f = instances.one(b)
     _, models, gpus, _ = instances.shape
     pairs = list(itertools.product(range(models), range(gpus)))
-    options = [(0, 0.0), *zip(f.tp_degree.tolist(), f.tp_speedup.tolist(), strict=True)]
+    quota = np.broadcast_to(f.gpu_quota, gpus)
     best = np.inf
-    for choice in itertools.product(options, repeat=len(pairs)):
-        deployed = [(j, k, n, s) for (j, k), (n, s) in zip(pairs, choice, strict=True) if n]
-        best = min(best, cheapest_routing(instances, b, deployed, best))
+    options = []
+    for j, k in pairs:
+        most = int(f.max_replicas[j, k] if f.max_replicas.ndim else f.max_replicas)
+        deployed = itertools.product(range(len(f.tp_degree)), range(1, most + 1))
+        options.append([None, *((j, k, n, r) for n, r in deployed)])
+    for choice in itertools.product(*options):
+        fleet = [c for c in choice if c is not None]
+        used: dict[str, float] = {}
+        for _, k, n, r in fleet:
+            device = instances.gpu_devices[k]
+            used[device] = used.get(device, 0.0) + f.tp_degree[n] * r
+        if any(total > quota[instances.gpu_devices.index(device)] for device, total in used.items()):
+            continue
+        best = min(best, cheapest_routing(instances, b, fleet, best))
     return best
 
 
-def cheapest_routing(instances: Instances, b: int, deployed: list[tuple], best: float) -> float:
-    """Least cost of tuples (model, GPU, degree, speed-up) deployed; inf where it is ``best`` or more by rent alone."""
+def cheapest_routing(instances: Instances, b: int, fleet: list[tuple], best: float = np.inf) -> float:
+    """Least cost of a fleet of (model, GPU, degree, replicas), by positions; inf where no routing is feasible."""
     f = instances.one(b)
-    types = len(instances.query_names)
-    fixed = f.rental_hours * sum(
-        f.gpu_price[k] * n + f.storage_price * f.weight_memory[j] for j, k, n, _ in deployed
-    )
-    weights = sum(f.weight_memory[j] for j, *_ in deployed)
-    misfit = any(f.weight_memory[j] > f.gpu_memory[k] * n for j, k, n, _ in deployed)
+    rent = f.rental_hours * sum(f.gpu_price[k] * f.tp_degree[n] * r for _, k, n, r in fleet)
+    weights = sum(f.weight_memory[j] for j, *_ in fleet)
+    fixed = rent + f.rental_hours * f.storage_price * weights
+    misfit = any(f.weight_memory[j] > f.gpu_memory[k] * f.tp_degree[n] for j, k, n, _ in fleet)
     if misfit or weights > f.storage_capacity or fixed > f.budget or fixed >= best:
         return np.inf
-    limit = int(f.max_routes) or len(deployed)
-    subsets = list(itertools.combinations(range(len(deployed)), min(limit, len(deployed))))
+    limit = int(f.max_routes) or len(fleet)
+    subsets = list(itertools.combinations(range(len(fleet)), min(limit, len(fleet))))
     return min(
-        _routing_cost(instances, b, deployed, fixed, allowed)
-        for allowed in itertools.product(subsets, repeat=types)
+        _routing_cost(instances, b, fleet, float(fixed), allowed)
+        for allowed in itertools.product(subsets, repeat=len(f.arrival_rate))
     )
 
 
-def _routing_cost(instances: Instances, b: int, deployed: list[tuple], fixed: float, allowed: tuple) -> float:
+def _routing_cost(instances: Instances, b: int, fleet: list[tuple], fixed: float, allowed: tuple) -> float:
     """Variables: share[i,d] (I*D), unmet[i] (I), the worst extra delay[i] (I)."""
     f, ddu = instances.one(b), instances.uncertainty == "ddu"
-    no_adversary = instances.uncertainty == "none"
-    types, slots = len(instances.query_names), len(deployed)
+    calm = instances.uncertainty == "none"
+    types, slots = len(f.arrival_rate), len(fleet)
     width = types * slots + 2 * types
     tokens = f.input_tokens + f.output_tokens
     cost, top = np.zeros(width), np.full(width, np.inf)
     left: list[np.ndarray] = []
     right: list[float] = []
     memory, compute, money = np.zeros((slots, width)), np.zeros((slots, width)), np.zeros(width)
+    load, lost = np.zeros((slots, types)), np.zeros((slots, types))
     balance = np.zeros((types, width))
-    adversary_d = vertices(slots, 0.0 if no_adversary else float(f.gamma_delay))
-    adversary_e = vertices(slots, 0.0 if no_adversary else float(f.gamma_error))
+    gamma = [0.0 if calm else float(g) for g in (f.gamma_delay, f.gamma_error, f.gamma_throughput)]
     for i in range(types):
         mine = slice(i * slots, (i + 1) * slots)
         unmet, extra = types * slots + i, types * slots + types + i
         per_hour = f.rental_hours * f.arrival_rate[i]
         ms, spread, wrong, spoil = np.zeros((4, slots))
-        for d, (j, k, _, s) in enumerate(deployed):
+        for d, (j, k, n, _) in enumerate(fleet):
+            s = f.tp_speedup[i, j, k, n] if f.tp_speedup.ndim > 1 else f.tp_speedup[n]
+            stay = f.residency_hours[i, j, k] if f.residency_hours.ndim else f.residency_hours
             ms[d] = f.delay_nominal[i, j, k] * tokens[i] / s
             spread[d] = f.delay_deviation[i, j, k] * tokens[i] / s * (1 - ddu * f.delay_impact[j, k])
             wrong[d] = f.error_nominal[i, j, k]
             spoil[d] = f.error_deviation[i, j, k] * (1 - ddu * f.error_impact[j, k])
-            memory[d, i * slots + d] = f.kv_per_token[j] * tokens[i] * f.arrival_rate[i] * f.residency_hours
+            memory[d, i * slots + d] = f.kv_per_token[j] * tokens[i] * f.arrival_rate[i] * stay
             compute[d, i * slots + d] = f.compute_per_token[i] * tokens[i]
             top[i * slots + d] = 1.0 if d in allowed[i] else 0.0
+            rate = f.throughput[i, j, k, n] if f.throughput.ndim else np.inf
+            short = f.throughput_shortfall[i, j, k] if f.throughput_shortfall.ndim else 0.0
+            if rate == 0:
+                top[i * slots + d] = 0.0
+            else:
+                load[d, i] = f.arrival_rate[i] / rate
+                lost[d, i] = load[d, i] * short / (1 - short)
         data = f.storage_price * f.token_size[i] * tokens[i] / 1000.0
         money[mine] = per_hour * data
         cost[mine] = per_hour * (f.delay_penalty[i] * ms + data)
@@ -80,7 +98,7 @@ def _routing_cost(instances: Instances, b: int, deployed: list[tuple], fixed: fl
         cost[unmet] = per_hour * f.unmet_penalty[i]
         top[unmet] = f.unmet_cap
         balance[i, mine] = balance[i, unmet] = 1.0
-        for xi in adversary_d:
+        for xi in vertices(slots, gamma[0]):
             row = np.zeros(width)
             row[mine], row[extra] = xi * spread, -1.0
             left.append(row / 100.0)
@@ -89,14 +107,20 @@ def _routing_cost(instances: Instances, b: int, deployed: list[tuple], fixed: fl
         row[mine], row[extra] = ms - f.delay_threshold[i], 1.0
         left.append(row / 100.0)
         right.append(0.0)
-        for xi in adversary_e:
+        for xi in vertices(slots, gamma[1]):
             row = np.zeros(width)
             row[mine] = wrong + xi * spoil - f.error_threshold[i]
             left.append(row * 10.0)
             right.append(0.0)
-    for d, (j, k, n, _) in enumerate(deployed):
+    for d, (j, k, n, r) in enumerate(fleet):
+        degree = float(f.tp_degree[n])
         left += [memory[d], compute[d]]
-        right += [f.gpu_memory[k] * n - f.weight_memory[j], f.gpu_compute[k] * n]
+        right += [r * (f.gpu_memory[k] * degree - f.weight_memory[j]), f.gpu_compute[k] * degree * r]
+        for xi in vertices(types, gamma[2]):
+            row = np.zeros(width)
+            row[d : types * slots : slots] = load[d] + xi * lost[d]
+            left.append(row)
+            right.append(float(f.max_utilization) * r)
     left.append(money)
     right.append(float(f.budget) - fixed)
     bounds = np.column_stack([np.zeros(width), top])

@@ -22,6 +22,7 @@ from solvers.cascade import cascade, exactly
 from solvers.exact import solve_instance
 from solvers.pool import Pool, Ticket, solve
 from tests.oracles.answers import assert_same
+from tests.oracles.instances import random_instances
 from tests.oracles.serving import serving_instances
 
 
@@ -297,3 +298,13 @@ def test_fleets_are_solved_by_highs_alone():
         assert part.gap[0] <= (1e-6 if audited[b] else 0.05)
     with pytest.raises(InputError, match="exact solver"):
         next(cascade(instances, exact="none"))
+
+
+def test_speed_ups_per_pair_are_for_highs_alone_in_large_catalogues_too(monkeypatch):
+    plain = random_instances(2, (2, 2, 2, 2), batch=2)
+    instances = plain.with_fields(tp_speedup=np.random.default_rng(2).uniform(1.0, 1.8, (2, 2, 2, 2)))
+    monkeypatch.setattr("solvers.pool.is_large", lambda _: True)
+    alone = solve(instances, gap=1e-6, workers=1)
+    handed = whole(cascade(instances, gap=1e-6, workers=1))
+    for answers in (alone, handed):
+        np.testing.assert_allclose(answers.upper, [solve_instance(instances, b).upper for b in range(2)])

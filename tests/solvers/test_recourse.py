@@ -81,13 +81,9 @@ def test_against_a_program_written_from_the_model():
     instances = mixed(32).take(range(6))
     deployments = random_deployments(2, instances, 6)
     found = recourse(instances, deployments)
-    f0 = instances.one(0)
     best = np.full(found.lower.shape, math.inf)
     for q, deployment in enumerate(deployments):
-        named = [
-            (j, k, int(f0.tp_degree[n]), float(f0.tp_speedup[n]))
-            for j, k, n in deployment_positions(instances, deployment)
-        ]
+        named = [(*at, 1) for at in deployment_positions(instances, deployment)]
         for b in range(6):
             best[q, b] = cheapest_routing(instances, b, named, math.inf)
     assert_brackets(found, best)

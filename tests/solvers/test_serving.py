@@ -23,8 +23,9 @@ from solvers.formulation import assemble, build, read_plan
 from solvers.highs import run_highs
 from solvers.pool import solve_iter
 from solvers.terms import collect
+from tests.oracles.enumeration import cheapest
 from tests.oracles.instances import random_instances
-from tests.oracles.serving import cheapest_fleet, plain_optimum, serving_instances
+from tests.oracles.serving import plain_optimum, serving_instances
 
 CLOSE = {"rel": 2e-6, "abs": 1e-9}
 
@@ -83,7 +84,7 @@ def test_optima_agree_with_every_fleet_tried(mode: str, limits: dict[str, Any]):
         shape, devices = (types, 2, 2, 2), ["d", "d"] if seed % 2 else None
         gamma = {"gamma_throughput": [0.6, 1.0, 1.5, 7.0][seed % 4]}
         instances = serving_instances(seed, shape, mode=mode, devices=devices, **limits, **gamma)
-        expected = cheapest_fleet(instances, 0)
+        expected = cheapest(instances, 0)
         answer = solve_instance(instances, 0)
         assert optimum(instances) == pytest.approx(expected, **CLOSE), seed
         several += any(d.replicas > 1 for d in (answer.plan.deployments if answer.plan else ()))
@@ -96,7 +97,7 @@ def test_optima_agree_with_every_fleet_tried_at_length(mode: str):
     for seed in range(1000, 1100):
         limits = {"max_routes": seed % 3, "unmet_cap": [1.0, 0.5, 0.8][seed % 3]}
         instances = serving_instances(seed, (3, 2, 2, 2), mode=mode, devices=["d", "d"], **limits)
-        assert optimum(instances) == pytest.approx(cheapest_fleet(instances, 0), **CLOSE), seed
+        assert optimum(instances) == pytest.approx(cheapest(instances, 0), **CLOSE), seed
 
 
 @pytest.mark.parametrize("seed", range(4))

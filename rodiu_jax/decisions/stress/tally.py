@@ -55,12 +55,10 @@ class Tally(NamedTuple):
     least: Float64[Any, " Q"]  # extremes of t
     most: Float64[Any, " Q"]
     breaks_at: Float64[Any, " Q"]  # the least scale at which any promise breaks
-    any_overload: Int64[Any, "Q S"] | None = (
-        None  # draws in which some pair has more load than it may; None without rates
-    )
-    overload: Int64[Any, "Q S E"] | None = (
-        None  # sum of floor(excess 2^20), as a share of what the load may be
-    )
+    # Draws in which some pair has more load than it may; these three are None without rates.
+    any_overload: Int64[Any, "Q S"] | None = None
+    # Sum of floor(excess 2^20), as a share of what the load may be.
+    overload: Int64[Any, "Q S E"] | None = None
     overload_most: Float64[Any, "Q S E"] | None = None  # the largest excess
 
 

@@ -88,9 +88,9 @@ def _describe_nearest(choice: Choice) -> list[str]:
             f"No candidate keeps every promise in any of {seen}.",
             f"Nearest, if any share of the queries may stay unserved: rent {rent}{breaks}",
         ]
+    lines += [f"In {count:,} nobody can serve {told}." for told, count in choice.unservable.items()]
     if choice.hopeless:
         lines.append(f"In {choice.hopeless:,} of them it is proven that no plan exists, whatever is rented.")
-    lines += [f"In {count:,} nobody can serve {told}." for told, count in choice.unservable.items()]
     return lines
 
 

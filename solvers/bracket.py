@@ -4,9 +4,9 @@ What stays wide at the root is bracketed a second time with prices that climb fa
 
 Root: dual ascent (`solvers.dual`), then a plan by local search (`solvers.deployments`). Where the bracket is wider than
 the target, a best-first branch and bound goes on over all open scenarios at once: in each round every open scenario
-splits its weakest nodes on the triple whose estimated w is nearest to one half, and all children are bounded in one
-batch, starting from their parent's multipliers. The rows never depend on which scenarios share a batch: a scenario's
-rounds are its own.
+splits its weakest nodes on the triple that promises most (`solvers.tree.rate_splits`), and all children are bounded in
+one batch, starting from their parent's multipliers. The rows never depend on which scenarios share a batch: a
+scenario's rounds are its own.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from solvers.neighbours import Search
 from solvers.routing import THOROUGH_ITERATIONS, read_multipliers, route_deployment
 from solvers.starts import propose_starts
 from solvers.terms import is_large
-from solvers.tree import Nodes, Tree, keep_better, put_rows, take_rows
+from solvers.tree import Nodes, Tree, keep_better, put_rows, rate_splits, take_rows
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def usual_effort(instances: Instances) -> Effort:
 class _Bounded(NamedTuple):
     bound: Array
     multipliers: Multipliers
-    weights: Array
+    promise: Array  # of a split on each triple, as `solvers.tree.Nodes` has it
     starts: Any  # deployments read off the weights, (R,D) a row
     least: Any  # what they cost at least, (R,) a row
     floor: Any  # what every plan that deploys a triple costs at least, (P,N) a row
@@ -161,7 +161,7 @@ def _bound_nodes(
         starts, least = propose_starts(c, found, how)
         floor = found.bound - least_by_pair(c, found.value)[:, None] + found.value
         of_node = starts, least, floor, c.decided, highest_cost(c), found.missed
-        return _Bounded(found.bound, found.multipliers, found.weights, *of_node)
+        return _Bounded(found.bound, found.multipliers, rate_splits(c, found.weights), *of_node)
 
     return jax.vmap(one)(fields, decided, start, opening, weight)
 
@@ -419,7 +419,7 @@ def _plant(root: _Bounded, effort: Effort, certificates: bool) -> Tree:
         np.arange(size),
         np.asarray(root.bound),
         np.asarray(root.decided),
-        np.asarray(root.weights),
+        np.asarray(root.promise),
         np.zeros((size, effort.tree_rounds), np.int32),
         root.multipliers,
     )
@@ -457,7 +457,7 @@ def _bound_children(run: _Run, nodes: Nodes, ascent: Ascent) -> tuple[Nodes, _Bo
     bounded = run.bound(nodes.scenario, nodes.decided, nodes.multipliers, ascent)
     found = nodes._replace(
         bound=np.asarray(bounded.bound),
-        weights=np.asarray(bounded.weights),
+        promise=np.asarray(bounded.promise),
         decided=np.asarray(bounded.decided),
         multipliers=bounded.multipliers,
     )

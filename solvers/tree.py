@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int8, Int32, Int64
 
+from rodiu_jax.model.fields import Array
 from solvers.answers import Leaves
-from solvers.dual import Multipliers
+from solvers.dual import Coefficients, Multipliers
 
 T = TypeVar("T")
 
@@ -27,7 +28,7 @@ class Nodes(NamedTuple):
       scenario: whose tree it is.
       bound: certified lower bound of the plans in the node, $ per period.
       decided: 1 where a triple is deployed, -1 where it is not, 0 where that is open.
-      weights: the ascent's estimate of how much each triple is deployed.
+      promise: of a split on each triple, as `rate_splits` has it; the node is split on the largest of an open one.
       path: the splits from the root as `solvers.answers.Leaves` has them, then zeros.
       multipliers: that prove the bound.
     """
@@ -35,23 +36,13 @@ class Nodes(NamedTuple):
     scenario: Int64[np.ndarray, " M"]
     bound: Float64[np.ndarray, " M"]
     decided: Int8[np.ndarray, "M P N"]
-    weights: Float[np.ndarray, "M P N"]
+    promise: Float[np.ndarray, "M P N"]
     path: Int32[np.ndarray, "M T"]
     multipliers: Multipliers
 
     def take(self, rows: np.ndarray) -> Nodes:
         """Return the nodes at ``rows``, in that order."""
         return take_rows(self, rows)
-
-    def openness(self) -> Float[np.ndarray, "M PN"]:
-        """Return how far the estimate of each undecided triple is from whole, flat over triples; -1 for decided ones.
-
-        Where all estimates are whole the largest one wins: one child is then cut off soon, and the other ascends once
-        more.
-        """
-        share = self.weights.reshape(len(self.weights), math.prod(self.weights.shape[1:]))  # of no nodes too
-        score = np.minimum(share, 1.0 - share) + 1e-6 * share
-        return np.where(self.decided.reshape(share.shape) == 0, score, -1.0)
 
     def is_whole(self) -> Bool[np.ndarray, " M"]:
         """Say which nodes have no open triple left."""
@@ -62,12 +53,14 @@ class Nodes(NamedTuple):
         return put_rows(self, rows, nodes)
 
     def children(self) -> Nodes:
-        """Return two nodes for each node: with its most open triple deployed, and without it.
+        """Return two nodes for each node: with its most promising open triple deployed, and without it.
 
         They have their parent's bound and multipliers, which hold for them too.
         """
         degrees = self.decided.shape[2]
-        pair, degree = np.divmod(self.openness().argmax(1), degrees)  # M
+        flat = len(self.decided), math.prod(self.decided.shape[1:])  # of no nodes too
+        promise = np.where(self.decided == 0, self.promise, -1.0).reshape(flat)
+        pair, degree = np.divmod(promise.argmax(1), degrees)  # M
         split = (pair * degrees + degree + 1).astype(np.int32)
         both = self.take(np.repeat(np.arange(len(self.bound)), 2))
         with_triple = np.arange(0, len(both.bound), 2)
@@ -77,6 +70,16 @@ class Nodes(NamedTuple):
         depth = (self.path != 0).sum(1)
         both.path[with_triple, depth], both.path[with_triple + 1, depth] = split, -split
         return both
+
+
+def rate_splits(c: Coefficients, weights: Float[Array, "P N"]) -> Float[Array, "P N"]:
+    """Say how much a split on each triple promises: the variance of its estimated w times what it costs, $.
+
+    Deploying what is dear, or doing without it, moves the bound most. Where all estimates are whole the dearest triple
+    that is deployed wins: one child is then cut off soon, and the other ascends once more.
+    """
+    share = weights.clip(0.0, 1.0)
+    return (share * (1.0 - share) + 1e-6 * share) * c.deploy.astype(share.dtype)
 
 
 def take_rows(tree: T, rows: Int64[np.ndarray, " R"]) -> T:

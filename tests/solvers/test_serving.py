@@ -66,17 +66,16 @@ def rates_only(
 # ---- enumeration ----
 
 
-LIMITS = ({}, {"max_routes": 1}, {"unmet_cap": 0.6, "max_routes": 2})
-
-
 @pytest.mark.parametrize(
     ("limits", "mode"),
     [
-        pytest.param(limits, mode, marks=[pytest.mark.slow] if limits and mode != "ddu" else [])
-        for limits in LIMITS
-        for mode in ("none", "diu", "ddu")
+        ({}, "none"),
+        ({}, "diu"),
+        ({}, "ddu"),
+        ({"max_routes": 1}, "ddu"),
+        ({"unmet_cap": 0.6, "max_routes": 2}, "ddu"),
     ],
-)
+)  # the long lane crosses every limit with every mode
 def test_optima_agree_with_every_fleet_tried(mode: str, limits: dict[str, Any]):
     several = 0
     for seed in range(6 if limits else 16):
@@ -94,7 +93,7 @@ def test_optima_agree_with_every_fleet_tried(mode: str, limits: dict[str, Any]):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["none", "diu", "ddu"])
 def test_optima_agree_with_every_fleet_tried_at_length(mode: str):
-    for seed in range(1000, 1100):
+    for seed in range(1000, 1060):
         limits = {"max_routes": seed % 3, "unmet_cap": [1.0, 0.5, 0.8][seed % 3]}
         instances = serving_instances(seed, (3, 2, 2, 2), mode=mode, devices=["d", "d"], **limits)
         assert optimum(instances) == pytest.approx(cheapest(instances, 0), **CLOSE), seed

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,7 +116,7 @@ def _tabulate_gpus(each: Sequence[FleetSummary]) -> PageTable:
     ).sort_values(["mean_gpus", "gpu"], ascending=[False, True], kind="stable", ignore_index=True)
     rows = [
         [r.gpu, percent(r.plans / len(each)), number(r.mean_gpus), f"{r.most_gpus:,}"]
-        for r in data.head(_MOST_ROWS).itertuples()
+        for r in _first_rows(data)
     ]
     heads = ["GPU", "rented in", "GPUs, mean", "most"]
     return PageTable("fleet-gpus", "GPUs rented", heads, rows, (1, 2, 3), data)
@@ -140,8 +141,7 @@ def _tabulate_quotas(each: Sequence[FleetSummary]) -> PageTable:
         columns=["device", "plans", "mean_used", "full"],
     ).sort_values(["full", "mean_used"], ascending=False, kind="stable", ignore_index=True)
     rows = [
-        [r.device, f"{r.plans:,}", percent(r.mean_used), percent(r.full / r.plans)]
-        for r in data.head(_MOST_ROWS).itertuples()
+        [r.device, f"{r.plans:,}", percent(r.mean_used), percent(r.full / r.plans)] for r in _first_rows(data)
     ]
     caption = "Quotas, over the plans that rent such a device"
     heads = ["device", "plans", "used, mean", "used up in"]
@@ -177,7 +177,7 @@ def _tabulate_loads(each: Sequence[FleetSummary]) -> PageTable:
             number(r.mean_replicas),
             *("more than all" if math.isinf(v) else percent(v) for v in (r.mean_load, r.highest_load)),
         ]
-        for r in data.head(_MOST_ROWS).itertuples()
+        for r in _first_rows(data)
     ]
     caption = "Load of a replica of each deployed pair"
     heads = ["model@GPU", "plans", "replicas, mean", "load, mean", "highest"]
@@ -192,6 +192,11 @@ def _tabulate_full(each: Sequence[FleetSummary]) -> PageTable:
     return PageTable(
         "fleet-full", "What is full first as traffic grows", ["limit", "plans", "share"], rows, (1, 2), data
     )
+
+
+def _first_rows(data: pd.DataFrame) -> Iterator[Any]:
+    """Iterate over the rows that the page shows, with the columns as attributes."""
+    return iter(data.head(_MOST_ROWS).itertuples())
 
 
 def _by_first(names: Iterable[str]) -> list[str]:

@@ -176,6 +176,7 @@ def make_row(case: Sequence[str | float], found: Sequence[Compared]) -> list[str
     ours, plain = (np.array([getattr(c, way).seconds for c in found]) for way in ("ours", "plain"))
     right, _ = agree({"ours": [c.ours for c in found], "plain": [c.plain for c in found]}, GAP)
     tails = np.quantile(ours, 0.95), np.quantile(plain, 0.95)
+    gaps = [c.root_gap for c in found if not math.isnan(c.root_gap)]
     return [
         *case,
         len(found),
@@ -188,7 +189,7 @@ def make_row(case: Sequence[str | float], found: Sequence[Compared]) -> list[str
         float((plain / ours).min()),
         sum(not c.ours.proven for c in found),
         sum(not c.plain.proven for c in found),
-        100 * float(np.nanmean([c.root_gap for c in found])),
+        100 * float(np.mean(gaps)) if gaps else None,
         "yes" if right else "NO",
     ]
 

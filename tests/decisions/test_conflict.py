@@ -194,6 +194,8 @@ def test_what_is_not_answered_is_not_claimed():
 
     assert find_conflict(instances, 0, lambda one: answer(one, silent=True), capped=True) is None
 
+    assert find_conflict(instances, 0, find_plan, capped=True, seconds=0.0) is None
+
     def knows_impossible_alone(one: Instances) -> Answer:
         found = find_plan(one)
         return answer(one, silent=found.status is not Status.INFEASIBLE)

@@ -17,6 +17,7 @@ conflict hits all corrections, so that none has fewer limits than such a set, an
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
 _MOST_QUESTIONS = 200
 """Questions to HiGHS; a conflict that needs more is told with what is proven of it by then."""
+
+_MOST_SECONDS = 120.0
+"""Likewise: questions about large catalogues take seconds each."""
 
 _MANY_REPLICAS = 1_000_000
 """Replicas of a pair where their number is no limit."""
@@ -211,18 +215,21 @@ def _dearest(f: Fields) -> np.ndarray:
     return 2.0 * (rent + f.rental_hours * f.storage_price * (weights + data))
 
 
-def find_conflict(instances: Instances, b: int, find_plan: FindPlan, *, capped: bool) -> Conflict | None:
+def find_conflict(
+    instances: Instances, b: int, find_plan: FindPlan, *, capped: bool, seconds: float = _MOST_SECONDS
+) -> Conflict | None:
     """Find the smallest set of limits of scenario ``b`` that together leave no plan.
 
     Args:
       find_plan: answers ``FEASIBLE`` with a checked plan or ``INFEASIBLE``; anything else proves nothing.
       capped: True for the scenario's own ``unmet_cap``, False for serving everyone.
+      seconds: by the clock, after which nothing more is asked.
 
     Returns:
       None where it is not proven that all limits together leave no plan.
     """
     one = instances.take([b])
-    search = _Search(one if capped else one.with_fields(unmet_cap=0.0), find_plan)
+    search = _Search(one if capped else one.with_fields(unmet_cap=0.0), find_plan, seconds)
     if search.ask(search.all) is not True:
         return None
     search.shrink()
@@ -242,10 +249,10 @@ class _Search:
       smallest: whether no conflict has fewer limits, proven.
     """
 
-    def __init__(self, one: Instances, find_plan: FindPlan) -> None:
+    def __init__(self, one: Instances, find_plan: FindPlan, seconds: float) -> None:
         self._one, self._find_plan = one, find_plan
         self.order = list_limits(one, 0)
-        self._left = _MOST_QUESTIONS
+        self._left, self._deadline = _MOST_QUESTIONS, time.perf_counter() + seconds
         self._caps = [m for m in self.order if m.constraint == "unmet"]
         self.all: Limits = frozenset(self.order)
         self.corrections: list[Limits] = [
@@ -258,7 +265,7 @@ class _Search:
         """Say whether limits conflict; None where neither is proven. What a plan breaks is a correction more."""
         if any(not (c & kept) for c in self.corrections):
             return False
-        if not self._left:
+        if not self._left or time.perf_counter() >= self._deadline:
             return None
         self._left -= 1
         answer = self._find_plan(keep_limits(self._one, 0, kept))

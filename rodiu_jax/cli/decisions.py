@@ -255,15 +255,17 @@ def diagnose(
 
     Shadow prices of the limits that bind, with the range in which they predict the optimum within 1 % of the change
     (solved again at both ends; that no other deployment is better in between is proven with the limit free); the four
-    adjustments of the seed document; what serving everyone takes; how much cheaper idle GPUs must be. Where scenarios
-    have replicas, rates or quotas, no prices and idle GPUs, but adjustments by one GPU of a quota, one replica, fuller
-    replicas.
+    adjustments of the seed document; what serving everyone takes, and the smallest set of limits that together leave no
+    plan or keep everyone from being served, each of them proven to be needed; how much cheaper idle GPUs must be. Where
+    scenarios have replicas, rates or quotas, no prices and idle GPUs, but adjustments by one GPU of a quota, one
+    replica, fuller replicas.
 
     \b
     --json: instance, status, objective, lower_bound, plan; binding [{constraint, name, shadow_price, unit, value,
     holds_from, holds_to, per_percent, relaxed_price, resolved}]; adjustments [{name, lower_bound, upper_bound,
     saving_lower, saving_upper, unmet_share}]; everyone {unmet, extra_lower, extra_upper, levers}; idle [{gpu, price,
-    certified, cheaper_from, cheaper_to, deployments, reason}]. Prices in $ per period and unit; null: unknown or none.
+    certified, cheaper_from, cheaper_to, deployments, reason}]; conflict {limits [{constraint, name, value}], unproven,
+    smallest, capped} or null. Prices in $ per period and unit; null: unknown or none.
     """
     from rodiu_jax.decisions.diagnose.diagnosis import diagnose as run
     from rodiu_jax.model.npz import load_instances

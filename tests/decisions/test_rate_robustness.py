@@ -90,10 +90,3 @@ def test_rows_are_optima_at_the_true_traffic_and_never_less_safe():
         assert "nan" not in str(table.rows)
     assert any(line.startswith(("Rates:", "No Gamma_q")) for line in section.points)
     assert len(json.loads(json.dumps(item, allow_nan=False))["rates"]) == 3
-
-
-def test_scenarios_without_rates_have_no_curve():
-    instances = random_instances(31, (2, 1, 3, 2), unmet_penalty=np.full(2, 6.0))
-    found = robustness(instances, gammas=[0, 1], draws=100, workers=1)
-    assert found.rates is None
-    assert "rates" not in robustness_to_json(found)

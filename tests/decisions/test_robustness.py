@@ -13,6 +13,7 @@ from rodiu_jax.decisions.robustness import default_gammas, read_instances, robus
 from rodiu_jax.decisions.stress.draws import stress
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.check import check_plan
+from rodiu_jax.report.text.robustness_section import robustness_to_json
 from solvers.exact import solve_instance
 from tests.cli.calls import Ran, Run
 from tests.golden import numbers
@@ -61,6 +62,8 @@ def found() -> Any:
 
 def test_costs_at_every_gamma_are_the_optima(found: Any):
     instances, result = found
+    assert result.rates is None, "scenarios without rates have no curve of them"
+    assert "rates" not in robustness_to_json(result)
     for r in result.scenarios.to_dict("records"):
         there = instances.with_uncertainty(r["mode"]).with_fields(
             gamma_delay=r["gamma"], gamma_error=r["gamma"]

@@ -20,12 +20,12 @@ def cheapest(instances: Instances, b: int) -> float:
     _, models, gpus, _ = instances.shape
     pairs = list(itertools.product(range(models), range(gpus)))
     quota = np.broadcast_to(f.gpu_quota, gpus)
-    best = np.inf
     options = []
     for j, k in pairs:
         most = int(f.max_replicas[j, k] if f.max_replicas.ndim else f.max_replicas)
         deployed = itertools.product(range(len(f.tp_degree)), range(1, most + 1))
         options.append([None, *((j, k, n, r) for n, r in deployed)])
+    fleets = []
     for choice in itertools.product(*options):
         fleet = [c for c in choice if c is not None]
         used: dict[str, float] = {}
@@ -34,29 +34,70 @@ def cheapest(instances: Instances, b: int) -> float:
             used[device] = used.get(device, 0.0) + f.tp_degree[n] * r
         if any(total > quota[instances.gpu_devices.index(device)] for device, total in used.items()):
             continue
+        fleets.append((_least_cost(instances, b, fleet), fleet))
+    best = np.inf
+    for least, fleet in sorted(fleets, key=lambda one: one[0]):
+        if least >= best:  # so do all the fleets that follow
+            break
         best = min(best, cheapest_routing(instances, b, fleet, best))
     return best
 
 
-def cheapest_routing(instances: Instances, b: int, fleet: list[tuple], best: float = np.inf) -> float:
-    """Least cost of a fleet of (model, GPU, degree, replicas), by positions; inf where no routing is feasible."""
+def _fixed_cost(instances: Instances, b: int, fleet: list[tuple]) -> float:
+    """Rent, and storage of weights, of a fleet; inf where it breaks a limit whatever is routed."""
     f = instances.one(b)
     rent = f.rental_hours * sum(f.gpu_price[k] * f.tp_degree[n] * r for _, k, n, r in fleet)
     weights = sum(f.weight_memory[j] for j, *_ in fleet)
-    fixed = rent + f.rental_hours * f.storage_price * weights
+    fixed = float(rent + f.rental_hours * f.storage_price * weights)
     misfit = any(f.weight_memory[j] > f.gpu_memory[k] * f.tp_degree[n] for j, k, n, _ in fleet)
-    if misfit or weights > f.storage_capacity or fixed > f.budget or fixed >= best:
+    return np.inf if misfit or weights > f.storage_capacity or fixed > f.budget else fixed
+
+
+def _least_cost(instances: Instances, b: int, fleet: list[tuple]) -> float:
+    """What a fleet costs at least: each type whole where that costs least, no limit kept, no deviation."""
+    f = instances.one(b)
+    hourly = f.rental_hours * f.arrival_rate
+    tokens = f.input_tokens + f.output_tokens
+    each = [f.unmet_penalty]
+    for j, k, n, _ in fleet:
+        ms = f.delay_nominal[:, j, k] * tokens
+        ms = ms / (f.tp_speedup[:, j, k, n] if f.tp_speedup.ndim > 1 else f.tp_speedup[n])
+        each.append(f.delay_penalty * ms + f.storage_price * f.token_size * tokens / 1000.0)
+    return _fixed_cost(instances, b, fleet) + float((hourly * np.min(each, axis=0)).sum())
+
+
+def cheapest_routing(instances: Instances, b: int, fleet: list[tuple], best: float = np.inf) -> float:
+    """Least cost of a fleet of (model, GPU, degree, replicas), by positions; inf where no routing is feasible.
+
+    A routing that costs ``best`` or more need not be the least. Where routes are limited every choice of them is tried,
+    one type after the other, as long as the others alone leave less than the best cost.
+    """
+    limit = int(instances.one(b).max_routes) or len(fleet)
+    fixed = _fixed_cost(instances, b, fleet)
+    if fixed >= best:
         return np.inf
-    limit = int(f.max_routes) or len(fleet)
     subsets = list(itertools.combinations(range(len(fleet)), min(limit, len(fleet))))
-    return min(
-        _routing_cost(instances, b, fleet, float(fixed), allowed)
-        for allowed in itertools.product(subsets, repeat=len(f.arrival_rate))
-    )
+    least, open_choices = np.inf, [(range(len(fleet)),) * instances.shape[0]]
+    while open_choices:
+        allowed = open_choices.pop()
+        cost, routes = _route(instances, b, fleet, fixed, allowed)
+        if cost >= min(best, least):
+            continue
+        if (routes <= limit).all():
+            least = cost
+            continue
+        i = int(np.argmax(routes))
+        open_choices += [(*allowed[:i], subset, *allowed[i + 1 :]) for subset in subsets]
+    return least
 
 
-def _routing_cost(instances: Instances, b: int, fleet: list[tuple], fixed: float, allowed: tuple) -> float:
-    """Variables: share[i,d] (I*D), unmet[i] (I), the worst extra delay[i] (I)."""
+def _route(
+    instances: Instances, b: int, fleet: list[tuple], fixed: float, allowed: tuple
+) -> tuple[float, np.ndarray]:
+    """Least cost of a fleet with some routes, inf if there is none, and how many of them each type uses.
+
+    Variables: share[i,d] (I*D), unmet[i] (I), the worst extra delay[i] (I).
+    """
     f, ddu = instances.one(b), instances.uncertainty == "ddu"
     calm = instances.uncertainty == "none"
     types, slots = len(f.arrival_rate), len(fleet)
@@ -126,4 +167,7 @@ def _routing_cost(instances: Instances, b: int, fleet: list[tuple], fixed: float
     bounds = np.column_stack([np.zeros(width), top])
     answer = linprog(cost, A_ub=np.array(left), b_ub=right, A_eq=balance, b_eq=np.ones(types), bounds=bounds)
     assert answer.status in (0, 2), answer.message
-    return fixed + answer.fun if answer.status == 0 else np.inf
+    if answer.status == 2:
+        return np.inf, np.zeros(types)
+    shares = answer.x[: types * slots].reshape(types, slots)
+    return fixed + answer.fun, (shares > 1e-12).sum(1)

@@ -22,9 +22,9 @@ from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.report import write_report
 from rodiu_jax.report.data.digest import rank_deployments, read_digest, sum_up_rows, summarise_cells
 from rodiu_jax.report.data.outputs import OUTPUTS, Axis, axes_of, decimals
+from rodiu_jax.report.data.stored_plans import choose_rows
 from rodiu_jax.report.figures import style
 from rodiu_jax.report.figures.binding import (
-    choose_rows,
     draw_binding,
     rank_tightest,
     read_margins,

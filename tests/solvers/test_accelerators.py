@@ -48,7 +48,7 @@ def test_no_accelerator_changes_a_value(regime):
         assert result.upper == pytest.approx(expected.upper, rel=1e-6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(scenarios(SMALL))
 def test_any_scenario_costs_the_same_without_accelerators(instances):
     with_them, without = solve_instance(instances, 0), _solve_with(Accelerators.none(), instances, 0)

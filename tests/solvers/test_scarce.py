@@ -106,6 +106,7 @@ def test_what_a_node_leaves_unaffordable_is_excluded():
     assert 0 < expected[others].sum() < others.sum()
 
 
+@pytest.mark.slow  # the short lane's trees are those of test_bracket; half a minute of compiling
 def test_a_node_without_open_triples_is_bounded_by_its_routing(monkeypatch: pytest.MonkeyPatch):
     """With the ascent of nodes all but switched off, only the routings' prices can close whole nodes."""
     instances = scarce(5, "ddu").with_fields(unmet_cap=np.ones(CHUNK))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rodiu_jax.decisions.diagnose.conflict import Conflict, find_conflict
 from rodiu_jax.decisions.diagnose.fleet_limits import loosen_fleet
 from rodiu_jax.decisions.diagnose.idle_gpus import Entry, find_entries
 from rodiu_jax.decisions.diagnose.linear_programs import prove, relax_deployment
@@ -62,6 +63,8 @@ class Diagnosis:
       idle: GPUs that are not rented, and what would change that.
       reason: which query types make a plan impossible, as nobody can serve them; empty where there is a plan, or where
         that is not the reason.
+      conflict: the smallest set of limits that leaves no plan or, where there is one, that keeps everyone from being
+        served; None where everyone could be, or where nothing is proven.
       priced: whether limits and idle GPUs were priced: not where scenarios have replicas, rates or quotas, of which one
         step more is among the adjustments.
     """
@@ -74,6 +77,7 @@ class Diagnosis:
     everyone: Everyone
     idle: list[Entry]
     reason: str = ""
+    conflict: Conflict | None = None
     priced: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -108,6 +112,7 @@ class Diagnosis:
             "adjustments": [each(a) for a in self.adjustments],
             "everyone": each(self.everyone) | {"levers": [each(lever) for lever in self.everyone.levers]},
             "idle": [each(e) for e in self.idle],
+            "conflict": None if self.conflict is None else self.conflict.to_json(),
             **({"reason": self.reason} if self.reason else {}),
         }
 
@@ -179,11 +184,14 @@ def diagnose(
         binding = find_shadow_prices(resolver, plan, cost, relaxed) if plan and relaxed else []
         served = serve_everyone(resolver, plan, base.lower, cost)
         idle = find_entries(resolver, plan, cost, relaxed) if plan and relaxed else []
+        conflict = None
+        if not plan or math.isinf(served.extra_lower):
+            conflict = find_conflict(instances, b, resolver.find_plan, capped=plan is None)
     adjusted.sort(
         key=lambda a: (-(a.saving_lower + a.saving_upper), a.upper_bound) if plan else (0.0, a.upper_bound)
     )
     priced = not _is_fleet(fields)
-    return Diagnosis(b, base, proven, binding, adjusted, served, idle, reason, priced)
+    return Diagnosis(b, base, proven, binding, adjusted, served, idle, reason, conflict, priced)
 
 
 def _is_fleet(fields: Fields) -> bool:

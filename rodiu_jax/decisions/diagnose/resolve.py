@@ -23,6 +23,10 @@ Change = dict[str, np.ndarray]
 """Fields of one instance and their new values."""
 
 
+_LONGEST = 20.0
+"""Seconds for a question that an answer can do without: what it would have proven is then said to be unproven."""
+
+
 class Solve(Protocol):
     """As `solvers.pool.solve_iter`, with its workers and time limit bound."""
 
@@ -41,7 +45,7 @@ class Resolver:
 
     Args:
       spread: applies a function to tasks, such as `solvers.pool.Pool.map`; one after the other by default.
-      time_limit: seconds for each question of `ranged`; ``solve`` has its own.
+      time_limit: seconds for each question of `ranged` and, up to `_LONGEST`, `find_plan`; ``solve`` has its own.
     """
 
     def __init__(
@@ -75,6 +79,15 @@ class Resolver:
             answers.append(answer)
             self._bar.advance(answer.status.word, answer.gap)
         return answers
+
+    def find_plan(self, one: Instances) -> Answer:
+        """Find any plan of a scenario held alone, or a proof that there is none (`solvers.feasibility`)."""
+        from solvers.feasibility import FeasibilityTask, find_any_plan
+
+        limit = min(self._time_limit, _LONGEST)
+        (answer,) = self._spread(find_any_plan, [FeasibilityTask(one, limit)])
+        self._bar.advance(answer.status.word)
+        return answer
 
     def ranged(self, questions: Sequence[Ranging]) -> list[Ranged]:
         """What is proven with a limit free in an interval (`solvers.ranging`)."""

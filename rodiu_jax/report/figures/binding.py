@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rodiu_jax.model.verdict import FAMILIES
+from rodiu_jax.model.verdict import FAMILIES, SERVING_FAMILIES
 from rodiu_jax.report.data.digest import Digest, Levels
+from rodiu_jax.report.data.stored_plans import read_stored_plans
 from rodiu_jax.report.figures import style
 
 MOST_ROWS = 1024
@@ -21,9 +21,10 @@ MOST_ROWS = 1024
 TIGHT = 1e-3
 """A constraint with less than this share of its limit left binds."""
 
-_MOST_SAMPLES = 16
 _MOST_NAMED = 8  # constraints by name
-_FAMILIES = tuple(f for f in FAMILIES if f != "demand")  # an equality: it binds only when broken
+_FAMILIES = tuple(
+    f for f in (*FAMILIES, *SERVING_FAMILIES) if f != "demand"
+)  # an equality: it binds only when broken
 
 
 @dataclass(frozen=True)
@@ -48,51 +49,20 @@ def read_margins(folder: str | Path, digest: Digest) -> Margins:
       InputError: the catalogue cannot be read, or is not that of the sweep any more; a damaged part or plan.
     """
     from rodiu_jax.model.evaluation import evaluate
-    from rodiu_jax.model.plan_json import plan_from_json
-    from rodiu_jax.sweeps.scenarios import scenarios_of
-    from rodiu_jax.sweeps.store import catalog_of, iterate_rows
+    from rodiu_jax.sweeps.store import catalog_of
 
-    folder, spec = Path(folder), digest.spec
-    catalog = catalog_of(folder, spec)
-    numbers = choose_rows(spec.points, spec.samples, MOST_ROWS)
-    wanted = np.zeros(0, np.int64)
-    plans: dict[int, list[tuple[int, str]]] = {}
-    looked = 0
-    for part in iterate_rows(folder, columns=["sample", "point", "plan"], rows=numbers.tolist()):
-        wanted = part["sample"].to_numpy() * spec.points + part["point"].to_numpy()
-        mine: Any = part[np.isin(wanted, numbers)]
-        looked += len(mine)
-        for sample, point, text in mine.dropna(subset="plan").itertuples(index=False):
-            plans.setdefault(int(sample), []).append((int(point), text))
+    folder = Path(folder)
+    names = list(catalog_of(folder, digest.spec).sets["query"])
+    stored, looked = read_stored_plans(folder, digest, MOST_ROWS)
     tables, shares = [], []
-    for sample, held in plans.items():
-        points = np.array([point for point, _ in held])
-        instances = scenarios_of(spec, catalog, sample, points)
-        read = [
-            plan_from_json(json.loads(text) | {"instance": b}, instances, source=folder, path="plan")
-            for b, (_, text) in enumerate(held)
-        ]
-        table = evaluate(read, instances)
-        keep = ["feasible", *(f"margin_{f}" for f in FAMILIES), "binding"]
-        tables.append(table[keep].assign(sample=sample, point=points))
-        shares += [[plan.unmet.get(name, 0.0) for name in instances.query_names] for plan in read]
-    names = list(catalog.sets["query"])
+    for held in stored:
+        table = evaluate(held.plans, held.instances)
+        keep = ["feasible", *(f"margin_{f}" for f in held.instances.families), "binding"]
+        tables.append(table[keep].assign(sample=held.sample, point=held.points))
+        shares += [[plan.unmet.get(name, 0.0) for name in names] for plan in held.plans]
     means = np.mean(shares, axis=0) if shares else np.full(len(names), np.nan)
     rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     return Margins(rows, looked, dict(zip(names, means.tolist(), strict=True)))
-
-
-def choose_rows(points: int, samples: int, most: int) -> np.ndarray:
-    """Choose the rows to look at, by number, sorted: a fixed choice that covers samples and points evenly."""
-    if points * samples <= most:
-        return np.arange(points * samples)
-    count = min(samples, max(1, most // points), _MOST_SAMPLES)
-    chosen = np.linspace(0, samples - 1, count).round().astype(np.int64)
-    if points <= most:
-        at = np.arange(points)
-    else:
-        at = np.unique(np.random.default_rng(0).choice(points, most, replace=False))
-    return (chosen[:, None] * points + at[None, :]).ravel()
 
 
 def summarise_binding(margins: Margins) -> pd.DataFrame:
@@ -105,6 +75,8 @@ def summarise_binding(margins: Margins) -> pd.DataFrame:
     found = []
     families = margins.rows["binding"].str.replace(r"\[.*", "", regex=True)
     for family in _FAMILIES:
+        if f"margin_{family}" not in margins.rows:  # scenarios without replicas, rates and quotas
+            continue
         margin = margins.rows[f"margin_{family}"].to_numpy(dtype=float)
         margin = margin[np.isfinite(margin)]
         if not len(margin):

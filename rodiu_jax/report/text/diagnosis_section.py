@@ -10,11 +10,27 @@ from rodiu_jax.model.tolerances import SAME_COST
 from rodiu_jax.report.parts.section import PageTable, Section
 
 if TYPE_CHECKING:
+    from rodiu_jax.decisions.diagnose.conflict import Conflict, NamedLimit
     from rodiu_jax.decisions.diagnose.diagnosis import Adjustment, Diagnosis
     from rodiu_jax.decisions.diagnose.idle_gpus import Entry
     from rodiu_jax.decisions.diagnose.shadow_prices import Shadow
 
 _MOST_TOLD = 3
+
+_LIMITS = {
+    "delay": "delay promise of {name} ({value} ms)",
+    "error": "error promise of {name} ({value})",
+    "quota": "quota of {name} ({value} GPUs)",
+    "budget": "budget (${value})",
+    "replicas": "max_replicas",
+    "throughput": "max_utilization ({value})",
+    "routes": "max_routes ({value})",
+    "storage": "storage_capacity ({value} GB)",
+    "memory": "memory of the GPUs",
+    "compute": "compute of the GPUs",
+    "unmet": "unmet_cap of {name} ({value})",
+}
+"""What a limit of a conflict is called, by its constraint."""
 
 
 def describe_diagnosis(diagnosis: Diagnosis) -> Section:
@@ -35,6 +51,7 @@ def write_sentences(diagnosis: Diagnosis) -> list[str]:
     if plan is None:
         reason = f": {diagnosis.reason}" if diagnosis.reason else ""
         lines.append(f"Scenario {diagnosis.instance}: no plan keeps every limit (proven){reason}.")
+        lines += _describe_conflict(diagnosis.conflict)
         works = [a for a in diagnosis.adjustments if math.isfinite(a.upper_bound)]
         for a in works:
             lines.append(f"With {a.name} there is a plan, at ${number(a.upper_bound)} per period.")
@@ -82,6 +99,8 @@ def _describe_service(diagnosis: Diagnosis) -> list[str]:
         return ["Everyone is served."]
     unserved = ", ".join(f"{percent(share)} of {query}" for query, share in served.unmet.items())
     lines = [f"Not served: {unserved}."] if unserved else []
+    if diagnosis.answer.plan is not None:
+        lines += _describe_conflict(diagnosis.conflict)
     if math.isfinite(served.extra_upper):
         extra = interval(served.extra_lower, served.extra_upper)
         return [*lines, f"Everyone could be served within the present limits, for ${extra} more per period."]
@@ -91,6 +110,39 @@ def _describe_service(diagnosis: Diagnosis) -> list[str]:
     changes = [f"{lever.field} x{lever.enough:.3g}" for lever in enough]
     others = f" (also enough alone: {', '.join(changes[1:])})" if changes[1:] else ""
     return [*lines, f"The smallest change that lets everyone be served is {changes[0]}{others}."]
+
+
+def _describe_conflict(conflict: Conflict | None) -> list[str]:
+    """Say which limits together leave no plan, or none that serves everyone, and what of that is proven."""
+    if conflict is None:
+        return []
+    what = "leave no plan" if conflict.capped else "keep everyone from being served"
+    names = [_name_limit(m, conflict.capped) for m in conflict.limits]
+    only = [m.name for m in conflict.limits if m.constraint == "unmet"]
+    if len(only) == len(names):
+        return [f"Whatever else is lifted, {' and '.join(only)} cannot be served."]
+    joined = f"{', '.join(names[:-1])} and {names[-1]}"
+    line = f"Together these limits {what}: {joined}."
+    proofs = []
+    if len(conflict.unproven) < len(names):
+        but = f" but {', '.join(conflict.unproven)}" if conflict.unproven else ""
+        then = "there is a plan" if conflict.capped else "everyone can be served"
+        proofs.append(f"without any one of them{but} {then}")
+    if conflict.smallest:
+        proofs.append("no smaller set of limits does the same")
+    if proofs:
+        line += f" Proven: {', and '.join(proofs)}."
+    if conflict.unproven:
+        line += f" Not proven in the time limit: that {', '.join(conflict.unproven)} must be among them."
+    return [line]
+
+
+def _name_limit(limit: NamedLimit, capped: bool) -> str:
+    if limit.constraint == "unmet" and not capped:
+        return f"serving all of {limit.name}"
+    share = limit.constraint in ("error", "throughput", "unmet")
+    value = percent(limit.value) if share else significant(limit.value, 5)
+    return _LIMITS[limit.constraint].format(name=limit.name, value=value)
 
 
 def _tabulate_prices(binding: list[Shadow]) -> PageTable:

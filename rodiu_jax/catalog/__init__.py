@@ -18,6 +18,18 @@ label them.
 - ``class_of = "quantity"``, ``classes = [{below = v, ENTRY}, ..., {ENTRY}]``: drawn from the first class
   whose bound is above its value.
 
+A file that gives ``values`` alone to a quantity that a rule gives in the catalogue it extends puts them in the
+rule's place for those names, and the rule stays for all the others.
+
+``together = "GROUP"`` beside ``choice``: all entries of a group are drawn as one, at the same position of each
+list, so that the rate and the token lengths of one hour of a trace stay together. ``basis`` beside a source says
+whether a value is ``measured``, ``predicted`` or ``assumed``.
+
+``[promise.QUERY]`` has ``limits`` (`rodiu_jax.catalog.promises`) and perhaps ``source``. ``[[curve]]`` has
+``query``, ``model``, ``gpu``, ``tp``, ``source`` and ``points``, each ``{rate = queries/h, ms = {ttft_p99 = ...}}``:
+what was measured of one replica. ``throughput`` of that cell is then the highest measured rate at which the
+promise of the query type holds, 0 where it holds at none.
+
 Every field of an instance except ``tp_degree`` must be a quantity; any other quantity may be added.
 ``[[comparison]]``, ``[[example]]`` and ``[[contradiction]]`` are claims that ``rodiu validate`` looks into.
 """
@@ -31,8 +43,10 @@ from rodiu_jax.catalog.quantities import (
     Draws,
     Entry,
     Level,
+    Patched,
     Product,
     Quantity,
+    Rule,
     WeightedSum,
 )
 
@@ -47,8 +61,10 @@ __all__ = [
     "Example",
     "Level",
     "Measure",
+    "Patched",
     "Product",
     "Quantity",
+    "Rule",
     "WeightedSum",
     "catalog_names",
     "load_catalog",

@@ -26,14 +26,11 @@ from pydantic import (
 from typing_extensions import TypeAliasType
 
 from rodiu_jax.catalog.distributions import Distribution
-from rodiu_jax.catalog.promises import GRAMMAR, is_latency, parse_promise
+from rodiu_jax.catalog.promises import GRAMMAR, Basis, is_latency, parse_promise
 from rodiu_jax.errors import InputError
 from rodiu_jax.io.strict_table import StrictTable, input_error, tag, wrong
 
 Axis = Literal["query", "model", "gpu", "tp"]
-Basis = Literal["measured", "predicted", "assumed"]
-"""What a value rests on: a measurement or a quoted price; a model or formula; somebody's word."""
-
 AXES: tuple[Axis, ...] = get_args(Axis)
 
 

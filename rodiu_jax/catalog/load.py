@@ -154,7 +154,7 @@ def _merge(parent: _Merged, layer: schema.CatalogFile, path: Path) -> _Merged:
 
 
 def _merge_curves(parent: _Merged, merged: _Merged, layer: schema.CatalogFile, path: Path) -> None:
-    """Keep the curves of names that are still there; each fills its cell of ``throughput``, and the later file counts."""
+    """Keep the curves of names that are still there; each fills its cell of ``throughput``; the later file counts."""
     stated = layer.quantity.get("throughput")
     own = _flatten(stated.values or {}) if stated is not None else {}
     anew = stated is not None and bool(stated.model_fields_set & {"each", *_RULE_KEYS})

@@ -13,8 +13,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from rodiu_jax.errors import InputError
+
+Basis = Literal["measured", "predicted", "assumed"]
+"""What a value rests on: a measurement or a quoted price; a model or formula; somebody's word."""
 
 METRICS = {
     "ttft": "time to the first token",
@@ -141,7 +145,7 @@ class Curve:
     points: tuple[Point, ...]
     source: str
     note: str
-    basis: str
+    basis: Basis
     catalog: str
 
     @property

@@ -68,10 +68,10 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
 def calibrate(
     trace: Path, query: str, window: float, windows: int | None, tokens: str, catalog: str, output: Path
 ) -> None:
-    """Read arrival rates and token lengths from a real trace into a catalogue.
+    """Read arrival rates and token lengths from a trace: the former name of `import trace`, for one release.
 
     \b
-    TRACE.csv has the columns of the Azure 2023 LLM traces: TIMESTAMP, ContextTokens, GeneratedTokens.
+    The same as rodiu import trace TRACE.csv --window 0.1 --tokens request, which draws rate and lengths on their own.
     Example: rodiu calibrate trace.csv --query Code_Gen --catalog corrected -o mine.toml
              rodiu sample --catalog mine.toml --n 100 -o mine.npz
     """

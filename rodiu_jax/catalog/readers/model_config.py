@@ -51,6 +51,7 @@ def import_model(
     kv_dtype: str | None = None,
     base: str | Path = "seed",
     like: str | Mapping[str, str] | None = None,
+    write: bool = True,
 ) -> Imported:
     """Read ``weight_memory`` and ``kv_per_token`` of a model from its Hugging Face config.json.
 
@@ -66,6 +67,7 @@ def import_model(
       base: catalogue to extend, by name or path.
       like: model of ``base`` that a new one is like (``model=NAME``); by default the one whose weights are nearest, and
         the catalogue says that this is assumed.
+      write: False to read alone: the names need not be in ``base``, and nothing can be saved.
 
     Raises:
       InputError: an architecture that is not known, a value that is missing or impossible, a type that nobody says.
@@ -84,7 +86,7 @@ def import_model(
     kv = size.cached * BYTES[cached] / 1e9
     likes = find_likes(like)
     default = likes.get("model") or _find_nearest(catalog, weights)
-    new = settle_name(catalog, "model", name, default, "name")
+    new = settle_name(catalog, "model", name, default, "name") if write else None
     kind = tree.need("model_type").text()
     experts = f", {size.active:,} of them active for a token" if size.active < size.parameters else ""
     notes = {

@@ -32,11 +32,12 @@ def import_profile(
     tp: int = 1,
     base: str | Path = "seed",
     like: str | Mapping[str, str] | None = None,
+    write: bool = True,
 ) -> Imported:
     """Read ``throughput`` of query types from profiles: ``tputs[output bucket][input bucket]`` in requests/s.
 
-    A bucket becomes the query type ``PREFIX_inINPUT_outOUTPUT`` with those lengths and, where ``base`` has no such type,
-    the arrival rate 0, as a profile knows no demand. 0.0 in a profile means that the promise holds at no rate.
+    A bucket becomes the query type ``PREFIX_inINPUT_outOUTPUT`` with those lengths and, where ``base`` has no such
+    type, the arrival rate 0, as a profile knows no demand. 0.0 in a profile means that the promise holds at no rate.
 
     Args:
       files: JSON with ``gpu``, ``tputs``, ``indexes``, ``slos``; one GPU a file.
@@ -46,6 +47,7 @@ def import_profile(
       base: catalogue to extend, by name or path.
       like: names of ``base`` that new ones are like (``query=NAME``); query types are like its first if none is named,
         and the catalogue says that this is assumed.
+      write: False to read alone: the names need not be in ``base``, and nothing can be saved.
 
     Raises:
       InputError: no such file, a profile whose tables do not fit each other, a rate that is no number >= 0, a GPU that
@@ -58,12 +60,12 @@ def import_profile(
         raise InputError("files", "", "at least one file")
     catalog = load_catalog(base)
     likes, renamed = find_likes(like), read_pairs(names, "map")
-    if str(tp) not in catalog.sets["tp"]:
+    if write and str(tp) not in catalog.sets["tp"]:
         raise InputError("tp", "", f"a degree of {catalog.name}: {', '.join(catalog.sets['tp'])}", tp)
     if not query_prefix:
         raise InputError("query_prefix", "", "the beginning of the names of query types", query_prefix)
     added: dict[str, dict[str, str]] = {}
-    if new := settle_name(catalog, "model", model, likes.get("model"), "model"):
+    if write and (new := settle_name(catalog, "model", model, likes.get("model"), "model")):
         added["model"] = {new[0]: new[1]}
     values: dict[tuple[str, tuple[str, ...]], Value] = {}
     throughput: dict[str, float] = {}
@@ -73,7 +75,11 @@ def import_profile(
         tree, origin = read_tree(path)
         buckets = _read_buckets(tree)
         named = tree.need("gpu").text()
-        where = _find_gpu(catalog, named, gpu if len(paths) == 1 else None, renamed, Path(path), likes, added)
+        mine = gpu if len(paths) == 1 else None
+        if write:
+            where = _find_gpu(catalog, named, mine, renamed, Path(path), likes, added)
+        else:
+            where = mine or renamed.get(named, named)
         promise = _read_promise(tree)
         types = {f"{query_prefix}_in{i:g}_out{o:g}": (i, o) for i, o in buckets}
         if lengths and types != lengths:
@@ -82,9 +88,8 @@ def import_profile(
         if len(types) < len(buckets):
             raise InputError(path, "indexes", "each length once", [len(types), len(buckets)])
         for name, pair in types.items():
-            if new := settle_name(
-                catalog, "query", name, likes.get("query", catalog.sets["query"][0]), "query"
-            ):
+            default = likes.get("query", catalog.sets["query"][0])
+            if write and (new := settle_name(catalog, "query", name, default, "query")):
                 added.setdefault("query", {})[new[0]] = new[1]
                 said = "no demand is stated: set it, or import a trace"
                 values["arrival_rate", (name,)] = Value(
@@ -107,8 +112,8 @@ def import_profile(
         lines.append(_summarise(origin, named, where, tree, buckets, promise))
     never = sum(v.quantity == "throughput" and v.values == (0.0,) for v in values.values())
     lines.append(
-        f"{len(lengths)} query types {query_prefix}_in.._out..; {never} of {len(lengths) * len(paths)} buckets at no rate. "
-        "Every pair without a measurement has throughput 0."
+        f"{len(lengths)} query types {query_prefix}_in.._out..; {never} of {len(lengths) * len(paths)} buckets at no "
+        "rate. Every pair without a measurement has throughput 0."
     )
     lines += [
         f"{catalog.name} has no {axis} {', '.join(list(pairs)[:3])}{' ...' if len(pairs) > 3 else ''}: all else is "

@@ -75,11 +75,11 @@ def import_quality(
       metric: of lm-eval-harness, such as ``exact_match,strict-match``, where a task has several.
       base: catalogue to extend, by name or path.
       like: names of ``base`` that new ones are like: ``query=NAME,model=NAME``.
-      write: False to read the rows alone, whatever ``base`` has.
+      write: False to read alone: the names need not be in ``base``, and nothing can be saved.
 
     Raises:
-      InputError: an accuracy outside 0 to 1, n that is no whole number >= 1, a standard error that contradicts both, two
-        rows for one value, a metric that nobody names, no row that ``base`` has names for.
+      InputError: an accuracy outside 0 to 1, n that is no whole number >= 1, a standard error that contradicts both,
+        two rows for one value, a metric that nobody names, no row that ``base`` has names for.
     """
     paths = [files] if isinstance(files, str | Path) else list(files)
     if not paths:
@@ -128,9 +128,10 @@ def import_quality(
             if ("error_nominal", cell) in values:
                 expected = f"one accuracy of {', '.join(cell)}; --map or --precision tells rows apart"
                 raise InputError(paths[0], row.at, expected, row.accuracy)
-            how = f"{row.task} of {row.model} at {row.precision or 'the precision named'}, accuracy {row.accuracy:g}, n {row.n:,}"
-            pairs = (("error_nominal", error, f"1 - accuracy: {how}"),
-                     ("error_deviation", deviation, f"{CONFIDENCE} standard errors of {row.stderr:.4g}: {how}"))  # fmt: skip
+            how = f"{row.task} of {row.model} at {row.precision or 'the precision named'}"
+            how += f", accuracy {row.accuracy:g}, n {row.n:,}"
+            spread = f"{CONFIDENCE} standard errors of {row.stderr:.4g}: {how}"
+            pairs = ("error_nominal", error, f"1 - accuracy: {how}"), ("error_deviation", deviation, spread)
             for quantity, number, note in pairs:
                 values[quantity, cell] = Value(quantity, cell, fixed(number), row.source, note)
     if write and not values:

@@ -99,6 +99,7 @@ def import_trace(
     timezone: str = "UTC",
     base: str | Path = "seed",
     like: str | Mapping[str, str] | None = None,
+    write: bool = True,
 ) -> Imported:
     """Read arrival rates and token lengths of query types from a trace, CSV or JSON lines.
 
@@ -129,6 +130,7 @@ def import_trace(
       base: catalogue to extend, by name or path.
       like: query type of ``base`` that a type which it lacks is like (``query=NAME``). With ``query_column`` the first
         of ``base`` if none is named, and the catalogue says that this is assumed.
+      write: False to read alone: the names need not be in ``base``, and nothing can be saved.
 
     Raises:
       InputError: no such query type or catalogue; a column that is missing; a clock whose unit nobody says; an
@@ -149,7 +151,7 @@ def import_trace(
     renamed = read_pairs(names, "map")
     given = read_pairs(columns, "columns") if columns is not None else None
     likes = find_likes(like)
-    if query is not None:
+    if query is not None and write:
         settle_name(catalog, "query", query, likes.get("query"), "query")
         _check_rules(catalog)
     read = Trace(trace, columns=given, unit=unit, query_column=query_column)
@@ -159,11 +161,12 @@ def import_trace(
     found = _summarise(read, tally, query, renamed, window, windows, zone)
     origin = read.digest()
     added = {}
-    for s in found:
+    for s in found if write else ():
         default = catalog.sets["query"][0] if query_column is not None else None
         if new := settle_name(catalog, "query", s.query, likes.get("query", default), "query"):
             added[new[0]] = new[1]
-    _check_rules(catalog)
+    if write:
+        _check_rules(catalog)
     values, about = _make_values(found, read, origin, tokens, tally)
     what = ", ".join(s.query for s in found)
     return Imported(

@@ -48,7 +48,9 @@ def test_public_names_are_documented_and_annotated(name: str):
 def test_every_command_is_a_function_too():
     names = {"report": "write_report"}  # the page of a sweep
     for command, found in cli.commands.items():
-        kinds = [f"{command}_{kind}" for kind in found.commands] if isinstance(found, click.Group) else [command]
+        kinds = (
+            [f"{command}_{kind}" for kind in found.commands] if isinstance(found, click.Group) else [command]
+        )
         for name in kinds:
             assert names.get(name, name) in rodiu_jax.__all__, name
 

@@ -104,9 +104,12 @@ def sample(
     FILE.npz holds one array per field listed below, with a leading axis of scenarios where the field varies, and
     query_names, model_names, gpu_names (texts) and uncertainty (none, diu or ddu).
     """
+    from rodiu_jax.catalog import load_catalog
+    from rodiu_jax.catalog.promise_changes import apply_promise_changes, split_changes
     from rodiu_jax.catalog.sampling import sample as draw
-    from rodiu_jax.model.changes import apply_changes, parse_change
+    from rodiu_jax.model.changes import apply_changes
 
-    parsed = [parse_change(text) for text in changes]
-    instances = draw(catalog or "seed", n=n, seed=seed or 0, uncertainty=uncertainty or "ddu")
+    promised, parsed = split_changes(changes)
+    loaded = apply_promise_changes(load_catalog(catalog or "seed"), promised)
+    instances = draw(loaded, n=n, seed=seed or 0, uncertainty=uncertainty or "ddu")
     apply_changes(instances, parsed).save(output)

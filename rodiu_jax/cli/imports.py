@@ -41,7 +41,9 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
             click.echo(f"{found.summary}\nWritten to {output}, which extends {catalog}.")
 
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print what was read as JSON instead of a summary."),
+        click.option(
+            "--json", "as_json", is_flag=True, help="Print what was read as JSON instead of a summary."
+        ),
         click.option("-o", "--output", type=PATH, metavar="OUT.toml", help="File to write."),
         click.option(
             "--like",
@@ -82,7 +84,9 @@ def import_() -> None:
 @click.option("--query", metavar="NAME", help="Query type that all requests are of.")
 @click.option("--query-column", metavar="COLUMN", help="Column whose values are query types.")
 @click.option("--map", "names", metavar="VALUE=NAME,..", help="What values of that column are called.")
-@click.option("--columns", metavar="time=..,input=..,output=..", help="Columns of a format that is not known.")
+@click.option(
+    "--columns", metavar="time=..,input=..,output=..", help="Columns of a format that is not known."
+)
 @click.option("--unit", type=_UNIT, help="Unit of a clock that counts, where the format does not have one.")
 @click.option(
     "--window",
@@ -98,7 +102,9 @@ def import_() -> None:
     show_default=True,
     help="Lengths drawn: the means of a window, together with its rate; quantiles of the requests; the means alone.",
 )
-@click.option("--timezone", default="UTC", show_default=True, metavar="ZONE", help="Zone of the hours of the day.")
+@click.option(
+    "--timezone", default="UTC", show_default=True, metavar="ZONE", help="Zone of the hours of the day."
+)
 @_common
 def trace(**options: Any) -> Imported:
     """Arrival rates and token lengths, from requests as CSV or JSON lines.
@@ -115,7 +121,9 @@ def trace(**options: Any) -> Imported:
 @click.argument("files", **_FILES)
 @click.option("--query", required=True, metavar="NAME", help="Query type that was measured.")
 @click.option("--model", required=True, metavar="NAME", help="Model that was measured.")
-@click.option("--gpu", metavar="NAME", help="GPU configuration that was measured, where the files do not say it.")
+@click.option(
+    "--gpu", metavar="NAME", help="GPU configuration that was measured, where the files do not say it."
+)
 @click.option("--tp", type=COUNT, help="GPUs of one replica, where the files do not say it.")
 @click.option(
     "--promise",
@@ -140,7 +148,9 @@ def benchmark(**options: Any) -> Imported:
 
 @import_.command()
 @click.argument("files", **_FILES)
-@click.option("--query-prefix", required=True, metavar="NAME", help="Buckets become NAME_in128_out16 and so on.")
+@click.option(
+    "--query-prefix", required=True, metavar="NAME", help="Buckets become NAME_in128_out16 and so on."
+)
 @click.option("--model", required=True, metavar="NAME", help="Model that was profiled.")
 @click.option("--gpu", metavar="NAME", help="GPU configuration of the one file.")
 @click.option("--map", "names", metavar="GPU=NAME,..", help="GPU configurations, by what files call them.")
@@ -172,11 +182,19 @@ def model(**options: Any) -> Imported:
     "--map", "names", metavar="PATTERN=NAME,..", help="GPUs of the list: 'H100*=H100_FP16', or NAME+NAME."
 )
 @click.option(
-    "--term", type=click.Choice(["on-demand", "spot"]), default="on-demand", show_default=True, help="Which price."
+    "--term",
+    type=click.Choice(["on-demand", "spot"]),
+    default="on-demand",
+    show_default=True,
+    help="Which price.",
 )
 @click.option("--region", metavar="PATTERN", help="Regions that count, such as 'us-*' (default: all).")
-@click.option("--columns", metavar="gpu=..,price=..", help="Columns of another CSV; also spot=, count=, region=.")
-@click.option("--per", type=click.Choice(["gpu", "instance"]), help="Of what a price is, where the list is silent.")
+@click.option(
+    "--columns", metavar="gpu=..,price=..", help="Columns of another CSV; also spot=, count=, region=."
+)
+@click.option(
+    "--per", type=click.Choice(["gpu", "instance"]), help="Of what a price is, where the list is silent."
+)
 @_common
 def prices(**options: Any) -> Imported:
     """Prices of one GPU, from SkyPilot catalogues and other lists.

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from rodiu_jax.catalog import Catalog, load_catalog
+from rodiu_jax.catalog.promise_changes import apply_promise_changes, split_changes
 from rodiu_jax.catalog.promises import parse_promise
 from rodiu_jax.catalog.sampling import sample, sample_quantities
 from rodiu_jax.errors import InputError
+from rodiu_jax.sweeps.run import prepare
+from rodiu_jax.sweeps.scenarios import scenarios
+from rodiu_jax.sweeps.spec import make_spec
 from tests.oracles.tiny import TINY
 
 MEASURED = """
@@ -61,7 +65,8 @@ def load(folder: Path, body: str, name: str = "own.toml", head: str = TINY) -> C
 
 def test_values_over_a_rule_leave_the_rule_for_all_other_names(tmp_path: Path):
     plain, own = load(tmp_path, ""), load(tmp_path, MEASURED)
-    before, after = (sample_quantities(c, n=40, seed=2) for c in (plain, own))
+    read = ["delay_nominal", "delay_deviation", "delay_deviation_share", "delay_impact"]
+    before, after = (sample_quantities(c, read, n=40, seed=2) for c in (plain, own))
     at = (slice(None), 0, 0, 1)  # Code_Gen, Llama-3.1-8B, H100_FP16
     drawn = after["delay_nominal"][at]
     assert ((drawn >= 0.06) & (drawn <= 0.07)).all()
@@ -98,21 +103,21 @@ def test_a_rule_or_each_in_a_later_file_replaces_rule_and_values(tmp_path: Path)
 
 
 def test_what_is_drawn_together_keeps_its_position(tmp_path: Path):
-    fields = sample(load(tmp_path, MEASURED), n=200, seed=5).fields
-    place = fields.input_tokens[:, 0] - 1
+    def draw(body: str, n: int = 200) -> tuple[np.ndarray, np.ndarray]:
+        found = sample_quantities(load(tmp_path, body), ["arrival_rate", "input_tokens"], n=n, seed=5)
+        return found["arrival_rate"], found["input_tokens"]
+
+    rate, tokens = draw(MEASURED)
+    place = tokens[:, 0] - 1
     assert set(place) == {0, 1, 2}
-    np.testing.assert_array_equal(fields.arrival_rate[:, 0], 10 + 10 * place)
-    np.testing.assert_array_equal(fields.arrival_rate[:, 1], 300 - 100 * place)
+    np.testing.assert_array_equal(rate[:, 0], 10 + 10 * place)
+    np.testing.assert_array_equal(rate[:, 1], 300 - 100 * place)
     # The first scenarios of a longer run are the same, and another group moves on its own.
-    again = sample(load(tmp_path, MEASURED), n=20, seed=5).fields
-    np.testing.assert_array_equal(again.arrival_rate, fields.arrival_rate[:20])
-    apart = MEASURED.replace(
-        'Translation = { choice = [300, 200, 100], together = "week.csv" }',
-        'Translation = { choice = [300, 200, 100], together = "other" }',
-    )
-    moved = sample(load(tmp_path, apart), n=200, seed=5).fields
-    np.testing.assert_array_equal(moved.arrival_rate[:, 0], fields.arrival_rate[:, 0])
-    assert len(set(zip(moved.arrival_rate[:, 0], moved.arrival_rate[:, 1], strict=True))) == 9
+    np.testing.assert_array_equal(draw(MEASURED, 20)[0], rate[:20])
+    last = 'choice = [300, 200, 100], together = "week.csv"'
+    moved, _ = draw(MEASURED.replace(last, last.replace("week.csv", "other")))
+    np.testing.assert_array_equal(moved[:, 0], rate[:, 0])
+    assert len(set(zip(moved[:, 0], moved[:, 1], strict=True))) == 9
 
 
 @pytest.mark.parametrize(
@@ -185,3 +190,85 @@ def test_bad_measurements_are_one_line(tmp_path: Path, what: str):
     with pytest.raises(InputError, match=message) as caught:
         load(tmp_path, body)
     assert "\n" not in str(caught.value)
+
+
+def promised(folder: Path, *texts: str) -> float:
+    """The rate of the curve after changes of promises."""
+    changes, others = split_changes(texts)
+    assert others == []
+    catalog = apply_promise_changes(load(folder, CURVE), changes)
+    return catalog.entry("throughput", CELL).distribution.numbers[0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "rate"),
+    [
+        (("promise[Code_Gen]=ttft_p99<=1s",), 9000),
+        (("promise*=0.5",), 3600),  # 250 ms and 15 ms
+        (("promise[Code*]*=2",), 9000),  # 1000 ms and 60 ms
+        (("promise*=0.5", "promise*=2"), 7200),
+        (("promise=e2e_p50<=1s,ttft_p99<=500ms",), None),
+        (("promise[Chat]*=2",), None),
+        (("promise*=0",), None),
+        (("promise*=-1",), None),
+        (("promise*=nan",), None),
+        (("promise+=1",), None),
+        (("promise=soon",), None),
+        (("promise[Translation]*=2",), None),
+    ],
+)
+def test_changes_of_promises_read_the_curves_anew(tmp_path: Path, texts: tuple[str, ...], rate: float | None):
+    if rate is None:
+        with pytest.raises(InputError) as caught:
+            promised(tmp_path, *texts)
+        assert "\n" not in str(caught.value)
+    else:
+        assert promised(tmp_path, *texts) == rate
+
+
+def test_promises_without_curves_move_nothing_and_say_so(tmp_path: Path):
+    with pytest.raises(InputError, match="a catalogue with curves"):
+        apply_promise_changes(load(tmp_path, ""), split_changes(["promise*=0.5"])[0])
+
+
+SWEEP = {
+    "name": "promises",
+    "title": "P",
+    "samples": 2,
+    "method": "exact",
+    "set": ["promise[Code_Gen]=ttft_p99<=500ms", "max_replicas=3"],
+    "factors": [
+        {"field": "promise", "scale": [0.5, 1.0, 2.0], "names": "Code*"},
+        {"field": "throughput", "scale": [1.0, 0.5]},
+    ],
+}
+
+
+def test_sweeps_over_promises_read_the_curves_anew(tmp_path: Path):
+    catalog = load(tmp_path, CURVE)
+    spec, _ = prepare(make_spec(SWEEP | {"catalog": str(tmp_path / "own.toml")}), {})
+    made = scenarios(spec, catalog, 0, spec.rows)
+    found = made.fields.throughput[:, 0, 0, 1, 1]
+    assert found.tolist() == [3600, 1800, 7200, 3600, 9000, 4500] * 2
+    assert (made.fields.throughput.reshape(len(found), -1).sum(axis=1) == found).all()
+    rate = made.fields.arrival_rate[:, 0]
+    assert (rate[:6] == rate[0]).all(), "the same sample at every level"
+    assert rate[6] != rate[0]
+    assert (made.fields.max_replicas == 3).all()
+    one = scenarios(spec, catalog, 8, 9)
+    assert one.one(0).throughput[0, 0, 1, 1] == 7200
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        ({"field": "promise", "value": [1.0]}, "scale alone"),
+        ({"field": "promise", "scale": [0.5, 0.0]}, "multipliers > 0"),
+        ({"field": "promise", "scale": [0.5], "names": "Translation"}, "something is promised"),
+        ({"field": "promises", "scale": [0.5]}, "one of arrival_rate"),
+    ],
+)
+def test_factors_over_promises_that_are_wrong(tmp_path: Path, factor: dict[str, object], said: str):
+    load(tmp_path, CURVE)
+    with pytest.raises(InputError, match=said):
+        prepare(make_spec(SWEEP | {"catalog": str(tmp_path / "own.toml"), "factors": [factor]}), {})

@@ -61,7 +61,8 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 def _name_option(error: InputError, command: click.Command) -> InputError:
     """Turn an error about an argument into one about the option that gives it."""
     for parameter in command.params:
-        if isinstance(parameter, click.Option) and parameter.name == error.source:
+        named = parameter.name == error.source or f"--{error.source}" in parameter.opts
+        if isinstance(parameter, click.Option) and named:
             return error.move_to(parameter.opts[0], error.field)
     return error
 

@@ -400,7 +400,7 @@ def _read_table(
     said: str = unit or ""
     if not unit:
         written = table.get(unit_key)
-        if written is None or written.value not in _MS:
+        if written is None or not isinstance(written.value, str) or written.value not in _MS:
             expected = "s or ms; --unit s or --unit ms says it where the file does not"
             value = written.value if written is not None else None
             raise InputError(table.source, f"{table.at}.{unit_key}", expected, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from rodiu_jax.io.files import read_bytes, toml_value, write_whole
 Names = tuple[str, ...]
 Kind = Literal["query", "model", "gpu"]
 
+_BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _AXIS_WORDS = {"query": "query type", "model": "model", "gpu": "GPU configuration", "tp": "degree"}
 
 
@@ -197,8 +199,8 @@ def write_checked(path: str | Path, text: str) -> None:
 
 
 def toml_key(name: str) -> str:
-    """Write a name as a quoted key of TOML."""
-    return toml_value(name)
+    """Write a name as a key of TOML, quoted where it must be."""
+    return name if _BARE.fullmatch(name) else toml_value(name)
 
 
 def settle_name(

@@ -156,7 +156,7 @@ def _find_dtype(tree: Tree, given: str | None, option: str) -> str:
         raise InputError(tree.source, "quantization_config", f"--dtype with one of {known}", quantised.value)
     for key in ("torch_dtype", "dtype"):
         if (said := tree.get(key)) is not None:
-            if said.value not in BYTES:
+            if not isinstance(said.value, str) or said.value not in BYTES:
                 raise InputError(tree.source, key, f"one of {known}; --dtype says another", said.value)
             return said.text()
     raise InputError(tree.source, "torch_dtype", f"--dtype with one of {known}: the file does not say it")

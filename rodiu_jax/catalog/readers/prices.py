@@ -123,6 +123,8 @@ def import_prices(
         origin, kind, offers = _read_list(Path(path), term, given, per)
         if any(o.digest == origin.digest for o in origins):
             raise InputError(path, "", "each file once; another holds the same bytes")
+        if not offers:
+            raise InputError(path, "", "at least one offer")
         origins.append(origin)
         lists.append(kind)
         for offer in offers:

@@ -85,8 +85,6 @@ def import_profile(
         if lengths and types != lengths:
             raise InputError(path, "indexes", "the same buckets in every file", [len(types), len(lengths)])
         lengths = types
-        if len(types) < len(buckets):
-            raise InputError(path, "indexes", "each length once", [len(types), len(buckets)])
         for name, pair in types.items():
             default = likes.get("query", catalog.sets["query"][0])
             if write and (new := settle_name(catalog, "query", name, default, "query")):
@@ -152,6 +150,8 @@ def _read_buckets(tree: Tree) -> dict[tuple[float, float], float]:
     if not outputs or not inputs or len(outputs) * len(inputs) > _MOST_BUCKETS:
         expected = f"from 1 to {_MOST_BUCKETS} buckets"
         raise InputError(tree.source, "indexes", expected, len(outputs) * len(inputs))
+    if len(set(outputs)) < len(outputs) or len(set(inputs)) < len(inputs):
+        raise InputError(tree.source, "indexes", "each length once", indexes[0].value)
     rows = tree.need("tputs").list()
     if len(rows) != len(outputs):
         raise InputError(tree.source, "tputs", f"{len(outputs)} rows, one for each output length", len(rows))

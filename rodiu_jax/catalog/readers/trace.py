@@ -417,12 +417,10 @@ def _write_summary(
         text = (
             f"{s.query} from {origin.short}, {s.requests:,} requests{failed}{_write_span(read, tally)}. "
             f"Arrival rate from {len(s.rates)} window{'s' if len(s.rates) > 1 else ''} of {s.windows:g} h: "
-            f"{_describe(s.rates, 'queries/h')}{_compare(catalog, mine[0])}."
+            f"{_describe(s.rates, 'queries/h')}, peak {significant(s.peak, 4)}{_compare(catalog, mine[0])}."
         )
         if s.rest:
-            text += (
-                f" {s.rest:,} requests after the last window are not counted in rates (the peak has them)."
-            )
+            text += f" {s.rest:,} requests after the last window are counted in the peak alone."
         for v in mine[1:]:
             text += f" {v.quantity}, {by}: {_describe(np.array(v.values), 'tokens')}{_compare(catalog, v)}."
         if s.query in added:

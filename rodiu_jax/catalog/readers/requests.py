@@ -41,8 +41,8 @@ from rodiu_jax.io.files import read_bytes, size_text
 MOST_BYTES = 2**32
 """A week of requests to a large service is 2 GB."""
 
-_BLOCK = 2**24
-"""Bytes that Arrow reads at a time."""
+_BLOCK = 2**22
+"""Bytes that Arrow reads at a time; it reads some blocks ahead."""
 
 _ROWS = 65_536
 """Rows that are held at a time where Python reads them."""

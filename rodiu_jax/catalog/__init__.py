@@ -37,18 +37,8 @@ Every field of an instance except ``tp_degree`` must be a quantity; any other qu
 from rodiu_jax.catalog.distributions import Distribution
 from rodiu_jax.catalog.file_format import Comparison, Contradiction, Example, Measure
 from rodiu_jax.catalog.load import catalog_names, load_catalog
-from rodiu_jax.catalog.quantities import (
-    Catalog,
-    Classes,
-    Draws,
-    Entry,
-    Level,
-    Patched,
-    Product,
-    Quantity,
-    Rule,
-    WeightedSum,
-)
+from rodiu_jax.catalog.quantities import Catalog, Quantity
+from rodiu_jax.catalog.recipes import Classes, Draws, Entry, Level, Patched, Product, Rule, WeightedSum
 
 __all__ = [
     "Catalog",

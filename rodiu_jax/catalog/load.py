@@ -11,15 +11,14 @@ from typing import Any
 from rodiu_jax.catalog import file_format as schema
 from rodiu_jax.catalog.file_format import AXES, Axis
 from rodiu_jax.catalog.promises import Curve, Point, Promise, parse_promise
-from rodiu_jax.catalog.quantities import (
-    Catalog,
+from rodiu_jax.catalog.quantities import Catalog, Quantity
+from rodiu_jax.catalog.recipes import (
     Classes,
     Draws,
     Entry,
     Level,
     Patched,
     Product,
-    Quantity,
     Recipe,
     Rule,
     WeightedSum,

@@ -36,7 +36,7 @@ from rodiu_jax.catalog import (
     WeightedSum,
     load_catalog,
 )
-from rodiu_jax.catalog.quantities import operands
+from rodiu_jax.catalog.recipes import operands
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.fields import FIELD_SPECS, FILE_FIELDS, Fields, absent_fields
 from rodiu_jax.model.instance import Instances, check_uncertainty, number_devices

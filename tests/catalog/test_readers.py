@@ -502,7 +502,9 @@ READERS: dict[str, Callable[[Path], Imported]] = {
 }
 
 
-@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize(
+    "kind", ["benchmark", *(pytest.param(k, marks=pytest.mark.slow) for k in READERS if k != "benchmark")]
+)
 @pytest.mark.parametrize("path", sorted(FIELD.iterdir()), ids=lambda path: path.name)
 def test_every_reader_takes_or_refuses_every_file(kind: str, path: Path):
     said = ""

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from rodiu_jax.catalog.audit import validate
     from rodiu_jax.catalog.calibration import calibrate
     from rodiu_jax.catalog.describe import describe
+    from rodiu_jax.catalog.readers import (
+        Imported,
+        import_benchmark,
+        import_model,
+        import_prices,
+        import_profile,
+        import_quality,
+        import_trace,
+    )
     from rodiu_jax.catalog.sampling import sample
     from rodiu_jax.decisions.choose.search import choose
     from rodiu_jax.decisions.diagnose.diagnosis import diagnose
@@ -40,6 +49,7 @@ _HOME = {
     "Catalog": "rodiu_jax.catalog",
     "Change": "rodiu_jax.model.changes",
     "DeployedPair": "rodiu_jax.model.plan",
+    "Imported": "rodiu_jax.catalog.readers",
     "InputError": "rodiu_jax.errors",
     "Instances": "rodiu_jax.model.instance",
     "Plan": "rodiu_jax.model.plan",
@@ -55,6 +65,12 @@ _HOME = {
     "describe": "rodiu_jax.catalog.describe",
     "diagnose": "rodiu_jax.decisions.diagnose.diagnosis",
     "evaluate": "rodiu_jax.model.evaluation",
+    "import_benchmark": "rodiu_jax.catalog.readers",
+    "import_model": "rodiu_jax.catalog.readers",
+    "import_prices": "rodiu_jax.catalog.readers",
+    "import_profile": "rodiu_jax.catalog.readers",
+    "import_quality": "rodiu_jax.catalog.readers",
+    "import_trace": "rodiu_jax.catalog.readers",
     "load_catalog": "rodiu_jax.catalog",
     "load_instances": "rodiu_jax.model.npz",
     "load_plans": "rodiu_jax.model.plan_json",
@@ -83,6 +99,7 @@ __all__ = [
     "Catalog",
     "Change",
     "DeployedPair",
+    "Imported",
     "InputError",
     "Instances",
     "Plan",
@@ -98,6 +115,12 @@ __all__ = [
     "describe",
     "diagnose",
     "evaluate",
+    "import_benchmark",
+    "import_model",
+    "import_prices",
+    "import_profile",
+    "import_quality",
+    "import_trace",
     "load_catalog",
     "load_instances",
     "load_plans",

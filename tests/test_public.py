@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -46,8 +47,12 @@ def test_public_names_are_documented_and_annotated(name: str):
 
 def test_every_command_is_a_function_too():
     names = {"report": "write_report"}  # the page of a sweep
-    for command in cli.commands:
-        assert names.get(command, command) in rodiu_jax.__all__, command
+    for command, found in cli.commands.items():
+        kinds = (
+            [f"{command}_{kind}" for kind in found.commands] if isinstance(found, click.Group) else [command]
+        )
+        for name in kinds:
+            assert names.get(name, name) in rodiu_jax.__all__, name
 
 
 def test_what_the_readme_calls_is_public():

@@ -18,6 +18,18 @@ label them.
 - ``class_of = "quantity"``, ``classes = [{below = v, ENTRY}, ..., {ENTRY}]``: drawn from the first class
   whose bound is above its value.
 
+A file that gives ``values`` alone to a quantity that a rule gives in the catalogue it extends puts them in the
+rule's place for those names, and the rule stays for all the others.
+
+``together = "GROUP"`` beside ``choice``: all entries of a group are drawn as one, at the same position of each
+list, so that the rate and the token lengths of one hour of a trace stay together. ``basis`` beside a source says
+whether a value is ``measured``, ``predicted`` or ``assumed``.
+
+``[promise.QUERY]`` has ``limits`` (`rodiu_jax.catalog.promises`) and perhaps ``source``. ``[[curve]]`` has
+``query``, ``model``, ``gpu``, ``tp``, ``source`` and ``points``, each ``{rate = queries/h, ms = {ttft_p99 = ...}}``:
+what was measured of one replica. ``throughput`` of that cell is then the highest measured rate at which the
+promise of the query type holds, 0 where it holds at none.
+
 Every field of an instance except ``tp_degree`` must be a quantity; any other quantity may be added.
 ``[[comparison]]``, ``[[example]]`` and ``[[contradiction]]`` are claims that ``rodiu validate`` looks into.
 """
@@ -25,16 +37,8 @@ Every field of an instance except ``tp_degree`` must be a quantity; any other qu
 from rodiu_jax.catalog.distributions import Distribution
 from rodiu_jax.catalog.file_format import Comparison, Contradiction, Example, Measure
 from rodiu_jax.catalog.load import catalog_names, load_catalog
-from rodiu_jax.catalog.quantities import (
-    Catalog,
-    Classes,
-    Draws,
-    Entry,
-    Level,
-    Product,
-    Quantity,
-    WeightedSum,
-)
+from rodiu_jax.catalog.quantities import Catalog, Quantity
+from rodiu_jax.catalog.recipes import Classes, Draws, Entry, Level, Patched, Product, Rule, WeightedSum
 
 __all__ = [
     "Catalog",
@@ -47,8 +51,10 @@ __all__ = [
     "Example",
     "Level",
     "Measure",
+    "Patched",
     "Product",
     "Quantity",
+    "Rule",
     "WeightedSum",
     "catalog_names",
     "load_catalog",

@@ -11,6 +11,7 @@ import pandas as pd
 
 from rodiu_jax.catalog import Catalog, Distribution, Draws, Measure, load_catalog
 from rodiu_jax.catalog.file_format import Axis
+from rodiu_jax.catalog.findings import count_bases, find_findings
 from rodiu_jax.catalog.sampling import sample_quantities
 from rodiu_jax.io.number_text import interval, percent
 from rodiu_jax.model.tolerances import RECOMPUTED
@@ -40,6 +41,8 @@ class Report:
         which of them it ``follows`` (``both alike``, ``seed``, ``corrected`` or ``neither``).
       unservable: query types that no (model, GPU, degree) can serve in some scenario, as its weights fit nowhere, no KV
         cache is left or its throughput is 0 there, with the ``share`` of such scenarios.
+      findings: what is odd about the values (`rodiu_jax.catalog.findings`): ``kind``, ``at``, ``text``.
+      bases: per field how many values are ``measured``, ``predicted`` and ``assumed``.
     """
 
     catalog: str
@@ -52,6 +55,8 @@ class Report:
     examples: pd.DataFrame
     contradictions: pd.DataFrame
     unservable: pd.DataFrame
+    findings: pd.DataFrame
+    bases: pd.DataFrame
 
     @property
     def failures(self) -> list[str]:
@@ -110,6 +115,8 @@ def validate(catalog: Catalog | str | Path = "seed", *, n: int = 2000, seed: int
         examples=_run_examples(catalog, seed),
         contradictions=_list_contradictions(catalog),
         unservable=memory.list_unservable(),
+        findings=find_findings(catalog),
+        bases=count_bases(catalog),
     )
 
 

@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rodiu_jax.catalog.load import load_catalog
-from rodiu_jax.catalog.quantities import Catalog, Draws
+from rodiu_jax.catalog.quantities import Catalog
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def find_basis(catalog: Catalog, quantity: str, names: tuple[str, ...]) -> str:
+    """Tell what a value rests on: ``measured``, ``predicted`` (by a source or a rule) or ``assumed``."""
+    entry = catalog.find_entry(quantity, names)
+    if entry is None:
+        return catalog.quantities[quantity].basis or "predicted"
+    return entry.basis or "assumed"
 
 
 def describe(catalog: str | Path | Catalog = "seed") -> pd.DataFrame:
@@ -22,7 +30,8 @@ def describe(catalog: str | Path | Catalog = "seed") -> pd.DataFrame:
       columns ``quantity``; ``query``, ``model``, ``gpu``, ``tp`` (the names, empty where the quantity has no such
       axis); ``unit``; ``draw`` (the value or distribution, such as ``U(80, 120)``; ``derived`` where other quantities
       give it); ``low`` and ``high`` (the smallest and the largest possible value, in ``unit``); ``source``;
-      ``reliability`` (1 to 5, missing where nobody judged); ``note``.
+      ``reliability`` (1 to 5, missing where nobody judged); ``basis`` (``measured``, ``predicted`` by a rule of the
+      catalogue or as the source says, ``assumed`` where nobody says); ``note``.
 
     Raises:
       InputError: no such catalogue, or a file that is none.
@@ -34,7 +43,7 @@ def describe(catalog: str | Path | Catalog = "seed") -> pd.DataFrame:
     for name, quantity in found.quantities.items():
         low, high = (bound.ravel().tolist() for bound in found.ranges[name])
         for position, names in enumerate(found.names(name)):
-            entry = found.entry(name, names) if isinstance(quantity.recipe, Draws) else None
+            entry = found.find_entry(name, names)
             said = quantity if entry is None else entry
             rows.append(
                 {
@@ -47,6 +56,7 @@ def describe(catalog: str | Path | Catalog = "seed") -> pd.DataFrame:
                     "high": high[position],
                     "source": said.source or quantity.source,
                     "reliability": said.reliability,
+                    "basis": find_basis(found, name, names),
                     "note": said.note,
                 }
             )

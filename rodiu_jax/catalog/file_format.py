@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,8 @@ from pydantic import (
 from typing_extensions import TypeAliasType
 
 from rodiu_jax.catalog.distributions import Distribution
+from rodiu_jax.catalog.promises import GRAMMAR, Basis, is_latency, parse_promise
+from rodiu_jax.errors import InputError
 from rodiu_jax.io.strict_table import StrictTable, input_error, tag, wrong
 
 Axis = Literal["query", "model", "gpu", "tp"]
@@ -70,6 +72,11 @@ class _PlacedTable(StrictTable):
         """Name of the catalogue that holds this table: the last, where several change it."""
         return self._catalog
 
+    def place(self, catalog: str) -> Self:
+        """Say which catalogue holds this table, where it was made instead of read."""
+        self._catalog = catalog
+        return self
+
 
 class EntryTable(_PlacedTable):
     """A fixed value or a distribution, with what differs from its quantity in provenance."""
@@ -79,8 +86,10 @@ class EntryTable(_PlacedTable):
     log_uniform: Pair | None = None
     normal: NormalTable | None = None
     choice: list[Number] | None = None
+    together: Name | None = None
     source: str | None = None
     reliability: Annotated[int, Field(ge=1, le=5)] | None = None
+    basis: Basis | None = None
     note: str | None = None
 
     @model_validator(mode="after")
@@ -104,6 +113,8 @@ class EntryTable(_PlacedTable):
         result = Distribution(kind, tuple(float(x) for x in numbers))
         if fault := result.fault():
             raise wrong(f"{kind} with {fault}", list(numbers) if len(numbers) != 1 else numbers[0])
+        if self.together is not None and kind != "choice":
+            raise wrong("a choice beside together, as its position is what is drawn together", kind)
         return result
 
 
@@ -145,6 +156,7 @@ class QuantityTable(_PlacedTable):
     unit: str | None = None
     source: str | None = None
     reliability: Annotated[int, Field(ge=1, le=5)] | None = None
+    basis: Basis | None = None
     note: str | None = None
     each: Entry | None = None
     values: dict[Name, Values] | None = None
@@ -201,6 +213,49 @@ class HeaderTable(StrictTable):
     name: Name
     description: str = ""
     extends: Name | None = None
+
+
+class PromiseTable(_PlacedTable):
+    """What is promised to the queries of one type, as `rodiu_jax.catalog.promises` reads it."""
+
+    limits: Name
+    source: str | None = None
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _readable(self) -> PromiseTable:
+        try:
+            parse_promise(self.limits)
+        except InputError:
+            raise wrong(GRAMMAR, self.limits) from None
+        return self
+
+
+class PointTable(StrictTable):
+    """One measured point: queries/h of one replica, and latencies in ms by names such as ``ttft_p99``."""
+
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    ms: Annotated[dict[Name, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _latencies(self) -> PointTable:
+        for name in self.ms:
+            if not is_latency(name):
+                raise wrong("latencies such as ttft_p99, tpot_p50, e2e_mean", name)
+        return self
+
+
+class CurveTable(_PlacedTable):
+    """What was measured of one replica that serves one query type; promises decide what counts of it."""
+
+    query: Name
+    model: Name
+    gpu: Name
+    tp: Annotated[int, Field(ge=1)]
+    points: Annotated[list[PointTable], Field(min_length=1)]
+    source: str
+    basis: Basis = "measured"
+    note: str = ""
 
 
 class _Claim(StrictTable):
@@ -271,6 +326,8 @@ class CatalogFile(StrictTable):
     sets: SetsTable = SetsTable()
     attributes: dict[Axis, dict[Name, dict[Name, str]]] = Field(default_factory=dict)
     quantity: dict[Name, QuantityTable] = Field(default_factory=dict)
+    promise: dict[Name, PromiseTable] = Field(default_factory=dict)
+    curve: list[CurveTable] = Field(default_factory=list)
     comparison: list[Comparison] | None = None
     example: list[Example] | None = None
     contradiction: list[Contradiction] | None = None

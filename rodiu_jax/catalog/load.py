@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rodiu_jax.catalog import file_format as schema
 from rodiu_jax.catalog.file_format import AXES, Axis
-from rodiu_jax.catalog.quantities import (
-    Catalog,
+from rodiu_jax.catalog.promises import Curve, Point, Promise, parse_promise
+from rodiu_jax.catalog.quantities import Catalog, Quantity
+from rodiu_jax.catalog.recipes import (
     Classes,
     Draws,
     Entry,
     Level,
+    Patched,
     Product,
-    Quantity,
     Recipe,
+    Rule,
     WeightedSum,
     operands,
 )
@@ -28,7 +30,8 @@ from rodiu_jax.io.files import read_toml
 from rodiu_jax.model.instance import check_names
 
 _FOLDER = Path(__file__).parent
-_PLAIN_KEYS = ("over", "unit", "source", "reliability", "note")
+_PLAIN_KEYS = ("over", "unit", "source", "reliability", "basis", "note")
+_RULE_KEYS = {key for way, keys in schema.RECIPES.items() if way != "each or values" for key in keys}
 
 Names = tuple[str, ...]
 
@@ -82,6 +85,8 @@ class _Merged:
     sets: dict[Axis, Names] = field(default_factory=dict)
     attributes: dict[Axis, dict[str, dict[str, str]]] = field(default_factory=dict)
     drafts: dict[str, _Draft] = field(default_factory=dict)
+    promises: dict[str, Promise] = field(default_factory=dict)
+    curves: dict[Names, Curve] = field(default_factory=dict)
 
 
 def _load_chain(path: Path, children: tuple[Path, ...]) -> tuple[_Merged, Catalog]:
@@ -97,6 +102,7 @@ def _load_chain(path: Path, children: tuple[Path, ...]) -> tuple[_Merged, Catalo
     if layer.catalog.name in parent.layers:
         raise InputError(path, "catalog.name", "a name that no catalogue it extends has", layer.catalog.name)
     merged = _merge(parent, layer, path)
+    _check_together(merged, path)
     quantities = {name: _make_quantity(name, draft, merged, path) for name, draft in merged.drafts.items()}
     catalog = Catalog(
         name=layer.catalog.name,
@@ -109,7 +115,8 @@ def _load_chain(path: Path, children: tuple[Path, ...]) -> tuple[_Merged, Catalo
         comparisons=(),
         examples=(),
         contradictions=(),
-    )
+        curves=tuple(merged.curves.values()),
+    ).with_promises(merged.promises)
     return merged, add_statements(catalog.checked(), layer, parent_catalog)
 
 
@@ -135,9 +142,67 @@ def _merge(parent: _Merged, layer: schema.CatalogFile, path: Path) -> _Merged:
     for name, table in layer.quantity.items():
         drafts[name] = _overlay(drafts.get(name), table, path, f"quantity.{name}")
     merged = _Merged((*parent.layers, layer.catalog.name), sets, attributes, drafts)
+    merged.promises.update({n: p for n, p in parent.promises.items() if n in sets["query"]})
+    for name, promise in layer.promise.items():
+        _check_known(name, sets["query"], path, "promise")
+        merged.promises[name] = parse_promise(promise.limits)
+    _merge_curves(parent, merged, layer, path)
     for name, draft in drafts.items():
         _prune(name, draft, merged, layer, path)
     return merged
+
+
+def _merge_curves(parent: _Merged, merged: _Merged, layer: schema.CatalogFile, path: Path) -> None:
+    """Keep the curves of names that are still there; each fills its cell of ``throughput``; the later file counts."""
+    stated = layer.quantity.get("throughput")
+    own = _flatten(stated.values or {}) if stated is not None else {}
+    anew = stated is not None and bool(stated.model_fields_set & {"each", *_RULE_KEYS})
+    for cell, curve in parent.curves.items():
+        known = all(n in merged.sets[a] for n, a in zip(cell, AXES, strict=True))
+        if known and not anew and cell not in own:
+            merged.curves[cell] = curve
+    for position, table in enumerate(layer.curve):
+        at = f"curve[{position}]"
+        cell = (table.query, table.model, table.gpu, str(table.tp))
+        for axis, name in zip(AXES, cell, strict=True):
+            _check_known(name, merged.sets[axis], path, f"{at}.{axis}")
+        if cell in own or any(c.catalog == layer.catalog.name for c in (merged.curves.get(cell),) if c):
+            expected = (
+                "one statement of this throughput in a file: a value, or one curve with all of its points"
+            )
+            raise InputError(path, at, expected, ".".join(cell))
+        points = sorted((Point(p.rate, dict(p.ms)) for p in table.points), key=lambda p: p.rate)
+        about = table.source, table.note, table.basis
+        merged.curves[cell] = Curve(*cell, tuple(points), *about, layer.catalog.name)
+    if not merged.curves:
+        return
+    draft = merged.drafts.get("throughput")
+    if (
+        draft is None
+        or draft.keys.get("over") != list(AXES)
+        or draft.keys.keys() & _RULE_KEYS
+        or "by" in draft.keys
+    ):
+        expected = f"values over {', '.join(AXES)}, which curves can fill"
+        raise InputError(path, "quantity.throughput", expected)
+    for cell, curve in merged.curves.items():  # the promises decide the number, in `Catalog.with_promises`
+        entry = schema.EntryTable(fixed=0.0, source=curve.source, note=curve.note, basis=curve.basis)
+        draft.values[cell] = entry.place(curve.catalog)
+
+
+def _check_together(merged: _Merged, path: Path) -> None:
+    """Values drawn together are choices of as many values: a draw is a position in all of them."""
+    lengths: dict[str, tuple[int, str]] = {}
+    for name, draft in merged.drafts.items():
+        entries = {(): draft.keys["each"]} if draft.keys.get("each") is not None else {}
+        for names, entry in (entries | draft.values).items():
+            if entry.together is None:
+                continue
+            at, count = ".".join((f"quantity.{name}.values", *names)), len(entry.choice or ())
+            first, where = lengths.setdefault(entry.together, (count, at))
+            if count != first:
+                expected = f"a choice of {first} values, as {where} has, which is drawn together with it"
+                raise InputError(path, at, expected, count)
 
 
 def _overlay(parent: _Draft | None, table: schema.QuantityTable, path: Path, at: str) -> _Draft:
@@ -147,6 +212,16 @@ def _overlay(parent: _Draft | None, table: schema.QuantityTable, path: Path, at:
     chosen = [r for r, parts in schema.RECIPES.items() if given.keys() & set(parts)]
     if len(chosen) > 1:
         raise InputError(path, at, f"one of {'; '.join(schema.RECIPES)}", " and ".join(chosen))
+    if (
+        parent
+        and chosen == ["each or values"]
+        and not given.keys() & {"each", "by"}
+        and keys.keys() & _RULE_KEYS
+    ):
+        own = given.pop("values") or {}  # measurements over a rule: the rule stays for all the other names
+        if given.get("over", keys["over"]) != keys["over"]:
+            values = {}
+        return _Draft(keys | given, values | _flatten(own), table.catalog)
     if chosen:
         mine = schema.RECIPES[chosen[0]]
         keys = {k: v for k, v in keys.items() if k in mine or k in _PLAIN_KEYS}
@@ -218,6 +293,7 @@ def _make_quantity(name: str, draft: _Draft, merged: _Merged, path: Path) -> Qua
         reliability=draft.keys.get("reliability"),
         note=draft.keys.get("note") or "",
         catalog=draft.catalog,
+        basis=draft.keys.get("basis"),
     )
     if isinstance(recipe, Draws):
         _check_complete(q, recipe, merged, path)
@@ -240,6 +316,8 @@ def _make_recipe(draft: _Draft, path: Path, at: str) -> Recipe:
             reliability=keys.get("reliability") if table.reliability is None else table.reliability,
             note=(keys.get("note") or "") if table.note is None else table.note,
             catalog=table.catalog,
+            basis=keys.get("basis") if table.basis is None else table.basis,
+            together=table.together,
         )
 
     def need(key: str) -> Any:
@@ -247,10 +325,22 @@ def _make_recipe(draft: _Draft, path: Path, at: str) -> Recipe:
             raise InputError(path, f"{at}.{key}", "this key, which is missing")
         return keys[key]
 
+    values = {n: entry(e) for n, e in draft.values.items()}
     if any(keys.get(k) is not None for k in schema.RECIPES["each or values"]):
         each = keys.get("each")
-        values = {n: entry(e) for n, e in draft.values.items()}
         return Draws(None if each is None else entry(each), values, keys.get("by"))
+    rule = _make_rule(keys, entry, need, path, at)
+    return Patched(rule, values) if values else rule
+
+
+def _make_rule(
+    keys: Mapping[str, Any],
+    entry: Callable[[schema.EntryTable], Entry],
+    need: Callable[[str], Any],
+    path: Path,
+    at: str,
+) -> Rule:
+    """Make the rule that the keys state; ``need`` returns a key's value or refuses the file."""
     if keys.get("multiply") is not None or keys.get("divide") is not None:
         return Product(tuple(keys.get("multiply") or ()), tuple(keys.get("divide") or ()))
     if keys.get("level_of") is not None or keys.get("cuts") is not None:

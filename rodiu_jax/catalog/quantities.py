@@ -16,6 +16,18 @@ import numpy as np
 
 from rodiu_jax.catalog.distributions import Distribution
 from rodiu_jax.catalog.file_format import Axis, Comparison, Contradiction, Example
+from rodiu_jax.catalog.promises import Curve, Promise, sustained_rate
+from rodiu_jax.catalog.recipes import (
+    Classes,
+    Draws,
+    Entry,
+    Level,
+    Patched,
+    Product,
+    Recipe,
+    WeightedSum,
+    operands,
+)
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.fields import FIELD_SPECS, FILE_FIELDS, FieldSpec
 
@@ -23,79 +35,6 @@ FIELD_AXES: dict[str, Axis] = {"I": "query", "J": "model", "K": "gpu", "N": "tp"
 """Letters of `rodiu_jax.model.instance.FieldSpec.axes` as axes of a catalogue."""
 
 Range: TypeAlias = tuple[np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One number or distribution, with its source and the catalogue that states it."""
-
-    distribution: Distribution
-    source: str
-    reliability: int | None
-    note: str
-    catalog: str
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Independent draws: ``values`` by names (one per axis), ``each`` for the names without one.
-
-    With ``by``, the keys of ``values`` are labels of that attribute of the names instead.
-    """
-
-    each: Entry | None
-    values: Mapping[tuple[str, ...], Entry]
-    by: str | None = None
-
-
-@dataclass(frozen=True)
-class Product:
-    """Product of ``multiply`` divided by each of ``divide``, in that order, broadcast by name of axis."""
-
-    multiply: tuple[str, ...]
-    divide: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Level:
-    """Number of ``cuts`` that are <= the value of ``of``."""
-
-    of: str
-    cuts: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class WeightedSum:
-    """Sum of weight x quantity over ``terms``, divided by ``divisor``, cut to ``clip``."""
-
-    terms: tuple[tuple[str, float], ...]
-    divisor: float
-    clip: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Classes:
-    """Independent draws, from the first entry whose bound is above the value of ``of``, else the last."""
-
-    of: str
-    bounds: tuple[float, ...]
-    entries: tuple[Entry, ...]
-
-
-Recipe: TypeAlias = Draws | Product | Level | WeightedSum | Classes
-
-
-def operands(recipe: Recipe) -> tuple[str, ...]:
-    """List the names of the quantities that a recipe reads."""
-    match recipe:
-        case Product():
-            return recipe.multiply + recipe.divide
-        case Level() | Classes():
-            return (recipe.of,)
-        case WeightedSum():
-            return tuple(name for name, _ in recipe.terms)
-        case Draws():
-            return ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +49,7 @@ class Quantity:
     reliability: int | None
     note: str
     catalog: str
+    basis: str | None = None
 
 
 _ANY_NUMBER = FieldSpec("", "", "", "any quantity that is no field", low=-np.inf)
@@ -124,6 +64,8 @@ class Catalog:
       sets: names along each axis (degrees as text), in the order of the arrays.
       attributes: text labels of names, by axis, name, attribute.
       quantities: by name; each one after those it reads.
+      promises: what is promised to the queries of a type, by its name.
+      curves: what was measured; ``throughput`` holds what the promises make of it.
     """
 
     name: str
@@ -136,6 +78,8 @@ class Catalog:
     comparisons: tuple[Comparison, ...]
     examples: tuple[Example, ...]
     contradictions: tuple[Contradiction, ...]
+    promises: Mapping[str, Promise] = field(default_factory=dict)
+    curves: tuple[Curve, ...] = ()
 
     def shape(self, quantity: str) -> tuple[int, ...]:
         """Return the number of names along each axis of a quantity."""
@@ -149,9 +93,11 @@ class Catalog:
         """Find the draw of one combination of names of a quantity given by values.
 
         Raises:
-          KeyError: the quantity is derived, or no such names.
+          KeyError: the quantity is derived (at these names), or no such names.
         """
         q = self.quantities[quantity]
+        if isinstance(q.recipe, Patched):
+            return q.recipe.values[names]
         if not isinstance(q.recipe, Draws):
             raise KeyError(quantity)
         key = names
@@ -165,6 +111,13 @@ class Catalog:
     def entries(self, quantity: str) -> list[Entry]:
         """List the draws of a quantity, in the order of `names`."""
         return [self.entry(quantity, names) for names in self.names(quantity)]
+
+    def find_entry(self, quantity: str, names: tuple[str, ...]) -> Entry | None:
+        """Find the draw of one combination of names; None where a rule gives the value."""
+        try:
+            return self.entry(quantity, names)
+        except KeyError:
+            return None
 
     @cached_property
     def ranges(self) -> dict[str, Range]:
@@ -197,6 +150,9 @@ class Catalog:
                     own = any(e.distribution.varies for e in self.entries(name))
                 case Classes():
                     own = any(e.distribution.varies for e in q.recipe.entries)
+                case Patched(rule, values):
+                    given = [*values.values(), *(rule.entries if isinstance(rule, Classes) else ())]
+                    own = any(e.distribution.varies for e in given)
                 case _:
                     own = False
             if own or any(o in found for o in operands(q.recipe)):
@@ -272,6 +228,13 @@ class Catalog:
         own = self.quantities[quantity].over
         return values.reshape(tuple(len(self.sets[a]) if a in own else 1 for a in over))
 
+    def rule_range(self, quantity: str) -> Range:
+        """Return the smallest and the largest value that the rule of a `Patched` quantity gives, as `ranges` does."""
+        q = self.quantities[quantity]
+        assert isinstance(q.recipe, Patched)
+        with np.errstate(all="ignore"):
+            return self._range(replace(q, recipe=q.recipe.rule), self.ranges)
+
     def _range(self, q: Quantity, found: Mapping[str, Range]) -> Range:
         shape = self.shape(q.name)
 
@@ -280,6 +243,11 @@ class Catalog:
             return self.aligned(low, name, q.over), self.aligned(high, name, q.over)
 
         match q.recipe:
+            case Patched(rule, values):
+                low, high = (x.copy() for x in self._range(replace(q, recipe=rule), found))
+                for position, names in enumerate(self.names(q.name)):
+                    if names in values:
+                        low.flat[position], high.flat[position] = values[names].distribution.range
             case Draws():
                 ends = np.array([e.distribution.range for e in self.entries(q.name)], dtype=np.float64)
                 return ends[:, 0].reshape(shape), ends[:, 1].reshape(shape)
@@ -321,13 +289,50 @@ class Catalog:
         content: list[Any] = [self.sets]
         for name in sorted(self.quantities):
             q = self.quantities[name]
+            rule = q.recipe.rule if isinstance(q.recipe, Patched) else q.recipe
             recipe: Any = (
-                [repr(e.distribution) for e in self.entries(name)] if isinstance(q.recipe, Draws) else None
+                [repr(e.distribution) for e in self.entries(name)] if isinstance(rule, Draws) else None
             )
-            if isinstance(q.recipe, Classes):
-                recipe = [q.recipe.of, q.recipe.bounds, [repr(e.distribution) for e in q.recipe.entries]]
-            content.append([name, q.over, q.unit, type(q.recipe).__name__, recipe or repr(q.recipe)])
+            if isinstance(rule, Classes):
+                recipe = [rule.of, rule.bounds, [repr(e.distribution) for e in rule.entries]]
+            content.append([name, q.over, q.unit, type(rule).__name__, recipe or repr(rule)])
+            if isinstance(q.recipe, Patched):
+                content.append(
+                    [[*names, repr(e.distribution)] for names, e in sorted(q.recipe.values.items())]
+                )
+            if groups := self._drawn_together(name):
+                content.append(groups)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def _drawn_together(self, quantity: str) -> list[list[str]]:
+        found = [(names, self.find_entry(quantity, names)) for names in self.names(quantity)]
+        return [[*names, e.together] for names, e in found if e is not None and e.together is not None]
+
+    def with_promises(self, promises: Mapping[str, Promise]) -> Catalog:
+        """Replace what is promised to some query types; ``throughput`` follows, as the curves are read anew.
+
+        Args:
+          promises: by query type; the others keep theirs.
+
+        Raises:
+          InputError: an unknown query type, or a promise about a latency that was not measured.
+        """
+        for name in promises:
+            if name not in self.sets["query"]:
+                raise InputError(self.path, "promise", f"one of {', '.join(self.sets['query'])}", name)
+        merged = dict(self.promises) | dict(promises)
+        changed = dict(self.quantities)
+        if self.curves:
+            q = changed["throughput"]
+            assert isinstance(q.recipe, Draws), "curves are values, so that the quantity has values"
+            values = dict(q.recipe.values)
+            for curve in self.curves:
+                rate, why = sustained_rate(curve, merged.get(curve.query), self.path)
+                note = f"{curve.note}; {why}" if curve.note else why
+                entry = replace(values[curve.cell], distribution=Distribution("fixed", (rate,)), note=note)
+                values[curve.cell] = entry
+            changed["throughput"] = replace(q, recipe=replace(q.recipe, values=values))
+        return replace(self, quantities=changed, promises=merged)
 
     def with_fixed(self, given: Mapping[str, float | Mapping[str, float]]) -> Catalog:
         """Replace some draws of the catalogue by fixed values: ``{"base_delay": {"Code_Gen": 0.8}}``.

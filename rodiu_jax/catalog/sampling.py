@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,13 @@ from rodiu_jax.catalog import (
     Distribution,
     Draws,
     Level,
+    Patched,
     Product,
     Quantity,
     WeightedSum,
     load_catalog,
 )
-from rodiu_jax.catalog.quantities import operands
+from rodiu_jax.catalog.recipes import operands
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.fields import FIELD_SPECS, FILE_FIELDS, Fields, absent_fields
 from rodiu_jax.model.instance import Instances, check_uncertainty, number_devices
@@ -50,6 +51,9 @@ _KINDS = {
     "choice": ("first",),
 }
 """Kinds of draws (a fixed value is affine with slope 0) and their parameters besides base and slope."""
+_TOGETHER = hash32("drawn together")
+"""Stands in the place of a quantity's name in the keys of what is drawn together."""
+
 _MOST_SCENARIOS = 2**32  # an index is one 32-bit word of the key
 
 Params = dict[str, Any]
@@ -152,7 +156,8 @@ class _Step:
     """What is done for one quantity; numbers are in the parameters, so that a changed value compiles nothing.
 
     ``axes`` are positions in (query, model, gpu, tp), ``reads`` earlier steps by position, of which the last
-    ``divides`` are divisors. ``kinds`` are the kinds of distributions used (none where nothing is drawn).
+    ``divides`` are divisors. ``kinds`` are the kinds of distributions used (none where nothing is drawn),
+    ``patch_kinds`` those of the draws that stand in a rule's place for some names.
     """
 
     rule: str
@@ -160,14 +165,19 @@ class _Step:
     reads: tuple[int, ...] = ()
     divides: int = 0
     kinds: tuple[str, ...] = ()
+    patch_kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Program:
-    """The structure of a catalogue's draws, all that the compiler sees of it: no names and no numbers."""
+    """The structure of a catalogue's draws, all that the compiler sees of it: no names and no numbers.
+
+    ``together``: some entries share their draws by group.
+    """
 
     steps: tuple[_Step, ...]
     outputs: tuple[int, ...]
+    together: bool = False
 
 
 def _hashes(names: Sequence[str], what: str, source: Path) -> np.ndarray:
@@ -188,8 +198,13 @@ def _compiled(catalog: Catalog, wanted: Sequence[str]) -> tuple[_Program, dict[s
     names = tuple(name for name in catalog.quantities if name in needed)
     position = {name: s for s, name in enumerate(names)}
     steps, params = [], []
+    groups = {name: _groups(catalog, name) for name in names}
+    known = sorted({g for cells in groups.values() for g in cells if g is not None})
     for name in names:
         step, numbers = _step(catalog, catalog.quantities[name], position)
+        if any(g is not None for g in groups[name]):
+            shared = [-1 if g is None else known.index(g) for g in groups[name]]
+            numbers["group"] = np.array(shared, dtype=np.int32).reshape(catalog.shape(name))
         steps.append(step)
         params.append(numbers)
     axis_hashes = [
@@ -199,8 +214,19 @@ def _compiled(catalog: Catalog, wanted: Sequence[str]) -> tuple[_Program, dict[s
         zip(catalog.quantities, _hashes(list(catalog.quantities), "quantity", catalog.path), strict=True)
     )
     quantity_hashes = np.array([all_hashes[name] for name in names], dtype=np.uint32)
-    program = _Program(tuple(steps), tuple(position[name] for name in wanted))
-    return program, {"steps": params, "axes": axis_hashes, "quantities": quantity_hashes}
+    program = _Program(tuple(steps), tuple(position[name] for name in wanted), bool(known))
+    made: dict[str, Any] = {"steps": params, "axes": axis_hashes, "quantities": quantity_hashes}
+    if known:
+        made["groups"] = _hashes(known, "together", catalog.path)
+    return program, made
+
+
+def _groups(catalog: Catalog, name: str) -> list[str | None]:
+    """The group with which each entry of a quantity is drawn, in the order of the array."""
+    if name not in catalog.varying:
+        return []
+    entries = [catalog.find_entry(name, names) for names in catalog.names(name)]
+    return [None if e is None else e.together for e in entries]
 
 
 def _step(catalog: Catalog, q: Quantity, position: dict[str, int]) -> tuple[_Step, Params]:
@@ -220,6 +246,8 @@ def _step(catalog: Catalog, q: Quantity, position: dict[str, int]) -> tuple[_Ste
             score = np.broadcast_to(catalog.aligned(catalog.fixed(of), of, q.over), catalog.shape(q.name))
             chosen = [drawn[sum(s >= b for b in bounds)] for s in score.ravel()]
             return _draw_step("draw", axes, (), chosen, catalog.shape(q.name))
+        case Patched():
+            return _patched_step(catalog, q, position)
         case Product(divide=divide):
             return _Step("product", axes, reads, divides=len(divide)), {}
         case Level(cuts=cuts):
@@ -227,6 +255,25 @@ def _step(catalog: Catalog, q: Quantity, position: dict[str, int]) -> tuple[_Ste
         case WeightedSum(terms, divisor, clip):
             weights = np.array([w for _, w in terms])
             return _Step("sum", axes, reads), {"weights": weights, "divisor": divisor, "clip": np.array(clip)}
+
+
+def _patched_step(catalog: Catalog, q: Quantity, position: dict[str, int]) -> tuple[_Step, Params]:
+    """A rule's step, and draws in its place for some names. A rule that no draw touches is its values."""
+    assert isinstance(q.recipe, Patched)
+    rule = replace(q, recipe=q.recipe.rule)
+    axes = tuple(("query", "model", "gpu", "tp").index(a) for a in q.over)
+    low, high = catalog.rule_range(q.name)
+    own = isinstance(rule.recipe, Classes) and any(e.distribution.varies for e in rule.recipe.entries)
+    if own or any(o in catalog.varying for o in operands(rule.recipe)):
+        step, params = _step(catalog, rule, position)
+    else:
+        assert (low == high).all(), "nothing that is drawn is read"
+        step, params = _Step("shared", axes), {"value": low.copy()}
+    given = [q.recipe.values.get(names) for names in catalog.names(q.name)]
+    drawn = [Distribution("fixed", (0.0,)) if e is None else e.distribution for e in given]
+    patch, numbers = _draw_step("draw", axes, (), drawn, catalog.shape(q.name))
+    mask = np.array([e is not None for e in given]).reshape(catalog.shape(q.name))
+    return replace(step, patch_kinds=patch.kinds), params | {"patch": numbers | {"mask": mask}}
 
 
 def _draw_step(
@@ -317,7 +364,7 @@ def _bits(params: dict[str, Any], keys: tuple[Array, Array], program: _Program) 
     """32 random bits per drawn entry, by step: quantities over the same axes are folded together."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for s, step in enumerate(program.steps):
-        if step.kinds:
+        if step.kinds or step.patch_kinds:
             groups.setdefault(step.axes, []).append(s)
     found: dict[int, Array] = {}
     parents = fold(keys[0][None], keys[1][None], params["quantities"][:, None])
@@ -327,6 +374,13 @@ def _bits(params: dict[str, Any], keys: tuple[Array, Array], program: _Program) 
             pair = _children(pair, params["axes"][axis])
         order = (*reversed(range(len(axes))), len(axes))  # the last axis folded is the first of the array
         found |= {s: pair[0][..., g, :].transpose(order) for g, s in enumerate(members)}
+    if program.together:
+        # Keyed by the group alone: the same position in every choice of the group, whatever quantity it is of.
+        shared = fold(*fold(keys[0][None], keys[1][None], np.uint32(_TOGETHER)), params["groups"][:, None])[0]
+        for s, numbers in enumerate(params["steps"]):
+            if "group" in numbers:
+                group = numbers["group"]
+                found[s] = jnp.where(group[..., None] >= 0, shared[jnp.maximum(group, 0)], found[s])
     return found
 
 
@@ -345,6 +399,12 @@ def _spread(value: Array, own: tuple[int, ...], axes: tuple[int, ...]) -> Array:
 
 
 def _apply(step: _Step, params: Params, operand: list[Array], bits: Array | None) -> Array:
+    if step.patch_kinds:
+        assert bits is not None
+        patch = {k: v if k == "table" else v[..., None] for k, v in params["patch"].items() if k != "mask"}
+        plain = {k: v for k, v in params.items() if k != "patch"}
+        rule = _apply(replace(step, patch_kinds=()), plain, operand, bits if step.kinds else None)
+        return jnp.where(params["patch"]["mask"][..., None], _transform(step.patch_kinds, patch, bits), rule)
     match step.rule:
         case "shared":
             return params["value"][..., None]
@@ -366,10 +426,13 @@ def _apply(step: _Step, params: Params, operand: list[Array], bits: Array | None
         case "classes":
             assert bits is not None
             chosen = jnp.broadcast_to(_count(operand[0], params["cuts"]), bits.shape)
-            own = {k: v if k == "table" else v[chosen] for k, v in params.items() if k != "cuts"}
+            own = {
+                k: v if k == "table" else v[chosen] for k, v in params.items() if k not in ("cuts", "group")
+            }
             return _transform(step.kinds, own, bits)
     assert bits is not None
-    return _transform(step.kinds, {k: v if k == "table" else v[..., None] for k, v in params.items()}, bits)
+    plain = {k: v if k == "table" else v[..., None] for k, v in params.items() if k != "group"}
+    return _transform(step.kinds, plain, bits)
 
 
 def _count(value: Array, cuts: Array) -> Array:

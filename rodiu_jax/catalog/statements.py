@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from rodiu_jax.catalog.file_format import Axis, CatalogFile, Comparison, Contradiction, Example, Measure
-from rodiu_jax.catalog.quantities import Catalog, Draws
+from rodiu_jax.catalog.quantities import Catalog
+from rodiu_jax.catalog.recipes import Draws
 from rodiu_jax.errors import InputError, nearest
 
 _Claim = TypeVar("_Claim", Comparison, Example, Contradiction)

@@ -68,10 +68,10 @@ def validate(catalog: str, n: int, seed: int, everything: bool) -> None:
 def calibrate(
     trace: Path, query: str, window: float, windows: int | None, tokens: str, catalog: str, output: Path
 ) -> None:
-    """Read arrival rates and token lengths from a real trace into a catalogue.
+    """Read arrival rates and token lengths from a trace: the former name of `import trace`, for one release.
 
     \b
-    TRACE.csv has the columns of the Azure 2023 LLM traces: TIMESTAMP, ContextTokens, GeneratedTokens.
+    The same as rodiu import trace TRACE.csv --window 0.1 --tokens request, which draws rate and lengths on their own.
     Example: rodiu calibrate trace.csv --query Code_Gen --catalog corrected -o mine.toml
              rodiu sample --catalog mine.toml --n 100 -o mine.npz
     """
@@ -104,9 +104,12 @@ def sample(
     FILE.npz holds one array per field listed below, with a leading axis of scenarios where the field varies, and
     query_names, model_names, gpu_names (texts) and uncertainty (none, diu or ddu).
     """
+    from rodiu_jax.catalog import load_catalog
+    from rodiu_jax.catalog.promise_changes import apply_promise_changes, split_changes
     from rodiu_jax.catalog.sampling import sample as draw
-    from rodiu_jax.model.changes import apply_changes, parse_change
+    from rodiu_jax.model.changes import apply_changes
 
-    parsed = [parse_change(text) for text in changes]
-    instances = draw(catalog or "seed", n=n, seed=seed or 0, uncertainty=uncertainty or "ddu")
+    promised, parsed = split_changes(changes)
+    loaded = apply_promise_changes(load_catalog(catalog or "seed"), promised)
+    instances = draw(loaded, n=n, seed=seed or 0, uncertainty=uncertainty or "ddu")
     apply_changes(instances, parsed).save(output)

@@ -59,6 +59,12 @@ def parse_change(text: str, source: str = "changes") -> Change:
     return Change(match["field"], _KINDS[match["op"]], value, match["names"])
 
 
+def split_change(text: str) -> tuple[str, str | None, Kind, str] | None:
+    """Return field, names, kind and value of a change as they are written; None where it is none."""
+    match = _PATTERN.match(text)
+    return None if match is None else (match["field"], match["names"], _KINDS[match["op"]], match["value"])
+
+
 def check_field(name: str, source: str) -> str:
     """Return ``name`` if it is a field of an instance; the error suggests the nearest one."""
     if name not in FILE_FIELDS:

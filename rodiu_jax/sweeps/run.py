@@ -13,7 +13,7 @@ from rodiu_jax.errors import InputError, WorkFailed, device_failure
 from rodiu_jax.runtime.events import EventLog, event_log
 from rodiu_jax.runtime.progress import progress
 from rodiu_jax.sweeps.engines import ENGINES, EngineInfo
-from rodiu_jax.sweeps.scenarios import apply_spec_changes, extreme_scenarios
+from rodiu_jax.sweeps.scenarios import apply_spec_changes, apply_spec_promises, extreme_scenarios
 from rodiu_jax.sweeps.spec import SweepSpec, load_spec, override
 from rodiu_jax.sweeps.spec_checks import check_spec
 from rodiu_jax.sweeps.store import Store, open_store, read_rows, read_spec
@@ -151,7 +151,8 @@ def prepare(spec: SweepSpec | str | Path, keys: Mapping[str, Any]) -> tuple[Swee
     spec = override(spec if isinstance(spec, SweepSpec) else load_spec(spec), keys)
     at = (source, "catalog") if keys.get("catalog") is None else ("catalog", "")
     catalog = load_catalog(spec.catalog, source=at[0], key=at[1])
-    check_spec(spec, apply_spec_changes(extreme_scenarios(catalog), spec), source)
+    promised = apply_spec_promises(catalog, spec)
+    check_spec(spec, apply_spec_changes(extreme_scenarios(promised), spec), source, promised)
     return spec, catalog
 
 

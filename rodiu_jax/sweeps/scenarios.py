@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from rodiu_jax.catalog import Catalog
-from rodiu_jax.model.changes import apply_changes, change_values, changeable, chosen_cells, parse_change
-from rodiu_jax.model.fields import FIELD_SPECS, axes_of
+from rodiu_jax.catalog.promise_changes import PromiseChange, apply_promise_changes, split_changes
+from rodiu_jax.model.changes import apply_changes, change_values, changeable, chosen_cells
+from rodiu_jax.model.fields import FIELD_SPECS, PROMISE, axes_of
 from rodiu_jax.model.instance import Instances, make_instances, number_devices
 from rodiu_jax.sweeps.spec import SweepSpec
 
@@ -22,13 +23,40 @@ def scenarios(spec: SweepSpec, catalog: Catalog, first: int, stop: int) -> Insta
 def scenarios_at(spec: SweepSpec, catalog: Catalog, rows: np.ndarray) -> Instances:
     """The scenarios of ``rows`` in increasing order."""
     samples, points = np.divmod(rows, spec.points)
-    start = int(samples[0])
-    return _moved(spec, _drawn(spec, catalog, start, int(samples[-1]) + 1).take(samples - start), points)
+    return _make(spec, catalog, int(samples[0]), int(samples[-1]) + 1, samples - samples[0], points)
 
 
 def scenarios_of(spec: SweepSpec, catalog: Catalog, sample: int, points: np.ndarray) -> Instances:
     """The scenarios of one sample at any ``points`` (shape P, integers)."""
-    return _moved(spec, _drawn(spec, catalog, sample, sample + 1).take(np.zeros_like(points)), points)
+    return _make(spec, catalog, sample, sample + 1, np.zeros_like(points), points)
+
+
+def _make(
+    spec: SweepSpec, catalog: Catalog, start: int, stop: int, taken: np.ndarray, points: np.ndarray
+) -> Instances:
+    """Scenario b: sample ``start + taken[b]``, before ``stop``, at point ``points[b]``."""
+    promised = apply_spec_promises(catalog, spec)
+    base = _drawn(spec, promised, start, stop).take(taken)
+    moving = [m for m, factor in enumerate(spec.factors) if factor.field == PROMISE]
+    if moving:  # the same samples once more for each level, of which the rates are taken
+        levels = np.stack([spec.levels_at(points)[m] for m in moving], axis=1)
+        distinct, which = np.unique(levels, axis=0, return_inverse=True)
+        shape = tuple(len(base.axis_names(axis)) for axis in FIELD_SPECS["throughput"].axes)
+        rates = np.empty((len(points), *shape))
+        for number, level in enumerate(distinct.tolist()):
+            changes = [
+                PromiseChange(spec.factors[m].names, None, x) for m, x in zip(moving, level, strict=True)
+            ]
+            mine = which.reshape(-1) == number
+            drawn = _drawn(spec, apply_promise_changes(promised, changes), start, stop).take(taken[mine])
+            rates[mine] = np.broadcast_to(np.asarray(drawn.fields.throughput), (int(mine.sum()), *shape))
+        base = replace(base, fields=base.fields._replace(throughput=rates))
+    return _moved(spec, base, points)
+
+
+def apply_spec_promises(catalog: Catalog, spec: SweepSpec) -> Catalog:
+    """``catalog`` with the promises that the spec's own changes make."""
+    return apply_promise_changes(catalog, split_changes(spec.changes)[0])
 
 
 def _drawn(spec: SweepSpec, catalog: Catalog, start: int, stop: int) -> Instances:
@@ -43,6 +71,8 @@ def _moved(spec: SweepSpec, base: Instances, points: np.ndarray) -> Instances:
     """``base`` with the factors of scenario b set to their levels at ``points[b]``."""
     values: dict[str, np.ndarray] = {}
     for factor, levels in zip(spec.factors, spec.levels_at(points), strict=True):
+        if factor.field == PROMISE:  # its rates are in ``base``
+            continue
         field = FIELD_SPECS[factor.field]
         held = values.get(factor.field, getattr(base.fields, factor.field))
         old = changeable(factor.field, np.asarray(held), base)
@@ -60,7 +90,7 @@ def _moved(spec: SweepSpec, base: Instances, points: np.ndarray) -> Instances:
 
 def apply_spec_changes(instances: Instances, spec: SweepSpec) -> Instances:
     """``instances`` with the spec's own changes."""
-    return apply_changes(instances, [parse_change(text) for text in spec.changes])
+    return apply_changes(instances, split_changes(spec.changes)[1])
 
 
 def extreme_scenarios(catalog: Catalog) -> Instances:

@@ -13,11 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError
 
+from rodiu_jax.catalog.promise_changes import split_changes
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import read_toml, toml_value
 from rodiu_jax.io.strict_table import StrictTable, input_error, tag
-from rodiu_jax.model.changes import Change, Kind, parse_change
-from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.changes import Change, Kind
+from rodiu_jax.model.fields import VARIED_SPECS
 from rodiu_jax.model.instance import check_uncertainty
 from rodiu_jax.model.plan_json import read_plan_texts
 from rodiu_jax.sweeps.designs import Design, PointFile, draw_one_at_a_time, read_points, to_levels
@@ -59,7 +60,7 @@ class Factor(StrictTable):
     column of the design's CSV file, which is replaced by the column's numbers when the spec is made.
 
     Attributes:
-      field: a field of `FIELD_SPECS`.
+      field: a field of `FIELD_SPECS`, or ``promise``, of which it is a multiple.
       names: the cells meant, as `chosen_cells` reads them; all of them by default.
       spacing: of a range: ``linear`` (the default), or ``log`` for a uniform logarithm.
     """
@@ -232,7 +233,7 @@ class SweepSpec(StrictTable):
             )
             for m, factor in enumerate(self.factors):
                 low, high = factor.levels
-                whole = FIELD_SPECS[factor.field].integer
+                whole = VARIED_SPECS[factor.field].integer
                 table[:, m] = to_levels(table[:, m], low, high, log=factor.spacing == "log", whole=whole)
         else:
             table = np.array(levels, float).T
@@ -311,8 +312,7 @@ def override(spec: SweepSpec, keys: Mapping[str, Any]) -> SweepSpec:
         if key not in SweepSpec.model_fields:
             known = list(SweepSpec.model_fields)
             raise InputError("sweep", key, f"one of {', '.join(known)}{nearest(key, known)}")
-    for text in given.get("changes", ()):
-        parse_change(text)
+    split_changes(given.get("changes", ()))
     if is_file_name(catalog := str(given.get("catalog", ""))):
         given["catalog"] = str(Path(catalog).resolve())
     if isinstance(given.get("plans"), Path):
@@ -337,7 +337,7 @@ def _complete(spec: SweepSpec, source: str) -> SweepSpec:
     if isinstance(spec.plans, str):
         spec = spec.model_copy(update={"plans": read_plan_texts(spec.plans)})
     for m, text in enumerate(spec.changes):
-        parse_change(text, f"{source}: set[{m}]")
+        split_changes([text], f"{source}: set[{m}]")
     spec.design.check(source)
     for m, factor in enumerate(spec.factors):
         check_factor(factor, source, f"factors[{m}]")

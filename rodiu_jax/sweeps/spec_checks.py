@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rodiu_jax.catalog import Catalog
+from rodiu_jax.catalog.promise_changes import PromiseChange, apply_promise_changes
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.model.changes import apply_changes, check_field, chosen_cells
-from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.fields import PROMISE, VARIED_SPECS
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan_json import parse_plans
 from rodiu_jax.sweeps.columns import RANKED
@@ -19,11 +21,12 @@ if TYPE_CHECKING:
     from rodiu_jax.sweeps.spec import Factor, SweepSpec
 
 
-def check_spec(spec: SweepSpec, extremes: Instances, source: str) -> None:
+def check_spec(spec: SweepSpec, extremes: Instances, source: str, catalog: Catalog) -> None:
     """Check that every level of every factor gives admissible scenarios, whatever is drawn.
 
     Args:
       extremes: the smallest and the largest values that can be drawn, with the spec's own changes applied.
+      catalog: what is drawn from, with the spec's own promises.
 
     Raises:
       InputError: a pattern that fits no name, two factors that change the same cell, a level that leaves the
@@ -33,7 +36,13 @@ def check_spec(spec: SweepSpec, extremes: Instances, source: str) -> None:
         parse_plans(spec.plan_texts, extremes, source)
     chosen: list[np.ndarray] = []
     for m, factor in enumerate(spec.factors):
-        chosen.append(chosen_cells(factor.field, factor.names, extremes, f"{source}: factors[{m}]"))
+        where = f"{source}: factors[{m}]"
+        if factor.field == PROMISE:  # of the catalogue: the scenarios do not hold it
+            chosen.append(chosen_cells(PROMISE, factor.names, extremes, where, axes="I"))
+            for level in factor.levels:
+                apply_promise_changes(catalog, [PromiseChange(factor.names, None, level)], where)
+            continue
+        chosen.append(chosen_cells(factor.field, factor.names, extremes, where))
         for at in _decisive(factor):
             try:
                 apply_changes(extremes, [factor.change(factor.levels[at])])
@@ -55,7 +64,7 @@ def _decisive(factor: Factor) -> list[int]:
     are asked for.
     """
     levels = np.array(factor.levels)
-    if FIELD_SPECS[factor.field].integer:
+    if VARIED_SPECS[factor.field].integer:
         return sorted(np.unique(levels, return_index=True)[1].tolist())
     return sorted({int(levels.argmin()), int(levels.argmax())})
 
@@ -87,7 +96,10 @@ def check_proofs(spec: SweepSpec, source: str) -> None:
 def check_factor(factor: Factor, source: str, path: str) -> None:
     """Check that the field exists and may vary, and that exactly one kind of change is given."""
     try:
-        check_field(factor.field, source)
+        if factor.field != PROMISE:
+            check_field(factor.field, source)
+        elif factor.given != ["scale"]:
+            raise InputError(source, path, "scale alone: promises are multiplied", factor.field)
     except InputError as error:
         raise InputError(source, f"{path}.field", error.expected, factor.field) from None
     if factor.field == "tp_degree":
@@ -101,7 +113,7 @@ def check_levels(spec: SweepSpec, m: int, source: str) -> None:
     """Check that factor ``m`` gives what the design needs: levels of its kind, or a range."""
     design, factor, path = spec.design, spec.factors[m], f"factors[{m}]"
     key, levels, kind = f"{path}.{factor.key}", list(factor.levels), design.kind
-    field = FIELD_SPECS[factor.field]
+    field = VARIED_SPECS[factor.field]
     if not design.draws:
         if factor.spacing is not None:
             expected = f"no such key: a design {kind} draws from no range"
@@ -132,7 +144,7 @@ def check_levels(spec: SweepSpec, m: int, source: str) -> None:
 
 def first_inadmissible(factor: Factor) -> int | None:
     """Find the first level that no scenario could have, by its position."""
-    levels, field = np.array(factor.levels), FIELD_SPECS[factor.field]
+    levels, field = np.array(factor.levels), VARIED_SPECS[factor.field]
     if factor.key == "shift":
         return None
     bad = field.bad(levels)
@@ -143,7 +155,7 @@ def first_inadmissible(factor: Factor) -> int | None:
 
 def admissible_levels(factor: Factor) -> str:
     """Say in words what `first_inadmissible` asks for."""
-    field = FIELD_SPECS[factor.field]
+    field = VARIED_SPECS[factor.field]
     if factor.key == "scale":
         return f"multipliers {'>' if field.above_low else '>='} 0"
     return f"{field.expected} ({field.unit})"

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rodiu_jax.catalog import load_catalog
-from rodiu_jax.catalog.calibration import Calibration, Measured, calibrate
+from rodiu_jax.catalog.calibration import calibrate
+from rodiu_jax.catalog.readers.imported import Imported, Value, choice
 from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.errors import InputError
 
@@ -36,7 +37,7 @@ def rows():
 
 
 def values(calibration):
-    return {m.quantity: m.values for m in calibration.measured}
+    return {m.quantity: m.values for m in calibration.values}
 
 
 def write(tmp_path, *lines, end="\n"):
@@ -65,7 +66,7 @@ def test_windows_on_a_trace_worked_by_hand(tmp_path):
     # Windows of 12 minutes: requests 1, 2, 3, then 4 (on the edge), then none; 5 is where the third ends.
     calibration = calibrate(few(tmp_path), query="Code_Gen", window=0.2)
     assert values(calibration)["arrival_rate"] == pytest.approx([15, 5, 0])
-    assert "1 requests after the last window" in calibration.measured[0].note
+    assert "1 requests after the last window" in calibration.values[0].note
     means = values(calibrate(few(tmp_path), query="Code_Gen", window=0.2, tokens="mean"))
     assert means["input_tokens"] == pytest.approx([20, 40])  # the empty window has no mean
     assert means["output_tokens"] == pytest.approx([2, 4])
@@ -298,14 +299,15 @@ def test_a_query_with_a_difficult_name(tmp_path):
 
 @given(st.text(), st.text(), st.text(min_size=1))
 def test_any_text_comes_back_from_the_toml(source, note, query):
-    measured = Measured("arrival_rate", (1.5, 2.0), source, note)
-    text = Calibration(source, note, "seed", query, (measured,), "").text()
+    value = Value("arrival_rate", (query,), choice([1.5, 2.0]), source, note, "measured")
+    text = Imported("trace", source, note, "seed", (value,), [], "").text()
     read = tomllib.loads(text)
     assert read["catalog"] == {"name": source, "description": note, "extends": "seed"}
     entry = read["quantity"]["arrival_rate"]["values"][query]
-    assert entry == {"source": source, "note": note, "choice": [1.5, 2]}
+    said = {"source": source, "basis": "measured", "choice": [1.5, 2]}
+    assert entry == (said | {"note": note} if note else said)
 
 
 def test_bytes_that_toml_refuses_in_a_file_name_can_be_written():
-    text = Calibration("trace\udcff\x7f\x00.csv", "", "seed", "q", (), "").text()
+    text = Imported("trace", "trace\udcff\x7f\x00.csv", "", "seed", (), [], "").text()
     assert tomllib.loads(text.encode("utf-8").decode())["catalog"]["name"] == "trace?\x7f\x00.csv"

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from rodiu_jax.cli import cli
+from rodiu_jax.cli.imports import import_
 from rodiu_jax.model.fields import FIELD_SPECS, FILE_FIELDS
 from rodiu_jax.model.slots import Names
 from rodiu_jax.model.status import Status
@@ -32,10 +33,12 @@ def test_help_lists_every_option(rodiu: Run, name: str):
     assert answered(rodiu(name, "-h")).out == text
 
 
-@pytest.mark.parametrize("name", ["", *sorted(cli.commands)])
+@pytest.mark.parametrize(
+    "name", ["", *sorted(cli.commands), *(f"import {kind}" for kind in sorted(import_.commands))]
+)
 def test_words_of_the_help(golden: Golden, name: str):
     ran = CliRunner().invoke(cli, [*name.split(), "--help"], prog_name="rodiu", terminal_width=110)
-    golden(f"help/{name or 'rodiu'}", ran.output)
+    golden(f"help/{name.replace(' ', '-') or 'rodiu'}", ran.output)
 
 
 @pytest.mark.parametrize("name", ["sample", "sweep"])

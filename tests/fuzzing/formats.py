@@ -186,7 +186,8 @@ def trace(draw: Draw, here: Folder) -> None:
     rows = [r for r in csv.reader(io.StringIO(content.decode().removeprefix("\ufeff"), newline="")) if any(r)]
     heads = [cell.strip() for cell in rows[0]]
     for quantity, head in (("input_tokens", "ContextTokens"), ("output_tokens", "GeneratedTokens")):
-        given = sorted(float(row[heads.index(head)]) for row in rows[1:])
+        answered = [row for row in rows[1:] if float(row[heads.index("GeneratedTokens")]) > 0]
+        given = sorted(float(row[heads.index(head)]) for row in answered)
         drawn = load_catalog(made).entry(quantity, ("Code_Gen",)).distribution.numbers
         assert sorted(drawn) == given  # few requests: all of them are kept
         assert all(x >= 0 and x == math.floor(x) for x in given)

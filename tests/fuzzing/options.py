@@ -97,6 +97,7 @@ CALLS = {
     "sample": ["--catalog", "tiny.toml", "--n", "2", "-o", "new.npz"],
     "evaluate": ["two.npz", "plans.json", "-o", "new.parquet"],
     "solve": ["two.npz", "--index", "0", "--workers", "1"],
+    "import": ["trace", "trace.csv", "--query", "Code_Gen", "--catalog", "tiny.toml", "-o", "new.toml"],
     "calibrate": ["trace.csv", "--query", "Code_Gen", "--catalog", "tiny.toml", "-o", "new.toml"],
     "sweep": ["sweep.toml", "-o", "out", "--quiet"],  # `out` is taken: refused before any work
     "report": ["out"],
@@ -115,8 +116,10 @@ CALLS = {
 def command_line(draw: Callable[[Any], Any], here: Folder) -> None:
     """One to three options given values that they should refuse, or live with."""
     name = draw(st.sampled_from(sorted(CALLS)))
-    parameters = cli.commands[name].params
-    args = list(CALLS[name])
+    command, args = cli.commands[name], list(CALLS[name])
+    if isinstance(command, click.Group):
+        command = command.commands[args[0]]
+    parameters = command.params
     for _ in range(draw(st.integers(1, 3))):
         parameter = draw(st.sampled_from(parameters))
         if isinstance(parameter, click.Option):

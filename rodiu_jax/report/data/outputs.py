@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rodiu_jax.errors import InputError, nearest
-from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.fields import VARIED_SPECS
 from rodiu_jax.model.status import Status
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def axes_of(spec: SweepSpec) -> tuple[Axis, ...]:
     """Make an axis per factor of a sweep, in the order of the spec."""
     axes = []
     for factor, column in zip(spec.factors, spec.columns, strict=True):
-        field = FIELD_SPECS[factor.field]
+        field = VARIED_SPECS[factor.field]
         of = f" of {factor.names}" if factor.names else ""
         unit = "multiplier" if factor.key == "scale" else field.unit
         label = f"{field.meaning} ({factor.field}{of}), {unit}"

@@ -34,6 +34,8 @@ def describe_audit(report: Report, *, everything: bool = False) -> list[Part]:
         )
         for r in report.unservable.to_dict("records")
     ]
+    parts.append(_tabulate_bases(report.bases))
+    parts += [Line(f"WARNING: {r['text']}.", "bold yellow") for r in report.findings.to_dict("records")]
     if report.ok:
         parts.append(f"Every draw of the {len(report.draws)} quantities lies in its declared range.")
     parts += [Line(f"FAILED: {failure}", "bold red") for failure in report.failures]
@@ -54,6 +56,18 @@ def _tabulate_comparisons(frame: pd.DataFrame) -> PageTable:
     ]
     heads = ["", "simulated", "source says", "observed", "verdict", "source"]
     return PageTable("comparisons", "Our draws against observed data", heads, rows)
+
+
+def _tabulate_bases(frame: pd.DataFrame) -> PageTable:
+    kinds = ("measured", "predicted", "assumed")
+    counts = {kind: sum(frame[kind].tolist()) for kind in kinds}
+    total = max(sum(counts.values()), 1)
+    shares = ", ".join(f"{percent(count / total)} {kind}" for kind, count in counts.items())
+    rows = [[r["field"], *(str(r[kind]) for kind in kinds)] for r in frame.to_dict("records")]
+    caption = (
+        f"What the {total:,} values of fields rest on: {shares} (by a rule: predicted; nobody says: assumed)"
+    )
+    return PageTable("bases", caption, ["field", *kinds], rows, [1, 2, 3])
 
 
 def _tabulate_examples(frame: pd.DataFrame) -> PageTable:

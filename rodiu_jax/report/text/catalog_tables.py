@@ -12,8 +12,10 @@ from rodiu_jax.catalog import (
     Draws,
     Entry,
     Level,
+    Patched,
     Product,
     Quantity,
+    Rule,
     WeightedSum,
 )
 from rodiu_jax.catalog.file_format import AXES, Axis
@@ -156,7 +158,14 @@ def _tabulate_rules(catalog: Catalog) -> PageTable:
 
 def write_rule(q: Quantity) -> str:
     """Write how a derived quantity follows from others."""
-    match q.recipe:
+    if isinstance(q.recipe, Patched):
+        count = len(q.recipe.values)
+        return f"{_write_formula(q.recipe.rule)}; {count} value{'s' if count > 1 else ''} given instead"
+    return "given" if isinstance(q.recipe, Draws) else _write_formula(q.recipe)
+
+
+def _write_formula(rule: Rule) -> str:
+    match rule:
         case Product(multiply, divide):
             return " / ".join([" x ".join(multiply) or "1", *divide])
         case Level(of, cuts):
@@ -176,7 +185,6 @@ def write_rule(q: Quantity) -> str:
                 for e, end in zip(entries, ends, strict=True)
             ]
             return f"by {of}: " + "; ".join(parts)
-    return "given"
 
 
 def _tabulate_provenance(catalog: Catalog) -> PageTable:
@@ -199,8 +207,11 @@ def _tabulate_provenance(catalog: Catalog) -> PageTable:
 def _exceptions(catalog: Catalog, q: Quantity) -> Iterable[tuple[str, Entry]]:
     """Group the names whose source, reliability or note is not the quantity's; label each group by its names."""
     groups: dict[tuple[str, int | None, str, str], list[tuple[str, Entry]]] = {}
-    if _has_names(q):
-        for names, entry in zip(catalog.names(q.name), catalog.entries(q.name), strict=True):
+    if _has_names(q) or isinstance(q.recipe, Patched):
+        for names in catalog.names(q.name):
+            entry = catalog.find_entry(q.name, names)
+            if entry is None:  # the rule gives it
+                continue
             provenance = (entry.source, entry.reliability, entry.note, entry.catalog)
             if provenance[:3] != (q.source, q.reliability, q.note):
                 groups.setdefault(provenance, []).append((" / ".join(names), entry))

@@ -1,0 +1,30 @@
+"""A hundred mutations of every format of `rodiu import`: never a traceback, and no number that the file does not say.
+
+`pytest -m faults --faults 2500` makes a hundred of each kind; the usual run few.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzzing.imports import KINDS, imported
+from tests.oracles.tiny import TINY
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_imports(kind: str, tmp_path: Path, faults: int):
+    base = tmp_path / "tiny.toml"
+    base.write_text(TINY)
+
+    @settings(max_examples=max(faults // 25, 2), deadline=None, suppress_health_check=list(HealthCheck), database=None,
+              phases=(Phase.generate, Phase.shrink), derandomize=faults < 1000, print_blob=True)  # fmt: skip
+    @given(st.data())
+    def try_one(data: Any) -> None:
+        imported(kind, data.draw, tmp_path, base)
+
+    try_one()

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields
+from rodiu_jax.errors import InputError
+from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields, has_replicas
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.scenario_blocks import keep_on_device, of_settled, run_scenarios
 from rodiu_jax.model.slots import EMPTY, widen
@@ -47,7 +48,9 @@ from solvers.dual import (
     scarce_start,
     weigh_costs,
 )
+from solvers.dual.coefficients import serving_field
 from solvers.neighbours import Search
+from solvers.options import RANGES, list_options
 from solvers.routing import THOROUGH_ITERATIONS, read_multipliers, route_deployment
 from solvers.starts import propose_starts
 from solvers.terms import is_large
@@ -131,7 +134,7 @@ def _cold_starts(fields: Fields, *, far: bool) -> tuple[Multipliers, Opening | N
     """Multipliers to start roots from, and the opening where it is not cheap to find again."""
 
     def one(fields: Fields) -> tuple[Multipliers, Opening | None]:
-        c = derive_coefficients(fields, SETTLED_MODE)
+        c = derive_coefficients(fields, SETTLED_MODE, serving=True)
         start = scarce_start(c) if far else (cold_start(c), None)
         return jax.tree.map(lambda a: a.astype(np.float32), start)
 
@@ -156,7 +159,9 @@ def _bound_nodes(
     def one(
         fields: Fields, decided: Array, start: Multipliers, opening: Opening | None, weight: Array
     ) -> _Bounded:
-        c = exclude_unaffordable(derive_coefficients(fields, SETTLED_MODE)._replace(decided=decided))
+        c = exclude_unaffordable(
+            derive_coefficients(fields, SETTLED_MODE, serving=True)._replace(decided=decided)
+        )
         found = ascend_and_certify(c, start, reach, controls, opening, weight)
         starts, least = propose_starts(c, found, how)
         floor = found.bound - least_by_pair(c, found.value)[:, None] + found.value
@@ -174,9 +179,11 @@ def _bound_deployed(
     """Bound nodes whose deployed triples are ``slot``, by the prices of the routing: float32, certified in float64."""
 
     def one(fields: Fields, decided: Array, slot: Array) -> tuple[Array, Multipliers]:
-        c = exclude_unaffordable(derive_coefficients(fields, SETTLED_MODE)._replace(decided=decided))
+        c = exclude_unaffordable(
+            derive_coefficients(fields, SETTLED_MODE, serving=True)._replace(decided=decided)
+        )
         found = route_deployment(c, slot, iterations, limited=False)
-        y = read_multipliers(c, slot, found.solution, found.problem.unit)
+        y = read_multipliers(c, slot, found.solution, found.problem.unit, found.problem.by_load, found.short)
         inside = (c.decided > 0).any(1)  # the adversary spends nothing where nothing can be deployed
         y = y._replace(
             delay_adversary=jnp.where(inside, y.delay_adversary, 0.0),
@@ -200,7 +207,7 @@ def _prove_infeasible(
     """
 
     def one(fields: Fields) -> tuple[Array, Multipliers, Opening | None]:
-        c = derive_coefficients(fields, SETTLED_MODE)
+        c = derive_coefficients(fields, SETTLED_MODE, serving=True)
         start, opening = None, None
         if reach.far:
             start, opening = jax.tree.map(
@@ -228,10 +235,15 @@ def brackets(
     Args:
       effort: what suits the catalogue by default.
       certificates: answers hold the leaves that prove the lower bounds.
+
+    Raises:
+      InputError: ``certificates`` of scenarios whose proofs have no file format (`serving_field`).
     """
     batch = instances.as_batch()
+    if certificates and (name := serving_field(batch.fields)):
+        raise InputError("certificates", name, "no such field: certificates know none", "given")
     effort = effort or usual_effort(batch)
-    cells = 8 * math.prod(batch.shape)  # bytes
+    cells = 8 * math.prod(batch.shape) * (len(RANGES) if has_replicas(batch.fields) else 1)  # bytes
     effort = replace(effort, chunk=effort.chunk or block_size("bracket", bytes_per_row=cells).rows)
     limited = np.broadcast_to(np.asarray(batch.fields.max_routes) > 0, (batch.size,))  # B
     if limited.all() or not limited.any():
@@ -246,14 +258,17 @@ def brackets(
 
 def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certificates: bool) -> Answers:
     everyone = np.arange(batch.size)
+    options = list_options(batch)
+    expanded = batch if options is None else options.expand(batch)
     with jax.enable_x64(True):
-        effort = replace(effort, search=effort.search._replace(limited=limited))
+        slots = min(effort.search.slots, math.prod(batch.shape[1:3]))
+        effort = replace(effort, search=effort.search._replace(limited=limited, slots=slots))
         if (
             limited and not effort.search.scarce
         ):  # floors know no limit of routes, and say little of what is promising
             effort = replace(effort, routed=_EVERY)
-        placed = keep_on_device(batch)
-        run, root = _bound_roots(batch, placed, effort)
+        placed = keep_on_device(expanded)
+        run, root = _bound_roots(expanded, placed, effort)
         tree = _plant(root, effort, certificates)
         best = Deployments(
             batch.size, placed, effort.search, rounds=effort.rounds, routed=effort.routed, chunk=effort.chunk
@@ -269,7 +284,7 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
         beyond = root.highest * (1.0 + ABOVE_ANY_COST)  # B; a bound above it proves that there is no plan
         _branch(run, tree, best, beyond, gap)
         infeasible |= ~np.isfinite(best.cost) & (tree.lower() > beyond)
-        plans = checked_plans(batch, placed, best.slot, effort.search, effort.chunk)
+        plans = checked_plans(batch, placed, best.slot, effort.search, effort.chunk, options)
     lower = np.where(infeasible, math.inf, tree.lower())  # B
     tree.close(np.ones(len(tree.open.scenario), bool))
     broken = ~np.isfinite(lower) & ~infeasible
@@ -280,6 +295,7 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
     status[broken] = Status.ERROR
     # `certify` allows for rounding only in the triples of the minimum; the margin covers the others' floors.
     promising = ~(root.floor > (plans.upper + FLOOR_ROUNDING * np.abs(plans.upper))[:, None, None])
+    promising = promising.reshape(expanded.size, *expanded.shape[1:])
     answers = Answers(
         batch.names,
         status,
@@ -295,7 +311,8 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
         steps=tree.steps,
         seconds=np.full(batch.size, math.nan),
         message=np.where(broken, _NO_NUMBER, "").astype(object),
-        promising=promising.reshape(batch.size, *batch.shape[1:]),
+        promising=promising if options is None else options.of_degrees(promising),
+        replicas=plans.replicas,
         leaves=tree.leaves(),
     )
     rows = np.flatnonzero(hard)

@@ -26,7 +26,7 @@ from rodiu_jax.model.tolerances import CASCADE_GAP, CROSSED_BY_HIGHS, OPTIMAL_GA
 from rodiu_jax.runtime.devices import by_device, devices
 from solvers.answers import Answer, Answers, relative_gap
 from solvers.bracket import Effort, brackets
-from solvers.dual.coefficients import known_to_exact_alone
+from solvers.dual.coefficients import serving_field
 from solvers.pool import Pool, Task, Ticket, run_tasks
 from solvers.terms import is_large
 
@@ -120,7 +120,7 @@ def cascade(
     Args:
       gap: relative gap to prove.
       exact: who is solved exactly; ``none`` and nobody audited starts no process. Where scenarios have replicas,
-        rates, quotas or speed-ups per pair all are, and to ``gap``: nothing is bracketed before.
+        rates, quotas or speed-ups per pair all are, and to ``gap``: HiGHS closes those sooner than a bracket on a CPU.
       audited: bool (B,), the scenarios to audit; none by default.
       time_limit, workers: for HiGHS, as `solvers.pool.solve`.
       effort: of the brackets. By default a CPU branches only where a certificate is asked for or the gap is at least
@@ -138,7 +138,7 @@ def cascade(
         branch = certificates or gap >= CASCADE_GAP
         effort = Effort() if branch else by_device(cpu=Effort(tree_rounds=0), accelerator=Effort())
     audit = np.zeros(instances.size, bool) if audited is None else np.asarray(audited, bool)
-    if exact != "none" and known_to_exact_alone(instances.fields):
+    if exact != "none" and serving_field(instances.fields):
         yield from _solve_each(instances, gap, audit, time_limit, workers)
         return
     queue: deque[_Block] = deque()
@@ -164,7 +164,7 @@ def _solve_each(
     time_limit: float,
     workers: int | Pool | None,
 ) -> Iterator[Answers]:
-    """Solve scenarios by HiGHS alone: those of fleets, whose dual function it alone knows."""
+    """Solve scenarios by HiGHS alone: those of fleets, which it closes sooner than a bracket on a CPU."""
     pool = workers if isinstance(workers, Pool) else Pool(workers)
     targets = np.where(audited, min(gap, OPTIMAL_GAP), gap).tolist()
     tasks = (Task(instances.take([b]), target, time_limit) for b, target in enumerate(targets))

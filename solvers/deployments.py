@@ -26,6 +26,7 @@ from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE_ON_DEVICE, NEGLIGIBLE_UN
 from rodiu_jax.runtime.block_sizes import BlockSize
 from solvers.dual import derive_coefficients
 from solvers.neighbours import Search, find_neighbours
+from solvers.options import Options, count_replicas
 from solvers.routing import THOROUGH_ITERATIONS, route_deployment
 
 _WIDTHS = (4, 12, 24)
@@ -50,7 +51,9 @@ def _route_plans(fields: Fields, slot: Array, *, iterations: Array, limited: boo
     """What deployments cost, and their shares."""
 
     def one(fields: Fields, slot: Array) -> _Routed:
-        found = route_deployment(derive_coefficients(fields, SETTLED_MODE), slot, iterations, limited=limited)
+        found = route_deployment(
+            derive_coefficients(fields, SETTLED_MODE, serving=True), slot, iterations, limited=limited
+        )
         return _Routed(found.cost, found.settled, found.share)
 
     return jax.vmap(one)(fields, slot)
@@ -60,7 +63,7 @@ def _route_plans(fields: Fields, slot: Array, *, iterations: Array, limited: boo
 @partial(jax.jit, static_argnames=("how",))
 def _neighbours(fields: Fields, slot: Array, *, iterations: Array, how: Search) -> tuple[Array, Array]:
     def one(fields: Fields, slot: Array) -> tuple[Array, Array]:
-        return find_neighbours(derive_coefficients(fields, SETTLED_MODE), slot, iterations, how)
+        return find_neighbours(derive_coefficients(fields, SETTLED_MODE, serving=True), slot, iterations, how)
 
     return jax.vmap(one)(fields, slot)
 
@@ -221,6 +224,7 @@ class CheckedPlans(NamedTuple):
     slots: Int32[np.ndarray, "B D"]
     shares: Float64[np.ndarray, "B I D"]
     unmet: Float64[np.ndarray, "B I"]
+    replicas: Int32[np.ndarray, "B D"] | None = None
 
     def without(self, refused: Bool[np.ndarray, " B"]) -> CheckedPlans:
         """Return the plans but those of ``refused``."""
@@ -231,13 +235,23 @@ class CheckedPlans(NamedTuple):
             np.where(row, EMPTY, self.slots),
             np.where(row[..., None], 0.0, self.shares),
             np.where(row, math.nan, self.unmet),
+            None if self.replicas is None else np.where(row, 1, self.replicas).astype(np.int32),
         )
 
 
 def checked_plans(
-    batch: Instances, placed: Instances, slot: np.ndarray, how: Search, chunk: int
+    batch: Instances,
+    placed: Instances,
+    slot: np.ndarray,
+    how: Search,
+    chunk: int,
+    options: Options | None = None,
 ) -> CheckedPlans:
-    """Route each scenario's deployment ``slot`` (B,D) and check the plan, or else the one that serves nobody."""
+    """Route each scenario's deployment ``slot`` (B,D) and check the plan, or else the one that serves nobody.
+
+    Args:
+      placed: the same scenarios as the search has them, with ``options`` in the place of degrees where they have any.
+    """
     routed = np.zeros((batch.size, batch.shape[0], slot.shape[1]))
     for narrow, rows in by_width(slot, at_least=_ROOM_TO_MOVE):
         found = run_scenarios(
@@ -253,13 +267,17 @@ def checked_plans(
     most = np.broadcast_to(np.asarray(batch.fields.max_routes), (batch.size,))
     shares, unmet = _settle_shares(routed, most)
     slots, shares = drop_idle_slots(slot, shares)
-    checks = check_columns(batch, slots, shares, unmet)
+    replicas = None
+    if options is not None:
+        slots = options.triples(slots)
+        replicas = count_replicas(batch, slots, shares)
+    checks = check_columns(batch, slots, shares, unmet, replicas=replicas)
     lost = ~checks.feasible
     slots[lost], shares[lost], unmet[lost] = EMPTY, 0.0, 1.0
     again = check_columns(batch, slots[lost], shares[lost], unmet[lost], scenario=np.flatnonzero(lost))
     costs, feasible = checks.costs, checks.feasible
     costs[lost], feasible[lost] = again.costs, again.feasible
-    return CheckedPlans(costs[:, 0], costs, slots, shares, unmet).without(~feasible)
+    return CheckedPlans(costs[:, 0], costs, slots, shares, unmet, replicas).without(~feasible)
 
 
 def _settle_shares(

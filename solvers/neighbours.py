@@ -27,11 +27,15 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from solvers.dual import Coefficients, certify, promise
-from solvers.routing import read_multipliers, route_deployment
+from solvers.routing import knows_adversary, read_multipliers, route_deployment
 
 _POOL = 8
 """Pairs, the cheapest by amortised cost, from which further triples are taken: optimal plans of the default catalogue
 deploy 2 to 4 of its 60 pairs."""
+
+
+_FEW_DEGREES = 8
+"""Degrees up to which a move goes from one to the next."""
 
 
 class MoveCounts(NamedTuple):
@@ -101,11 +105,15 @@ def find_neighbours(
     A deployment that cannot be routed has no prices: of its neighbours nothing is known, and each costs at least -inf.
     """
     pairs = jnp.asarray(float(c.nominal.shape[1]), c.base.dtype)
-    every_pair_deviates = c._replace(gamma_delay=pairs, gamma_error=pairs)  # as the routing counts it
+    counted = c
+    if not knows_adversary(c, len(slot)):
+        counted = c._replace(gamma_delay=pairs, gamma_error=pairs)  # every pair deviates
     rank = promise(c)
     pool = rank <= -jax.lax.top_k(-rank, min(_POOL, len(rank)))[0][-1]
-    cost, _, solution, problem = route_deployment(c, slot, iterations, limited=False)
-    _, value = certify(every_pair_deviates, read_multipliers(c, slot, solution, problem.unit))
+    routing = route_deployment(c, slot, iterations, limited=False)
+    problem = routing.problem
+    y = read_multipliers(c, slot, routing.solution, problem.unit, problem.by_load, routing.short)
+    cost, (_, value) = routing.cost, certify(counted, y)
     near, change = propose_moves(c, slot, value, pool, how.moves)
     unknown = jnp.where(jnp.isfinite(change), -jnp.inf, jnp.inf)
     return near, jnp.where(jnp.isfinite(cost), cost + change, unknown)
@@ -150,12 +158,26 @@ def look_around(
 
 
 def resize(around: Surroundings, count: int) -> tuple[Int[Array, "K D"], Float[Array, " K"]]:
-    """Make one triple a degree larger or smaller, or take it away."""
+    """Make one triple a degree larger or smaller, or take it away; of many options, any other one of the pair."""
+    if around.degrees > _FEW_DEGREES:
+        return _replace_by_option(around, count)
     (smaller, shrunk), (larger, grown) = step_degree(around, -1), step_degree(around, 1)
     gone, removed = jnp.full_like(around.slot, -1), jnp.where(around.empty, jnp.inf, -around.own)
     return replace_one(
         around.slot, jnp.stack([smaller, larger, gone], 1), jnp.stack([shrunk, grown, removed], 1), count
     )
+
+
+def _replace_by_option(around: Surroundings, count: int) -> tuple[Int[Array, "K D"], Float[Array, " K"]]:
+    slot, degrees = around.slot, around.degrees
+    first = slot - slot % degrees
+    other = first[:, None] + jnp.arange(degrees, dtype=slot.dtype)[None]  # D,N
+    value = around.value[jnp.clip(other, 0, len(around.value) - 1)]
+    exists = ~around.empty[:, None] & (other != slot[:, None])
+    change = jnp.where(exists, value - around.own[:, None], jnp.inf)
+    gone, removed = jnp.full_like(slot, -1), jnp.where(around.empty, jnp.inf, -around.own)
+    new = jnp.concatenate([other, gone[:, None]], 1)
+    return replace_one(slot, new, jnp.concatenate([change, removed[:, None]], 1), count)
 
 
 def add(around: Surroundings, count: int) -> tuple[Int[Array, "K D"], Float[Array, " K"]]:

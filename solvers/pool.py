@@ -33,7 +33,7 @@ from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import CASCADE_GAP, OPTIMAL_GAP
 from rodiu_jax.runtime.cores import usable_cores
 from solvers.answers import Answer, Answers
-from solvers.dual.coefficients import known_to_exact_alone
+from solvers.dual.coefficients import serving_field
 from solvers.exact import solve_instance
 from solvers.terms import is_large
 
@@ -241,7 +241,7 @@ def solve_iter(
 
 def _usual_starts(instances: Instances, todo: Sequence[int], gap: float) -> Iterator[Answer | None]:
     """Yield what is worth knowing of each scenario before HiGHS is asked: a bracket in large catalogues."""
-    if not is_large(instances) or known_to_exact_alone(instances.fields):
+    if not is_large(instances) or serving_field(instances.fields):
         yield from (None for _ in todo)
         return
     from solvers.bracket import brackets  # JAX, which nothing else here needs

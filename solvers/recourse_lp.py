@@ -26,14 +26,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from solvers.dual import Coefficients, Multipliers
-from solvers.lp.program import BlockLp, LpSolution
+from solvers.lp.program import LpSolution
 from solvers.route_limits import find_triples
 from solvers.routing import RoutingLp, build_routing_lp, read_multipliers
+from solvers.worst_case_rows import add_adversary, read_adversary
 
 _ELASTIC = 10.0
 """Price of an unmet share above its cap, in units of what any plan can cost: an excess of 10 % is then a proof."""
@@ -113,7 +113,7 @@ def build_recourse_lp(
     zero = jnp.zeros_like(c.gamma_delay)
     minimise_excess = minimise_excess if variant.capped else jnp.zeros_like(minimise_excess)
     nominal = c._replace(gamma_delay=zero, gamma_error=zero) if variant.sharp else c
-    lp, fixed_cost, unit = build_routing_lp(nominal, slot, allowed)
+    lp, fixed_cost, unit, by_load = build_routing_lp(nominal, slot, allowed)
     if variant.capped:
         closed = jnp.where(lp.own[:, 0] > 0, 0.0, 1.0)  # a closed route stays closed, whatever counts
         lp = lp._replace(
@@ -123,49 +123,9 @@ def build_recourse_lp(
             ),
         )
     if variant.sharp:
-        lp = _add_adversary(c, lp, jnp.where(minimise_excess, 0.0, c.delay_weight), unit)
-    return RoutingLp(lp, fixed_cost, jnp.where(minimise_excess, _STRETCH * bound_any_cost(c), unit))
-
-
-def _add_adversary(
-    c: Coefficients, lp: BlockLp, delay_weight: Float[Array, " I"], unit: Float[Array, ""]
-) -> BlockLp:
-    """Add the worst cases' columns and rows (the block matrix of the module).
-
-    A type's t and sigma are in units of its largest excess, so that they are of the size of shares.
-    """
-    is_open = lp.own[:, 0]  # I,D
-    types, slots = is_open.shape
-    eye = jnp.eye(slots, dtype=is_open.dtype)
-    level = -jnp.concatenate([jnp.ones((slots, 1), eye.dtype), eye], 1)  # t and sigma in each worst case
-    level = jnp.broadcast_to(level, (types, slots, 1 + slots))
-    nothing = jnp.zeros_like(level)
-    cost, own, worst_cases = [lp.cost], [lp.own], []
-    promises = (
-        (c.excess, c.delay_limit, c.gamma_delay, delay_weight),
-        (c.error_excess, c.error_limit, c.gamma_error, jnp.zeros_like(delay_weight)),
-    )
-    for m, (excess, limit, gamma, weight) in enumerate(promises):
-        scale = _largest_excess(excess * is_open)  # I
-        each = jnp.concatenate([gamma[None], jnp.ones(slots, scale.dtype)])  # of t, of each sigma
-        in_promise = jnp.asarray(np.eye(3)[1 + m][None, :, None], scale.dtype)  # demand, delay, error
-        relative = scale / jnp.where(limit > 0, limit, 1.0)
-        own.append(in_promise * (relative[:, None] * each[None])[:, None])
-        cost.append((weight * scale / unit)[:, None] * each[None])
-        shares = (excess * is_open / scale[:, None])[:, :, None] * eye[None]
-        columns = (level, nothing) if m == 0 else (nothing, level)
-        worst_cases.append(jnp.concatenate([shares, *columns], 2))
-    return lp._replace(
-        cost=jnp.concatenate(cost, 1),
-        own=jnp.concatenate([jnp.concatenate(own, 2), *worst_cases], 1),
-        own_limit=jnp.pad(lp.own_limit, ((0, 0), (0, 2 * slots))),
-    )
-
-
-def _largest_excess(excess: Float[Array, "I D"]) -> Float[Array, " I"]:
-    """Find the largest excess of each type, or 1 where it has none."""
-    largest = excess.max(1)
-    return jnp.where(largest > 0, largest, 1.0)
+        lp = add_adversary(c, lp, jnp.where(minimise_excess, 0.0, c.delay_weight), unit)
+    unit = jnp.where(minimise_excess, _STRETCH * bound_any_cost(c), unit)
+    return RoutingLp(lp, fixed_cost, unit, by_load)
 
 
 def read_recourse_multipliers(
@@ -177,19 +137,11 @@ def read_recourse_multipliers(
     if not variant.sharp:
         return _limit_promises(c, y, most)
 
-    def read_adversary(
-        price: Float[Array, "I D"], excess: Float[Array, "I D"], each: Float[Array, " I"]
-    ) -> Float[Array, "I D"]:
-        """xi: the price of a worst-case row, in $, over what a unit of that excess is worth."""
-        worth = each[:, None] * _largest_excess(excess)[:, None]
-        return unit * price / jnp.where(worth > 0, worth, 1.0)
-
-    delay, error = jnp.split(solution.own_price[:, 3:], 2, axis=1)  # after demand, delay and error
-    used = ((slot >= 0)[None, :] & (c.most[:, :, 0] > 0)).astype(delay.dtype)
-    return _limit_promises(c, y, most)._replace(
-        delay_adversary=read_adversary(delay, c.excess * used, c.delay_weight + y.delay),
-        error_adversary=read_adversary(error, c.error_excess * used, y.error),
+    used = ((slot >= 0)[None, :] & (c.most[:, :, 0] > 0)).astype(y.error.dtype)
+    delay, error = read_adversary(
+        solution, unit, (c.delay_weight + y.delay, c.excess * used), (y.error, c.error_excess * used)
     )
+    return _limit_promises(c, y, most)._replace(delay_adversary=delay, error_adversary=error)
 
 
 def _limit_promises(c: Coefficients, y: Multipliers, most: Float[Array, ""]) -> Multipliers:

@@ -11,6 +11,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from solvers.dual import Ascended, Coefficients, least_by_pair, limit_shares_to_promises
+from solvers.dual.coefficients import slow
 from solvers.neighbours import Search
 from solvers.route_limits import (
     MOST_GROUPED_TYPES,
@@ -114,7 +115,7 @@ def _group_types(c: Coefficients, ascended: Ascended, slots: int) -> Int[Array, 
     )
     budget = jnp.maximum(y.budget, 0.0).astype(c.base.dtype)
     storage = jnp.maximum(y.storage, 0.0).astype(c.base.dtype)
-    ms = (c.nominal + jnp.minimum(c.gamma_delay, 1.0) * c.excess)[:, :, None] * c.slowness[None, None]
+    ms = (c.nominal + jnp.minimum(c.gamma_delay, 1.0) * c.excess)[:, :, None] * slow(c)
     share_cost = (c.base * (1.0 + budget) - c.unmet_cost)[:, None, None] + c.delay_weight[:, None, None] * ms
 
     def take_part(demand: Array, supply: Array) -> Float[Array, "I T"]:

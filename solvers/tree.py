@@ -174,7 +174,8 @@ class Tree:
             return None
         nodes: Nodes = jax.tree.map(lambda *a: np.concatenate(a), *self._leaves)
         nodes = nodes.take(np.argsort(nodes.scenario, kind="stable"))
-        multipliers = {n: np.asarray(a, np.float32) for n, a in nodes.multipliers._asdict().items()}
+        named = nodes.multipliers._asdict().items()
+        multipliers = {n: np.asarray(a, np.float32) for n, a in named if a is not None}
         return Leaves(nodes.scenario, nodes.path, multipliers)
 
 

@@ -119,6 +119,18 @@ FIELD_SPECS: dict[str, FieldSpec] = {
     "gpu_device": FieldSpec(
         "K", "-", "-", "first configuration of the same device", integer=True, absent=0.0, derived=True
     ),
+    "fewest_replicas": FieldSpec(
+        "N",
+        "-",
+        "-",
+        "fewest replicas of an option (`solvers.options`)",
+        integer=True,
+        absent=1.0,
+        derived=True,
+    ),
+    "largest_replicas": FieldSpec(
+        "N", "-", "-", "most replicas of an option", integer=True, absent=1.0, derived=True
+    ),
 }
 
 REQUIRED_FIELDS = tuple(n for n, spec in FIELD_SPECS.items() if spec.absent is None)
@@ -182,6 +194,8 @@ class Fields(NamedTuple):
     max_utilization: Float[Any, "*B"]  # fraction
     gpu_quota: Float[Any, "*B K"] | Float[Any, ""]  # GPUs
     gpu_device: Int[Any, " K"] | Int[Any, ""]  # position of the first configuration of the same device
+    fewest_replicas: Int[Any, " N"] | Int[Any, ""]
+    largest_replicas: Int[Any, " N"] | Int[Any, ""]
 
 
 def axes_of(name: str, dimensions: int) -> str:
@@ -222,6 +236,11 @@ def is_absent(name: str, values: Array) -> bool:
 def has_replicas(fields: Fields) -> bool:
     """True if a pair may have more than one replica."""
     return np.ndim(fields.max_replicas) > 0
+
+
+def has_options(fields: Fields) -> bool:
+    """True if the axis of degrees is one of options: a degree with a range of replicas (`solvers.options`)."""
+    return np.ndim(fields.largest_replicas) > 0
 
 
 def has_rates(fields: Fields) -> bool:

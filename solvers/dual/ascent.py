@@ -29,7 +29,9 @@ from solvers.dual.function import (
     HUGE,
     Multipliers,
     certify,
+    charge_load,
     least_by_pair,
+    price_gpus,
     reduced_gain,
     scale_inside,
     scale_prices,
@@ -49,6 +51,9 @@ class Iterate(NamedTuple):
     compute: Float[Array, "Q N *B"]
     xi: Float[Array, "I Q *B"]
     psi: Float[Array, "I Q *B"]
+    throughput: Float[Array, "Q N *B"] | None = None  # of scenarios with rates
+    chi: Float[Array, "Q N I *B"] | None = None
+    quota: Float[Array, "K ..."] | None = None  # of scenarios with quotas
 
 
 class Reach(NamedTuple):
@@ -98,7 +103,7 @@ def _restore_units(v: Iterate, u: Units, c: Coefficients, *, far: bool) -> Multi
     rent, stored = jnp.ones_like(v.budget), jnp.zeros_like(base)  # axes of a batch at the end, or none
     if far:
         prices = jax.tree.map(lambda a: jnp.sinh(jnp.clip(a, -_FARTHEST, _FARTHEST)), v)
-        v = prices._replace(xi=v.xi, psi=v.psi)
+        v = prices._replace(xi=v.xi, psi=v.psi, chi=v.chi)
         rent, stored = c.cost_weight + v.budget, base * v.budget[None]
     return Multipliers(
         v.demand * u.demand + stored,
@@ -110,6 +115,9 @@ def _restore_units(v: Iterate, u: Units, c: Coefficients, *, far: bool) -> Multi
         v.compute * u.compute * rent[None, None],
         v.xi,
         v.psi,
+        None if v.throughput is None else v.throughput * u.throughput * rent[None, None],
+        v.chi,
+        None if v.quota is None or u.quota is None else v.quota * (u.quota * rent)[None],
     )
 
 
@@ -129,10 +137,13 @@ def _count_in_units(
         y.compute / (money * u.compute * rent),
         y.delay_adversary,
         y.error_adversary,
+        None if y.throughput is None else y.throughput / (money * u.throughput * rent),
+        y.load_adversary,
+        None if y.quota is None else y.quota / (money * u.quota * rent)[None],
     )
     if not far:
         return prices
-    return jax.tree.map(jnp.arcsinh, prices)._replace(xi=prices.xi, psi=prices.psi)
+    return jax.tree.map(jnp.arcsinh, prices)._replace(xi=prices.xi, psi=prices.psi, chi=prices.chi)
 
 
 def _softplus(x: Array) -> Array:
@@ -159,9 +170,24 @@ def _smooth_dual(
     moving = floor * c.error_excess * (v.psi - constant(v.psi))
     gain = reduced_gain(c, y._replace(error_adversary=constant(v.psi))) - moving[:, :, None]
     gain = gain - y.memory[None] * c.kv[:, :, None] - y.compute[None] * c.compute[:, None, None]
-    carried = (c.most * heat * _softplus(gain / heat)).sum(0)
     fixed = c.deploy * (c.cost_weight + y.budget)[None, None] + (y.storage[None] * c.weights)[:, None]
-    value = jnp.where(c.fits, fixed - y.memory * c.room - y.compute * c.power - carried, HUGE)  # Q,N,B
+    spent = y.memory * c.room + y.compute * c.power
+    quota = 0.0
+    if c.rates is not None and y.throughput is not None:
+        gain = gain - y.throughput[None] * charge_load(c, y)
+        spent = spent + y.throughput * c.rates.room
+    if c.quotas is not None and y.quota is not None:
+        fixed = fixed + price_gpus(c, y)
+        quota = (y.quota * jnp.where(jnp.isfinite(c.quotas.quota), c.quotas.quota, 0.0)).sum()
+    left = fixed - spent
+    if c.options is not None:
+        hold = (c.options.hold * (c.cost_weight + y.budget)[None] + y.storage[None] * c.weights)[:, None]
+        replicas = left - hold  # beyond their use, of the most of them; of fewer where that is positive
+        left = (
+            hold + c.options.least * replicas - (1.0 - c.options.least) * heat * _softplus(-replicas / heat)
+        )
+    carried = (c.most * heat * _softplus(gain / heat)).sum(0)
+    value = jnp.where(c.fits, left - carried, HUGE)  # Q,N,B
     inside = c.decided > 0
     choices = jnp.where(c.decided < 0, -HUGE, -value / heat)
     most = constant(
@@ -173,7 +199,7 @@ def _smooth_dual(
     taken = jnp.where(forced, jnp.where(inside, value, 0.0).sum(1), -heat * (most + jnp.log(total)))
     over = heat * _softplus((y.demand - c.unmet_cost) / heat)
     served = y.demand - c.unmet_cap[None] * over
-    value = served.sum() - (y.budget * c.budget).sum() - (y.storage * c.storage).sum() + taken.sum()
+    value = served.sum() - (y.budget * c.budget).sum() - (y.storage * c.storage).sum() - quota + taken.sum()
     return value, jnp.where(forced[:, None], inside.astype(total.dtype), shares / total[:, None])
 
 
@@ -223,6 +249,11 @@ def _project_adversary(xi: Float[Array, "I Q B"], gamma: Float[Array, " B"]) -> 
         free = jnp.maximum((xi > 0).astype(xi.dtype).sum(1, keepdims=True), 1.0)
         xi = jnp.clip(xi - over / free, 0.0, 1.0)
     return scale_inside(xi, gamma)
+
+
+def _flatten_triples(chi: Float[Array, "Q N I B"]) -> Float[Array, "T I B"]:
+    """Put the load's adversaries of all triples under each other: each has a budget of its own."""
+    return chi.reshape(-1, *chi.shape[2:])
 
 
 _NEWEST = 0.05
@@ -276,6 +307,11 @@ def climb_together(
             xi=up.xi - _price_adversary_budget(up.xi, v.xi, part.gamma_delay),
             psi=up.psi - _price_adversary_budget(up.psi, v.psi, part.gamma_error),
         )
+        if v.chi is not None and part.rates is not None:
+            flat, at = _flatten_triples(up.chi), _flatten_triples(v.chi)
+            up = up._replace(
+                chi=(flat - _price_adversary_budget(flat, at, part.rates.gamma)).reshape(v.chi.shape)
+            )
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the integer step number
             move, memory = adam.update(up, memory)
         v = jax.tree.map(lambda a, m: a + size * m, v, move)
@@ -284,9 +320,13 @@ def climb_together(
             xi=_project_adversary(v.xi, part.gamma_delay),
             psi=_project_adversary(v.psi, part.gamma_error),
         )
+        if v.chi is not None and part.rates is not None:
+            inside = _project_adversary(_flatten_triples(v.chi), part.rates.gamma)
+            projected = projected._replace(chi=inside.reshape(v.chi.shape))
         return projected, memory, mean + _NEWEST * (weights - mean)
 
-    state = (v, adam.init(v), jnp.zeros_like(units.memory))
+    params: Any = v  # optax's type of parameters knows no None
+    state = (v, adam.init(params), jnp.zeros_like(units.memory))
     v, _, weights = jax.lax.fori_loop(0, steps.astype(jnp.int32), step, state)
     return v, weights
 
@@ -328,6 +368,10 @@ def open_ascent(
         delay_adversary=start.delay_adversary[:, index],
         error_adversary=start.error_adversary[:, index],
     )
+    if start.throughput is not None and start.load_adversary is not None:
+        chosen = chosen._replace(
+            throughput=start.throughput[index], load_adversary=start.load_adversary[index]
+        )
     return OpenAscent(index, money, _count_in_units(chosen, units, part, money, far=reach.far), part, units)
 
 
@@ -379,6 +423,14 @@ def ascend(
         by_type.at[:, index].set(y.delay_adversary),
         by_type.at[:, index].set(y.error_adversary),
     )
+    if y.throughput is not None and y.load_adversary is not None:
+        cells = jnp.zeros((*c.deploy.shape, len(y.demand)), v.demand.dtype)
+        everywhere = everywhere._replace(
+            throughput=by_triple.at[index].set(y.throughput * money),
+            load_adversary=cells.at[index].set(y.load_adversary),
+        )
+    if y.quota is not None:
+        everywhere = everywhere._replace(quota=y.quota * money)
     return everywhere, by_triple.at[index].set(weights), index
 
 

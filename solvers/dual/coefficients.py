@@ -23,6 +23,7 @@ from rodiu_jax.model.fields import (
     axes_of,
     compute_demand,
     extra_load,
+    has_options,
     has_quotas,
     has_rates,
     has_replicas,
@@ -35,6 +36,32 @@ from rodiu_jax.model.fields import (
     worst_case_inputs,
 )
 from rodiu_jax.model.tolerances import PROMISE_BAND, RENT_BAND
+
+
+class Rates(NamedTuple):
+    """What replicas sustain (MODEL section 9); loads are replicas that a type takes when served whole."""
+
+    load: Float[Array, "I P N"]
+    excess: Float[Array, "I P N"]  # what a shortfall adds to it at most
+    room: Float[Array, "P N"]  # most load: replicas times their utilization
+    gamma: Float[Array, ""]  # the adversary's budget, types per triple
+
+
+class OptionSizes(NamedTuple):
+    """Replicas where the axis of degrees is one of options (`solvers.options`), and what they leave open."""
+
+    hold: Float[Array, " P"]  # $, storage of the weights alone
+    most: Float[Array, "P N"]  # replicas of an option; deploy, room and power are those of so many
+    least: Float[Array, "P N"]  # fewest replicas over most
+    allowed: Float[Array, " P"]  # replicas that a pair may have
+
+
+class Quotas(NamedTuple):
+    """GPUs that can be had."""
+
+    gpus: Float[Array, "P N"]  # of a triple
+    device: Float[Array, "P K"]  # 1 where the pair is of the device whose first configuration is k
+    quota: Float[Array, " K"]  # inf without one
 
 
 class Coefficients(NamedTuple):
@@ -70,20 +97,26 @@ class Coefficients(NamedTuple):
     max_routes: Float[Array, ""]  # 0: no limit
     cost_weight: Float[Array, ""]  # 1, or almost 0 where only feasibility is asked (`weigh_costs`)
     decided: Int[Array, "P N"]  # int8: 1 deployed, -1 not deployed, 0 open (a node of a search tree)
+    rates: Rates | None = None
+    options: OptionSizes | None = None
+    quotas: Quotas | None = None
 
 
-def derive_coefficients(fields: Fields, uncertainty: str, *, tighten: bool = True) -> Coefficients:
+def derive_coefficients(
+    fields: Fields, uncertainty: str, *, tighten: bool = True, serving: bool = False
+) -> Coefficients:
     """Derive the coefficients of one scenario (no batch axis), in the precision of ``fields``.
 
     Args:
       tighten: close what no plan uses: shares of triples that do not fit, and shares that break a promise for good
         (`limit_shares`); an adversary that reaches every route then has an unlimited budget. Without it ``most``
         knows capacities alone, and everything is of one replica.
+      serving: count rates, quotas and the replicas of options too (MODEL section 9).
 
     Raises:
-      InputError: as `refuse_serving`, where ``tighten``.
+      InputError: as `refuse_serving`, where ``tighten`` and not ``serving``.
     """
-    if tighten:
+    if tighten and not serving:
         refuse_serving(fields)
     xp = fields.delay_nominal.__array_namespace__()
     types, models, gpus = fields.delay_nominal.shape
@@ -143,6 +176,8 @@ def derive_coefficients(fields: Fields, uncertainty: str, *, tighten: bool = Tru
         cost_weight=xp.ones_like(fields.budget),
         decided=xp.zeros(fits.shape, xp.int8),
     )
+    if serving:
+        c = _add_serving(c, fields, uncertainty)
     if not tighten:
         return c
 
@@ -155,12 +190,87 @@ def derive_coefficients(fields: Fields, uncertainty: str, *, tighten: bool = Tru
     return c._replace(most=limit_shares_to_promises(c))
 
 
+def _add_serving(c: Coefficients, fields: Fields, uncertainty: str) -> Coefficients:
+    """Add rates, quotas and the replicas of options to coefficients of one replica, where the scenario has them."""
+    xp = c.base.__array_namespace__()
+    serving = derive_serving(fields, uncertainty)
+    if serving is None:
+        return c
+    _, models, gpus = fields.delay_nominal.shape
+    if has_rates(fields):
+        able = xp.isfinite(serving.load)
+        load = xp.where(able, serving.load, 0.0)
+        excess = xp.where(able, serving.load_excess, 0.0)
+        alone = load + xp.minimum(serving.gamma_load, 1.0) * excess
+        c = c._replace(
+            rates=Rates(load, excess, serving.utilization * xp.ones_like(c.deploy), serving.gamma_load),
+            most=xp.where(able, xp.minimum(c.most, ratio(serving.utilization, alone)), 0.0),
+        )
+    if has_quotas(fields):
+        gpu = np.tile(np.arange(gpus), models)
+        degree = fields.tp_degree.astype(c.base.dtype)[None]
+        of_device = (serving.device[gpu][:, None] == np.arange(gpus)[None]).astype(c.base.dtype)
+        c = c._replace(quotas=Quotas(degree * xp.ones_like(c.deploy), of_device, serving.quota))
+    return _multiply(c, fields, serving.most_replicas) if has_options(fields) else c
+
+
+def _multiply(c: Coefficients, fields: Fields, allowed: Float[Array, " P"]) -> Coefficients:
+    """Give each option its replicas: at most as many as its pair may have, and as serve every type whole."""
+    xp = c.base.__array_namespace__()
+    kind = c.base.dtype
+    fewest, largest = (a.astype(kind)[None] for a in (fields.fewest_replicas, fields.largest_replicas))
+    useful = xp.minimum(_needed_replicas(c), allowed[:, None])
+    if c.quotas is not None:
+        quota = xp.where(c.quotas.device > 0, c.quotas.quota[None], 0.0).sum(axis=1)[:, None]
+        useful = xp.minimum(useful, xp.floor(quota * (1.0 + RENT_BAND) / c.quotas.gpus))
+    replicas = xp.maximum(xp.minimum(largest, useful), fewest)
+    hold = fields.rental_hours * fields.storage_price * c.weights
+    rent = c.deploy - hold[:, None]
+    return c._replace(
+        deploy=hold[:, None] + rent * replicas,
+        fits=c.fits & (fewest <= useful) & (hold[:, None] + rent * fewest <= c.budget),
+        room=c.room * replicas,
+        power=c.power * replicas,
+        most=xp.minimum(c.most * replicas[None], 1.0),
+        rates=None if c.rates is None else c.rates._replace(room=c.rates.room * replicas),
+        options=OptionSizes(hold, replicas, fewest / replicas, allowed),
+        quotas=None if c.quotas is None else c.quotas._replace(gpus=c.quotas.gpus * replicas),
+    )
+
+
+def _needed_replicas(c: Coefficients) -> Float[Array, "P N"]:
+    """Return the replicas of each triple that serve every type whole; more only cost rent.
+
+    Args:
+      c: of one replica each.
+    """
+    xp = c.base.__array_namespace__()
+    served = (c.most > 0).astype(c.base.dtype)
+    needed = [
+        ratio((c.kv[:, :, None] * served).sum(0), c.room),
+        ratio((c.compute[:, None, None] * served).sum(0), c.power),
+    ]
+    if c.rates is not None:
+        alone = c.rates.load + xp.minimum(c.rates.gamma, 1.0) * c.rates.excess
+        needed.append((alone * served).sum(0) / c.rates.room)
+    most = xp.stack([xp.where(xp.isfinite(n), n, 1.0) for n in needed]).max(0)
+    return xp.maximum(xp.ceil(most * (1.0 - 1e-9)), 1.0)
+
+
+def slow(c: Coefficients) -> Array:
+    """Return 1 / speed-up with axes of types and pairs, (1,1,N) where all share it; batch axes at the end pass."""
+    return c.slowness if c.slowness.ndim - c.budget.ndim == 3 else c.slowness[None, None]
+
+
 def _is_speed_by_pair(fields: Fields) -> bool:
     return axes_of("tp_speedup", np.ndim(fields.tp_speedup)) == "IJKN"
 
 
-def known_to_exact_alone(fields: Fields) -> str | None:
-    """Return a field that only the exact solver knows: replicas, rates, quotas, a speed-up per pair; None without."""
+def serving_field(fields: Fields) -> str | None:
+    """Return a field of MODEL section 9 that takes the exact solver or `solvers.bracket`; None without.
+
+    Replicas, rates, quotas and speed-ups per pair: certificates, recourse and diagnosis by linear programs know none.
+    """
     used = {
         "max_replicas": has_replicas(fields),
         "throughput": has_rates(fields),
@@ -171,13 +281,15 @@ def known_to_exact_alone(fields: Fields) -> str | None:
 
 
 def refuse_serving(fields: Fields) -> None:
-    """Refuse scenarios whose dual function is not known here.
+    """Refuse scenarios with a field that the caller does not know.
 
     Raises:
-      InputError: as `known_to_exact_alone` says (MODEL section 9).
+      InputError: as `serving_field` says (MODEL section 9).
     """
-    if name := known_to_exact_alone(fields):
-        raise InputError("instances", name, "no such field here: only the exact solver knows it", "given")
+    if name := serving_field(fields):
+        raise InputError(
+            "instances", name, "no such field here: only solve, bound and sweeps know it", "given"
+        )
 
 
 class Serving(NamedTuple):
@@ -233,8 +345,8 @@ def limit_shares_to_promises(c: Coefficients) -> Float[Array, "I P N"]:
     promises = []
     for nominal, excess, gamma, limit in (
         (
-            c.nominal[:, :, None] * c.slowness[None, None],
-            c.excess[:, :, None] * c.slowness[None, None],
+            c.nominal[:, :, None] * slow(c),
+            c.excess[:, :, None] * slow(c),
             c.gamma_delay,
             c.delay_limit,
         ),
@@ -288,9 +400,19 @@ def exclude_unaffordable(c: Coefficients) -> Coefficients:
     """
     xp = c.deploy.__array_namespace__()
     inside = c.decided > 0
-    rent = c.budget * (1.0 + RENT_BAND) - xp.where(inside, c.deploy, 0.0).sum()
+    deploy = c.deploy
+    if c.options is not None:
+        deploy = c.options.hold[:, None] + (deploy - c.options.hold[:, None]) * c.options.least
+    rent = c.budget * (1.0 + RENT_BAND) - xp.where(inside, deploy, 0.0).sum()
     weights = c.storage * (1.0 + RENT_BAND) - xp.where(inside.any(axis=1), c.weights, 0.0).sum()
-    beyond = ~c.fits | (c.deploy > rent) | (c.weights > weights)[:, None]
+    beyond = ~c.fits | (deploy > rent) | (c.weights > weights)[:, None]
+    if c.quotas is not None:
+        gpus = c.quotas.gpus if c.options is None else c.quotas.gpus * c.options.least
+        taken = (xp.where(inside, gpus, 0.0).sum(axis=1)[:, None] * c.quotas.device).sum(axis=0)  # K
+        left = xp.where(c.quotas.device > 0, (c.quotas.quota * (1.0 + RENT_BAND) - taken)[None], 0.0).sum(
+            axis=1
+        )
+        beyond = beyond | (gpus > left[:, None])
     return c._replace(decided=xp.where((c.decided == 0) & beyond, -1, c.decided).astype(xp.int8))
 
 
@@ -330,4 +452,15 @@ def take_pairs(c: Coefficients, index: Int[Array, " Q"]) -> Coefficients:
     by_type = {
         n: getattr(c, n)[:, index] for n in ("nominal", "excess", "error", "error_excess", "kv", "most")
     }
-    return c._replace(**by_pair, **by_type)
+    taken = c._replace(**by_pair, **by_type)
+    if c.slowness.ndim == 3:
+        taken = taken._replace(slowness=c.slowness[:, index])
+    if c.rates is not None:
+        load, excess = c.rates.load[:, index], c.rates.excess[:, index]
+        taken = taken._replace(rates=Rates(load, excess, c.rates.room[index], c.rates.gamma))
+    if c.options is not None:
+        taken = taken._replace(options=OptionSizes(*(a[index] for a in c.options)))
+    if c.quotas is not None:
+        gpus, device = c.quotas.gpus[index], c.quotas.device[index]
+        taken = taken._replace(quotas=Quotas(gpus, device, c.quotas.quota))
+    return taken

@@ -17,6 +17,20 @@ and the inner minimum separates by triple, then by pair (at most one degree), in
     V[t] = D[t](1 + mu_b) + mu_s B[p] - m[t] room[t] - c[t] power[t] - sum_i most[i,t] max(-r - m kv - c compute, 0)
     g = sum_i (pi[i] - u_max max(pi[i] - Phi[i], 0)) - mu_b delta - mu_s C_s + sum_p min(0, min_n V[p,n])
 
+Scenarios with rates, options and quotas (MODEL section 9) add
+
+    h[t] >= 0        throughput, $/replica          chi[t,i] in U(Gamma_q), the adversary of the load
+    nu[k] >= 0       quota of the device whose first configuration is k, $/GPU
+
+An option o of a pair is a degree with at least lo and at most hi replicas; D, room and power are those of hi. With H
+the cost of weights alone,
+
+    A[o] = (D - H)(1 + mu_b) + nu GPUs - m room - c power - h U hi         what its replicas cost beyond their use
+    V[o] = H (1 + mu_b) + mu_s B + min(A, A lo / hi) - sum_i most max(-r - m kv - c compute - h (l + chi lh), 0)
+
+as its rows are linear in the number of replicas, and so are rent and GPUs: the minimum is at either end. Options with
+lo = hi, and those of no replicas but one, are triples as above. g loses sum_k nu quota.
+
 g never exceeds the optimum, whatever the multipliers: that is weak duality, and the reason why a bound may be
 computed in float32 and still be proven, by evaluating g once in float64.
 """
@@ -28,7 +42,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 
 from rodiu_jax.model.fields import Array
-from solvers.dual.coefficients import Coefficients
+from solvers.dual.coefficients import Coefficients, slow
 
 HUGE = 1e30
 """V of a triple that cannot be deployed: never the minimum, and finite, so that sums stay numbers."""
@@ -46,6 +60,9 @@ class Multipliers(NamedTuple):
     compute: Float[Array, "P N"]  # c, $/TFLOP
     delay_adversary: Float[Array, "I P"]  # xi
     error_adversary: Float[Array, "I P"]  # psi
+    throughput: Float[Array, "P N"] | None = None  # h, $/replica; where there are rates
+    load_adversary: Float[Array, "P N I"] | None = None  # chi
+    quota: Float[Array, " K"] | None = None  # nu, $/GPU; where there are quotas
 
 
 class DualValue(NamedTuple):
@@ -62,7 +79,7 @@ def reduced_gain(c: Coefficients, y: Multipliers) -> Float[Array, "I P N *B"]:
     fixed = base - y.error * c.error_limit - y.delay * c.delay_limit - y.demand
     per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + y.delay_adversary * c.excess)
     fixed = fixed[:, None] + y.error[:, None] * (c.error + y.error_adversary * c.error_excess)
-    return -(fixed[:, :, None] + per_ms[:, :, None] * c.slowness[None, None])
+    return -(fixed[:, :, None] + per_ms[:, :, None] * slow(c))
 
 
 def evaluate_dual(c: Coefficients, y: Multipliers, *, careful: bool = False) -> DualValue:
@@ -83,20 +100,25 @@ def evaluate_dual(c: Coefficients, y: Multipliers, *, careful: bool = False) -> 
     xp = c.most.__array_namespace__()
     y = feasible(c, y)
     gain = reduced_gain(c, y)  # I,P,N
-    kv = xp.broadcast_to(c.kv[:, :, None], gain.shape)
-    compute = xp.broadcast_to(c.compute[:, None, None], gain.shape)
-    power, _ = _best_multiplier(gain - y.memory[None] * kv, compute, c.power, c.most)
-    _, then = _best_multiplier(gain - power[None] * compute, kv, c.room, c.most)
-    paid = power * c.power + then  # P,N
-    if careful:
-        room, _ = _best_multiplier(gain - y.compute[None] * compute, kv, c.room, c.most)
-        _, then = _best_multiplier(gain - room[None] * kv, compute, c.power, c.most)
-        paid = xp.minimum(paid, room * c.room + then)
     fixed = c.deploy * (c.cost_weight + y.budget) + (y.storage * c.weights)[:, None]
-    value = xp.where(c.fits, fixed - paid, HUGE)
+    quota = 0.0
+    if c.rates is not None or c.options is not None or c.quotas is not None:
+        value, paid, quota = _value_serving(c, y, gain, fixed)
+    else:
+        kv = xp.broadcast_to(c.kv[:, :, None], gain.shape)
+        compute = xp.broadcast_to(c.compute[:, None, None], gain.shape)
+        power, _ = _best_multiplier(gain - y.memory[None] * kv, compute, c.power, c.most)
+        _, then = _best_multiplier(gain - power[None] * compute, kv, c.room, c.most)
+        paid = power * c.power + then  # P,N
+        if careful:
+            room, _ = _best_multiplier(gain - y.compute[None] * compute, kv, c.room, c.most)
+            _, then = _best_multiplier(gain - room[None] * kv, compute, c.power, c.most)
+            paid = xp.minimum(paid, room * c.room + then)
+        value = fixed - paid
+    value = xp.where(c.fits, value, HUGE)
     taken = least_by_pair(c, value)
     served = y.demand - c.unmet_cap * xp.maximum(y.demand - c.unmet_cost, 0.0)
-    bound = served.sum() - y.budget * c.budget - y.storage * c.storage + taken.sum()
+    bound = served.sum() - y.budget * c.budget - y.storage * c.storage - quota + taken.sum()
 
     # Only triples that the minimum takes, or could take by rounding, add to its error.
     used = ((c.decided > 0).any(axis=1) | (value.min(axis=1) <= 0))[:, None] & c.fits
@@ -106,6 +128,7 @@ def evaluate_dual(c: Coefficients, y: Multipliers, *, careful: bool = False) -> 
         xp.abs(y.demand).sum()
         + (c.unmet_cap * (xp.abs(y.demand) + c.unmet_cost)).sum()
         + xp.abs(y.budget * c.budget)
+        + quota
         + xp.abs(y.storage * c.storage)
         + xp.where(used, sizes, 0.0).max(axis=1).sum()
         + used.any(axis=1).astype(gain.dtype).sum() * of_gain
@@ -116,6 +139,88 @@ def evaluate_dual(c: Coefficients, y: Multipliers, *, careful: bool = False) -> 
     bound = xp.where(xp.isfinite(bound), bound, -xp.inf)
     floor = bound + (value - taken[:, None]) - error * (sizes + of_gain)
     return DualValue(bound, value, floor)
+
+
+def price_gpus(c: Coefficients, y: Multipliers) -> Float[Array, "P N *B"]:
+    """Compute what a triple's GPUs cost at the prices of the quotas, $."""
+    assert c.quotas is not None
+    assert y.quota is not None
+    return c.quotas.gpus * (c.quotas.device * y.quota[None]).sum(1)[:, None]
+
+
+def charge_load(c: Coefficients, y: Multipliers) -> Float[Array, "I P N *B"]:
+    """Compute l + chi lh, the load that each type is charged for on each triple, replicas."""
+    xp = c.most.__array_namespace__()
+    assert c.rates is not None
+    assert y.load_adversary is not None
+    return c.rates.load + xp.moveaxis(y.load_adversary, 2, 0) * c.rates.excess
+
+
+def _value_serving(
+    c: Coefficients, y: Multipliers, gain: Float[Array, "I P N"], fixed: Float[Array, "P N"]
+) -> tuple[Float[Array, "P N"], Float[Array, "P N"], Any]:
+    """Compute V of scenarios with rates, options or quotas, prices of capacity improved one after the other.
+
+    Returns:
+      V; the sizes of what was subtracted, for the allowance; and what the quotas take from the bound.
+    """
+    xp = c.most.__array_namespace__()
+    hold = xp.zeros_like(fixed)
+    if c.options is not None:
+        hold = (c.options.hold * (c.cost_weight + y.budget) + y.storage * c.weights)[:, None] + hold
+    replicas = fixed - hold  # what they cost, before they are used
+    quota = xp.zeros_like(c.budget)
+    if c.quotas is not None:
+        replicas = replicas + price_gpus(c, y)
+        quota = (y.quota * xp.where(xp.isfinite(c.quotas.quota), c.quotas.quota, 0.0)).sum()
+    capacities = [
+        (xp.broadcast_to(c.compute[:, None, None], gain.shape), c.power, y.compute),
+        (xp.broadcast_to(c.kv[:, :, None], gain.shape), c.room, y.memory),
+    ]
+    if c.rates is not None:
+        capacities.append((charge_load(c, y), c.rates.room, y.throughput))
+    least = xp.ones_like(fixed) if c.options is None else c.options.least
+    prices, value = [price for _, _, price in capacities], fixed
+    for at in (*range(len(capacities)), 0):
+        weight, capacity, _ = capacities[at]
+        left, rest = replicas, gain
+        for other, (demand, size, _) in enumerate(capacities):
+            if other != at:
+                left, rest = left - prices[other] * size, rest - prices[other][None] * demand
+        prices[at], value = _best_serving_multiplier(rest, weight, capacity, c.most, left, least)
+    spent = sum((p * size for p, (_, size, _) in zip(prices, capacities, strict=True)), xp.zeros_like(fixed))
+    charged = sum((p[None] * w for p, (w, _, _) in zip(prices, capacities, strict=True)), xp.abs(gain))
+    sizes = replicas + spent + (c.most * charged).sum(axis=0)
+    return hold + value, sizes, quota
+
+
+def _best_serving_multiplier(
+    gain: Float[Array, "I P N"],
+    weight: Float[Array, "I P N"],
+    capacity: Float[Array, "P N"],
+    most: Float[Array, "I P N"],
+    replicas: Float[Array, "P N"],
+    least: Float[Array, "P N"],
+) -> tuple[Float[Array, "P N"], Float[Array, "P N"]]:
+    """Find argmax and max over p >= 0 of min(A, A least) - sum_i most max(gain - p weight, 0).
+
+    A = replicas - p capacity. Concave and piecewise linear in p: the maximum is at 0, at a breakpoint gain / weight, or
+    where A is 0.
+    """
+    xp = gain.__array_namespace__()
+    at = [xp.zeros_like(capacity)]
+    at += [
+        xp.where(weight[i] > 0, xp.maximum(gain[i], 0.0) / xp.where(weight[i] > 0, weight[i], 1.0), 0.0)
+        for i in range(gain.shape[0])
+    ]
+    at.append(xp.where(capacity > 0, xp.maximum(replicas, 0.0) / xp.where(capacity > 0, capacity, 1.0), 0.0))
+    best_at, best = at[0], xp.full(capacity.shape, -xp.inf)
+    for p in at:
+        left = replicas - p * capacity
+        value = xp.minimum(left, left * least) - (most * xp.maximum(gain - p[None] * weight, 0.0)).sum(axis=0)
+        better = value > best
+        best_at, best = xp.where(better, p, best_at), xp.where(better, value, best)
+    return best_at, best
 
 
 def certify(c: Coefficients, y: Multipliers) -> tuple[Float[Array, ""], Float[Array, "P N"]]:
@@ -134,8 +239,12 @@ def least_by_pair(c: Coefficients, value: Float[Array, "P N"]) -> Float[Array, "
 
 def scale_prices(y: Multipliers, factor: Any) -> Multipliers:
     """Multiply all multipliers but the adversary's, which has no unit of money."""
-    prices = Multipliers(*(factor * a for a in y))
-    return prices._replace(delay_adversary=y.delay_adversary, error_adversary=y.error_adversary)
+    prices = Multipliers(*(None if a is None else factor * a for a in y))
+    return prices._replace(
+        delay_adversary=y.delay_adversary,
+        error_adversary=y.error_adversary,
+        load_adversary=y.load_adversary,
+    )
 
 
 def _gain_terms(c: Coefficients, y: Multipliers) -> Float[Array, "I P N"]:
@@ -144,7 +253,7 @@ def _gain_terms(c: Coefficients, y: Multipliers) -> Float[Array, "I P N"]:
     fixed = fixed + abs(y.demand)
     per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + y.delay_adversary * c.excess)
     fixed = fixed[:, None] + y.error[:, None] * (c.error + y.error_adversary * c.error_excess)
-    return fixed[:, :, None] + per_ms[:, :, None] * c.slowness[None, None]
+    return fixed[:, :, None] + per_ms[:, :, None] * slow(c)
 
 
 def _gain_magnitude(c: Coefficients, y: Multipliers) -> Float[Array, ""]:
@@ -156,7 +265,8 @@ def _gain_magnitude(c: Coefficients, y: Multipliers) -> Float[Array, ""]:
         + y.delay * c.delay_limit
         + xp.abs(y.demand)
     )
-    per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + c.excess) * c.slowness.max()
+    slowest = c.slowness.max() if c.slowness.ndim == 1 else c.slowness.max(axis=2)
+    per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + c.excess) * slowest
     usable = (c.most > 0).any(axis=2)
     by_pair = xp.where(usable, per_ms + y.error[:, None] * (c.error + c.error_excess), 0.0)
     return (fixed[:, None] + by_pair).max(axis=1).sum() * 2.0
@@ -199,7 +309,24 @@ def feasible(c: Coefficients, y: Multipliers) -> Multipliers:
         xp.maximum(y.compute, 0.0),
         scale_inside(y.delay_adversary, c.gamma_delay),
         scale_inside(y.error_adversary, c.gamma_error),
+        **_feasible_serving(c, y),
     )
+
+
+def _feasible_serving(c: Coefficients, y: Multipliers) -> dict[str, Any]:
+    xp = c.most.__array_namespace__()
+    result = {}
+    if c.rates is not None:
+        assert y.throughput is not None
+        assert y.load_adversary is not None
+        assert c.rates is not None
+        chi = y.load_adversary
+        inside = scale_inside(chi.reshape(-1, chi.shape[2]), c.rates.gamma)
+        result = {"throughput": xp.maximum(y.throughput, 0.0), "load_adversary": inside.reshape(chi.shape)}
+    if c.quotas is not None:
+        assert y.quota is not None
+        result["quota"] = xp.where(xp.isfinite(c.quotas.quota), xp.maximum(y.quota, 0.0), 0.0)
+    return result
 
 
 def scale_inside(xi: Float[Array, "I P *B"], gamma: Float[Array, " *B"]) -> Float[Array, "I P *B"]:

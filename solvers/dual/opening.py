@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from rodiu_jax.model.fields import Array
-from solvers.dual.coefficients import Coefficients, ratio
+from solvers.dual.coefficients import Coefficients, ratio, slow
 from solvers.dual.function import Multipliers
 
 
@@ -22,6 +22,8 @@ class Units(NamedTuple):
     storage: Float[Array, ""]
     memory: Float[Array, "P N"]
     compute: Float[Array, "P N"]
+    throughput: Float[Array, "P N"] | None = None  # of scenarios with rates
+    quota: Float[Array, ""] | None = None  # of scenarios with quotas
 
 
 class Opening(NamedTuple):
@@ -60,18 +62,27 @@ def _amortise(c: Coefficients) -> Float[Array, "I P"]:
         ),
     )
     busy = jnp.where(jnp.isfinite(busy), busy, 0.0)  # no room, no need: `most` decides below
+    if c.rates is not None:
+        busy = jnp.maximum(busy, _worst_alone(c) / c.rates.room[None])
     cost = c.base[:, None, None] + _delay_cost(c) + c.deploy[None] * busy
     return jnp.where(c.most > 0, cost, jnp.inf).min(2)
 
 
+def _worst_alone(c: Coefficients) -> Float[Array, "I P N"]:
+    """Return the load of each type served whole in its own worst case, replicas."""
+    assert c.rates is not None
+    return c.rates.load + jnp.minimum(c.rates.gamma, 1.0) * c.rates.excess
+
+
 def _delay_cost(c: Coefficients) -> Float[Array, "I P N"]:
     """Cost the delays of types served whole, every excess counted."""
-    return (c.delay_weight[:, None] * (c.nominal + c.excess))[:, :, None] * c.slowness[None, None, :]
+    return (c.delay_weight[:, None] * (c.nominal + c.excess))[:, :, None] * slow(c)
 
 
 def _over_promises(c: Coefficients) -> tuple[Float[Array, "I P"], Float[Array, "I P"]]:
     """Measure by how much each pair alone breaks the promises: ms at the fastest degree, and error rate."""
-    late = (c.nominal + c.excess) * c.slowness.min() - c.delay_limit[:, None]
+    fastest = c.slowness.min() if c.slowness.ndim == 1 else c.slowness.min(2)
+    late = (c.nominal + c.excess) * fastest - c.delay_limit[:, None]
     return late, c.error + c.error_excess - c.error_limit[:, None]
 
 
@@ -145,6 +156,8 @@ def scale_money(
         unmet_cost=c.unmet_cost / money,
         budget=c.budget / money,
     )
+    if c.options is not None:
+        scaled = scaled._replace(options=c.options._replace(hold=c.options.hold / money))
     price = jnp.maximum(opening.price / money, _LEAST_UNIT)
     return scaled, money, Opening(price, opening.delay / money, opening.error / money)
 
@@ -163,6 +176,8 @@ def choose_units(c: Coefficients, opening: Opening) -> Units:
         storage=1.0 / positive(c.storage),
         memory=deploy / jnp.maximum(c.room, _LEAST_UNIT * positive(c.room.max())),
         compute=deploy / jnp.maximum(c.power, _LEAST_UNIT * positive(c.power.max())),
+        throughput=None if c.rates is None else deploy / c.rates.room,
+        quota=None if c.quotas is None else (deploy / c.quotas.gpus).min(),
     )
 
 
@@ -181,7 +196,23 @@ def cold_start(c: Coefficients) -> Multipliers:
         0.5 * units.compute * money,
         nobody,
         nobody,
+        **_start_serving(c, 0.5 * c.deploy),
     )
+
+
+def _start_serving(c: Coefficients, paid: Float[Array, "P N"]) -> dict[str, Array]:
+    """Start the multipliers of rates and quotas: throughput pays for ``paid``, the adversary spreads, GPUs are free."""
+    start = {}
+    if c.rates is not None:
+        types = len(c.base)
+        start["throughput"] = jnp.where(
+            c.rates.room > 0, paid / jnp.where(c.rates.room > 0, c.rates.room, 1.0), 0.0
+        )
+        everywhere = jnp.ones((*c.deploy.shape, types), c.base.dtype)
+        start["load_adversary"] = everywhere * jnp.minimum(c.rates.gamma / types, 1.0)
+    if c.quotas is not None:
+        start["quota"] = jnp.zeros_like(c.quotas.quota)
+    return start
 
 
 # ---- where capacity or budget is scarce ----
@@ -208,6 +239,8 @@ def scarce_start(c: Coefficients) -> tuple[Multipliers, Opening]:
         return jnp.where(demand > 0, ratio(demand, capacity), 0.0)
 
     memory, compute = share(c.kv[:, :, None], c.room[None]), share(c.compute[:, None, None], c.power[None])
+    if c.rates is not None:  # in the place of compute: of a replica, rates are measured
+        compute = share(_worst_alone(c), c.rates.room[None])
     delay_cost = _delay_cost(c)
 
     def charge(budget: Float[Array, ""], part: Float[Array, ""]) -> Float[Array, "I P"]:
@@ -252,8 +285,11 @@ def scarce_start(c: Coefficients) -> tuple[Multipliers, Opening]:
         budget,
         none,
         jnp.where(c.room > 0, part * rent / jnp.where(c.room > 0, c.room, 1.0), 0.0),
-        jnp.where(c.power > 0, (1.0 - part) * rent / jnp.where(c.power > 0, c.power, 1.0), 0.0),
+        jnp.where(
+            (c.power > 0) & (c.rates is None), (1.0 - part) * rent / jnp.where(c.power > 0, c.power, 1.0), 0.0
+        ),
         spread(c.gamma_delay),
         spread(c.gamma_error),
+        **_start_serving(c, (1.0 - part) * rent),
     )
     return start, opening

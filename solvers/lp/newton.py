@@ -11,7 +11,7 @@ Columns and slacks go first, dx = (x/z)(-q - t/x - A' dy) and ds = -(u + s dy)/y
     (A (x/z) A' + s/y) dy = r - u/y + A (x/z)(-q - t/x)
 
 This matrix has an arrow's shape. Own rows of a type meet no other type's, so they are eliminated type by type, and a
-dense system of the S = 2 D + 1 shared rows is left: with six types and four slots a third of the operations that the
+dense system of the S = Q D + 1 shared rows is left: with six types and four slots a third of the operations that the
 equations over all rows would take.
 
                  own rows of type 1   type 2   ...   shared rows
@@ -134,24 +134,25 @@ def build_shared_matrix(
 ) -> tuple[Float[Array, "I R S B"], Float[Array, "S S B"]]:
     """Build the matrices of own rows by shared rows, and of shared rows by shared rows.
 
-    Two slots never share a column, so the slots' rows meet only within a slot: four diagonals of length D.
+    Two slots never share a column, so the slots' rows meet only within a slot: Q x Q diagonals of length D.
     """
     slots, batch = lp.common.shape[1], lp.common.shape[-1]
+    rows = len(lp.slot)
     ease, scaled = ratios.columns[:, :slots], scaled[:, :, :slots]
-    by_slot = [scaled * lp.slot[k][:, None] for k in range(2)]
+    by_slot = [scaled * lp.slot[k][:, None] for k in range(rows)]
     cross = jnp.concatenate([*by_slot, dot(scaled, lp.common[:, None], 2)[:, :, None]], 2)
 
     slot = lp.slot * ease[None]
     corner = fold_all(jnp.add, lp.common * lp.common * ease)
-    edge = jnp.concatenate([dot(slot, lp.common[None], 1).reshape(2 * slots, batch), corner[None]])
-    within = [[dot(slot[a], lp.slot[b], 0) for b in range(2)] for a in range(2)]  # each (D,B)
+    edge = jnp.concatenate([dot(slot, lp.common[None], 1).reshape(rows * slots, batch), corner[None]])
+    within = [[dot(slot[a], lp.slot[b], 0) for b in range(rows)] for a in range(rows)]  # each (D,B)
     eye = np.eye(slots)[:, :, None]
     among = jnp.concatenate(
-        [jnp.concatenate([within[a][b][:, None] * eye for b in range(2)], 1) for a in range(2)]
+        [jnp.concatenate([within[a][b][:, None] * eye for b in range(rows)], 1) for a in range(rows)]
     )
     matrix = jnp.concatenate([jnp.concatenate([among, edge[:-1, None]], 1), edge[None]])
     diagonal = stack_shared(ratios.rows.slot, ratios.rows.common)
-    return cross, matrix + diagonal[:, None] * np.eye(2 * slots + 1)[:, :, None]
+    return cross, matrix + diagonal[:, None] * np.eye(rows * slots + 1)[:, :, None]
 
 
 def diagonal_of(a: Float[Array, "*rest k k B"]) -> Float[Array, "*rest k B"]:
@@ -255,7 +256,7 @@ def substitute_prices(
     shared: Float[Array, "S B"],
 ) -> Float[Array, "I n B"]:
     """Solve for the columns, given all prices."""
-    return ease * (right - column_values(lp, own, *split_shared(shared)))
+    return ease * (right - column_values(lp, own, *split_shared(shared, len(lp.slot))))
 
 
 def solve_reduced(run: Run, lp: BlockLp, newton: Newton, right: Reduced) -> Reduced:
@@ -275,7 +276,7 @@ def compute_left_over(lp: BlockLp, ratios: Ratios, right: Reduced, solution: Red
     return Reduced(
         right.columns
         - solution.columns / ratios.columns
-        - column_values(lp, solution.own, *split_shared(solution.shared)),
+        - column_values(lp, solution.own, *split_shared(solution.shared, len(lp.slot))),
         right.own - replace_first(ratios.rows.own, ratios.first) * solution.own + own,
         right.shared - shared * solution.shared + stack_shared(slot, common),
     )
@@ -327,7 +328,7 @@ def expand(
     price = RowValues(
         replace_first(net, jnp.where(floor_is_loose, net[:, 0] + below, above)),
         jnp.where(floor_is_loose, below, above - net[:, 0]),
-        *split_shared(solution.shared),
+        *split_shared(solution.shared, len(lp.slot)),
         None,
     )
     floor, shortfall = own[:, 0] - row_residual.floor, None

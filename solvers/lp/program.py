@@ -4,10 +4,10 @@
     s.t.  own[i] x[i] <= own_limit[i]               R rows of one type alone
           own[i,0] x[i] >= floor[i]                 the first of them from below too; at a price for falling short
                                                     where there is a ``shortfall_cost``
-          sum_i slot[q,i,d] x[i,d] <= 1             two rows (q) for each slot d < D, over each type's first D columns
+          sum_i slot[q,i,d] x[i,d] <= 1             Q rows for each slot d < D, over each type's first D columns
           sum_i common[i] . x[i,:D] <= common_limit one row over all of these
 
-The 2 D + 1 rows that types share are the *shared* rows: the slots' first, the common one last.
+The Q D + 1 rows that types share are the *shared* rows: the slots' first, the common one last.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class BlockLp(NamedTuple):
     own: Float[Array, "I R n ..."]
     own_limit: Float[Array, "I R ..."]
     floor: Float[Array, "I ..."]
-    slot: Float[Array, "2 I D ..."]
+    slot: Float[Array, "Q I D ..."]
     common: Float[Array, "I D ..."]
     common_limit: Float[Array, "*B"]
     shortfall_cost: Float[Array, "I ..."] | None = None
@@ -41,7 +41,7 @@ class LpSolution(NamedTuple):
     x: Float[Array, "I n ..."]
     own_price: Float[Array, "I R ..."]
     floor_price: Float[Array, "I ..."]
-    slot_price: Float[Array, "2 D ..."]
+    slot_price: Float[Array, "Q D ..."]
     common_price: Float[Array, "*B"]
 
 
@@ -50,7 +50,7 @@ class RowValues(NamedTuple):
 
     own: Float[Array, "I R B"]
     floor: Float[Array, "I B"]
-    slot: Float[Array, "2 D B"]
+    slot: Float[Array, "Q D B"]
     common: Float[Array, " B"]
     shortfall: Any
     """Float[Array, "I B"]; None where falling short is not allowed."""
@@ -72,7 +72,7 @@ class PrimalDual(NamedTuple):
 
 def row_values(
     lp: BlockLp, x: Float[Array, "I n B"]
-) -> tuple[Float[Array, "I R B"], Float[Array, "2 D B"], Float[Array, " B"]]:
+) -> tuple[Float[Array, "I R B"], Float[Array, "Q D B"], Float[Array, " B"]]:
     """Compute the left-hand sides of own rows, slots' rows and the common row."""
     share = x[:, : lp.common.shape[1]]
     common = fold_all(jnp.add, lp.common * share)
@@ -80,7 +80,7 @@ def row_values(
 
 
 def column_values(
-    lp: BlockLp, own: Float[Array, "I R B"], slot: Float[Array, "2 D B"], common: Float[Array, " B"]
+    lp: BlockLp, own: Float[Array, "I R B"], slot: Float[Array, "Q D B"], common: Float[Array, " B"]
 ) -> Float[Array, "I n B"]:
     """Compute what the rows' prices charge for a unit of each column: the transpose of `row_values`."""
     types, _, columns, batch = lp.own.shape
@@ -89,12 +89,11 @@ def column_values(
     return dot(lp.own, own[:, :, None], 1) + jnp.concatenate([share, rest], 1)
 
 
-def stack_shared(slot: Float[Array, "2 D B"], common: Float[Array, " B"]) -> Float[Array, "S B"]:
-    """Put the values of the S = 2 D + 1 shared rows under each other."""
+def stack_shared(slot: Float[Array, "Q D B"], common: Float[Array, " B"]) -> Float[Array, "S B"]:
+    """Put the values of the S = Q D + 1 shared rows under each other."""
     return jnp.concatenate([slot.reshape(-1, slot.shape[-1]), common[None]])
 
 
-def split_shared(shared: Float[Array, "S B"]) -> tuple[Float[Array, "2 D B"], Float[Array, " B"]]:
-    """Undo `stack_shared`."""
-    slots = (len(shared) - 1) // 2
-    return shared[:-1].reshape(2, slots, shared.shape[-1]), shared[-1]
+def split_shared(shared: Float[Array, "S B"], rows: int) -> tuple[Float[Array, "Q D B"], Float[Array, " B"]]:
+    """Undo `stack_shared`, of so many rows (Q) a slot."""
+    return shared[:-1].reshape(rows, -1, shared.shape[-1]), shared[-1]

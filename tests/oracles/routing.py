@@ -54,7 +54,7 @@ def _route(fields: Any, slots: Any, *, iterations: Any, limited: bool) -> Routed
     def one(fields: Any, slot: Any) -> Routed:
         c = derive_coefficients(fields, SETTLED_MODE)
         found = route_deployment(c, slot, iterations, limited=limited)
-        y = read_multipliers(c, slot, found.solution, found.problem.unit)
+        y = read_multipliers(c, slot, found.solution, found.problem.unit, found.problem.by_load, found.short)
         return Routed(found.cost, found.settled, found.share, y)
 
     return jax.vmap(one)(fields, slots)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.fields import FIELD_SPECS, is_absent
 from rodiu_jax.model.instance import Instances, make_instances
 from rodiu_jax.model.plan import Plan
 from tests.oracles.instances import random_instances, random_values
@@ -54,7 +54,8 @@ def stack(scenarios: Sequence[Instances]) -> Instances:
     """Put single scenarios over the same names into one batch."""
     first = scenarios[0]
     rows = [s.one(0)._asdict() for s in scenarios]
-    values = {n: np.stack([r[n] for r in rows]) for n in rows[0] if not FIELD_SPECS[n].derived}
+    named = [n for n in rows[0] if not FIELD_SPECS[n].derived and not is_absent(n, rows[0][n])]
+    values = {n: np.stack([r[n] for r in rows]) for n in named}
     values["tp_degree"] = rows[0]["tp_degree"]
     return make_instances(*first.names[:3], first.uncertainty, values, gpu_devices=first.gpu_devices)
 

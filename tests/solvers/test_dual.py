@@ -69,7 +69,7 @@ def random_multipliers(rng: np.random.Generator, y: Multipliers) -> Multipliers:
             np.float64
         )
 
-    return Multipliers(*(noise(np.asarray(a, np.float64)) for a in y))
+    return jax.tree.map(lambda a: noise(np.asarray(a, np.float64)), y)
 
 
 @pytest.fixture(scope="module", params=UNCERTAINTY_MODES)
@@ -141,7 +141,7 @@ def test_any_multipliers_give_a_bound(hard):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_multipliers_that_are_no_numbers_prove_nothing_false(hard, bad):
     instances, optima, bounds = hard
-    arrays = [a.astype(np.float64) for a in bounds.multipliers]
+    arrays = [a.astype(np.float64) for a in jax.tree.leaves(bounds.multipliers)]
     for b in range(instances.size):
         arrays[b % 9][b, ...] = bad
     values, _ = dual_values(instances, Multipliers(*arrays))
@@ -153,15 +153,15 @@ def test_multipliers_that_are_no_numbers_prove_nothing_false(hard, bad):
 
 def test_bound_is_the_dual_function_at_the_multipliers(hard):
     instances, _, bounds = hard
-    assert all(a.dtype == np.float32 for a in bounds.multipliers)
-    again, _ = dual_values(instances, Multipliers(*(a.astype(np.float64) for a in bounds.multipliers)))
+    assert all(a.dtype == np.float32 for a in jax.tree.leaves(bounds.multipliers))
+    again, _ = dual_values(instances, jax.tree.map(lambda a: a.astype(np.float64), bounds.multipliers))
     np.testing.assert_allclose(again, bounds.lower, rtol=1e-9, atol=1e-9)
 
 
 def test_decided_triples(hard):
     """A triple in the plan adds its V, one outside it takes its part away; both bound the restricted optimum."""
     instances, _, bounds = hard
-    y = Multipliers(*(a.astype(np.float64) for a in bounds.multipliers))
+    y = jax.tree.map(lambda a: a.astype(np.float64), bounds.multipliers)
     _, models, gpus, degrees = instances.shape
     free, value = dual_values(instances, y)
     rng = np.random.default_rng(0)
@@ -242,7 +242,7 @@ def test_neighbours_of_a_bad_scenario_are_unchanged(name, value, nothing):
     bounds = lower_bounds(bad, ascent=STEPS, chunk=CHUNK)
     others = [0, 1, 2, 4]
     np.testing.assert_array_equal(bounds.lower[others], clean.lower[others])
-    for found, kept in zip(bounds.multipliers, clean.multipliers, strict=True):
+    for found, kept in zip(*map(jax.tree.leaves, (bounds.multipliers, clean.multipliers)), strict=True):
         np.testing.assert_array_equal(found[others], kept[others])
     if nothing:
         assert bounds.lower[3] == -math.inf

@@ -18,6 +18,7 @@ from rodiu_jax.model.plan import DeployedPair, deployed_triples
 from rodiu_jax.model.status import Status
 from solvers import bound as bound_module
 from solvers.best_plan import route, starting_point
+from solvers.dual import lower_bounds
 from solvers.exact import solve_instance
 from solvers.formulation import assemble, build, read_plan
 from solvers.highs import run_highs
@@ -329,10 +330,10 @@ def test_solver_processes_and_json():
     assert {"model": "m0", "gpu": "g1", "tp": 1} in item["plan"]["deployments"]
 
 
-def test_batched_bounds_refuse_what_they_do_not_know():
+def test_certificates_and_bounds_alone_refuse_what_they_do_not_know():
     instances = serving_instances(0, (2, 2, 2, 2))
     with pytest.raises(InputError, match="max_replicas"):
-        bound_module.bound(instances, quiet=True)
+        bound_module.bound(instances, certificates=True, quiet=True)
     speeds = random_instances(0, (2, 2, 2, 2)).with_fields(tp_speedup=np.ones((2, 2, 2, 2)))
     with pytest.raises(InputError, match="tp_speedup"):
-        bound_module.bound(speeds, quiet=True)
+        lower_bounds(speeds)

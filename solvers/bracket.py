@@ -261,7 +261,9 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
     options = list_options(batch)
     expanded = batch if options is None else options.expand(batch)
     with jax.enable_x64(True):
-        slots = min(effort.search.slots, math.prod(batch.shape[1:3]))
+        slots = effort.search.slots
+        if options is not None:  # few pairs, of many options each
+            slots = min(slots, math.prod(batch.shape[1:3]))
         effort = replace(effort, search=effort.search._replace(limited=limited, slots=slots))
         if (
             limited and not effort.search.scarce
@@ -496,7 +498,8 @@ def _bound_whole_nodes(run: _Run, nodes: Nodes) -> Nodes:
         bound[rows], found = run_scenarios(
             _bound_deployed, run.placed, nodes.scenario[rows], arrays, run.block, **static
         )
-        for name, values in found._asdict().items():
+        named = {name: values for name, values in found._asdict().items() if values is not None}
+        for name, values in named.items():
             parts.setdefault(name, np.zeros((size, *values.shape[1:]), values.dtype))[rows] = values
     return keep_better(nodes, nodes._replace(bound=bound, multipliers=Multipliers(**parts)))
 

@@ -274,6 +274,8 @@ def checked_plans(
     checks = check_columns(batch, slots, shares, unmet, replicas=replicas)
     lost = ~checks.feasible
     slots[lost], shares[lost], unmet[lost] = EMPTY, 0.0, 1.0
+    if replicas is not None:
+        replicas[lost] = 1
     again = check_columns(batch, slots[lost], shares[lost], unmet[lost], scenario=np.flatnonzero(lost))
     costs, feasible = checks.costs, checks.feasible
     costs[lost], feasible[lost] = again.costs, again.feasible

@@ -34,10 +34,6 @@ _POOL = 8
 deploy 2 to 4 of its 60 pairs."""
 
 
-_FEW_DEGREES = 8
-"""Degrees up to which a move goes from one to the next."""
-
-
 class MoveCounts(NamedTuple):
     """How many moves of each kind a round of the search looks at.
 
@@ -82,6 +78,7 @@ class Surroundings(NamedTuple):
       value: V of all triples, inf where the weights do not fit.
       further: the best triples of other pairs, cheapest first; ``further_value`` their V, inf where there are no more.
       degrees: N; the degrees of a pair are neighbouring triples.
+      ranged: whether they are options (`solvers.options`).
     """
 
     slot: Int[Array, " D"]
@@ -90,6 +87,7 @@ class Surroundings(NamedTuple):
     further: Int[Array, " M"]
     further_value: Float[Array, " M"]
     degrees: int
+    ranged: bool = False
 
     @property
     def empty(self) -> Bool[Array, " D"]:
@@ -154,12 +152,14 @@ def look_around(
     deployed = (pair_of_slot[:, None] == jnp.arange(pairs, dtype=slot.dtype)[None]).any(0)  # P
     further = jnp.where((pool & ~deployed)[:, None], usable, jnp.inf).reshape(-1)
     least, triple = jax.lax.top_k(-further, min(most, len(further)))
-    return Surroundings(slot, own, usable.reshape(-1), triple.astype(slot.dtype), -least, degrees)
+    return Surroundings(
+        slot, own, usable.reshape(-1), triple.astype(slot.dtype), -least, degrees, c.options is not None
+    )
 
 
 def resize(around: Surroundings, count: int) -> tuple[Int[Array, "K D"], Float[Array, " K"]]:
-    """Make one triple a degree larger or smaller, or take it away; of many options, any other one of the pair."""
-    if around.degrees > _FEW_DEGREES:
+    """Make one triple a degree larger or smaller, or take it away; where there are options, any other of the pair."""
+    if around.ranged:
         return _replace_by_option(around, count)
     (smaller, shrunk), (larger, grown) = step_degree(around, -1), step_degree(around, 1)
     gone, removed = jnp.full_like(around.slot, -1), jnp.where(around.empty, jnp.inf, -around.own)

@@ -23,13 +23,11 @@ from rodiu_jax.model.fields import (
     replica_load,
 )
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.tolerances import REPLICA_ROUNDING
 from rodiu_jax.model.uncertainty import worst_vertex
 
 RANGES = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 8), (9, 16), (17, 64), (65, 2**31 - 1))
 """Fewest and most replicas of the options of a degree."""
-
-_ROUNDING = 1e-7
-"""Part of a load that is the rounding of a routing; the checker forgives more."""
 
 
 @dataclass(frozen=True)
@@ -133,5 +131,7 @@ def count_replicas(
             extra = np.moveaxis(np.where(shares > 0, extra, 0.0), 1, 2)
             at_worst = served + (extra * worst_vertex(extra, budget)).sum(2)
             needed.append(at_worst / np.broadcast_to(of("max_utilization"), (size,))[:, None])
-    count = np.ceil(np.nan_to_num(np.max(needed, axis=0), posinf=1.0) * (1.0 - _ROUNDING))
+    count = np.ceil(np.nan_to_num(np.max(needed, axis=0), posinf=1.0) * (1.0 - REPLICA_ROUNDING))
+    if has_replicas(fields):
+        count = np.minimum(count, at("max_replicas", model, gpu))
     return np.where(used, np.maximum(count, 1.0), 1.0).astype(np.int32)

@@ -7,6 +7,7 @@ places. A set is a number, whose bit i says whether type i is in it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -86,8 +87,7 @@ def price_groups(
     c: Coefficients,
     share_cost: Float[Array, "I D"],
     most: Float[Array, "I D"],
-    kv: Float[Array, "I D"],
-    work: Float[Array, "I D"],
+    loads: Sequence[Float[Array, "I D"]],
 ) -> Float[Array, "D S"]:
     """Price each set of types at each place, against leaving its types unserved; $ per period.
 
@@ -96,11 +96,11 @@ def price_groups(
     Args:
       share_cost: $ that serving a type whole costs more than leaving it unserved (usually negative).
       most: largest share that the place can carry.
-      kv, work: part of the place's memory and compute that the whole type takes.
+      loads: part of the place's memory, compute and rates that the whole type takes.
     """
     types = len(share_cost)
     member = jnp.asarray(list_groups(types).astype(np.float64), share_cost.dtype)  # S,I
-    load = jnp.maximum(member @ kv, member @ work)
+    load = jnp.stack([member @ each for each in loads]).max(0)
     part = 1.0 / jnp.maximum(load, 1.0)
     breaks_cap = 1.0 - part > c.unmet_cap + _SLACK
     penalty = jnp.where(breaks_cap, c.unmet_cost.sum() * member.sum(1, keepdims=True), 0.0)
@@ -123,10 +123,11 @@ def choose_single_routes(
       lp, solution, unit: the deployment's routing program without a limit of routes (`solvers.routing`), solved.
     """
     _, pair, degree = find_triples(slot, c.deploy.shape[1])
-    is_open, promises = lp.own[:, 0], lp.own[:, 1:]
-    share_cost = (lp.cost + lp.common * solution.common_price) * unit
+    slots = len(slot)  # columns and rows beyond are the adversary's
+    is_open, promises = lp.own[:, 0, :slots], lp.own[:, 1:3, :slots]
+    share_cost = (lp.cost[:, :slots] + lp.common * solution.common_price) * unit
     keeps_promises = (promises <= _SLACK).all(1).astype(is_open.dtype)
     most = c.most[:, pair, degree] * is_open * keeps_promises
-    places = price_groups(c, share_cost, most, *(lp.slot * is_open[None]))
+    places = price_groups(c, share_cost, most, list(lp.slot * is_open[None]))
     groups = find_best_grouping(jnp.concatenate([places, price_unserved(c)[None]]))[:-1]
     return jnp.asarray(list_groups(len(c.base)))[groups].T

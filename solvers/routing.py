@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from rodiu_jax.model.tolerances import REPLICA_ROUNDING
 from solvers.dual import Coefficients, Multipliers
 from solvers.lp.interior import interior_point
 from solvers.lp.program import BlockLp, LpSolution
@@ -42,7 +43,8 @@ class RoutingLp(NamedTuple):
     """A deployment's routing program. A routing costs ``fixed_cost`` + ``unit`` times the program's value.
 
     Columns are the shares x (I,D). Own rows of a type are its demand (at most 1, and at least 1 - unmet cap), delay and
-    error; a slot's two rows are memory and compute; the common row is the budget.
+    error; a slot's rows are memory and compute, and the load in some cases where there are rates; the common row is the
+    budget.
     """
 
     lp: BlockLp
@@ -156,7 +158,7 @@ def route_deployment(
         choice of routes of `_choose_routes`; the cheapest of these is the answer.
     """
 
-    solve = _solve_serving if is_served(c) else _solve
+    solve = _solve_serving if has_serving(c) else _solve
 
     def attempt(allowed: Bool[Array, "I D"]) -> _Attempt:
         return solve(c, slot, allowed, iterations)
@@ -170,7 +172,8 @@ def route_deployment(
     settled = attempts.problem.unit * attempts.error <= _ACCURACY * jnp.abs(attempts.cost)
     used, pair, _ = find_triples(slot, c.deploy.shape[1])
     too_heavy = jnp.where(used, c.weights[pair], 0.0).sum() > c.storage
-    costs = jnp.where(settled & ~too_heavy, attempts.cost, jnp.inf)
+    settled &= attempts.fits | (iterations >= THOROUGH_ITERATIONS)  # rounding may have added a replica
+    costs = jnp.where(settled & attempts.fits & ~too_heavy, attempts.cost, jnp.inf)
     best = jnp.argmin(costs)
     chosen = jax.tree.map(lambda a: a[best], attempts)
     return Routing(costs[best], settled.all() | too_heavy, chosen.solution, chosen.problem, chosen.short)
@@ -183,6 +186,7 @@ class _Attempt(NamedTuple):
     solution: LpSolution
     error: Float[Array, ""]
     cost: Float[Array, ""]
+    fits: Bool[Array, ""]  # so many replicas keep every limit
     short: Float[Array, "V I D"] | None
 
 
@@ -197,7 +201,7 @@ def _solve(
     problem = build_routing_lp(c, slot, allowed)
     solution, error = interior_point(problem.lp, iterations)
     cost = problem.fixed_cost + problem.unit * (problem.lp.cost * solution.x).sum((0, 1))
-    return _Attempt(problem, solution, error, cost, None)
+    return _Attempt(problem, solution, error, cost, jnp.asarray(True), None)
 
 
 _CASES = 3
@@ -234,7 +238,7 @@ def _solve_serving(
 ) -> _Attempt:
     """Route a deployment with rates, options or quotas; its cost is that of as many replicas as the routing needs.
 
-    The cost is inf where so many are not allowed, exceed a quota, or cost more than the budget.
+    It does not fit where so many are not allowed, exceed a quota, or cost more than the budget.
     """
     _, pair, degree = find_triples(slot, c.deploy.shape[1])
     sharp = knows_adversary(c, len(slot))
@@ -294,32 +298,34 @@ def _price_serving(
     part = jnp.stack(parts).max(0)  # D, of the replicas that a slot has at most
     rent = jnp.where(used, c.deploy[pair, degree], 0.0)
     replicas = jnp.ones_like(rent)  # needed over most
-    fits = (~used | (part <= 1.0 + _ROUNDING)).all()
+    fits = (~used | (part <= 1.0 + REPLICA_ROUNDING)).all()
     if c.options is not None:
         most, hold = c.options.most[pair, degree], jnp.where(used, c.options.hold[pair], 0.0)
-        needed = jnp.maximum(jnp.ceil(part * most * (1.0 - _ROUNDING)), 1.0)
+        needed = jnp.maximum(jnp.ceil(part * most * (1.0 - REPLICA_ROUNDING)), 1.0)
         fits = (~used | (needed <= c.options.allowed[pair])).all()
         replicas = needed / most
         rent = hold + (rent - hold) * replicas
     spent = rent.sum() + (c.base[:, None] * share).sum()
-    fits &= spent <= c.budget * (1.0 + _ROUNDING)
+    fits &= spent <= c.budget * (1.0 + REPLICA_ROUNDING)
     if c.quotas is not None:
         gpus = jnp.where(used, c.quotas.gpus[pair, degree] * replicas, 0.0)
-        fits &= ((c.quotas.device[pair] * gpus[:, None]).sum(0) <= c.quotas.quota * (1.0 + _ROUNDING)).all()
+        fits &= (
+            (c.quotas.device[pair] * gpus[:, None]).sum(0) <= c.quotas.quota * (1.0 + REPLICA_ROUNDING)
+        ).all()
     in_proportion = problem.by_load[None] * _use(problem.lp.slot)  # what the program took for replicas
     routed = problem.unit * (problem.lp.cost * solution.x).sum() - (in_proportion * share).sum()
     cost = rent.sum() + c.unmet_cost.sum() + routed
-    return _Attempt(problem, solution, error, jnp.where(fits, cost, jnp.inf), short)
+    return _Attempt(problem, solution, error, cost, fits, short)
 
 
-def is_served(c: Coefficients) -> bool:
+def has_serving(c: Coefficients) -> bool:
     """True of scenarios with rates, options or quotas (MODEL section 9)."""
     return c.rates is not None or c.options is not None or c.quotas is not None
 
 
 def knows_adversary(c: Coefficients, slots: int) -> bool:
     """True if routings over so many slots know the exact adversary of delays and errors."""
-    return is_served(c) and slots <= _SHARP_SLOTS
+    return has_serving(c) and slots <= _SHARP_SLOTS
 
 
 _SHARP_SLOTS = 12
@@ -334,10 +340,6 @@ def _excess_of_slots(c: Coefficients, slot: Int[Array, " D"]) -> Float[Array, "I
     )
 
 
-_ROUNDING = 1e-7
-"""Part of a limit by which the interior point may miss it."""
-
-
 def _choose_routes(
     c: Coefficients, slot: Int[Array, " D"], free: RoutingLp, solution: LpSolution
 ) -> Bool[Array, "C I D"]:
@@ -346,7 +348,7 @@ def _choose_routes(
     The first set keeps the largest shares. With few types (`MOST_GROUPED_TYPES`) a second one gives each type its one
     route in the best grouping, and the largest shares beside it.
     """
-    share, most = solution.x, most_routes(c, len(slot))
+    share, most = solution.x[:, : len(slot)], most_routes(c, len(slot))
     choices = [pick_largest_shares(share, most)]
     if len(c.base) <= MOST_GROUPED_TYPES:
         one = choose_single_routes(c, slot, free.lp, solution, free.unit)
@@ -387,7 +389,7 @@ def read_multipliers(
         delay_adversary=jnp.ones_like(c.nominal) * jnp.minimum(c.gamma_delay, 1.0),
         error_adversary=jnp.ones_like(c.nominal) * jnp.minimum(c.gamma_error, 1.0),
     )
-    if not is_served(c):
+    if not has_serving(c):
         return y
     return y._replace(**_read_serving(c, slot, solution, unit, more, by_load, short, delay, error))
 

@@ -122,12 +122,15 @@ def _group_types(c: Coefficients, ascended: Ascended, slots: int) -> Int[Array, 
         part = jnp.where(supply > 0, demand / jnp.where(supply > 0, supply, 1.0), jnp.inf)
         return jnp.where((most > 0) & (demand > 0), part, 0.0).reshape(types, -1)
 
+    places = [(c.kv[:, :, None], c.room[None]), (c.compute[:, None, None], c.power[None])]
+    if c.rates is not None:
+        alone = c.rates.load + jnp.minimum(c.rates.gamma, 1.0) * c.rates.excess
+        places.append((alone, c.rates.room[None]))
     saved = price_groups(
         c,
         share_cost.reshape(types, -1),
         most.reshape(types, -1),
-        take_part(c.kv[:, :, None], c.room[None]),
-        take_part(c.compute[:, None, None], c.power[None]),
+        [take_part(demand, supply) for demand, supply in places],
     )
     rent = (c.deploy * (1.0 + budget) + (storage * c.weights)[:, None]).reshape(-1)
     total = jnp.where(c.fits.reshape(-1)[:, None], saved + rent[:, None], jnp.inf)

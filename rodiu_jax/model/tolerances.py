@@ -105,3 +105,6 @@ NEGLIGIBLE_UNMET = 1e-12
 
 NEGLIGIBLE_UNMET_ON_DEVICE = 1e-9
 """The same for routings of the interior point."""
+
+REPLICA_ROUNDING = 5e-7
+"""Part of a load that a routing may be off by rounding: no replica is added for it, as the checker forgives more."""

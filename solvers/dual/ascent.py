@@ -171,15 +171,14 @@ def _smooth_dual(
     gain = reduced_gain(c, y._replace(error_adversary=constant(v.psi))) - moving[:, :, None]
     gain = gain - y.memory[None] * c.kv[:, :, None] - y.compute[None] * c.compute[:, None, None]
     fixed = c.deploy * (c.cost_weight + y.budget)[None, None] + (y.storage[None] * c.weights)[:, None]
-    spent = y.memory * c.room + y.compute * c.power
+    left = fixed - y.memory * c.room - y.compute * c.power
     quota = 0.0
     if c.rates is not None and y.throughput is not None:
         gain = gain - y.throughput[None] * charge_load(c, y)
-        spent = spent + y.throughput * c.rates.room
+        left = left - y.throughput * c.rates.room
     if c.quotas is not None and y.quota is not None:
-        fixed = fixed + price_gpus(c, y)
+        left = left + price_gpus(c, y)
         quota = (y.quota * jnp.where(jnp.isfinite(c.quotas.quota), c.quotas.quota, 0.0)).sum()
-    left = fixed - spent
     if c.options is not None:
         hold = (c.options.hold * (c.cost_weight + y.budget)[None] + y.storage[None] * c.weights)[:, None]
         replicas = left - hold  # beyond their use, of the most of them; of fewer where that is positive

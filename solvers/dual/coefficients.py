@@ -60,7 +60,8 @@ class Quotas(NamedTuple):
     """GPUs that can be had."""
 
     gpus: Float[Array, "P N"]  # of a triple
-    device: Float[Array, "P K"]  # 1 where the pair is of the device whose first configuration is k
+    # 1 where the pair is of the device whose first configuration is k, and that has a quota
+    device: Float[Array, "P K"]
     quota: Float[Array, " K"]  # inf without one
 
 
@@ -139,7 +140,9 @@ def derive_coefficients(
     rent = for_every_model(fields.gpu_price)
     deploy = hours * (rent + (fields.storage_price * weights)[:, None])
     room = for_every_model(fields.gpu_memory) - weights[:, None]
-    fits = (room >= 0) & (weights <= fields.storage_capacity)[:, None] & (deploy <= fields.budget)
+    ranged = serving and has_options(fields)
+    limit = fields.budget * (1.0 + RENT_BAND) if ranged else fields.budget  # as `_multiply` has it
+    fits = (room >= 0) & (weights <= fields.storage_capacity)[:, None] & (deploy <= limit)
     room = xp.maximum(room, 0.0)
     kv = flat(xp.broadcast_to(kv_demand(fields), (types, models, gpus)))
     compute = compute_demand(fields)
@@ -210,7 +213,8 @@ def _add_serving(c: Coefficients, fields: Fields, uncertainty: str) -> Coefficie
         gpu = np.tile(np.arange(gpus), models)
         degree = fields.tp_degree.astype(c.base.dtype)[None]
         of_device = (serving.device[gpu][:, None] == np.arange(gpus)[None]).astype(c.base.dtype)
-        c = c._replace(quotas=Quotas(degree * xp.ones_like(c.deploy), of_device, serving.quota))
+        limited = xp.isfinite(serving.quota)[None].astype(c.base.dtype)
+        c = c._replace(quotas=Quotas(degree * xp.ones_like(c.deploy), of_device * limited, serving.quota))
     return _multiply(c, fields, serving.most_replicas) if has_options(fields) else c
 
 
@@ -221,14 +225,14 @@ def _multiply(c: Coefficients, fields: Fields, allowed: Float[Array, " P"]) -> C
     fewest, largest = (a.astype(kind)[None] for a in (fields.fewest_replicas, fields.largest_replicas))
     useful = xp.minimum(_needed_replicas(c), allowed[:, None])
     if c.quotas is not None:
-        quota = xp.where(c.quotas.device > 0, c.quotas.quota[None], 0.0).sum(axis=1)[:, None]
+        quota = xp.where(c.quotas.device > 0, c.quotas.quota[None], xp.inf).min(axis=1)[:, None]
         useful = xp.minimum(useful, xp.floor(quota * (1.0 + RENT_BAND) / c.quotas.gpus))
     replicas = xp.maximum(xp.minimum(largest, useful), fewest)
     hold = fields.rental_hours * fields.storage_price * c.weights
     rent = c.deploy - hold[:, None]
     return c._replace(
         deploy=hold[:, None] + rent * replicas,
-        fits=c.fits & (fewest <= useful) & (hold[:, None] + rent * fewest <= c.budget),
+        fits=c.fits & (fewest <= useful) & (hold[:, None] + rent * fewest <= c.budget * (1.0 + RENT_BAND)),
         room=c.room * replicas,
         power=c.power * replicas,
         most=xp.minimum(c.most * replicas[None], 1.0),
@@ -254,7 +258,7 @@ def _needed_replicas(c: Coefficients) -> Float[Array, "P N"]:
         alone = c.rates.load + xp.minimum(c.rates.gamma, 1.0) * c.rates.excess
         needed.append((alone * served).sum(0) / c.rates.room)
     most = xp.stack([xp.where(xp.isfinite(n), n, 1.0) for n in needed]).max(0)
-    return xp.maximum(xp.ceil(most * (1.0 - 1e-9)), 1.0)
+    return xp.maximum(xp.ceil(most), 1.0)
 
 
 def slow(c: Coefficients) -> Array:
@@ -309,7 +313,7 @@ class Serving(NamedTuple):
 def derive_serving(fields: Fields, uncertainty: str) -> Serving | None:
     """Derive what MODEL section 9 adds to one scenario (no batch axis); None where it adds nothing.
 
-    A speed-up per type and pair counts too: `Coefficients` of the batched solvers have one per degree.
+    It adds something, too, where a speed-up is stated per type and pair.
     """
     if not uses_serving(fields) and not _is_speed_by_pair(fields):
         return None
@@ -409,9 +413,8 @@ def exclude_unaffordable(c: Coefficients) -> Coefficients:
     if c.quotas is not None:
         gpus = c.quotas.gpus if c.options is None else c.quotas.gpus * c.options.least
         taken = (xp.where(inside, gpus, 0.0).sum(axis=1)[:, None] * c.quotas.device).sum(axis=0)  # K
-        left = xp.where(c.quotas.device > 0, (c.quotas.quota * (1.0 + RENT_BAND) - taken)[None], 0.0).sum(
-            axis=1
-        )
+        left = c.quotas.quota * (1.0 + RENT_BAND) - taken
+        left = xp.where(c.quotas.device > 0, left[None], xp.inf).min(axis=1)
         beyond = beyond | (gpus > left[:, None])
     return c._replace(decided=xp.where((c.decided == 0) & beyond, -1, c.decided).astype(xp.int8))
 

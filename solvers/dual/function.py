@@ -94,8 +94,9 @@ def evaluate_dual(c: Coefficients, y: Multipliers, *, careful: bool = False) -> 
     result of at most 16 + I operations, so (2 I N + P + 32) eps sum|terms| covers the whole expression.
 
     Args:
-      careful: improve memory first as well and keep the better of the two for each triple, and count the terms one
-        by one in the allowance: a value higher by 1e-11 or so, for three times the work.
+      careful: where there are no rates, options or quotas, improve memory first as well and keep the better of the
+        two for each triple, and count the terms one by one in the allowance: a value higher by 1e-11 or so, for three
+        times the work.
     """
     xp = c.most.__array_namespace__()
     y = feasible(c, y)

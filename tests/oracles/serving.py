@@ -54,7 +54,8 @@ def stack(scenarios: Sequence[Instances]) -> Instances:
     """Put single scenarios over the same names into one batch."""
     first = scenarios[0]
     rows = [s.one(0)._asdict() for s in scenarios]
-    named = [n for n in rows[0] if not FIELD_SPECS[n].derived and not is_absent(n, rows[0][n])]
+    absent = [n for n, spec in FIELD_SPECS.items() if spec.axes and is_absent(n, rows[0][n])]
+    named = [n for n in rows[0] if not FIELD_SPECS[n].derived and n not in absent]
     values = {n: np.stack([r[n] for r in rows]) for n in named}
     values["tp_degree"] = rows[0]["tp_degree"]
     return make_instances(*first.names[:3], first.uncertainty, values, gpu_devices=first.gpu_devices)

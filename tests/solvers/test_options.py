@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from rodiu_jax.model.check import check_plan
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.status import Status
 from solvers.bracket import Effort, brackets
 from solvers.dual import Ascent, Multipliers, derive_coefficients, evaluate_dual
+from solvers.exact import solve_instance
 from solvers.options import RANGES, count_replicas, list_options
 from tests.oracles.enumeration import cheapest
 from tests.oracles.serving import serving_instances, stack
@@ -153,6 +156,41 @@ def test_a_fleet_is_the_same_whatever_its_neighbours(fleets):
     again = brackets(instances.take(rows), gap=0.01, effort=QUICK)
     np.testing.assert_array_equal(again.lower, found.lower[rows])
     np.testing.assert_array_equal(again.upper, found.upper[rows])
+
+
+def _optimal_plan(instances: Instances) -> Plan:
+    plan = solve_instance(instances, 0).plan_for(0)
+    assert plan is not None
+    return plan
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_fleet_that_costs_the_whole_budget_is_not_cut_off(seed):
+    """Products of prices and replicas round; whoever has a budget of just what a fleet costs can rent it."""
+    instances = serving_instances(seed, SHAPE, devices=SHARED, unmet_penalty=50.0 * np.ones(SHAPE[0]))
+    plan = _optimal_plan(instances)
+    verdict = check_plan(plan, instances, 0)
+    budget = verdict.costs["rental_cost"] + verdict.costs["storage_cost"]
+    exact = instances.with_fields(budget=budget)
+    options = list_options(exact)
+    assert options is not None
+    c = derive_coefficients(options.expand(exact).one(0), exact.uncertainty, serving=True)
+    for deployment in plan.deployments:
+        pair = exact.model_names.index(deployment.model) * SHAPE[2] + exact.gpu_names.index(deployment.gpu)
+        degree = exact.names.degrees.index(deployment.tp)
+        here = (options.degree == degree) & (options.fewest <= deployment.replicas)
+        here &= deployment.replicas <= options.largest
+        assert c.fits[pair, here].all()
+
+
+def test_one_device_with_a_quota_and_one_without():
+    """The price of a quota that does not exist must not climb: the bound would be valid, and useless."""
+    cases = [serving_instances(seed, SHAPE, gpu_quota=np.array([3.0, np.inf])) for seed in range(16)]
+    optima = np.array([cheapest(case, 0) for case in cases])
+    found = brackets(stack(cases), gap=0.01, effort=QUICK)
+    assert (found.lower <= optima * (1.0 + 1e-7)).all()
+    assert (found.upper >= optima * (1.0 - 1e-6)).all()
+    assert float(np.mean(1.0 - found.lower / optima)) < 0.1
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def test_licence_version_and_citation_agree():
         assert (ROOT / name).is_file()
 
 
-@pytest.mark.parametrize("extra", ["", "discovery", "cluster", "docs"])
+@pytest.mark.parametrize("extra", ["", "discovery", "serving", "cluster", "docs"])
 def test_every_package_has_its_notice(extra: str):
     notices = (ROOT / "THIRD_PARTY.md").read_text()
     wanted = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]

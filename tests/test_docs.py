@@ -117,6 +117,14 @@ def test_the_example_page_says_how_it_is_called(arguments: list[str]):
     assert (done.returncode, done.stderr) == (1, "usage: python docs/example_page.py FILE.html [SAMPLES]\n")
 
 
+@pytest.mark.parametrize("script", ["serving_catalog.py FILE.toml", "peers.py FILE.md"])
+def test_scripts_of_the_extra_say_how_they_are_called(script: str):
+    name, argument = script.split()
+    command = [sys.executable, ROOT / "docs" / name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, f"usage: python docs/{name} {argument}\n")
+
+
 @pytest.mark.slow
 def test_the_example_page_is_one_file(tmp_path: Path):
     command = [sys.executable, ROOT / "docs/example_page.py", tmp_path / "page.html", "1"]

@@ -211,6 +211,7 @@ def test_without_the_package_one_line_names_the_extra(
     refused(rodiu, *options, needles=("aiconfigurator", "pip install 'rodiu-jax[serving]'"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("aiconfigurator") is None, reason="the extra `serving` is not installed")
 def test_the_package_itself_says_what_it_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Rates that its own command gave: 40.11 and 68.75 requests/s at degrees 1 and 2, 512 in, 256 out."""

@@ -136,6 +136,7 @@ def test_a_case_that_is_not_supported_is_named_and_left_out(package: Path):
     found = predict(systems="H100_FP16=h100_sxm,A100_FP16=l4")
     assert {c.gpu for c in found.curves} == {"H100_FP16"}
     assert "Left out (Summarization, " in found.summary
+    assert "--mode SOL" in found.summary
     assert "Llama-3.1-8B on A100_FP16: no data for this system" in found.summary
     assert len(found.record["left_out"][0]["queries"]) == QUERIES
 

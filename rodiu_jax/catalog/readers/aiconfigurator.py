@@ -305,6 +305,10 @@ def _summarise(
     ]
     if len(left_out) > 12:
         lines.append(f"And {len(left_out) - 12} more left out: --json lists all.")
+    if left_out:
+        lines.append(
+            "Where the package has no measured kernels, --mode SOL --backend vllm=VERSION asks for the hardware's limits."
+        )
     for axis, names in added.items():
         lines += [
             f"{catalog.name} has no {axis} {n}: all else is assumed as {o}'s." for n, o in names.items()

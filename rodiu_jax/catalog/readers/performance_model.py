@@ -223,8 +223,7 @@ def _silence() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     try:
         with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
+            contextlib.redirect_stdout(io.StringIO()),  # not standard error, where progress is shown
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")

@@ -307,7 +307,8 @@ def _summarise(
         lines.append(f"And {len(left_out) - 12} more left out: --json lists all.")
     if left_out:
         lines.append(
-            "Where the package has no measured kernels, --mode SOL --backend vllm=VERSION asks for the hardware's limits."
+            "Where the package has no measured kernels, --mode SOL --backend vllm=VERSION asks for the hardware's "
+            "limits."
         )
     for axis, names in added.items():
         lines += [

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rodiu_jax.catalog.describe import describe
     from rodiu_jax.catalog.readers import (
         Imported,
+        import_aiconfigurator,
         import_benchmark,
         import_model,
         import_prices,
@@ -65,6 +66,7 @@ _HOME = {
     "describe": "rodiu_jax.catalog.describe",
     "diagnose": "rodiu_jax.decisions.diagnose.diagnosis",
     "evaluate": "rodiu_jax.model.evaluation",
+    "import_aiconfigurator": "rodiu_jax.catalog.readers",
     "import_benchmark": "rodiu_jax.catalog.readers",
     "import_model": "rodiu_jax.catalog.readers",
     "import_prices": "rodiu_jax.catalog.readers",
@@ -115,6 +117,7 @@ __all__ = [
     "describe",
     "diagnose",
     "evaluate",
+    "import_aiconfigurator",
     "import_benchmark",
     "import_model",
     "import_prices",

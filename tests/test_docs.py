@@ -47,7 +47,7 @@ def test_licence_version_and_citation_agree():
         assert (ROOT / name).is_file()
 
 
-@pytest.mark.parametrize("extra", ["", "discovery", "cluster", "docs"])
+@pytest.mark.parametrize("extra", ["", "discovery", "serving", "cluster", "docs"])
 def test_every_package_has_its_notice(extra: str):
     notices = (ROOT / "THIRD_PARTY.md").read_text()
     wanted = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
@@ -115,6 +115,14 @@ def test_the_example_page_says_how_it_is_called(arguments: list[str]):
     command = [sys.executable, ROOT / "docs/example_page.py", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, "usage: python docs/example_page.py FILE.html [SAMPLES]\n")
+
+
+@pytest.mark.parametrize("script", ["serving_catalog.py FILE.toml", "peers.py FILE.md"])
+def test_scripts_of_the_extra_say_how_they_are_called(script: str):
+    name, argument = script.split()
+    command = [sys.executable, ROOT / "docs" / name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, f"usage: python docs/{name} {argument}\n")
 
 
 @pytest.mark.slow

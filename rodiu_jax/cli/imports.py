@@ -222,3 +222,44 @@ def quality(**options: Any) -> Imported:
     from rodiu_jax.catalog.readers import import_quality
 
     return import_quality(options.pop("files"), **options)
+
+
+@import_.command()
+@click.option(
+    "--models", required=True, metavar="NAME=MODEL,..", help="Models, here and there: 'Q=Qwen/Qwen3-8B'."
+)
+@click.option(
+    "--systems", required=True, metavar="NAME=SYSTEM,..", help="GPUs, here and there: 'H100=h100_sxm'."
+)
+@click.option("--degrees", metavar="N,..", help="GPUs of a replica (default: all degrees of the catalogue).")
+@click.option(
+    "--promise",
+    multiple=True,
+    metavar="[QUERY=]LIMITS",
+    help="Such as 'ttft_mean<=500ms,tpot_mean<=30ms' (default: the catalogue's); may be given again for other types.",
+)
+@click.option(
+    "--backend", default="vllm", show_default=True, metavar="NAME[=VERSION]", help="vllm, sglang or trtllm."
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["HYBRID", "SILICON", "EMPIRICAL", "SOL"]),
+    default="HYBRID",
+    show_default=True,
+    help="Data: measured kernels and what is scaled from them; measured alone; fitted; the hardware's limits.",
+)
+@_common
+def aiconfigurator(**options: Any) -> Imported:
+    """What replicas sustain, as NVIDIA's open performance data predict it (extra `serving`).
+
+    \b
+    rodiu import aiconfigurator --models Llama-3.1-8B=meta-llama/Meta-Llama-3.1-8B --systems H100_FP16=h100_sxm
+      --promise 'ttft_mean<=500ms,tpot_mean<=30ms' --catalog corrected -o predicted.toml
+
+    Every query type of the catalogue is asked at its mean token lengths and its promises, which must be about means. A
+    case that the package does not support is named and left out. Answers are kept in the user's cache folder. Rates are
+    predictions for a steady load: say with throughput_shortfall how much of them may turn out missing.
+    """
+    from rodiu_jax.catalog.readers import import_aiconfigurator
+
+    return import_aiconfigurator(**options, quiet=False)

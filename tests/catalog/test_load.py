@@ -107,7 +107,7 @@ def bundled(request: pytest.FixtureRequest) -> Catalog:
 
 
 def test_names_of_the_bundled():
-    assert catalog_names() == ("corrected", "seed")
+    assert catalog_names() == ("corrected", "seed", "serving")
 
 
 def test_sets(bundled: Catalog):
@@ -679,7 +679,7 @@ def test_a_fault_in_the_parent_names_the_parent(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["seeds", "missing.toml", "", "."])
 def test_no_such_catalogue(name: str):
-    with pytest.raises(InputError, match="corrected or seed"):
+    with pytest.raises(InputError, match="corrected or seed or serving"):
         load_catalog(name)
 
 

@@ -4,6 +4,7 @@ Every value says which file it comes from, with its SHA-256, and what was done t
 whose rate it is, on which GPU) is refused with the option that settles it, and never guessed.
 """
 
+from rodiu_jax.catalog.readers.aiconfigurator import import_aiconfigurator
 from rodiu_jax.catalog.readers.benchmark import import_benchmark
 from rodiu_jax.catalog.readers.imported import Imported, Origin, Value
 from rodiu_jax.catalog.readers.model_config import import_model
@@ -16,6 +17,7 @@ __all__ = [
     "Imported",
     "Origin",
     "Value",
+    "import_aiconfigurator",
     "import_benchmark",
     "import_model",
     "import_prices",

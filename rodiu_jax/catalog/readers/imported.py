@@ -99,7 +99,8 @@ class Imported:
     """What files say, ready to be written as a catalogue that extends ``base``.
 
     Attributes:
-      kind: what was read: ``trace``, ``benchmark``, ``profile``, ``model``, ``prices`` or ``quality``.
+      kind: what was read: ``trace``, ``benchmark``, ``profile``, ``model``, ``prices``, ``quality`` or
+        ``aiconfigurator``.
       base: catalogue that is extended, a name or a path.
       values, curves, promises: what the files say, with its source.
       added: names that ``base`` lacks, by axis; everything else about each is as of the name it is ``like``.

@@ -195,25 +195,20 @@ def test_one_device_with_a_quota_and_one_without():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "left_out"),
-    [
-        ("replicas alone", ("throughput", "throughput_shortfall", "gpu_quota")),
-        ("rates alone", ("max_replicas", "gpu_quota")),
-        ("quotas alone", ("max_replicas", "throughput", "throughput_shortfall")),
-        ("speed-ups per pair alone", ("max_replicas", "throughput", "throughput_shortfall", "gpu_quota")),
-    ],
+    "left_out",
+    [("throughput", "throughput_shortfall", "gpu_quota"), ("max_replicas", "gpu_quota"), ("max_replicas",)],
+    ids=["replicas alone", "rates alone", "rates and quotas"],
 )
-@pytest.mark.parametrize("mode", MODES)
-def test_each_part_of_the_serving_model_alone(name, left_out, mode):
+def test_each_part_of_the_serving_model_alone(left_out):
     defaults = {"max_replicas": 1, "throughput": np.inf, "throughput_shortfall": 0.0, "gpu_quota": np.inf}
     change = {field: defaults[field] for field in left_out}
-    cases = [serving_instances(seed + 7, SHAPE, mode=mode, **change) for seed in range(8)]
+    cases = [serving_instances(seed + 7, SHAPE, **change) for seed in range(8)]
     optima = np.array([cheapest(case, 0) for case in cases])
-    found = brackets(stack(cases), gap=0.01, effort=QUICK)
+    found = brackets(stack(cases), gap=0.01, effort=replace(QUICK, tree_rounds=0, rounds=0))
     assert not found.is_any(Status.ERROR).any()
     assert (found.lower <= optima * (1.0 + 1e-7)).all()
+    assert (found.lower > 0.5 * optima).any()
     assert (found.upper >= optima * (1.0 - 1e-6)).all()
-    assert float(np.mean(found.gap)) < 0.1
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ class FieldSpec:
       absent: what a field that may be left out means then; None for a field that every scenario must have. It is held
         as a single number where it has axes, so that the number of axes alone says that it is absent.
       also: axes that it may have instead of ``axes``, where measured values are finer.
-      derived: made of names when scenarios are assembled, and in no file.
+      derived: made when scenarios are assembled or prepared for a solver, and in no file.
     """
 
     axes: str

@@ -16,6 +16,7 @@ from rodiu_jax.model.check import check_columns, check_plan, check_scores
 from rodiu_jax.model.evaluation import evaluate
 from rodiu_jax.model.fields import (
     FIELD_SPECS,
+    FILE_FIELDS,
     REQUIRED_FIELDS,
     UNCERTAINTY_MODES,
     extra_load,
@@ -235,7 +236,7 @@ def test_files_hold_what_is_used(tmp_path: Path):
     with np.load(tmp_path / "old.npz") as archive:
         assert archive.files == [*REQUIRED_FIELDS, "query_names", "model_names", "gpu_names", "uncertainty"]
     with np.load(tmp_path / "new.npz") as archive:
-        assert set(archive.files) == {*FIELD_SPECS, *names, "gpu_devices"} - {"gpu_device"}
+        assert set(archive.files) == {*FILE_FIELDS, *names, "gpu_devices"}
         assert archive["gpu_devices"].tolist() == ["a", "b", "a"]
     for instances, path in ((old, "old.npz"), (new, "new.npz")):
         again = load_instances(tmp_path / path)

@@ -16,6 +16,7 @@ Source: Kelley, The cutting-plane method for solving convex programs (J. SIAM, 1
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 
 import highspy
 import jax
@@ -303,4 +304,5 @@ def _build_problems(instances: Instances, slots: Int32[np.ndarray, "Q D"]) -> It
         with jax.enable_x64(True):
             whole = run_scenarios(_coefficients, batch, everyone, (), size, slots=slots[group])
         for q in range(min(_DEPLOYMENTS, len(slots) - first)):
-            yield _Problem(Coefficients(*(a[:, q] for a in whole)), slots[first + q] >= 0)
+            of_deployment: Coefficients = jax.tree.map(itemgetter((slice(None), q)), whole)
+            yield _Problem(of_deployment, slots[first + q] >= 0)

@@ -52,7 +52,7 @@ def natural_units(instances: Instances) -> np.ndarray:
 
 def _flat(y: Multipliers) -> np.ndarray:
     size = len(np.asarray(y.demand))
-    return np.concatenate([np.asarray(a, np.float64).reshape(size, -1) for a in y], 1)
+    return np.concatenate([np.asarray(a, np.float64).reshape(size, -1) for a in jax.tree.leaves(y)], 1)
 
 
 def _inputs(instances: Instances) -> np.ndarray:
@@ -74,7 +74,7 @@ class Pilot:
         x = (x - self._centre) / self._spread
         weights = np.linalg.solve(x @ x.T + _RIDGE * len(x) * np.eye(len(x)), y - self._mean)
         self._slope = x.T @ weights
-        self._shapes = [np.asarray(a).shape[1:] for a in multipliers]
+        self._shapes = [np.asarray(a).shape[1:] for a in jax.tree.leaves(multipliers)]
 
     def start(self, instances: Instances) -> Multipliers:
         """Predicted multipliers, with leading axis B; the ascent makes them feasible."""

@@ -197,24 +197,6 @@ def test_one_device_with_a_quota_and_one_without():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "left_out",
-    [("throughput", "throughput_shortfall", "gpu_quota"), ("max_replicas", "gpu_quota"), ("max_replicas",)],
-    ids=["replicas alone", "rates alone", "rates and quotas"],
-)
-def test_each_part_of_the_serving_model_alone(left_out):
-    defaults = {"max_replicas": 1, "throughput": np.inf, "throughput_shortfall": 0.0, "gpu_quota": np.inf}
-    change = {field: defaults[field] for field in left_out}
-    cases = [serving_instances(seed + 7, SHAPE, **change) for seed in range(8)]
-    optima = np.array([cheapest(case, 0) for case in cases])
-    found = brackets(stack(cases), gap=0.01, effort=replace(QUICK, tree_rounds=0, rounds=0))
-    assert not found.is_any(Status.ERROR).any()
-    assert (found.lower <= optima * (1.0 + 1e-7)).all()
-    assert (found.lower > 0.5 * optima).any()
-    assert (found.upper >= optima * (1.0 - 1e-6)).all()
-
-
-@pytest.mark.slow
 def test_the_search_finds_good_fleets(fleets):
     instances, optima, cold = fleets
     found = brackets(instances, gap=0.01, effort=QUICK)
@@ -234,17 +216,6 @@ def test_fleets_that_cannot_serve_everyone_are_never_proven_wrong():
     assert not (found.is_any(Status.INFEASIBLE) & ~impossible).any()
     assert not (np.isfinite(found.upper) & impossible).any()
     assert (found.lower[~impossible] <= optima[~impossible] * (1.0 + 1e-7)).all()
-
-
-@pytest.mark.slow
-def test_limits_of_routes_count_in_fleets():
-    cases = [serving_instances(seed + 3, SHAPE, max_routes=1 + seed % 2) for seed in range(8)]
-    optima = np.array([cheapest(case, 0) for case in cases])
-    found = brackets(stack(cases), gap=0.01, effort=QUICK)
-    assert (found.lower <= optima * (1.0 + 1e-7)).all()
-    assert (found.upper >= optima * (1.0 - 1e-6)).all()
-    routed = (found.shares > 0).sum(2)
-    assert (routed <= np.array([1 + seed % 2 for seed in range(8)])[:, None]).all()
 
 
 def test_nothing_compiles_for_scenarios_without_fleets():

@@ -124,8 +124,7 @@ def _group_types(c: Coefficients, ascended: Ascended, slots: int) -> Int[Array, 
 
     places = [(c.kv[:, :, None], c.room[None]), (c.compute[:, None, None], c.power[None])]
     if c.rates is not None:
-        alone = c.rates.load + jnp.minimum(c.rates.gamma, 1.0) * c.rates.excess
-        places.append((alone, c.rates.room[None]))
+        places.append((c.rates.alone(), c.rates.room[None]))
     saved = price_groups(
         c,
         share_cost.reshape(types, -1),

@@ -46,6 +46,11 @@ class Rates(NamedTuple):
     room: Float[Array, "P N"]  # most load: replicas times their utilization
     gamma: Float[Array, ""]  # the adversary's budget, types per triple
 
+    def alone(self) -> Float[Array, "I P N"]:
+        """Return the load of each type served whole in its own worst case."""
+        xp = self.load.__array_namespace__()
+        return self.load + xp.minimum(self.gamma, 1.0) * self.excess
+
 
 class OptionSizes(NamedTuple):
     """Replicas where the axis of degrees is one of options (`solvers.options`), and what they leave open."""
@@ -255,8 +260,7 @@ def _needed_replicas(c: Coefficients) -> Float[Array, "P N"]:
         ratio((c.compute[:, None, None] * served).sum(0), c.power),
     ]
     if c.rates is not None:
-        alone = c.rates.load + xp.minimum(c.rates.gamma, 1.0) * c.rates.excess
-        needed.append((alone * served).sum(0) / c.rates.room)
+        needed.append((c.rates.alone() * served).sum(0) / c.rates.room)
     most = xp.stack([xp.where(xp.isfinite(n), n, 1.0) for n in needed]).max(0)
     return xp.maximum(xp.ceil(most), 1.0)
 

@@ -63,15 +63,9 @@ def _amortise(c: Coefficients) -> Float[Array, "I P"]:
     )
     busy = jnp.where(jnp.isfinite(busy), busy, 0.0)  # no room, no need: `most` decides below
     if c.rates is not None:
-        busy = jnp.maximum(busy, _worst_alone(c) / c.rates.room[None])
+        busy = jnp.maximum(busy, c.rates.alone() / c.rates.room[None])
     cost = c.base[:, None, None] + _delay_cost(c) + c.deploy[None] * busy
     return jnp.where(c.most > 0, cost, jnp.inf).min(2)
-
-
-def _worst_alone(c: Coefficients) -> Float[Array, "I P N"]:
-    """Return the load of each type served whole in its own worst case, replicas."""
-    assert c.rates is not None
-    return c.rates.load + jnp.minimum(c.rates.gamma, 1.0) * c.rates.excess
 
 
 def _delay_cost(c: Coefficients) -> Float[Array, "I P N"]:
@@ -240,7 +234,7 @@ def scarce_start(c: Coefficients) -> tuple[Multipliers, Opening]:
 
     memory, compute = share(c.kv[:, :, None], c.room[None]), share(c.compute[:, None, None], c.power[None])
     if c.rates is not None:  # in the place of compute: of a replica, rates are measured
-        compute = share(_worst_alone(c), c.rates.room[None])
+        compute = share(c.rates.alone(), c.rates.room[None])
     delay_cost = _delay_cost(c)
 
     def charge(budget: Float[Array, ""], part: Float[Array, ""]) -> Float[Array, "I P"]:

@@ -47,11 +47,14 @@ class Leaves:
       path: splits from the root, +(t + 1) where triple t (pair * N + degree) is deployed, -(t + 1) where it is not,
         then zeros.
       multipliers: of the dual function, by the names of `solvers.dual.Multipliers`, a leading axis L each.
+      ranges: (degree, fewest, largest replicas) of each option that stands in the place of a degree
+        (`solvers.options`); None: degrees.
     """
 
     scenario: Int64[np.ndarray, " L"]
     path: Int32[np.ndarray, "L T"]
     multipliers: dict[str, Float32[np.ndarray, "L ..."]]
+    ranges: tuple[tuple[int, int, int], ...] | None = None
 
     def take(self, scenarios: Int64[np.ndarray, " B"]) -> Leaves:
         """Return the leaves of ``scenarios``, which are then numbered from 0 in that order."""
@@ -59,7 +62,8 @@ class Leaves:
         count = stop - first
         rows = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
         scenario = np.repeat(np.arange(len(scenarios)), count)
-        return Leaves(scenario, self.path[rows], {n: a[rows] for n, a in self.multipliers.items()})
+        multipliers = {n: a[rows] for n, a in self.multipliers.items()}
+        return Leaves(scenario, self.path[rows], multipliers, self.ranges)
 
 
 @dataclass(frozen=True, eq=False)
@@ -358,6 +362,7 @@ def _concatenate_leaves(parts: Sequence[Leaves], sizes: Sequence[int]) -> Leaves
         np.concatenate([p.scenario + number for p, number in zip(parts, first, strict=True)]),
         np.concatenate(paths),
         {n: np.concatenate([p.multipliers[n] for p in parts]) for n in parts[0].multipliers},
+        parts[0].ranges,
     )
 
 

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from rodiu_jax.errors import InputError
 from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields, has_replicas
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.scenario_blocks import keep_on_device, of_settled, run_scenarios
@@ -48,7 +47,6 @@ from solvers.dual import (
     scarce_start,
     weigh_costs,
 )
-from solvers.dual.coefficients import serving_field
 from solvers.neighbours import Search
 from solvers.options import RANGES, list_options
 from solvers.routing import THOROUGH_ITERATIONS, read_multipliers, route_deployment
@@ -235,13 +233,8 @@ def brackets(
     Args:
       effort: what suits the catalogue by default.
       certificates: answers hold the leaves that prove the lower bounds.
-
-    Raises:
-      InputError: ``certificates`` of scenarios whose proofs have no file format (`serving_field`).
     """
     batch = instances.as_batch()
-    if certificates and (name := serving_field(batch.fields)):
-        raise InputError("certificates", name, "no such field: certificates know none", "given")
     effort = effort or usual_effort(batch)
     cells = 8 * math.prod(batch.shape) * (len(RANGES) if has_replicas(batch.fields) else 1)  # bytes
     effort = replace(effort, chunk=effort.chunk or block_size("bracket", bytes_per_row=cells).rows)
@@ -315,7 +308,7 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
         message=np.where(broken, _NO_NUMBER, "").astype(object),
         promising=promising if options is None else options.of_degrees(promising),
         replicas=plans.replicas,
-        leaves=tree.leaves(),
+        leaves=tree.leaves(None if options is None else options.ranges),
     )
     rows = np.flatnonzero(hard)
     if effort.harder is None or not len(rows):

@@ -138,7 +138,7 @@ def cascade(
         branch = certificates or gap >= CASCADE_GAP
         effort = Effort() if branch else by_device(cpu=Effort(tree_rounds=0), accelerator=Effort())
     audit = np.zeros(instances.size, bool) if audited is None else np.asarray(audited, bool)
-    if exact != "none" and serving_field(instances.fields):
+    if exact != "none" and not certificates and serving_field(instances.fields):
         yield from _solve_each(instances, gap, audit, time_limit, workers)
         return
     queue: deque[_Block] = deque()

@@ -57,6 +57,12 @@ class Options:
         options = {"fewest_replicas": self.fewest, "largest_replicas": self.largest}
         return replace(instances, fields=fields._replace(**last, **options))
 
+    @property
+    def ranges(self) -> tuple[tuple[int, int, int], ...]:
+        """What each option is, as certificates list it: (degree, fewest, largest)."""
+        columns = (self.degree.tolist(), self.fewest.tolist(), self.largest.tolist())
+        return tuple(zip(*columns, strict=True))
+
     def triples(self, slots: Int32[np.ndarray, "B D"]) -> Int32[np.ndarray, "B D"]:
         """Turn slots of options into slots of triples."""
         pair, option = np.divmod(np.maximum(slots, 0), len(self.degree))

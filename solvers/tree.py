@@ -168,15 +168,19 @@ class Tree:
         np.minimum.at(result, self.open.scenario, self.open.bound)
         return result
 
-    def leaves(self) -> Leaves | None:
-        """Return the closed nodes as certificates, by scenario; None unless they were kept."""
+    def leaves(self, ranges: tuple[tuple[int, int, int], ...] | None = None) -> Leaves | None:
+        """Return the closed nodes as certificates, by scenario; None unless they were kept.
+
+        Args:
+          ranges: the options that stand in the place of degrees (`solvers.options.Options`).
+        """
         if self._leaves is None:
             return None
         nodes: Nodes = jax.tree.map(lambda *a: np.concatenate(a), *self._leaves)
         nodes = nodes.take(np.argsort(nodes.scenario, kind="stable"))
         named = nodes.multipliers._asdict().items()
         multipliers = {n: np.asarray(a, np.float32) for n, a in named if a is not None}
-        return Leaves(nodes.scenario, nodes.path, multipliers)
+        return Leaves(nodes.scenario, nodes.path, multipliers, ranges)
 
 
 def keep_better(parents: Nodes, children: Nodes) -> Nodes:

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from rodiu_jax.certificates.leaf_codec import LeafCodec, Lists, split_lists
+from rodiu_jax.certificates.leaf_codec import LeafCodec, Lists, Ranges, check_ranges, split_lists
 from rodiu_jax.errors import InputError
 from rodiu_jax.io.files import write_whole
 from rodiu_jax.io.parquet import read_parquet
+from rodiu_jax.model.fields import has_replicas
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.plan_json import plan_from_json
@@ -34,12 +35,14 @@ class Certificate:
       pairs: of each leaf, the pairs listed in ``values``, increasing.
       values: of each leaf, its multipliers, float32.
       plan: whose cost is the upper bound, or None.
+      ranges: the options that paths and values are about, where scenarios know replicas; None: degrees.
     """
 
     paths: tuple[np.ndarray, ...] = ()
     pairs: tuple[np.ndarray, ...] = ()
     values: tuple[np.ndarray, ...] = ()
     plan: Plan | None = None
+    ranges: Ranges | None = None
 
     @property
     def leaves(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -60,6 +63,9 @@ class TreeLeaves(Protocol):
     @property
     def multipliers(self) -> Mapping[str, Float[np.ndarray, "L ..."]]: ...
 
+    @property
+    def ranges(self) -> Ranges | None: ...
+
 
 _COLUMNS = {
     "instance": pa.int64(),
@@ -71,9 +77,11 @@ _COLUMNS = {
 }
 
 
-def _describe(instances: Instances) -> dict[str, Any]:
+def _describe(instances: Instances, ranges: Ranges | None) -> dict[str, Any]:
     """Return what gives the positions in a certificate their meaning; it is kept in the file."""
+    options = {} if ranges is None else {"options": [list(option) for option in ranges]}
     return {
+        **options,
         "queries": list(instances.query_names),
         "models": list(instances.model_names),
         "gpus": list(instances.gpu_names),
@@ -100,27 +108,26 @@ def tabulate_leaves(leaves: TreeLeaves, plans: Mapping[int, Plan | None], instan
     """
     depth = (leaves.path != 0).sum(1)
     paths = [path[:d] for path, d in zip(leaves.path, depth.tolist(), strict=True)]
-    return _tabulate(leaves.scenario, paths, leaves.multipliers, plans, instances)
+    schema = pa.schema(_COLUMNS, metadata={"rodiu": json.dumps(_describe(instances, leaves.ranges))})
+    if not len(leaves.scenario):
+        return schema.empty_table()
+    pairs, values = LeafCodec.of(instances, leaves.ranges).pack(leaves.multipliers)
+    return _tabulate(leaves.scenario, {"path": paths, "pairs": pairs, "values": values}, plans, schema)
 
 
 def _tabulate(
     scenario: Int[np.ndarray, " L"],
-    paths: Lists,
-    multipliers: Mapping[str, np.ndarray],
+    lists: Mapping[str, Lists],
     plans: Mapping[int, Plan | None],
-    instances: Instances,
+    schema: pa.Schema,
 ) -> pa.Table:
-    schema = pa.schema(_COLUMNS, metadata={"rodiu": json.dumps(_describe(instances))})
-    if not len(scenario):
-        return schema.empty_table()
-    pairs, values = LeafCodec.of(instances).pack(multipliers)
     begins = np.flatnonzero(np.diff(scenario, prepend=scenario[0] - 1))  # the first leaf of each scenario
     number = np.arange(len(scenario)) - np.repeat(begins, np.diff(begins, append=len(scenario)))
     texts: list[str | None] = [None] * len(scenario)
     for row in begins.tolist():
         plan = plans.get(int(scenario[row]))
         texts[row] = None if plan is None else json.dumps(plan.to_json(), allow_nan=False)
-    columns = [scenario, number.astype(np.int32), *map(_list_column, (paths, pairs, values)), texts]
+    columns = [scenario, number.astype(np.int32), *map(_list_column, lists.values()), texts]
     arrays = [pa.array(c, kind) for c, kind in zip(columns, _COLUMNS.values(), strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
 
@@ -147,11 +154,11 @@ def load_certificates(path: str | Path, instances: Instances, *, first: int = 0)
 
     Raises:
       InputError: the file is missing, damaged or of other columns; its names, degrees or mode are not those of
-        ``instances``; a scenario, triple or pair does not exist; lengths do not fit; a number is not finite; a leaf
-        number or a plan is doubled; a plan is not valid.
+        ``instances``, or its options do not hold every number of replicas; a scenario, triple or pair does not exist;
+        lengths do not fit; a number is not finite; a leaf number or a plan is doubled; a plan is not valid.
     """
     table = _read(path)
-    _check_names(table, instances, path)
+    ranges = _check_names(table, instances, path)
     columns = {n: table[n].combine_chunks() for n in _COLUMNS}
     for name, column in columns.items():
         holes = name in ("path", "pairs", "values") and column.flatten().null_count
@@ -164,7 +171,7 @@ def load_certificates(path: str | Path, instances: Instances, *, first: int = 0)
         )
         for name in ("path", "pairs", "values")
     }
-    _check_leaves(path, instances, scenario, leaf, lists, first)
+    _check_leaves(path, instances, ranges, scenario, leaf, lists, first)
     plans = _read_plans(path, instances, scenario, columns["plan"].to_pylist())
     rows: dict[int, list[int]] = {}
     for row, b in enumerate(scenario.tolist()):
@@ -172,20 +179,21 @@ def load_certificates(path: str | Path, instances: Instances, *, first: int = 0)
     certificates = {}
     for b, own in rows.items():
         paths, pairs, values = (tuple(lists[n][r] for r in own) for n in ("path", "pairs", "values"))
-        certificates[b] = Certificate(paths, pairs, values, plans.get(b))
+        certificates[b] = Certificate(paths, pairs, values, plans.get(b), ranges)
     return certificates
 
 
 def _check_leaves(
     path: str | Path,
     instances: Instances,
+    ranges: Ranges | None,
     scenario: Int[np.ndarray, " L"],
     leaf: Int[np.ndarray, " L"],
     lists: dict[str, Lists],
     first: int,
 ) -> None:
     """Refuse leaves of scenarios, triples or pairs that do not exist, of wrong lengths, doubled, or not finite."""
-    codec = LeafCodec.of(instances)
+    codec = LeafCodec.of(instances, ranges)
 
     def refuse(bad: np.ndarray, field: str, expected: str, value: np.ndarray) -> None:
         if bad.any():
@@ -251,14 +259,26 @@ def _read(path: str | Path) -> pa.Table:
     return table
 
 
-def _check_names(table: pa.Table, instances: Instances, path: str | Path) -> None:
-    """Refuse certificates of other names, degrees or mode: their positions would mean something else."""
+def _check_names(table: pa.Table, instances: Instances, path: str | Path) -> Ranges | None:
+    """Refuse certificates of other names, degrees or mode: their positions would mean something else.
+
+    Returns:
+      the options that positions are about, where scenarios know replicas.
+    """
     try:
         written = json.loads((table.schema.metadata or {}).get(b"rodiu", b"null"))
     except (ValueError, RecursionError):
         written = None
     if not isinstance(written, dict):
         raise InputError(path, "metadata", "names of queries, models and GPUs, which are missing")
-    for key, own in _describe(instances).items():
+    for key, own in _describe(instances, None).items():
         if written.get(key) != own:
             raise InputError(path, key, f"{own} as in the instances", written.get(key))
+    if not has_replicas(instances.fields):
+        return None
+    options, largest = written.get("options"), float(np.max(instances.fields.max_replicas))
+    if not isinstance(options, list) or not all(isinstance(option, list) for option in options):
+        raise InputError(path, "options", "lists of a degree, fewest and largest replicas", options)
+    if wrong := check_ranges(options, instances.shape[3], largest):
+        raise InputError(path, "options", wrong)
+    return tuple((degree, fewest, most) for degree, fewest, most in options)

@@ -20,7 +20,6 @@ from rodiu_jax.certificates.certificate_file import Certificate
 from rodiu_jax.certificates.witness_dual import dual_values
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
-from rodiu_jax.model.fields import has_pair_values, uses_serving
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.tolerances import OPTIMAL_GAP, RECOMPUTED, RECOMPUTED_FLOOR
@@ -361,23 +360,18 @@ def recompute_proofs(
 
 
 def _least_dual_values(certificates: Mapping[int, Certificate], instances: Instances) -> dict[int, float]:
-    """Return the least dual value over the leaves of each scenario.
-
-    Leaves prove nothing of scenarios with replicas, rates, quotas or values per pair: the dual function of
-    `rodiu_jax.certificates.witness_dual` is that of MODEL sections 1 to 5.
-    """
-    if uses_serving(instances.fields) or has_pair_values(instances.fields):
-        return dict.fromkeys(certificates, -math.inf)
-    leaves = [(b, leaf) for b in sorted(certificates) for leaf in certificates[b].leaves]
+    """Return the least dual value over the leaves of each scenario."""
     least = dict.fromkeys(certificates, math.inf)
-    for first in range(0, len(leaves), _CHUNK):
-        part = leaves[first : first + _CHUNK]
-        with np.errstate(over="ignore", invalid="ignore"):  # such a leaf proves nothing, and says -inf
-            values = dual_values(
-                instances, np.array([b for b, _ in part], np.int64), [leaf for _, leaf in part]
-            )
-        for (b, _), value in zip(part, values.tolist(), strict=True):
-            least[b] = min(least[b], value)
+    for ranges in {c.ranges for c in certificates.values()}:
+        of_ranges = [b for b in sorted(certificates) if certificates[b].ranges == ranges]
+        leaves = [(b, leaf) for b in of_ranges for leaf in certificates[b].leaves]
+        for first in range(0, len(leaves), _CHUNK):
+            part = leaves[first : first + _CHUNK]
+            scenario = np.array([b for b, _ in part], np.int64)
+            with np.errstate(over="ignore", invalid="ignore"):  # such a leaf proves nothing, and says -inf
+                values = dual_values(instances, scenario, [leaf for _, leaf in part], ranges)
+            for b, value in zip(scenario.tolist(), values.tolist(), strict=True):
+                least[b] = min(least[b], value)
     return least
 
 

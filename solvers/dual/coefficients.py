@@ -277,7 +277,7 @@ def _is_speed_by_pair(fields: Fields) -> bool:
 def serving_field(fields: Fields) -> str | None:
     """Return a field of MODEL section 9 that takes the exact solver or `solvers.bracket`; None without.
 
-    Replicas, rates, quotas and speed-ups per pair: certificates, recourse and diagnosis by linear programs know none.
+    Replicas, rates, quotas and speed-ups per pair: recourse and diagnosis by linear programs know none.
     """
     used = {
         "max_replicas": has_replicas(fields),

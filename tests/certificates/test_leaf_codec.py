@@ -14,7 +14,7 @@ SIZES = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.in
 def draw_multipliers(codec: LeafCodec, leaves: int, seed: int) -> dict[str, np.ndarray]:
     """Random float32 multipliers; about half of the pairs of a leaf have 0 everywhere."""
     rng = np.random.default_rng(seed)
-    types, pairs, degrees = codec.types, codec.pairs, codec.degrees
+    types, pairs, degrees = codec.types, codec.pairs, codec.options
     shapes = {
         "demand": (types,),
         "delay": (types,),
@@ -25,19 +25,25 @@ def draw_multipliers(codec: LeafCodec, leaves: int, seed: int) -> dict[str, np.n
         "compute": (pairs, degrees),
         "delay_adversary": (types, pairs),
         "error_adversary": (types, pairs),
+        "throughput": (pairs, degrees if codec.has_rates else 0),
+        "load_adversary": (pairs, degrees if codec.has_rates else 0, types),
+        "quota": (codec.quotas,),
     }
     listed = rng.random((leaves, pairs)) < 0.5
     drawn = {n: rng.normal(size=(leaves, *shape)).astype(np.float32) for n, shape in shapes.items()}
-    for name in ("memory", "compute"):
+    for name in ("memory", "compute", "throughput"):
         drawn[name] *= listed[:, :, None]
+    drawn["load_adversary"] *= listed[:, :, None, None]
     for name in ("delay_adversary", "error_adversary"):
         drawn[name] *= listed[:, None, :]
     return drawn
 
 
-@given(SIZES, st.integers(0, 2**32 - 1))
-def test_packing_and_unpacking_are_inverse(sizes: tuple[int, int, int, int], seed: int) -> None:
-    codec = LeafCodec(*sizes[:3])
+@given(SIZES, st.booleans(), st.integers(0, 2), st.integers(0, 2**32 - 1))
+def test_packing_and_unpacking_are_inverse(
+    sizes: tuple[int, int, int, int], rates: bool, quotas: int, seed: int
+) -> None:
+    codec = LeafCodec(*sizes[:3], rates, quotas)
     drawn = draw_multipliers(codec, sizes[3], seed)
     pairs, values = codec.pack(drawn)
     for name, array in asdict(codec.unpack(pairs, values)).items():

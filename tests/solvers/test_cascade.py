@@ -9,9 +9,11 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rodiu_jax.catalog.sampling import sample
+from rodiu_jax.certificates import load_certificates, tabulate_leaves, verify_rows, write_certificates
 from rodiu_jax.errors import AuditFailed
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.status import Prover, Status
@@ -19,11 +21,12 @@ from solvers import cascade as module
 from solvers.answers import Answer, Answers
 from solvers.bracket import Effort
 from solvers.cascade import cascade, exactly
+from solvers.dual import Ascent
 from solvers.exact import solve_instance
 from solvers.pool import Pool, Ticket, solve
 from tests.oracles.answers import assert_same
 from tests.oracles.instances import random_instances
-from tests.oracles.serving import serving_instances
+from tests.oracles.serving import serving_instances, stack
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +299,35 @@ def test_fleets_are_solved_by_highs_alone():
         assert part.lower[0] <= exact.upper * (1 + 1e-6)
         assert part.upper[0] >= exact.lower * (1 - 1e-6)
         assert part.gap[0] <= (1e-6 if audited[b] else 0.05)
+
+
+@pytest.mark.slow
+def test_fleets_whose_certificates_are_asked_for_are_bracketed_first(tmp_path):
+    cases = [serving_instances(seed, (3, 2, 2, 2)) for seed in (40, 41, 42, 43)]
+    instances = stack(cases)
+    quick = Effort(root=Ascent(steps=100, pairs=4), tree_rounds=0, rounds=0)
+    found = whole(cascade(instances, gap=1e-4, workers=1, effort=quick, certificates=True))
+    with_highs = found.prover != Prover.BRACKET
+    assert with_highs.any()
+    for b in range(len(cases)):
+        exact = solve_instance(instances, b)
+        assert found.certified[b] <= found.lower[b] <= exact.upper * (1 + 1e-6)
+        assert found.upper[b] == pytest.approx(exact.upper, rel=2e-4)
+    table = pd.DataFrame(
+        {
+            "instance": np.arange(len(found)),
+            "lower_bound": found.lower,
+            "upper_bound": found.upper,
+            "certified_lower_bound": found.certified,
+            "method": [Prover(p).word for p in found.prover],
+        }
+    )
+    write_certificates(
+        tmp_path / "c.parquet", tabulate_leaves(found.leaves, dict(enumerate(found.plans())), instances)
+    )
+    verified = verify_rows(table, load_certificates(tmp_path / "c.parquet", instances), instances)
+    assert verified["ok"].all(), verified.to_string()
+    assert set(verified["lower_by"]) <= {"certificate", "HiGHS"}
 
 
 def test_speed_ups_per_pair_are_for_highs_alone_in_large_catalogues_too(monkeypatch):

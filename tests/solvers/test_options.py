@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
+from rodiu_jax.certificates import load_certificates, tabulate_leaves, verify_rows, write_certificates
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
@@ -108,7 +110,7 @@ def fleets():
         cases.append(serving_instances(seed + 40, SHAPE, devices=SHARED, gamma_throughput=gamma))
     instances = stack(cases)
     optima = np.array([cheapest(case, 0) for case in cases])
-    return instances, optima, brackets(instances, gap=0.01, effort=COLD)
+    return instances, optima, brackets(instances, gap=0.01, effort=COLD, certificates=True)
 
 
 def test_brackets_hold_the_optima_of_fleets(fleets):
@@ -124,6 +126,24 @@ def test_brackets_hold_the_optima_of_fleets(fleets):
         verdict = check_plan(plan, instances, b)
         assert verdict.feasible
         np.testing.assert_allclose(verdict.costs["total_cost"], found.upper[b], rtol=1e-9)
+
+
+def test_what_is_proven_of_fleets_is_verified(fleets, tmp_path):
+    instances, _, found = fleets
+    plans = dict(enumerate(found.plans()))
+    write_certificates(tmp_path / "c.parquet", tabulate_leaves(found.leaves, plans, instances))
+    table = pd.DataFrame(
+        {"instance": np.arange(len(found)), "lower_bound": found.lower, "upper_bound": found.upper}
+    )
+    verified = verify_rows(table, load_certificates(tmp_path / "c.parquet", instances), instances)
+    assert verified["ok"].all(), verified.to_string()
+    assert (verified["lower_by"] == "certificate").all()
+    higher = table.assign(lower_bound=np.minimum(found.lower * 1.01, found.upper))
+    claimed = higher["lower_bound"] > found.lower * 1.001
+    assert claimed.any()
+    again = verify_rows(higher, load_certificates(tmp_path / "c.parquet", instances), instances)
+    assert not again["ok"][claimed & (again["lower_recomputed"] < 0.999 * higher["lower_bound"])].any()
+    np.testing.assert_allclose(verified["lower_recomputed"], found.lower, rtol=5e-3)
 
 
 def test_plans_have_no_replica_more_than_their_load_needs(fleets):
@@ -194,6 +214,35 @@ def test_one_device_with_a_quota_and_one_without():
     assert (found.lower <= optima * (1.0 + 1e-7)).all()
     assert (found.upper >= optima * (1.0 - 1e-6)).all()
     assert float(np.mean(1.0 - found.lower / optima)) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "left_out",
+    [("throughput", "throughput_shortfall", "gpu_quota"), ("max_replicas", "gpu_quota"), ("max_replicas",)],
+    ids=["replicas alone", "rates alone", "rates and quotas"],
+)
+def test_each_part_of_the_serving_model_alone(left_out):
+    defaults = {"max_replicas": 1, "throughput": np.inf, "throughput_shortfall": 0.0, "gpu_quota": np.inf}
+    change = {field: defaults[field] for field in left_out}
+    cases = [serving_instances(seed + 7, SHAPE, **change) for seed in range(8)]
+    optima = np.array([cheapest(case, 0) for case in cases])
+    found = brackets(stack(cases), gap=0.01, effort=replace(QUICK, tree_rounds=0, rounds=0))
+    assert not found.is_any(Status.ERROR).any()
+    assert (found.lower <= optima * (1.0 + 1e-7)).all()
+    assert (found.lower > 0.5 * optima).any()
+    assert (found.upper >= optima * (1.0 - 1e-6)).all()
+
+
+@pytest.mark.slow
+def test_limits_of_routes_count_in_fleets():
+    cases = [serving_instances(seed + 3, SHAPE, max_routes=1 + seed % 2) for seed in range(8)]
+    optima = np.array([cheapest(case, 0) for case in cases])
+    found = brackets(stack(cases), gap=0.01, effort=QUICK)
+    assert (found.lower <= optima * (1.0 + 1e-7)).all()
+    assert (found.upper >= optima * (1.0 - 1e-6)).all()
+    routed = (found.shares > 0).sum(2)
+    assert (routed <= np.array([1 + seed % 2 for seed in range(8)])[:, None]).all()
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """Strict settings for every test: JAX's promotions raise, shapes and types are checked at run time."""
 
+import getpass
 import importlib
 import os
 import random
 import sys
+import tempfile
 from pathlib import Path
 from unittest import mock
 
@@ -21,6 +23,12 @@ with mock.patch("random.getrandbits", random.Random(0).getrandbits):
     importlib.import_module("beartype")
 
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # commands that tests start keep nothing
+
+# What one test process has compiled the others need not compile again: that is most of what the tests wait for.
+_PROGRAMS = Path(tempfile.gettempdir()) / f"rodiu-tests-{getpass.getuser()}"
+jax.config.update("jax_compilation_cache_dir", str(_PROGRAMS))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -181,7 +181,7 @@ def check_ranges(ranges: Sequence[Sequence[int]], degrees: int, largest: float |
             return f"option {number}: a degree from 0 to {degrees - 1}, and fewest <= largest from 1 on"
     for degree in range(degrees):
         held = 0
-        for _, first, last in sorted(o for o in ranges if o[0] == degree):
+        for first, last in sorted((o[1], o[2]) for o in ranges if o[0] == degree):
             if first > held + 1:
                 break
             held = max(held, last)

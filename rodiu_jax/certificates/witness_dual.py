@@ -93,8 +93,12 @@ def dual_values(
         sizes.append(c.load_room)
         prices.append(y.throughput)
     triples = _Triples(
-        *(np.broadcast_to(a, flat) for a in (hold, rent, c.least)),
-        *(np.broadcast_to(a, cells) for a in (gain, rough, c.most)),
+        np.broadcast_to(hold, flat),
+        np.broadcast_to(rent, flat),
+        np.broadcast_to(c.least, flat),
+        gain,
+        rough,
+        np.broadcast_to(c.most, cells),
         tuple(np.broadcast_to(a, flat) for a in sizes),
         tuple(np.broadcast_to(a, cells) for a in demands),
     )
@@ -167,8 +171,12 @@ class _Triples(NamedTuple):
             return np.ascontiguousarray(a[row, :, triple].T)
 
         return _Triples(
-            *(a[row, triple] for a in self[:3]),
-            *(by_type(a) for a in self[3:6]),
+            self.hold[row, triple],
+            self.rent[row, triple],
+            self.least[row, triple],
+            by_type(self.gain),
+            by_type(self.rough),
+            by_type(self.most),
             tuple(a[row, triple] for a in self.sizes),
             tuple(by_type(a) for a in self.demands),
         )

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from rodiu_jax.sweeps.ask import ask_method
 from rodiu_jax.sweeps.engines.local import chunk_of
+from rodiu_jax.sweeps.method_choice import settle_method
 from rodiu_jax.sweeps.rows import table_of
 from rodiu_jax.sweeps.run import prepare
-from rodiu_jax.sweeps.scenarios import scenarios
+from rodiu_jax.sweeps.scenarios import apply_spec_changes, extreme_scenarios, scenarios
 from rodiu_jax.sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Estimate:
       rate: rows per second after that.
       memory: bytes, of this process and of the solvers' processes together; None where the system does not tell.
       disk: bytes of all rows, certificates not counted.
+      method_reason: why method ``auto`` chose the spec's method; empty where the method was asked for.
     """
 
     spec: SweepSpec
@@ -50,6 +52,7 @@ class Estimate:
     rate: float
     memory: int | None
     disk: int
+    method_reason: str = ""
 
     @property
     def seconds(self) -> float:
@@ -62,11 +65,12 @@ class Estimate:
         memory = "not known" if self.memory is None else f"about {_amount(self.memory)}, however many rows"
         span = timedelta(seconds=round(self.seconds))
         top = f", and {spec.top} exact solutions at the end" if spec.exact == "top" else ""
+        why = f" (auto: {self.method_reason})" if self.method_reason else ""
         return [
             f"{spec.title}",
             f"Rows: {spec.rows} ({spec.points} points x {spec.samples} samples)",
             f"Design: {spec.layout}; factors: {', '.join(spec.columns)}",
-            f"Method: {spec.method}, to a gap of {spec.wanted_gap:.2g}, on catalogue {spec.catalog}",
+            f"Method: {spec.method}{why}, to a gap of {spec.wanted_gap:.2g}, on catalogue {spec.catalog}",
             f"Time: about {span} ({self.start_seconds:.1f} s to start, then {self.rate:.3g} rows/s{top})",
             f"Memory: {memory}",
             f"Disk: about {_amount(self.disk)}",
@@ -87,6 +91,7 @@ def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **keys
 
     began = time.perf_counter()
     spec, catalog = prepare(spec, keys)
+    spec, choice = settle_method(spec, apply_spec_changes(extreme_scenarios(catalog), spec), workers)
     # All points of the first samples, or as many of them as are probed.
     last = min(spec.rows, max(spec.points, _PROBE_ROWS)) - 1
     rows = np.unique(np.linspace(0, last, _PROBE_ROWS).astype(int))
@@ -108,7 +113,10 @@ def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **keys
     table = table_of(spec, found.rows_of(rows), found.answers, found.made)
     empty = _bytes(table[:0])
     disk = round((_bytes(table) - empty) * spec.rows / found.rows) + empty * -(-spec.rows // chunk)
-    return Estimate(spec, found.rows, start_seconds, rate, _memory(pool, 3 * chunk * each), disk)
+    memory = _memory(pool, 3 * chunk * each)
+    return Estimate(
+        spec, found.rows, start_seconds, rate, memory, disk, "" if choice is None else choice.reason
+    )
 
 
 @dataclass(frozen=True)

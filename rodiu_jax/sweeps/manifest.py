@@ -26,6 +26,8 @@ class RunRecord(BaseModel):
     platform: str | None = None
     precision: str | None = None
     devices: list[str] = []
+    method_chosen: str | None = None
+    method_reason: str | None = None
 
 
 class Manifest(BaseModel):
@@ -67,6 +69,13 @@ def begin_run(folder: Path, catalog: str, digest: str) -> None:
         devices=[],
     )
     Manifest(catalog=catalog, catalog_sha256=digest, runs=[*runs, run]).write(folder)
+
+
+def note_method(folder: Path, method: str, reason: str) -> None:
+    """Say in the manifest which method was chosen for the present run, and why."""
+    made = read_manifest(folder)
+    made.runs[-1].method_chosen, made.runs[-1].method_reason = method, reason
+    made.write(folder)
 
 
 def note_devices(folder: Path, kinds: list[str]) -> None:

@@ -53,9 +53,21 @@ class MethodInfo:
 
 _MODULE = "rodiu_jax.sweeps.methods"
 
+AUTO = "auto"
+"""The method that is another one, chosen when a sweep begins (`rodiu_jax.sweeps.method_choice`)."""
+
 METHODS: dict[str, MethodInfo] = {
     info.name: info
     for info in (
+        MethodInfo(
+            AUTO,
+            f"{_MODULE}:answer_soonest",
+            "exact or cascade, whichever is expected to end first",
+            gap=CASCADE_GAP,
+            task_rows=(256, 1024),
+            audits=True,
+            certifies=True,
+        ),
         MethodInfo(
             "cascade",
             f"{_MODULE}:run_cascade",
@@ -89,4 +101,4 @@ METHODS: dict[str, MethodInfo] = {
 
 def names_that(have: Callable[[MethodInfo], bool]) -> str:
     """Write the names of the methods that ``have`` a property: ``cascade or bracket``."""
-    return " or ".join(name for name, info in METHODS.items() if have(info))
+    return " or ".join(name for name, info in METHODS.items() if have(info) and name != AUTO)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -89,6 +89,24 @@ def run_cascade(
         workers=workers,
         certificates=certificates,
     )
+
+
+def answer_soonest(instances: Instances, **options: Any) -> Iterator[Answers]:
+    """Answer by ``exact`` or ``cascade``, whichever is expected to end first."""
+    from rodiu_jax.sweeps.method_choice import choose_method
+    from rodiu_jax.sweeps.method_table import METHODS
+
+    audited = bool(np.any(options["audited"]))
+    asked = {"certificates": options["certificates"], "audit": audited, "exact": options["exact"] != "gap"}
+    workers = options["workers"]
+    choice = choose_method(
+        instances,
+        instances.size,
+        gap=options["gap"],
+        workers=workers if workers is None or isinstance(workers, int) else workers.workers,
+        needs_brackets=next((name for name, is_asked in asked.items() if is_asked), ""),
+    )
+    return METHODS[choice.method].load()(instances, **options)
 
 
 def evaluate_plans(instances: Instances, *, plans: Sequence[str], **_: object) -> Iterator[Answers]:

@@ -13,6 +13,8 @@ from rodiu_jax.errors import InputError, WorkFailed, device_failure
 from rodiu_jax.runtime.events import EventLog, event_log
 from rodiu_jax.runtime.progress import progress
 from rodiu_jax.sweeps.engines import ENGINES, EngineInfo
+from rodiu_jax.sweeps.method_choice import MethodChoice, settle_method
+from rodiu_jax.sweeps.method_table import AUTO
 from rodiu_jax.sweeps.scenarios import apply_spec_changes, apply_spec_promises, extreme_scenarios
 from rodiu_jax.sweeps.spec import SweepSpec, load_spec, override
 from rodiu_jax.sweeps.spec_checks import check_spec
@@ -102,9 +104,11 @@ def run_sweep(
 ) -> None:
     """Run a sweep as `sweep` does, but leave the rows on disk: memory does not grow with them."""
     out, options, keys = Path(out), options or RunOptions(), dict(keys or {})
-    if options.resume and (out / "spec.toml").exists():
-        keys |= _keep_from(read_spec(out), keys)
+    before = read_spec(out) if options.resume and (out / "spec.toml").exists() else None
+    if before is not None:
+        keys |= _keep_from(before, keys)
     spec, catalog = prepare(spec, keys)
+    spec, choice = _settle_method(spec, catalog, options.workers, before)
     engine = options.engine_info()
     from rodiu_jax.sweeps.work import Work
     from solvers.pool import Pool
@@ -117,6 +121,8 @@ def run_sweep(
         _log_start_and_end(events, store),
         _say_what_is_kept(store),
     ):
+        if choice is not None:
+            store.note_method(choice.method, choice.reason)
         faults, rows = [], store.count_rows()
         with progress(f"{spec.name}, checking rows", rows, quiet=options.quiet) as checking:
             gaps = store.find_missing(faults.append, lambda rows: checking.advance(count=rows))
@@ -129,6 +135,17 @@ def run_sweep(
             from rodiu_jax.sweeps.top import solve_top
 
             solve_top(store, catalog, pool, quiet=options.quiet, log=events)
+
+
+def _settle_method(
+    spec: SweepSpec, catalog: Catalog, workers: int | None, before: SweepSpec | None
+) -> tuple[SweepSpec, MethodChoice | None]:
+    """Choose the method where the spec says ``auto``: that of the sweep ``before`` if it is resumed."""
+    if spec.method == AUTO and before is not None:
+        gap = before.gap if spec.gap is None else spec.gap
+        spec = spec.model_copy(update={"method": before.method, "gap": gap})
+        return spec, MethodChoice(before.method, "the sweep was begun so")
+    return settle_method(spec, apply_spec_changes(extreme_scenarios(catalog), spec), workers)
 
 
 def _keep_from(before: SweepSpec, keys: Mapping[str, Any]) -> dict[str, Any]:

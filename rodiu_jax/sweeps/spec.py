@@ -22,7 +22,7 @@ from rodiu_jax.model.fields import VARIED_SPECS
 from rodiu_jax.model.instance import check_uncertainty
 from rodiu_jax.model.plan_json import read_plan_texts
 from rodiu_jax.sweeps.designs import Design, PointFile, draw_one_at_a_time, read_points, to_levels
-from rodiu_jax.sweeps.method_table import METHODS
+from rodiu_jax.sweeps.method_table import AUTO, METHODS
 from rodiu_jax.sweeps.spec_checks import (
     admissible_levels,
     check_factor,
@@ -130,8 +130,10 @@ class SweepSpec(StrictTable):
         4, ge=1, lt=2**32, description="Scenarios drawn, the same ones at every point (default 4)."
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    method: str = Field("cascade", description="How scenarios are answered (default cascade).")
-    gap: _Share | None = Field(None, description="Relative gap to prove (default 0.01; method exact: 1e-6).")
+    method: str = Field(AUTO, description="How scenarios are answered (default auto).")
+    gap: _Share | None = Field(
+        None, description="Relative gap to prove (default 0.01; where method exact is asked for: 1e-6)."
+    )
     time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None, description="Seconds per scenario (default: no limit)."
     )

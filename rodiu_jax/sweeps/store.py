@@ -28,7 +28,7 @@ from rodiu_jax.io.files import make_folder, read_toml, remove_leftovers, write_t
 from rodiu_jax.io.parquet import read_parquet
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
-from rodiu_jax.sweeps.manifest import begin_run, note_devices, read_manifest
+from rodiu_jax.sweeps.manifest import begin_run, note_devices, note_method, read_manifest
 from rodiu_jax.sweeps.rows import schema_of
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 
@@ -84,6 +84,10 @@ class Store:
         """Write the rows of a part, or others in their place: whole, or not at all."""
         with write_whole(path) as temporary:
             pq.write_table(table.cast(self.schema), temporary, write_page_checksum=True)
+
+    def note_method(self, method: str, reason: str) -> None:
+        """Say in the manifest which method ``auto`` is in the present run, and why."""
+        note_method(self.folder, method, reason)
 
     def note_devices(self, kinds: list[str]) -> None:
         """Say in the manifest which devices this run computes on."""

@@ -193,7 +193,7 @@ def derive_coefficients(
         everywhere = (c.max_routes > 0) & (gamma >= c.max_routes)
         return xp.where(everywhere, xp.maximum(gamma, pairs), gamma)
 
-    most = xp.where(fits[None], c.most, 0.0)
+    most = xp.where(c.fits[None], c.most, 0.0)
     c = c._replace(most=most, gamma_delay=reach(gamma_delay), gamma_error=reach(gamma_error))
     return c._replace(most=limit_shares_to_promises(c))
 

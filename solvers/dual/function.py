@@ -181,14 +181,19 @@ def _value_serving(
     if c.rates is not None:
         capacities.append((charge_load(c, y), c.rates.room, y.throughput))
     least = xp.ones_like(fixed) if c.options is None else c.options.least
-    prices, value = [price for _, _, price in capacities], fixed
-    for at in (*range(len(capacities)), 0):
-        weight, capacity, _ = capacities[at]
-        left, rest = replicas, gain
-        for other, (demand, size, _) in enumerate(capacities):
-            if other != at:
-                left, rest = left - prices[other] * size, rest - prices[other][None] * demand
-        prices[at], value = _best_serving_multiplier(rest, weight, capacity, c.most, left, least)
+    given = [price for _, _, price in capacities]
+    prices, value = given, xp.full_like(fixed, -xp.inf)
+    for first, second in ((0, 1), (1, 0)):  # a kink can hold one order of the search and not the other
+        tried, best = list(given), value
+        for at in (first, second, *range(2, len(capacities)), first):
+            weight, capacity, _ = capacities[at]
+            left, rest = replicas, gain
+            for other, (demand, size, _) in enumerate(capacities):
+                if other != at:
+                    left, rest = left - tried[other] * size, rest - tried[other][None] * demand
+            tried[at], best = _best_serving_multiplier(rest, weight, capacity, c.most, left, least)
+        prices = [xp.where(best > value, new, old) for new, old in zip(tried, prices, strict=True)]
+        value = xp.maximum(value, best)
     spent = sum((p * size for p, (_, size, _) in zip(prices, capacities, strict=True)), xp.zeros_like(fixed))
     charged = sum((p[None] * w for p, (w, _, _) in zip(prices, capacities, strict=True)), xp.abs(gain))
     sizes = replicas + spent + (c.most * charged).sum(axis=0)

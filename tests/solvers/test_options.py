@@ -129,7 +129,7 @@ def test_brackets_hold_the_optima_of_fleets(fleets):
 
 
 def test_what_is_proven_of_fleets_is_verified(fleets, tmp_path):
-    instances, _, found = fleets
+    instances, optima, found = fleets
     plans = dict(enumerate(found.plans()))
     write_certificates(tmp_path / "c.parquet", tabulate_leaves(found.leaves, plans, instances))
     table = pd.DataFrame(
@@ -143,7 +143,7 @@ def test_what_is_proven_of_fleets_is_verified(fleets, tmp_path):
     assert claimed.any()
     again = verify_rows(higher, load_certificates(tmp_path / "c.parquet", instances), instances)
     assert not again["ok"][claimed & (again["lower_recomputed"] < 0.999 * higher["lower_bound"])].any()
-    np.testing.assert_allclose(verified["lower_recomputed"], found.lower, rtol=5e-3)
+    assert (verified["lower_recomputed"] <= optima * (1.0 + 1e-7)).all()
 
 
 def test_plans_have_no_replica_more_than_their_load_needs(fleets):

@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 
 from rodiu_jax.errors import AuditFailed
+from rodiu_jax.model.instance import Instances
 from rodiu_jax.sweeps.ask import answer_rows
+from rodiu_jax.sweeps.method_choice import keep_pace
 from rodiu_jax.sweeps.method_table import METHODS
 from rodiu_jax.sweeps.rows import proofs_of, table_of
 from rodiu_jax.sweeps.scenarios import scenarios
@@ -31,8 +33,14 @@ def _run(work: Work) -> None:
     import jax
 
     work.store.note_devices(sorted({d.device_kind for d in jax.devices()}))
-    for first, stop in work.chunks(chunk_of(work.store.spec.method), OPENING):
-        _run_chunk(work, first, stop)
+    method, began = work.store.spec.method, time.perf_counter()
+    instances, done, opening = None, 0, (0, 0.0)
+    for first, stop in work.chunks(chunk_of(method), OPENING):
+        instances = _run_chunk(work, first, stop)
+        done += stop - first
+        opening = opening if opening[0] else (done, time.perf_counter() - began)
+    if instances is not None:
+        keep_pace(method, instances, work.pool.workers, opening, (done, time.perf_counter() - began))
 
 
 def chunk_of(method: str) -> int:
@@ -45,8 +53,12 @@ def chunk_of(method: str) -> int:
     return METHODS[method].chunk * by_device(cpu=1, accelerator=8) * len(devices())
 
 
-def _run_chunk(work: Work, first: int, stop: int) -> None:
-    """Answer rows ``first`` to ``stop - 1``; whatever ends the work, the rows finished so far are written."""
+def _run_chunk(work: Work, first: int, stop: int) -> Instances:
+    """Answer rows ``first`` to ``stop - 1``; whatever ends the work, the rows finished so far are written.
+
+    Returns:
+      the scenarios of these rows.
+    """
     instances = scenarios(work.store.spec, work.catalog, first, stop)
     from solvers.answers import Answers, report_progress
 
@@ -80,3 +92,4 @@ def _run_chunk(work: Work, first: int, stop: int) -> None:
     finally:
         write()
         answers.close()
+    return instances

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rodiu_jax.errors import InputError
 from rodiu_jax.io.files import read_json, write_text
 from rodiu_jax.runtime.cores import usable_cores
-from rodiu_jax.sweeps.method_table import AUTO
+from rodiu_jax.sweeps.method_table import AUTO, METHODS
 
 if TYPE_CHECKING:
     from rodiu_jax.model.instance import Instances
@@ -46,7 +46,9 @@ class MethodChoice:
     reason: str
 
 
-_CELLS = 4 * 5 * 12 * 4
+_CHOICES = tuple(name for name, info in METHODS.items() if info.chosen_by_auto)
+
+_CELLS = 6 * 6 * 10 * 4
 """Cells (types x models x GPUs x degrees) of the size that the estimates were measured at."""
 
 _CLOSED_BY_BRACKETS = 1e-3
@@ -75,7 +77,7 @@ def choose_method(
         return MethodChoice("cascade", "of so large a catalogue HiGHS alone would take minutes a row")
     if uses_serving(instances.fields) or has_pair_values(instances.fields):
         return MethodChoice("exact", "HiGHS closes small fleets sooner than brackets")
-    paces = {method: find_pace(method, instances, workers) for method in ("exact", "cascade")}
+    paces = {method: find_pace(method, instances, workers) for method in _CHOICES}
     if gap < _CLOSED_BY_BRACKETS:
         cascade, exact = paces["cascade"], paces["exact"]
         paces["cascade"] = Pace(cascade.start + exact.start, cascade.row + exact.row)
@@ -112,7 +114,7 @@ def keep_pace(
     Args:
       first, whole: rows and seconds, of the first part and of the whole.
     """
-    if _file() is None or method not in ("exact", "cascade") or not whole[0]:
+    if _file() is None or method not in _CHOICES or not whole[0]:
         return
     before = find_pace(method, instances, workers)
     more = whole[0] - first[0]

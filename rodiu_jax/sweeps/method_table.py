@@ -29,6 +29,7 @@ class MethodInfo:
       audits: an exact solver can confirm its brackets: the keys ``exact``, ``top``, ``by`` and ``audit`` apply.
       certifies: it leaves certificates of its lower bounds.
       takes_plans: it answers for given plans, and needs them.
+      chosen_by_auto: the method ``auto`` may be it, where it is expected to end first.
     """
 
     name: str
@@ -40,6 +41,7 @@ class MethodInfo:
     audits: bool = False
     certifies: bool = False
     takes_plans: bool = False
+    chosen_by_auto: bool = False
 
     @property
     def solves(self) -> bool:
@@ -76,6 +78,7 @@ METHODS: dict[str, MethodInfo] = {
             task_rows=(256, 1024),
             audits=True,
             certifies=True,
+            chosen_by_auto=True,
         ),
         MethodInfo(
             "bracket",
@@ -85,7 +88,7 @@ METHODS: dict[str, MethodInfo] = {
             task_rows=(256, 1024),
             certifies=True,
         ),
-        MethodInfo("exact", f"{_MODULE}:solve_exactly", "HiGHS for every scenario"),
+        MethodInfo("exact", f"{_MODULE}:solve_exactly", "HiGHS for every scenario", chosen_by_auto=True),
         MethodInfo(
             "evaluate",
             f"{_MODULE}:evaluate_plans",

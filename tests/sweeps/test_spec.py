@@ -25,7 +25,7 @@ def test_presets_are_those_of_the_model(name, factors):
     preset = load_spec(name)
     assert preset.name == name
     assert preset.question.endswith("?")
-    assert (preset.catalog, preset.uncertainty, preset.method) == ("seed", "ddu", "cascade")
+    assert (preset.catalog, preset.uncertainty, preset.method) == ("seed", "ddu", "auto")
     assert preset.columns == tuple(factors)
     for factor, hundredths in zip(preset.factors, factors.values(), strict=True):
         assert factor.names is None
@@ -110,7 +110,7 @@ def test_columns_name_the_pattern_where_two_factors_share_a_field():
         ({"gap": 2}, r"gap: got 2"),
         ({"name": ""}, r"name: got ''"),
         ({"uncertainty": "dud"}, r"uncertainty: got 'dud', expected none or diu or ddu"),
-        ({"method": "guess"}, r"method: got 'guess', expected one of cascade, bracket, exact"),
+        ({"method": "guess"}, r"method: got 'guess', expected one of auto, cascade, bracket, exact"),
         ({"exact": "some"}, r"exact: got 'some', expected 'gap', 'top', 'all' or 'none'"),
         ({"audit": 1.5}, r"audit: got 1.5"),
         ({"exact": "top"}, r"top: expected how many rows to solve exactly"),

@@ -330,10 +330,9 @@ def test_solver_processes_and_json():
     assert {"model": "m0", "gpu": "g1", "tp": 1} in item["plan"]["deployments"]
 
 
-def test_certificates_and_bounds_alone_refuse_what_they_do_not_know():
-    instances = serving_instances(0, (2, 2, 2, 2))
+def test_bounds_alone_refuse_what_they_do_not_know():
     with pytest.raises(InputError, match="max_replicas"):
-        bound_module.bound(instances, certificates=True, quiet=True)
+        lower_bounds(serving_instances(0, (2, 2, 2, 2)))
     speeds = random_instances(0, (2, 2, 2, 2)).with_fields(tp_speedup=np.ones((2, 2, 2, 2)))
     with pytest.raises(InputError, match="tp_speedup"):
         lower_bounds(speeds)

@@ -16,7 +16,6 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances, make_instances
 from rodiu_jax.model.plan import DeployedPair, deployed_triples
 from rodiu_jax.model.status import Status
-from solvers import bound as bound_module
 from solvers.best_plan import route, starting_point
 from solvers.dual import lower_bounds
 from solvers.exact import solve_instance

@@ -26,6 +26,7 @@ os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # commands that 
 
 # What one test process has compiled the others need not compile again: that is most of what the tests wait for.
 _PROGRAMS = Path(tempfile.gettempdir()) / f"rodiu-tests-{getpass.getuser()}"
+jax.config.update("jax_enable_compilation_cache", True)  # workers inherit the environment's false
 jax.config.update("jax_compilation_cache_dir", str(_PROGRAMS))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

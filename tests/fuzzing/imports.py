@@ -4,6 +4,7 @@ The witness reads the numbers of the bad file in a way of its own (`json`, `yaml
 and asks that every number that was taken follows from one of them by the factor that the format's unit has.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -62,6 +63,7 @@ def imported(kind: str, draw: Draw, folder: Path, base: Path) -> None:
     options, names = KINDS[kind]
     name = draw(st.sampled_from(names))
     path = folder / f"bad-{name}"
+    (folder / "made.toml").unlink(missing_ok=True)  # left where an earlier example failed
     path.write_bytes(_spoil(draw, DATA / name))
     made, printed = folder / "made.toml", folder / "made.json"
     command = ("import", kind.partition(" ")[0], path, *options, "--catalog", base)
@@ -74,7 +76,7 @@ def imported(kind: str, draw: Draw, folder: Path, base: Path) -> None:
     catalog = load_catalog(made)  # it is admissible
     assert catalog.layers[-2] == "tiny"
     record = json.loads(ran.out, parse_constant=_refuse)
-    said = list(_numbers(path))
+    said = list(read_numbers(path))
     WITNESSES[kind.partition(" ")[0]](record, said, catalog)
     made.unlink()
 
@@ -117,7 +119,7 @@ def _yaml(tree: Any) -> bytes:
         return as_json(tree)
 
 
-def _numbers(path: Path) -> Iterable[float]:
+def read_numbers(path: Path) -> Iterable[float]:
     """Every number of a file, wherever it stands."""
     text = path.read_bytes().decode("utf-8-sig", "replace")
     if path.suffix == ".csv":
@@ -139,7 +141,8 @@ def _numbers(path: Path) -> Iterable[float]:
         if isinstance(tree, dict | list):
             trees += tree.values() if isinstance(tree, dict) else tree
         elif isinstance(tree, int | float) and not isinstance(tree, bool):
-            yield float(tree)
+            with contextlib.suppress(OverflowError):  # a whole number that no reader takes: of a key that none reads
+                yield float(tree)
 
 
 def _follows(value: float, said: list[float], factors: tuple[float, ...]) -> bool:

@@ -210,7 +210,10 @@ def prices(**options: Any) -> Imported:
 @import_.command()
 @click.argument("files", **_FILES)
 @click.option(
-    "--map", "names", metavar="FILE=NAME,..", help="What tasks, models and precisions are in the catalogue."
+    "--map",
+    "names",
+    metavar="FILE=NAME,..",
+    help="What tasks, models and precisions are in the catalogue; also MODEL@PRECISION=NAME.",
 )
 @click.option("--query", metavar="NAME", help="Query type of all rows.")
 @click.option("--model", metavar="NAME", help="Model of all rows.")

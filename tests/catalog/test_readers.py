@@ -442,6 +442,19 @@ def test_accuracies_are_errors_with_their_doubt(tmp_path: Path):
         import_quality(FIELD / "quality-gsm8k.csv", base="corrected")
 
 
+def test_accuracies_for_gpus_without_a_precision_are_those_of_the_model(tmp_path: Path):
+    """The GPUs of `serving` state no precision: it belongs to the model, which its name tells."""
+    names = "gsm8k=Chat,Meta-Llama-3-8B-Instruct@BF16=Llama-3.1-8B,Qwen3-30B-A3B=Qwen3-30B-A3B"
+    found = import_quality(FIELD / "quality-gsm8k.csv", names=names, base="serving")
+    assert [len(r["gpus"]) for r in found.record] == [6, 0, 0, 0, 0, 0, 0, 6]
+    catalog = save(found, tmp_path)
+    entry = catalog.entry("error_nominal", ("Chat", "Llama-3.1-8B", "B200"))
+    assert (entry.distribution.numbers[0], entry.basis) == (pytest.approx(0.244), "measured")
+    both = names.replace("@BF16", "")
+    with pytest.raises(InputError, match="one accuracy of Chat, Llama-3.1-8B, L4; --map, with .*@FP8=NAME"):
+        import_quality(FIELD / "quality-gsm8k.csv", names=both, base="serving")
+
+
 def harness(folder: Path, **tables: dict[str, Any]) -> Path:
     path = folder / "results.json"
     samples = {task: {"original": 1319, "effective": 1319} for task in tables}

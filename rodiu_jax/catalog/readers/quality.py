@@ -50,6 +50,11 @@ class Accuracy:
     source: str
     at: str
 
+    @property
+    def model_at(self) -> str:
+        """The model at its precision, as names of models may have it."""
+        return f"{self.model}@{self.precision}"
+
 
 def import_quality(
     files: str | Path | Sequence[str | Path],
@@ -66,11 +71,13 @@ def import_quality(
     """Read ``error_nominal`` = 1 - accuracy and ``error_deviation`` = 1.96 standard errors from accuracy tables.
 
     The standard error is the file's, where it has one, else that of n yes-or-no answers, ``sqrt(a (1 - a) / n)``. A
-    row is for a query type (its task), a model, and every GPU configuration of ``base`` with its precision.
+    row is for a query type (its task), a model, and every GPU configuration of ``base`` with its precision; where no
+    configuration states a precision, as it belongs to the model there, for every one.
 
     Args:
       files: CSV with task, model, precision, accuracy, n; or results of lm-eval-harness as JSON.
-      names: what the file's tasks, models and precisions are called in ``base``: ``gsm8k=Math_Solving,BF16=FP16``.
+      names: what the file's tasks, models and precisions are called in ``base``: ``gsm8k=Math_Solving,BF16=FP16``; a
+        model at one precision is ``MODEL@PRECISION``.
       query, model, precision: what all rows are, where a file does not say it or each is to count as that.
       metric: of lm-eval-harness, such as ``exact_match,strict-match``, where a task has several.
       base: catalogue to extend, by name or path.
@@ -97,14 +104,14 @@ def import_quality(
     if not rows:
         raise InputError(paths[0], "", "at least one accuracy")
     for name in renamed:
-        if not any(name in (r.task, r.model, r.precision) for r in rows):
+        if not any(name in (r.task, r.model, r.precision, r.model_at) for r in rows):
             told = sorted({x for r in rows for x in (r.task, r.model, r.precision) if x})
             raise InputError("map", "", f"tasks, models and precisions of the files: {', '.join(told)}", name)
     values, dropped, added = {}, {}, dict[str, dict[str, str]]()
     record = []
     for row in rows:
         task = query or renamed.get(row.task, row.task)
-        called = model or renamed.get(row.model, row.model)
+        called = model or renamed.get(row.model_at, renamed.get(row.model, row.model))
         kind = precision or renamed.get(row.precision, row.precision)
         cells = _find_cells(catalog, task, called, kind, likes, added) if write else []
         if isinstance(cells, str):
@@ -126,7 +133,10 @@ def import_quality(
         )
         for cell in cells:
             if ("error_nominal", cell) in values:
-                expected = f"one accuracy of {', '.join(cell)}; --map or --precision tells rows apart"
+                expected = (
+                    f"one accuracy of {', '.join(cell)}; --map, with {row.model_at}=NAME, or --precision tells rows "
+                    "apart"
+                )
                 raise InputError(paths[0], row.at, expected, row.accuracy)
             how = f"{row.task} of {row.model} at {row.precision or 'the precision named'}"
             how += f", accuracy {row.accuracy:g}, n {row.n:,}"
@@ -174,7 +184,8 @@ def _find_cells(
 ) -> list[tuple[str, str, str]] | str:
     """The cells of a row, or why it has none."""
     labels = catalog.attributes.get("gpu", {})
-    gpus = [g for g in catalog.sets["gpu"] if labels.get(g, {}).get("precision", "") == precision]
+    stated = {g: labels.get(g, {}).get("precision", "") for g in catalog.sets["gpu"]}
+    gpus = [g for g, known in stated.items() if known == precision or not any(stated.values())]
     if not gpus:
         return f"no GPU of {catalog.name} has the precision {precision or '(none stated)'}"
     for axis, name in (("query", query), ("model", model)):

@@ -379,6 +379,33 @@ def test_a_cent_an_hour_is_named_and_not_rented(tmp_path: Path):
     assert "Warning: H100_FP16: $0.01/GPU/h, while corrected has 2 to 3." in found.summary
 
 
+@pytest.mark.parametrize(
+    ("prices", "kept", "odd", "warnings"),
+    [
+        ([0.01, 2.4], [2.4], [0.01], 0),  # 2.5 in `corrected`: the cent is the mistake
+        ([2.4, 240], [2.4], [240], 0),
+        ([0.01, 0.02], [0.01, 0.02], [], 1),
+        ([0.01, 240], [0.01, 240], [], 1),  # nothing tells which, if any
+        ([0.01, 0.01, 0.01], [0.01], [], 1),
+    ],
+)
+def test_two_offers_far_apart_are_held_against_the_base(
+    tmp_path: Path, prices: list[float], kept: list[float], odd: list[float], warnings: int
+):
+    path = tmp_path / "list.csv"
+    path.write_text("gpu,price\n" + "".join(f"H100_FP16,{p}\n" for p in prices))
+    found = import_prices(path, per="gpu", base="corrected")
+    row = found.record["H100_FP16"]
+    assert (row["low"], row["high"]) == (kept[0], kept[-1])
+    assert [o["price"] for o in row["outliers"]] == odd
+    assert len(row["warnings"]) == warnings == found.summary.count("Warning: ")
+
+
+def test_prices_of_skypilot_are_of_instances():
+    with pytest.raises(InputError, match="per: got 'gpu', expected instance"):
+        import_prices(FIELD / "skypilot.csv", names=MAP, per="gpu", base="corrected")
+
+
 def test_a_price_may_be_of_a_gpu_or_an_instance(tmp_path: Path):
     path = tmp_path / "list.csv"
     path.write_text("gpu,count,price\nH100_FP16,8,24\nH100_FP16,1,3.2\n")
@@ -508,7 +535,9 @@ READERS: dict[str, Callable[[Path], Imported]] = {
         p, query_prefix="c", model="Llama-3.1-8B", gpu="A100_FP16", base="corrected"
     ),
     "model": lambda p: import_model(p, name="m", base="corrected"),
-    "prices": lambda p: import_prices(p, names="*=H100_FP16", per="gpu", base="corrected"),
+    "prices": lambda p: import_prices(
+        p, names="*=H100_FP16", per="gpu" if p.suffix == ".json" else None, base="corrected"
+    ),
     "quality": lambda p: import_quality(
         p, query="Code_Gen", model="Llama-3.1-8B", precision="FP16", base="corrected"
     ),

@@ -45,7 +45,8 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("--name", "new"),
         tuple(f"config-{n}.json" for n in ("deepseek-v2-lite", "mixtral-8x7b-v0.1", "qwen3-30b-a3b")),
     ),
-    "prices": (("--map", "A100*=H100_FP16", "--per", "gpu"), ("skypilot.csv", "gpu-prices.json")),
+    "prices": (("--map", "A100*=H100_FP16"), ("skypilot.csv",)),
+    "prices of clouds": (("--map", "A100*=H100_FP16", "--per", "gpu"), ("gpu-prices.json",)),
     "quality": (
         ("--query", "Code_Gen", "--model", "Llama-3.1-8B", "--precision", "FP16"),
         ("quality-gsm8k.csv",),
@@ -141,7 +142,9 @@ def read_numbers(path: Path) -> Iterable[float]:
         if isinstance(tree, dict | list):
             trees += tree.values() if isinstance(tree, dict) else tree
         elif isinstance(tree, int | float) and not isinstance(tree, bool):
-            with contextlib.suppress(OverflowError):  # a whole number that no reader takes: of a key that none reads
+            with contextlib.suppress(
+                OverflowError
+            ):  # a whole number that no reader takes: of a key that none reads
                 yield float(tree)
 
 

@@ -195,6 +195,12 @@ DOUBTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "rate as text": ({"request_throughput": "2.1"}, {}, "request_throughput: got '2.1'"),
     "nothing done": ({"completed": 0, "total_input_tokens": None}, {}, "completed requests"),
     "per GPU": ({"request_throughput": None, "tput_per_gpu": 99.0}, {}, "tput_per_gpu.*per GPU do not say"),
+    "first token in ms": (
+        {"median_ttft": 6900.0, "p99_ttft": 7600.0, "max_concurrency": None},
+        {},
+        r"ttft_p50: got '6.9e\+06 ms', expected at most the 6794.44 ms of e2e_p50: one of them",
+    ),
+    "percentiles": ({"p99_ttft": 0.5}, {}, r"ttft_p50: got '4567\.77 ms', expected at most the 500 ms of ttft_p99"),
     "no latency": (dict.fromkeys(LATENCIES), {}, "latencies with percentiles"),
     "endless latency": ({"p99_ttft": 1e300}, {}, "p99_ttft: got 1e"),
 }  # fmt: skip

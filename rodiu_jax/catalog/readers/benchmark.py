@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 from rodiu_jax.catalog import Catalog, Draws, load_catalog
-from rodiu_jax.catalog.promises import Curve, Point, Promise, best_point, parse_promise
+from rodiu_jax.catalog.promises import METRICS, Curve, Point, Promise, best_point, parse_promise
 from rodiu_jax.catalog.readers.benchmark_formats import Measurement, Unit, read_measurements
 from rodiu_jax.catalog.readers.document import read_tree
 from rodiu_jax.catalog.readers.imported import Imported, Kind, Origin, Value, find_likes, fixed, settle_name
@@ -22,6 +23,8 @@ _SAME_LENGTHS = 1.25
 """Points of one curve may differ by this in their mean lengths, as draws of one distribution do."""
 
 _SAME_RATE = 3.0
+_ROUNDING = 0.001
+"""Files round latencies to some digits."""
 
 
 def import_benchmark(
@@ -78,6 +81,7 @@ def import_benchmark(
             raise InputError(path, "", "each file once; another holds the same bytes")
         for found in read_measurements(tree, unit):
             _check_point(found, Path(path), unit)
+            _check_order(found, Path(path))
             measured.append((found, Path(path), origin))
     _check_alike(measured)
     gpu = gpu or _find_gpu(measured, catalog if write else None)
@@ -147,6 +151,29 @@ def _check_point(m: Measurement, path: Path, unit: Unit | None) -> None:
         raise InputError(
             path, f"{m.at}: time per output token".removeprefix(": "), expected, f"{tpot:.6g} ms"
         )
+
+
+def _check_order(m: Measurement, path: Path) -> None:
+    """Refuse latencies that contradict each other: a first token after the last, a percentile above a higher one.
+
+    A request's first token is not later than its last, so no statistic of TTFT exceeds that of end-to-end latency.
+    """
+    for metric in METRICS:
+        names = sorted(
+            (n for n in m.latencies if n.startswith(f"{metric}_p")), key=lambda n: float(n[len(metric) + 2 :])
+        )
+        for lower, higher in pairwise(names):
+            if m.latencies[lower] > (1 + _ROUNDING) * m.latencies[higher]:
+                expected = f"at most the {m.latencies[higher]:.6g} ms of {higher}"
+                value = f"{m.latencies[lower]:.6g} ms"
+                raise InputError(path, f"{m.at}: {lower}".removeprefix(": "), expected, value)
+    for name, value in m.latencies.items():
+        last = m.latencies.get(name.replace("ttft_", "e2e_"))
+        if name.startswith("ttft_") and last is not None and value > (1 + _ROUNDING) * last:
+            expected = (
+                f"at most the {last:.6g} ms of {name.replace('ttft_', 'e2e_')}: one of them has another unit"
+            )
+            raise InputError(path, f"{m.at}: {name}".removeprefix(": "), expected, f"{value:.6g} ms")
 
 
 def _check_alike(measured: Sequence[tuple[Measurement, Path, Origin]]) -> None:

@@ -3,7 +3,7 @@
 A promise is a list of limits on latencies of one query type, such as ``ttft_p99<=500ms`` or
 ``ttft_p50+16*tpot_p50<=500ms``. A curve is what was measured of one replica: rates, and latencies at each. The rate
 that a replica sustains is the highest measured one at which every limit holds, so that a tighter promise can only
-lower it (`sustained_rate`): nothing is read between two points.
+lower it (`find_sustained`): nothing is read between two points.
 """
 
 from __future__ import annotations
@@ -124,10 +124,12 @@ class Point:
     Attributes:
       rate: queries/h.
       latencies: ms, by names such as ``ttft_p99``.
+      tokens: mean input and output tokens of a request; None where nobody says.
     """
 
     rate: float
     latencies: Mapping[str, float]
+    tokens: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,8 @@ def best_point(points: tuple[Point, ...], promise: Promise | None) -> int | None
     return max(good, key=lambda n: points[n].rate, default=None)
 
 
-def sustained_rate(curve: Curve, promise: Promise | None, source: str | Path) -> tuple[float, str]:
-    """Return the highest measured rate (queries/h) at which the promise holds, 0 if none, and the reason in words.
+def find_sustained(curve: Curve, promise: Promise | None, source: str | Path) -> Point | None:
+    """Return the point with the highest measured rate at which the promise holds; None where it holds at none.
 
     Raises:
       InputError: the promise reads a latency that was not measured.
@@ -177,9 +179,14 @@ def sustained_rate(curve: Curve, promise: Promise | None, source: str | Path) ->
         measured = sorted(set.intersection(*(set(p.latencies) for p in curve.points)))
         expected = f"latencies that the curve of {curve.model} on {curve.tp} x {curve.gpu} has: {', '.join(measured)}"
         raise InputError(source, at, expected, str(error.args[0])) from None
+    return None if best is None else curve.points[best]
+
+
+def explain_rate(curve: Curve, promise: Promise | None, point: Point | None) -> str:
+    """Say in words why the rate of ``point`` is the one that the curve sustains."""
     said = f"{promise} holds" if promise is not None else "nothing is promised"
     count = len(curve.points)
-    if best is None:
-        return 0.0, f"at none of {count} measured points {said}"
+    if point is None:
+        return f"at none of {count} measured points {said}"
     where = f"the highest of {count} measured points" if count > 1 else "the one measured point"
-    return curve.points[best].rate, f"{where} at which {said}"
+    return f"{where} at which {said}"

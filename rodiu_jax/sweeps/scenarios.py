@@ -38,19 +38,19 @@ def _make(
     promised = apply_spec_promises(catalog, spec)
     base = _drawn(spec, promised, start, stop).take(taken)
     moving = [m for m, factor in enumerate(spec.factors) if factor.field == PROMISE]
-    if moving:  # the same samples once more for each level, of which the rates are taken
+    if moving:  # the same samples once more for each level, of which the rates and their latencies are taken
         levels = np.stack([spec.levels_at(points)[m] for m in moving], axis=1)
         distinct, which = np.unique(levels, axis=0, return_inverse=True)
-        shape = tuple(len(base.axis_names(axis)) for axis in FIELD_SPECS["throughput"].axes)
-        rates = np.empty((len(points), *shape))
+        followed = {name: np.empty((len(points), *promised.shape(name))) for name in promised.following}
         for number, level in enumerate(distinct.tolist()):
             changes = [
                 PromiseChange(spec.factors[m].names, None, x) for m, x in zip(moving, level, strict=True)
             ]
             mine = which.reshape(-1) == number
             drawn = _drawn(spec, apply_promise_changes(promised, changes), start, stop).take(taken[mine])
-            rates[mine] = np.broadcast_to(np.asarray(drawn.fields.throughput), (int(mine.sum()), *shape))
-        base = replace(base, fields=base.fields._replace(throughput=rates))
+            for name, values in followed.items():
+                values[mine] = np.asarray(getattr(drawn.fields, name))
+        base = replace(base, fields=base.fields._replace(**followed))
     return _moved(spec, base, points)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rodiu_jax.catalog import load_catalog
+from rodiu_jax.catalog.promises import parse_promise
 from rodiu_jax.catalog.readers import (
     Imported,
     import_benchmark,
@@ -100,6 +101,23 @@ def test_an_imported_curve_is_drawn_and_forbids_what_nobody_measured(tmp_path: P
     assert [c.tp for c in more.curves] == ["8", "4"]
     assert more.entry("throughput", (*MEASURED.values(), "8")).distribution == entry.distribution
     assert more.entry("throughput", (*MEASURED.values(), "4")).distribution.numbers == (0,)
+
+
+def test_delays_of_an_imported_curve_follow_another_promise(tmp_path: Path):
+    catalog = save(bench(CURVE, tp=8, promise="ttft_p99<=1s"), tmp_path)
+    cell = tuple(MEASURED.values())
+
+    def delay(promise: str) -> float:
+        changed = catalog.with_promises({"Code_Gen": parse_promise(promise)})
+        return changed.entry("delay_nominal", cell).distribution.numbers[0]
+
+    # The median end-to-end latencies in ms at 4, 16 and 64 requests at a time, over 1024 + 128 tokens.
+    assert delay("ttft_p99<=1s") == pytest.approx(6794.439172372222 / 1152), (
+        "none keeps it: the slowest point"
+    )
+    assert delay("ttft_p99<=6s") == pytest.approx(6192.1902927570045 / 1152)
+    assert delay("ttft_p99<=14s") == pytest.approx(18283.871264662594 / 1152)
+    assert catalog.curves[0].points[0].tokens == (1024, 128)
 
 
 def test_a_base_without_a_limit_gets_one_and_keeps_its_own_values(tmp_path: Path):
@@ -484,7 +502,7 @@ def test_accuracies_for_gpus_without_a_precision_are_those_of_the_model(tmp_path
     entry = catalog.entry("error_nominal", ("Chat", "Llama-3.1-8B", "B200"))
     assert (entry.distribution.numbers[0], entry.basis) == (pytest.approx(0.244), "measured")
     both = names.replace("@BF16", "")
-    with pytest.raises(InputError, match="one accuracy of Chat, Llama-3.1-8B, L4; --map, with .*@FP8=NAME"):
+    with pytest.raises(InputError, match=r"one accuracy of Chat, Llama-3\.1-8B, L4; --map, with .*@FP8=NAME"):
         import_quality(FIELD / "quality-gsm8k.csv", names=both, base="serving")
 
 

@@ -295,7 +295,7 @@ def test_a_clock_that_contradicts_its_format_is_asked_about(
 
 
 def test_a_unit_for_dates_is_refused():
-    with pytest.raises(InputError, match="unit: got 's', expected no unit: .* has dates"):
+    with pytest.raises(InputError, match=r"unit: got 's', expected no unit: .* has dates"):
         read(AZURE, query="Code_Gen", unit="s")
 
 

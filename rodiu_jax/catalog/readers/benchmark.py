@@ -7,7 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
-from rodiu_jax.catalog import Catalog, Draws, load_catalog
+from rodiu_jax.catalog import Catalog, load_catalog
+from rodiu_jax.catalog.curve_values import find_end_to_end, read_curve_value
+from rodiu_jax.catalog.file_format import AXES
 from rodiu_jax.catalog.promises import METRICS, Curve, Point, Promise, best_point, parse_promise
 from rodiu_jax.catalog.readers.benchmark_formats import Measurement, Unit, read_measurements
 from rodiu_jax.catalog.readers.document import read_tree
@@ -45,8 +47,9 @@ def import_benchmark(
 
     ``throughput`` of (query, model, gpu, tp) is the highest measured rate at which every limit of the promise holds,
     0 if none; the points and the promise are kept in the catalogue, so that another promise is read off them. At that
-    point the mean end-to-end latency (the median, where a file has no mean) divided by the tokens gives
-    ``delay_nominal``, and gives ``residency_hours``. Every pair that nobody measured gets ``throughput`` 0.
+    point (the slowest, where the promise holds at none) the mean end-to-end latency, or the median where a file has no
+    mean, divided by the tokens gives ``delay_nominal``, and gives ``residency_hours`` where ``base`` has one per pair;
+    both follow another promise too. Every pair that nobody measured gets ``throughput`` 0.
 
     Args:
       files: `vllm bench serve`, InferenceX, AIPerf, GuideLLM, inference-perf, or llm-d benchmark reports; points of
@@ -93,7 +96,7 @@ def import_benchmark(
     if write and str(degree) not in catalog.sets["tp"]:
         raise InputError("tp", "", f"a degree of {catalog.name}: {', '.join(catalog.sets['tp'])}", degree)
     promised = _find_promise(promise, catalog, query)
-    points = [Point(3600 * m.rate / count, m.latencies) for m, _, _ in measured]
+    points = [Point(3600 * m.rate / count, m.latencies, m.tokens) for m, _, _ in measured]
     for (m, path, _), point in zip(measured, points, strict=True):
         missing = [name for name in promised.latencies if name not in point.latencies]
         if missing:
@@ -106,7 +109,7 @@ def import_benchmark(
     curve = Curve(
         query, model, gpu, str(degree), tuple(points[n] for n in order), source, note, "measured", ""
     )
-    at_best, values = _value_best(catalog, curve, measured, points, best)
+    values = _value_latencies(catalog, curve, None if best is None else points[best])
     warnings = _find_warnings(measured, catalog, query)
     record: dict[str, Any] = {
         "query": query,
@@ -115,7 +118,7 @@ def import_benchmark(
         "tp": degree,
         "promise": str(promised),
         "throughput": 0.0 if best is None else points[best].rate,
-        **at_best,
+        **_record_best(None if best is None else points[best]),
         "points": [_record_point(measured[n], points[n], promised) for n in order],
         "replicas": count,
         "units": "throughput and rate in queries/h of one replica, latencies in ms",
@@ -247,53 +250,37 @@ def _find_promise(promise: str | None, catalog: Catalog, query: str) -> Promise:
     raise InputError("promise", "", expected)
 
 
-def _value_best(
-    catalog: Catalog,
-    curve: Curve,
-    measured: Sequence[tuple[Measurement, Path, Origin]],
-    points: Sequence[Point],
-    best: int | None,
-) -> tuple[dict[str, Any], tuple[Value, ...]]:
-    """What the best point says besides its rate: delay per token and residency, as JSON and as values."""
-    none = {"e2e_ms": None, "e2e_is": None, "delay_ms_per_token": None}
-    if best is None:
-        return none, ()
-    m = measured[best][0]
-    name = next((n for n in ("e2e_mean", "e2e_p50") if n in points[best].latencies), None)
-    if name is None:
-        return none, ()
-    e2e = points[best].latencies[name]
-    total = sum(m.tokens) if m.tokens else 0.0
-    delay = e2e / total if total > 0 else None
-    found = {"e2e_ms": e2e, "e2e_is": name, "delay_ms_per_token": delay}
-    at = f"{name} {e2e:.6g} ms at {points[best].rate:.6g} queries/h"
-    cell, values = (curve.query, curve.model, curve.gpu), []
-    if delay is not None and total > 0:
-        speedup = _find_speedup(catalog, curve.tp)
-        note = f"{at}, over {total:.6g} tokens a request"
-        if speedup is not None:
-            if speedup != 1:
-                note += f", times the speed-up {speedup:g} of degree {curve.tp}, by which it is divided again"
-            values.append(Value("delay_nominal", cell, fixed(delay * speedup), curve.source, note))
-    residency = catalog.quantities["residency_hours"]
-    if residency.over == ("query", "model", "gpu"):
-        hours = fixed(e2e / 3_600_000)
-        note = f"{at}: a query's KV cache stays as long as the query"
-        values.append(Value("residency_hours", cell, hours, curve.source, note))
-    return found, tuple(values)
+def _record_best(point: Point | None) -> dict[str, Any]:
+    """What the best point says besides its rate, as JSON."""
+    found = find_end_to_end(point) if point is not None else None
+    if point is None or found is None:
+        return {"e2e_ms": None, "e2e_is": None, "delay_ms_per_token": None}
+    total = sum(point.tokens or ())
+    return {
+        "e2e_ms": found[1],
+        "e2e_is": found[0],
+        "delay_ms_per_token": found[1] / total if total > 0 else None,
+    }
+
+
+def _value_latencies(catalog: Catalog, curve: Curve, best: Point | None) -> tuple[Value, ...]:
+    """Delay per token and residency, which follow the curve as the promise changes."""
+    values = []
+    for quantity in ("delay_nominal", "residency_hours"):
+        if catalog.quantities[quantity].over != AXES[:3]:
+            continue
+        speedups = {curve.tp: _find_speedup(catalog, curve.tp)}
+        read = read_curve_value(quantity, {curve.tp: best}, {curve.tp: curve.points[0]}, speedups)
+        if read is not None:
+            number, note = read
+            values.append(Value(quantity, curve.cell[:3], fixed(number), curve.source, note, at_curve=True))
+    return tuple(values)
 
 
 def _find_speedup(catalog: Catalog, degree: str) -> float | None:
     """The speed-up of a degree where the base gives one number for it."""
     q = catalog.quantities["tp_speedup"]
-    if (
-        q.over != ("tp",)
-        or degree not in catalog.sets["tp"]
-        or not isinstance(q.recipe, Draws)
-        or q.name in catalog.varying
-    ):
-        return None
-    return float(catalog.fixed("tp_speedup")[catalog.sets["tp"].index(degree)])
+    return catalog.find_speedup((degree,)) if q.over == ("tp",) and degree in catalog.sets["tp"] else None
 
 
 def _write_note(measured: Sequence[tuple[Measurement, Path, Origin]], unit: Unit | None, how: str) -> str:

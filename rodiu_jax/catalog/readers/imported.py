@@ -58,6 +58,7 @@ class Value:
 
     Attributes:
       together: the group that it is drawn with; empty where it is drawn alone.
+      at_curve: the number follows the curves of its names, as the promise changes.
     """
 
     quantity: str
@@ -67,6 +68,7 @@ class Value:
     note: str = ""
     basis: Basis = "measured"
     together: str = ""
+    at_curve: bool = False
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -81,6 +83,8 @@ class Value:
         lines.append(f"basis = {toml_value(self.basis)}")
         if self.together:
             lines.append(f"together = {toml_value(self.together)}")
+        if self.at_curve:
+            lines.append("at_curve = true")
         return [*lines, *_write_distribution(self.distribution)]
 
 
@@ -358,11 +362,19 @@ def _write_curve(curve: Curve) -> list[str]:
     lines += [f"tp = {int(curve.tp)}", f"source = {toml_value(curve.source)}"]
     if curve.note:
         lines.append(f"note = {toml_value(curve.note)}")
-    lines += [f"basis = {toml_value(curve.basis)}", "points = ["]
+    lines.append(f"basis = {toml_value(curve.basis)}")
+    shared = {point.tokens for point in curve.points}
+    lines += [f"tokens = {_write_tokens(*shared)}"] if len(shared) == 1 and None not in shared else []
+    lines.append("points = [")
     for point in curve.points:
         latencies = ", ".join(f"{toml_key(k)} = {_number(v)}" for k, v in point.latencies.items())
-        lines.append(f"  {{ rate = {_number(point.rate)}, ms = {{ {latencies} }} }},")
+        own = f"tokens = {_write_tokens(point.tokens)}, " if len(shared) > 1 and point.tokens else ""
+        lines.append(f"  {{ rate = {_number(point.rate)}, {own}ms = {{ {latencies} }} }},")
     return [*lines, "]"]
+
+
+def _write_tokens(tokens: tuple[float, float] | None) -> str:
+    return f"[{', '.join(_number(x) for x in tokens or ())}]"
 
 
 def _write_distribution(distribution: Distribution) -> list[str]:

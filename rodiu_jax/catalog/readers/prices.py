@@ -80,8 +80,8 @@ def import_prices(
 ) -> Imported:
     """Read ``gpu_price`` of GPU configurations from price lists: every offer is equally likely.
 
-    An offer under a third or over three times the median of its device is an outlier: it is named, and not drawn. Of two
-    offers so far apart the price in ``base`` tells which is; what is left and far from ``base`` is warned of.
+    An offer under a third or over three times the median of its device is an outlier: it is named, and not drawn. Of
+    two offers so far apart the price in ``base`` tells which is; what is left and far from ``base`` is warned of.
 
     Args:
       files: SkyPilot catalogues, other CSV files, or JSON with ``gpu_types`` and ``cost_per_hour_...``. The price of a

@@ -6,12 +6,15 @@ that a tighter promise means a smaller rate and a shorter delay. An entry says w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from rodiu_jax.catalog.promises import Point
+from rodiu_jax.catalog.promises import Curve, Point
 
 FOLLOWING = ("delay_nominal", "residency_hours", "tp_speedup")
 """The quantities whose entries may follow curves, over query type, model and GPU (and degree)."""
+
+SAME_LENGTHS = 1.25
+"""Mean lengths of requests may differ by this, as draws of one distribution do."""
 
 _MS_PER_HOUR = 3_600_000.0
 
@@ -80,3 +83,31 @@ def read_curve_value(
         else ""
     )
     return latency / total * speedup, f"{at}, over {total:.6g} tokens a request{said}"
+
+
+def describe_other_lengths(
+    curves: Sequence[Curve], query: str, ranges: tuple[tuple[float, float], tuple[float, float]]
+) -> str:
+    """Say which of a query type's curves were taken at other token lengths; empty where none was.
+
+    Args:
+      ranges: the least and the largest mean input tokens of the type, and of its output tokens.
+    """
+    mine = [c for c in curves if c.query == query and c.points[0].tokens]
+    other: dict[tuple[float, float], int] = {}
+    for curve in mine:
+        tokens = curve.points[0].tokens or (0.0, 0.0)
+        sides = zip(tokens, ranges, strict=True)
+        if not all(low / SAME_LENGTHS <= given <= SAME_LENGTHS * high for given, (low, high) in sides):
+            other[tokens] = other.get(tokens, 0) + 1
+    if not other:
+        return ""
+    (given, made), count = max(other.items(), key=lambda item: item[1])
+    has = " and ".join(
+        f"{low:.6g}{f' to {high:.6g}' if high > low else ''} {side} tokens"
+        for side, (low, high) in zip(("input", "output"), ranges, strict=True)
+    )
+    return (
+        f"{sum(other.values())} of {len(mine)} curves of {query} are of other lengths (most of {given:.6g} input and "
+        f"{made:.6g} output tokens a request, {count}) than its {has}: their rates and latencies are of those lengths"
+    )

@@ -304,3 +304,19 @@ def test_a_first_clock_that_is_no_time(tmp_path: Path, stamp: str):
     lines = [f'{{"timestamp": {t}, "prompt_tokens": 5, "generated_tokens": 5}}' for t in (stamp, 3600)]
     with pytest.raises(InputError, match="line 1: timestamp"):
         read(write(tmp_path, *lines, name="trace.jsonl"), query="Code_Gen")
+
+
+@pytest.mark.parametrize(("tokens", "warned"), [("600,300", 0), ("5000,250", 1)])
+def test_curves_of_other_lengths_are_warned_of(tmp_path: Path, tokens: str, warned: int):
+    """The predicted rates of Chat in `serving` are of 512 input and 256 output tokens."""
+    path = write(
+        tmp_path,
+        "TIMESTAMP,ContextTokens,GeneratedTokens",
+        f"2026-05-04 09:00,{tokens}",
+        f"2026-05-04 10:00,{tokens}",
+    )
+    found = read(path, query="Chat", base="serving")
+    assert len(found.record[0]["warnings"]) == warned
+    assert found.summary.count("Warning: ") == warned
+    if warned:
+        assert "512 input and 256 output tokens" in found.summary

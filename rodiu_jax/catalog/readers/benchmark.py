@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rodiu_jax.catalog import Catalog, load_catalog
-from rodiu_jax.catalog.curve_values import find_end_to_end, read_curve_value
+from rodiu_jax.catalog.curve_values import SAME_LENGTHS, find_end_to_end, read_curve_value
 from rodiu_jax.catalog.file_format import AXES
 from rodiu_jax.catalog.promises import METRICS, Curve, Point, Promise, best_point, parse_promise
 from rodiu_jax.catalog.readers.benchmark_formats import Measurement, Unit, read_measurements
@@ -21,9 +21,6 @@ _LEAST_TPOT = 0.2
 """ms. A faster user would get 5,000 tokens/s: the unit is another."""
 
 _MOST_TPOT = 10_000.0
-_SAME_LENGTHS = 1.25
-"""Points of one curve may differ by this in their mean lengths, as draws of one distribution do."""
-
 _SAME_RATE = 3.0
 _ROUNDING = 0.001
 """Files round latencies to some digits."""
@@ -190,7 +187,7 @@ def _check_alike(measured: Sequence[tuple[Measurement, Path, Origin]]) -> None:
         if m.tokens is None or first.tokens is None:
             continue
         for side, a, b in zip(("input", "output"), m.tokens, first.tokens, strict=True):
-            if max(a, b) > _SAME_LENGTHS * min(a, b):
+            if max(a, b) > SAME_LENGTHS * min(a, b):
                 expected = (
                     f"about {b:.6g} {side} tokens a request, as {path.name} has: one curve is of one workload"
                 )

@@ -124,7 +124,7 @@ def read_numbers(path: Path) -> Iterable[float]:
     """Every number of a file, wherever it stands."""
     text = path.read_bytes().decode("utf-8-sig", "replace")
     if path.suffix == ".csv":
-        for cell in (c for row in csv.reader(io.StringIO(text)) for c in row):
+        for cell in (c for row in csv.reader(io.StringIO(text, newline="")) for c in row):
             try:
                 yield float(cell)
             except ValueError:

@@ -34,6 +34,7 @@ GRAMMAR = (
 _LATENCY = re.compile(r"(ttft|tpot|e2e)_(mean|p(\d{1,2}(?:\.\d{1,3})?))")
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+"
 _TERM = re.compile(rf"(?:({_NUMBER})\*)?((?:ttft|tpot|e2e)_(?:mean|p\d{{1,2}}(?:\.\d{{1,3}})?))")
+_TIME = re.compile(rf"({_NUMBER})\s*(ms|s)?")
 _LIMIT = re.compile(rf"([^<>=]+)<=({_NUMBER})(ms|s)")
 
 
@@ -49,6 +50,11 @@ class Limit:
 
     terms: tuple[tuple[float, str], ...]
     most: float
+
+    @property
+    def latency(self) -> str:
+        """The one latency that is limited; empty where it is a sum of several."""
+        return self.terms[0][1] if len(self.terms) == 1 else ""
 
     def value(self, latencies: Mapping[str, float]) -> float:
         """Compute the left side, in ms; raises KeyError for a latency that was not measured."""
@@ -75,13 +81,29 @@ class Promise:
         """Tell whether every limit holds; raises KeyError for a latency that was not measured."""
         return all(limit.value(latencies) <= limit.most for limit in self.limits)
 
-    def scaled(self, factor: float) -> Promise:
-        """Multiply every limit's right side by ``factor``: below 1 the promise is tighter."""
-        return Promise(tuple(replace(limit, most=limit.most * factor) for limit in self.limits))
+    def scaled(self, factor: float, latency: str = "") -> Promise:
+        """Multiply the right side of every limit, or of that on ``latency`` alone: below 1 the promise is tighter."""
+        meant = [not latency or limit.latency == latency for limit in self.limits]
+        pairs = zip(self.limits, meant, strict=True)
+        return Promise(tuple(replace(limit, most=limit.most * factor) if m else limit for limit, m in pairs))
+
+    def limited(self, latency: str, most: float) -> Promise:
+        """Put the limit ``most``, ms, on one latency, in place of the limits on it alone that were there."""
+        others = tuple(limit for limit in self.limits if limit.latency != latency)
+        return Promise((*others, Limit(((1.0, latency),), most)))
 
     def __str__(self) -> str:
         """Write the promise as `parse_promise` reads it."""
         return ",".join(str(limit) for limit in self.limits)
+
+
+def parse_time(text: str) -> float | None:
+    """Read ``500``, ``500ms`` or ``0.5s`` as ms; None where it is no time above 0."""
+    found = _TIME.fullmatch(text.strip())
+    if found is None:
+        return None
+    time = float(found[1]) * (1000.0 if found[2] == "s" else 1.0)
+    return time if 0 < time < math.inf else None
 
 
 def parse_promise(text: str, source: str | Path = "promise", field: str = "") -> Promise:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rodiu_jax.catalog import Catalog
-from rodiu_jax.catalog.promise_changes import PromiseChange, apply_promise_changes, split_changes
+from rodiu_jax.catalog.promise_changes import apply_promise_changes, split_changes
 from rodiu_jax.model.changes import apply_changes, change_values, changeable, chosen_cells
 from rodiu_jax.model.fields import FIELD_SPECS, PROMISE, axes_of
 from rodiu_jax.model.instance import Instances, make_instances, number_devices
@@ -43,9 +44,8 @@ def _make(
         distinct, which = np.unique(levels, axis=0, return_inverse=True)
         followed = {name: np.empty((len(points), *promised.shape(name))) for name in promised.following}
         for number, level in enumerate(distinct.tolist()):
-            changes = [
-                PromiseChange(spec.factors[m].names, None, x) for m, x in zip(moving, level, strict=True)
-            ]
+            pairs = zip(moving, level, strict=True)
+            changes = [spec.factors[m].change_promise(x) for m, x in pairs if not math.isnan(x)]
             mine = which.reshape(-1) == number
             drawn = _drawn(spec, apply_promise_changes(promised, changes), start, stop).take(taken[mine])
             for name, values in followed.items():

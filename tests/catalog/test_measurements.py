@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from rodiu_jax.catalog.sampling import sample, sample_quantities
 from rodiu_jax.errors import InputError
 from rodiu_jax.sweeps.run import prepare
 from rodiu_jax.sweeps.scenarios import scenarios
-from rodiu_jax.sweeps.spec import make_spec
+from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from tests.oracles.tiny import TINY
 
 MEASURED = """
@@ -224,6 +225,22 @@ def promised(folder: Path, *texts: str) -> float:
         (("promise+=1",), None),
         (("promise=soon",), None),
         (("promise[Translation]*=2",), None),
+        (("promise[Translation]=ttft_p99<=1s",), None),  # nothing was measured of it
+        (("promise[Code_Gen].ttft_p99=450",), 7200),  # ms
+        (("promise.ttft_p99=0.449s",), 3600),
+        (("promise[Code*].ttft_p99=1s",), 9000),
+        (
+            ("promise . tpot_p50 = 24ms", "promise.ttft_p99=1s"),
+            9000,
+        ),  # 10, 25 and 20 ms: TPOT is not monotone
+        (("promise.ttft_p99*=0.8",), 3600),
+        (("promise.ttft_p50=70",), 3600),  # one more limit
+        (("promise.ttft_p50*=2",), None),  # there is none
+        (("promise.ttft_p99=0",), None),
+        (("promise.ttft_p99=soon",), None),
+        (("promise.ttft_p99*=0",), None),
+        (("promise.ttft_p99+=1",), None),
+        (("promise.ttft=1",), None),
     ],
 )
 def test_changes_of_promises_read_the_curves_anew(tmp_path: Path, texts: tuple[str, ...], rate: float | None):
@@ -314,6 +331,36 @@ def test_sweeps_over_promises_move_latencies_too(tmp_path: Path):
     assert (others[0] != others[6]).any()
 
 
+def test_sweeps_over_the_limit_on_one_latency(tmp_path: Path):
+    catalog = load(tmp_path, CURVE)
+    own = {"field": "promise", "latency": "ttft_p99", "value": [200, 450, 900]}
+    other = {"field": "promise", "latency": "tpot_p50", "scale": [0.5, 1.0]}  # 15 ms, 30 ms
+    values = {
+        "name": "p",
+        "title": "P",
+        "catalog": str(tmp_path / "own.toml"),
+        "samples": 1,
+        "method": "exact",
+    }
+    spec, _ = prepare(make_spec(values | {"factors": [own, other]}), {})
+    assert spec.columns == ("promise.ttft_p99", "promise.tpot_p50")
+    assert load_spec_text(spec) == spec
+    rates = scenarios(spec, catalog, 0, spec.rows).fields.throughput[:, 0, 0, 1, 1]
+    assert rates.tolist() == [3600, 3600, 3600, 7200, 3600, 9000]
+    with pytest.raises(InputError, match="no other factor changes"):
+        prepare(make_spec(values | {"factors": [own, {"field": "promise", "scale": [0.5]}]}), {})
+    one = make_spec(
+        values | {"factors": [own, other | {"scale": [0.5]}], "design": {"kind": "one-at-a-time"}}
+    )
+    rates = scenarios(one, catalog, 0, one.rows).fields.throughput[:, 0, 0, 1, 1]
+    assert rates.tolist() == [7200, 3600, 7200, 9000, 3600]
+
+
+def load_spec_text(spec: SweepSpec) -> SweepSpec:
+    """The spec as its own TOML text reads."""
+    return make_spec(tomllib.loads(spec.to_toml()))
+
+
 def test_a_number_counts_where_no_curve_is_left(tmp_path: Path):
     catalog = load(tmp_path, FOLLOWED[FOLLOWED.index("[quantity.delay_nominal") :])
     assert catalog.following == ()
@@ -363,9 +410,21 @@ def test_sweeps_over_promises_read_the_curves_anew(tmp_path: Path):
 @pytest.mark.parametrize(
     ("factor", "said"),
     [
-        ({"field": "promise", "value": [1.0]}, "scale alone"),
+        ({"field": "promise", "value": [1.0]}, "expected scale; or value, in ms, with the latency"),
+        ({"field": "promise", "shift": [1.0], "latency": "ttft_p99"}, "expected scale; or value"),
+        ({"field": "promise", "value": [0.0], "latency": "ttft_p99"}, r"value\[0\]: got 0.0"),
+        ({"field": "promise", "value": [9.0], "latency": "ttft"}, r"latency: got 'ttft'"),
+        ({"field": "budget", "scale": [0.5], "latency": "ttft_p99"}, "beside field = 'promise'"),
+        (
+            {"field": "promise", "value": [9.0], "latency": "ttft_p90"},
+            "'ttft_p90', expected latencies that the curve",
+        ),
+        (
+            {"field": "promise", "scale": [0.5], "latency": "ttft_p50"},
+            "a limit on ttft_p50 alone is promised",
+        ),
         ({"field": "promise", "scale": [0.5, 0.0]}, "multipliers > 0"),
-        ({"field": "promise", "scale": [0.5], "names": "Translation"}, "something is promised"),
+        ({"field": "promise", "scale": [0.5], "names": "Translation"}, "a query type with curves"),
         ({"field": "promises", "scale": [0.5]}, "one of arrival_rate"),
     ],
 )

@@ -123,3 +123,15 @@ def test_sentences_where_nothing_is_served_or_nothing_is_full():
         "Traffic that a fleet takes: x 0.00 on average.",
         "50% of the fleets take any traffic.",
     ]
+
+
+def test_the_page_says_what_its_plans_rest_on(folder: Path, rows: pd.DataFrame):
+    """Nobody says what the rates of this catalogue rest on, so they are assumed."""
+    table = pd.read_csv(folder / "tables" / "basis.csv").set_index("field")
+    assert table[["measured", "predicted", "assumed"]].sum(axis=1).tolist() == pytest.approx(
+        [1.0] * len(table)
+    )
+    assert table.loc["throughput", "assumed"] == 1.0
+    page = (folder / "report.html").read_text()
+    assert 'id="basis"' in page
+    assert "What the plans rest on: rent at prices" in page

@@ -276,6 +276,66 @@ def test_a_profile_of_melange(tmp_path: Path):
         )
 
 
+SLOW = {"slos": {"percentile": 99, "e2e": 10.0}}
+
+
+def profile(folder: Path, name: str, **keys: Any) -> Path:
+    """A profile of two buckets, within 5 s if nothing else is said; ``rates`` are requests/s of each."""
+    rates = keys.pop("rates", [2.0, 1.0])
+    table = {"gpu": "A100", "tputs": [[rates[0]], [rates[1]]], "indexes": [[16, 64], [128]]}
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(table | {"slos": {"percentile": 99, "e2e": 5.0}} | keys))
+    return path
+
+
+def test_profiles_within_several_limits_make_a_curve(tmp_path: Path):
+    files = [profile(tmp_path, "fast"), profile(tmp_path, "slow", rates=[6.0, 0.0], **SLOW)]
+    options: dict[str, Any] = {
+        "query_prefix": "c",
+        "model": "Llama-3.1-8B",
+        "gpu": "A100_FP16",
+        "base": "corrected",
+    }
+    with pytest.raises(InputError, match=r"promise: expected --promise .* e2e_p99<=5000ms; e2e_p99<=10000ms"):
+        import_profile(files, **options)
+    found = import_profile(files, promise="e2e_p99<=7s", **options)
+    assert found.record["throughput"] == {"c_in128_out16": 7200, "c_in128_out64": 3600}
+    catalog = save(found, tmp_path)
+    cell = ("c_in128_out16", "Llama-3.1-8B", "A100_FP16", "1")
+
+    def rate(promise: str) -> float:
+        changed = catalog.with_promises({cell[0]: parse_promise(promise)})
+        return changed.entry("throughput", cell).distribution.numbers[0]
+
+    assert [rate(f"e2e_p99<={s}s") for s in (4, 5, 10, 20)] == [0, 7200, 21600, 21600]
+    assert catalog.curves[0].points[0].tokens == (128, 16)
+    assert [len(c.points) for c in catalog.curves] == [2, 1]
+
+
+def test_profiles_that_do_not_go_together(tmp_path: Path):
+    options: dict[str, Any] = {"query_prefix": "c", "model": "Llama-3.1-8B", "base": "corrected"}
+    fast, slow = profile(tmp_path, "fast"), profile(tmp_path, "slow", **SLOW)
+    other = profile(tmp_path, "other", gpu="H100", **SLOW)
+    both = "A100=A100_FP16,H100=H100_FP16"
+    with pytest.raises(InputError, match=r"other\.json: slos: expected limits as in fast\.json"):
+        import_profile([fast, other], names=both, **options)
+    with pytest.raises(InputError, match="gpu: got 'H100', expected --map for several GPUs"):
+        import_profile([fast, other], gpu="A100_FP16", **options)
+    with pytest.raises(InputError, match="expected no promise: one profile"):
+        import_profile(fast, gpu="A100_FP16", promise="e2e_p99<=1s", **options)
+    again = profile(tmp_path, "again", rates=[9.0, 9.0])
+    with pytest.raises(InputError, match="each limit in one profile of A100_FP16"):
+        import_profile([fast, again], gpu="A100_FP16", promise="e2e_p99<=5s", **options)
+    odd = profile(tmp_path, "odd", slos={"percentile": 99, "tpat": 5.0})
+    with pytest.raises(InputError, match=r"odd\.json: slos: expected percentile"):
+        import_profile([slow, odd], gpu="A100_FP16", promise="e2e_p99<=5s", **options)
+    two = import_profile([slow, other], names=both, **options).record["profiles"]
+    assert [(p["gpu"], p["throughput"]["c_in128_out16"]) for p in two] == [
+        ("A100_FP16", 7200),
+        ("H100_FP16", 7200),
+    ]
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

@@ -16,6 +16,7 @@ from rodiu_jax.catalog.readers.imported import (
     Imported,
     Kind,
     Value,
+    describe_added,
     find_likes,
     fixed,
     read_pairs,
@@ -315,11 +316,7 @@ def _summarise(
             "Where the package has no measured kernels, --mode SOL --backend vllm=VERSION asks for the hardware's "
             "limits."
         )
-    for axis, names in added.items():
-        lines += [
-            f"{catalog.name} has no {axis} {n}: all else is assumed as {o}'s." for n, o in names.items()
-        ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *describe_added(catalog, added)])
 
 
 def _write_ends(able: Sequence[_Found]) -> str:

@@ -13,7 +13,18 @@ from rodiu_jax.catalog.file_format import AXES
 from rodiu_jax.catalog.promises import METRICS, Curve, Point, Promise, best_point, parse_promise
 from rodiu_jax.catalog.readers.benchmark_formats import Measurement, Unit, read_measurements
 from rodiu_jax.catalog.readers.document import read_tree
-from rodiu_jax.catalog.readers.imported import Imported, Kind, Origin, Value, find_likes, fixed, settle_name
+from rodiu_jax.catalog.readers.imported import (
+    Imported,
+    Kind,
+    Origin,
+    Value,
+    describe_added,
+    find_likes,
+    fixed,
+    list_files,
+    refuse_again,
+    settle_name,
+)
 from rodiu_jax.errors import InputError
 from rodiu_jax.io.number_text import significant
 
@@ -64,9 +75,7 @@ def import_benchmark(
       InputError: a file of no known format; a value that is missing or impossible; units, degree, GPU, replicas or
         promise that nobody says; files about different models or lengths; a promise about what was not measured.
     """
-    paths = [files] if isinstance(files, str | Path) else list(files)
-    if not paths:
-        raise InputError("files", "", "at least one file")
+    paths = list_files(files)
     if unit not in (None, *get_args(Unit)):
         raise InputError("unit", "", "s or ms", unit)
     for name, number in (("tp", tp), ("replicas", replicas)):
@@ -77,12 +86,11 @@ def import_benchmark(
     measured: list[tuple[Measurement, Path, Origin]] = []
     for path in paths:
         tree, origin = read_tree(path)
-        if any(origin.digest == known.digest for _, _, known in measured):
-            raise InputError(path, "", "each file once; another holds the same bytes")
+        refuse_again(path, origin, [known for _, _, known in measured])
         for found in read_measurements(tree, unit):
-            _check_point(found, Path(path), unit)
-            _check_order(found, Path(path))
-            measured.append((found, Path(path), origin))
+            _check_point(found, path, unit)
+            _check_order(found, path)
+            measured.append((found, path, origin))
     _check_alike(measured)
     gpu = gpu or _find_gpu(measured, catalog if write else None)
     degree, count, how = _find_replicas(measured, tp, replicas)
@@ -123,7 +131,7 @@ def import_benchmark(
     }
     return Imported(
         kind="benchmark",
-        name=f"{catalog.name}, {query} on {model} {gpu} x{degree} from {Path(paths[0]).stem}",
+        name=f"{catalog.name}, {query} on {model} {gpu} x{degree} from {paths[0].stem}",
         description=f"{catalog.name} with what {model} on {degree} x {gpu} was measured to sustain of {query}",
         base=base,
         values=values,
@@ -364,10 +372,5 @@ def _write_summary(
     text += f" {note[0].upper()}{note[1:]}. Every pair without a measurement has throughput 0."
     if "max_replicas" not in catalog.quantities:
         text += f" {catalog.name} allows one replica of a pair (max_replicas)."
-    lines = [text]
-    for axis, likes in added.items():
-        lines += [
-            f"{catalog.name} has no {axis} {new}: all else is assumed as {old}'s."
-            for new, old in likes.items()
-        ]
+    lines = [text, *describe_added(catalog, added)]
     return "\n".join([*lines, *(f"Warning: {w}." for w in record["warnings"])])

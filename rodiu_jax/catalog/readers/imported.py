@@ -7,7 +7,7 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -201,6 +201,39 @@ def write_checked(path: str | Path, text: str) -> None:
             load_catalog(temporary)
         except InputError as error:
             raise error.move_to(str(path), error.field) from None
+
+
+def list_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
+    """List files that were given as one or as several.
+
+    Raises:
+      InputError: there is none.
+    """
+    paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
+    if not paths:
+        raise InputError("files", "", "at least one file")
+    return paths
+
+
+def refuse_again(path: Path, origin: Origin, before: Iterable[Origin]) -> None:
+    """Refuse a file whose bytes an earlier one had.
+
+    Raises:
+      InputError: it is one of them.
+    """
+    if any(origin.digest == known.digest for known in before):
+        raise InputError(path, "", "each file once; another holds the same bytes")
+
+
+def describe_added(catalog: Catalog, added: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Say of each name that the base lacks whose values it has: a sentence for all that are like one name."""
+    lines = []
+    for axis, likes in added.items():
+        for old in dict.fromkeys(likes.values()):
+            new = [name for name, like in likes.items() if like == old]
+            names = f"{', '.join(new[:3])}{' ...' if len(new) > 3 else ''}"
+            lines.append(f"{catalog.name} has no {axis} {names}: all else is assumed as {old}'s.")
+    return lines
 
 
 def toml_key(name: str) -> str:

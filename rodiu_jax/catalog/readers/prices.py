@@ -18,7 +18,9 @@ from rodiu_jax.catalog.readers.imported import (
     Value,
     choice,
     find_likes,
+    list_files,
     read_pairs,
+    refuse_again,
     settle_name,
 )
 from rodiu_jax.errors import InputError
@@ -100,9 +102,7 @@ def import_prices(
       InputError: an unknown list, a price that is no number >= 0, an instance without GPUs, no offer of any
         configuration, a price that may be per GPU or per instance.
     """
-    paths = [files] if isinstance(files, str | Path) else list(files)
-    if not paths:
-        raise InputError("files", "", "at least one file")
+    paths = list_files(files)
     for name, value, known in (("term", term, get_args(Term)), ("per", per, (None, *get_args(Per)))):
         if value not in known:
             raise InputError(name, "", " or ".join(k for k in known if k), value)
@@ -120,9 +120,8 @@ def import_prices(
     origins: list[Origin] = []
     lists: list[str] = []
     for path in paths:
-        origin, kind, offers = _read_list(Path(path), term, given, per)
-        if any(o.digest == origin.digest for o in origins):
-            raise InputError(path, "", "each file once; another holds the same bytes")
+        origin, kind, offers = _read_list(path, term, given, per)
+        refuse_again(path, origin, origins)
         if not offers:
             raise InputError(path, "", "at least one offer")
         origins.append(origin)
@@ -181,7 +180,7 @@ def import_prices(
     where = ", ".join(o.short for o in origins)
     return Imported(
         kind="prices",
-        name=f"{catalog.name}, {term} prices from {', '.join(Path(p).stem for p in paths)}",
+        name=f"{catalog.name}, {term} prices from {', '.join(p.stem for p in paths)}",
         description=f"{catalog.name} with the {term} prices of {', '.join(record)} as listed",
         base=base,
         values=tuple(values),

@@ -13,9 +13,12 @@ from rodiu_jax.catalog.readers.imported import (
     Imported,
     Origin,
     Value,
+    describe_added,
     find_likes,
     fixed,
+    list_files,
     read_pairs,
+    refuse_again,
     settle_name,
 )
 from rodiu_jax.errors import InputError
@@ -88,17 +91,14 @@ def import_quality(
       InputError: an accuracy outside 0 to 1, n that is no whole number >= 1, a standard error that contradicts both,
         two rows for one value, a metric that nobody names, no row that ``base`` has names for.
     """
-    paths = [files] if isinstance(files, str | Path) else list(files)
-    if not paths:
-        raise InputError("files", "", "at least one file")
+    paths = list_files(files)
     catalog = load_catalog(base)
     renamed, likes = read_pairs(names, "map"), find_likes(like)
     rows: list[Accuracy] = []
     origins: list[Origin] = []
     for path in paths:
-        origin, found = _read_file(Path(path), metric)
-        if any(o.digest == origin.digest for o in origins):
-            raise InputError(path, "", "each file once; another holds the same bytes")
+        origin, found = _read_file(path, metric)
+        refuse_again(path, origin, origins)
         origins.append(origin)
         rows += found
     if not rows:
@@ -157,14 +157,10 @@ def import_quality(
                 f"(n {r['n']:,})."
             )
     lines += [f"Dropped: {count} row{'s' if count > 1 else ''}, {why}." for why, count in dropped.items()]
-    for axis, pairs in added.items():
-        lines += [
-            f"{catalog.name} has no {axis} {new}: all else is assumed as {old}'s."
-            for new, old in pairs.items()
-        ]
+    lines += describe_added(catalog, added)
     return Imported(
         kind="quality",
-        name=f"{catalog.name}, accuracies from {', '.join(Path(p).stem for p in paths)}",
+        name=f"{catalog.name}, accuracies from {', '.join(p.stem for p in paths)}",
         description=f"{catalog.name} with measured error rates",
         base=base,
         values=tuple(values.values()),

@@ -18,7 +18,7 @@ _MOST_FINDINGS = 8
 
 
 def make_basis_sections(folder: Path, digest: Digest) -> list[Section]:
-    """Make the section about measured, predicted and assumed values; none where the catalogue cannot be read."""
+    """Make the section about measured, predicted and assumed values; none where there is nothing to say of them."""
     from rodiu_jax.sweeps.store import catalog_of
 
     try:
@@ -32,6 +32,8 @@ def make_basis_sections(folder: Path, digest: Digest) -> list[Section]:
     except InputError:  # told where constraints are
         return []
     findings = find_findings(catalog)["text"].tolist()
+    if not plans and not findings:
+        return []
     points = [basis.describe()] if plans else []
     points += [f"Warning: {text}." for text in findings[:_MOST_FINDINGS]]
     if len(findings) > _MOST_FINDINGS:

@@ -320,3 +320,10 @@ def test_curves_of_other_lengths_are_warned_of(tmp_path: Path, tokens: str, warn
     assert found.summary.count("Warning: ") == warned
     if warned:
         assert "512 input and 256 output tokens" in found.summary
+
+
+@pytest.mark.parametrize("stamp", ["1e400", "-1e400", "1e305"])
+def test_a_clock_beyond_all_numbers(tmp_path: Path, stamp: str):
+    path = write(tmp_path, "arrived_at,num_prefill_tokens,num_decode_tokens", "0.5,9,9", f"{stamp},9,9")
+    with pytest.raises(InputError, match=f"line 3: arrived_at: got '{stamp}', expected a number of s"):
+        read(path, query="Code_Gen")

@@ -324,7 +324,8 @@ class Trace:
             expected = EXPECTED_DATE
         else:
             number = parse_number(time)
-            clock = None if number is None else round(number * MICROSECONDS[self.unit])
+            micro = math.inf if number is None else number * MICROSECONDS[self.unit]
+            clock = round(micro) if math.isfinite(micro) else None
             expected = f"a number of {self.unit}"
         if clock is None or abs(clock) >= 2**62:
             raise InputError(self.path, f"{line}: {self.layout.time}", expected, time)

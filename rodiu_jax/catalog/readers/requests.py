@@ -271,7 +271,8 @@ class Trace:
         return Block(clock, tokens[0], tokens[1], code)
 
     def _scale(self, number: np.ndarray) -> np.ndarray:
-        micro = np.rint(number * MICROSECONDS[self.unit or "s"])
+        with np.errstate(over="ignore"):  # what overflows is refused with its line
+            micro = np.rint(number * MICROSECONDS[self.unit or "s"])
         if not (np.isfinite(micro).all() and (np.abs(micro) < 2**62).all()):
             raise _NotPlain
         return micro.astype(np.int64)

@@ -120,6 +120,21 @@ def test_delays_of_an_imported_curve_follow_another_promise(tmp_path: Path):
     assert catalog.curves[0].points[0].tokens == (1024, 128)
 
 
+def test_another_promise_than_the_base_s_is_said_where_it_moves_other_pairs(tmp_path: Path):
+    first = save(bench(CURVE, tp=8, promise="ttft_p99<=6s"), tmp_path)
+    cell = (*MEASURED.values(), "8")
+    assert first.entry("throughput", cell).distribution.numbers[0] == pytest.approx(2.6735265286286696 * 3600)
+    same = bench(CURVE[:2], tp=4, promise="ttft_p99<=6s", base=tmp_path / "own.toml")
+    assert not any("promised" in w for w in same.record["warnings"])
+    other = bench(CURVE[:2], tp=4, promise="ttft_p99<=8s", base=tmp_path / "own.toml")
+    assert "promised ttft_p99<=6000ms to Code_Gen: its other curves (1)" in other.record["warnings"][-1]
+    more = save(other, tmp_path, "more.toml")
+    assert more.entry("throughput", cell).distribution.numbers[0] == pytest.approx(2.6735265286286696 * 3600)
+    assert more.entry("throughput", (*cell[:3], "4")).distribution.numbers[0] == pytest.approx(
+        1902.3459340827
+    )
+
+
 def test_a_base_without_a_limit_gets_one_and_keeps_its_own_values(tmp_path: Path):
     (tmp_path / "base.toml").write_text(
         '[catalog]\nname = "base"\nextends = "corrected"\n[quantity.throughput]\nunit = "queries/h"\nsource = "ours"\n'

@@ -115,7 +115,7 @@ def import_benchmark(
         query, model, gpu, str(degree), tuple(points[n] for n in order), source, note, "measured", ""
     )
     values = _value_latencies(catalog, curve, None if best is None else points[best])
-    warnings = _find_warnings(measured, catalog, query)
+    warnings = [*_find_warnings(measured, catalog, query), *_find_replaced(catalog, curve, promised)]
     record: dict[str, Any] = {
         "query": query,
         "model": model,
@@ -335,6 +335,17 @@ def _find_warnings(
                     f"{catalog.name} has {written}: the rate is that of the measured lengths"
                 )
     return found
+
+
+def _find_replaced(catalog: Catalog, curve: Curve, promised: Promise) -> list[str]:
+    """The promise of the base that this one replaces, where other curves are read off again by it."""
+    old = catalog.promises.get(curve.query)
+    others = sum(c.query == curve.query and c.cell != curve.cell for c in catalog.curves)
+    if old is None or old == promised or not others:
+        return []
+    return [
+        f"{catalog.name} promised {old} to {curve.query}: its other curves ({others}) are read off again, too"
+    ]
 
 
 def _record_point(

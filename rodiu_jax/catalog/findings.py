@@ -76,7 +76,9 @@ def _find_odd_prices(catalog: Catalog) -> Iterator[tuple[str, str]]:
     listed = _list_references(catalog)
     for k, name in enumerate(names):
         others = [m for m in range(len(names)) if devices[m] == devices[k] and m != k]
-        usual = [(float(np.median((low[others] + high[others]) / 2)),)] if others else []
+        usual: list[tuple[float, ...]] = []
+        if others:
+            usual.append((float(np.median((low[others] + high[others]) / 2)),))
         whose = [f"{', '.join(names[m] for m in others)}, of the same device"] if others else []
         if known := listed.get(devices[k], {}) | listed.get(name, {}):
             usual.append(tuple(known.values()))

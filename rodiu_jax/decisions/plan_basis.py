@@ -87,7 +87,7 @@ class PlanBasis:
             for name, by in WEIGHTS.items()
             if sum(self.weights.get(name, {}).values()) > 0
         ]
-        counts = dict.fromkeys(BASES, 0.0)
+        counts: dict[str, float] = dict.fromkeys(BASES, 0.0)
         for name, names in self.read:
             counts[self.find(name, names)] += 1
         if self.read:

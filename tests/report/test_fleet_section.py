@@ -19,6 +19,7 @@ from rodiu_jax.sweeps import sweep
 from rodiu_jax.sweeps.spec import make_spec
 from solvers.headroom import Headroom
 from tests.golden import Golden
+from tests.oracles.tiny import quantity
 from tests.page_structure import Structure
 
 CATALOG = """
@@ -30,27 +31,11 @@ query = ["Summarization", "Code_Gen"]
 model = ["Llama-3.2-1B", "Llama-3.1-8B"]
 gpu = ["A100_FP16", "H100_FP16", "H100_INT8"]
 tp = [1, 2]
-[quantity.delay_penalty]
-over = ["query"]
-unit = "$/ms/query"
-source = "delays are promised, not paid"
-each = 0
-[quantity.max_replicas]
-over = ["model", "gpu"]
-unit = "-"
-source = "ours"
-each = 6
-[quantity.throughput]
-over = ["query", "model", "gpu", "tp"]
-unit = "queries/h"
-source = "ours"
-each = { uniform = [15, 60] }
-[quantity.gpu_quota]
-over = ["gpu"]
-unit = "GPUs"
-source = "ours"
-each = 3
 """
+CATALOG += quantity("delay_penalty", "query", "$/ms/query", "0")  # delays are promised, not paid
+CATALOG += quantity("max_replicas", "model gpu", "-", "6")
+CATALOG += quantity("throughput", "query model gpu tp", "queries/h", "{ uniform = [15, 60] }")
+CATALOG += quantity("gpu_quota", "gpu", "GPUs", "3")
 
 
 @pytest.fixture(scope="module")

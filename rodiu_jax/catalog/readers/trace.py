@@ -311,8 +311,8 @@ def _check_rules(catalog: Catalog) -> None:
 def _list_warnings(catalog: Catalog, found: list[QueryStatistics]) -> Iterator[str]:
     """Query types whose curves in the base are of other lengths than the trace's requests."""
     for s in found:
-        means = [(_mean_of(counts),) * 2 for counts in (s.input_counts, s.output_counts)]
-        if text := describe_other_lengths(catalog.curves, s.query, (means[0], means[1])):
+        given, made = _mean_of(s.input_counts), _mean_of(s.output_counts)
+        if text := describe_other_lengths(catalog.curves, s.query, ((given, given), (made, made))):
             yield text
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pandas as pd
 
-from rodiu_jax.catalog import Catalog
+from rodiu_jax.catalog import Catalog, load_catalog
 from rodiu_jax.catalog.describe import find_basis
 from rodiu_jax.errors import InputError
 from rodiu_jax.io.number_text import percent
@@ -113,13 +114,16 @@ class PlanBasis:
         return f"What the plans rest on: {'; '.join(parts)}."
 
 
-def find_plan_basis(catalog: Catalog, plans: Iterable[tuple[Plan, Instances, int]]) -> PlanBasis:
-    """Weigh plans, each with its scenarios and its number among them.
+def find_plan_basis(catalog: Catalog | str | Path, plans: Iterable[tuple[Plan, Instances, int]]) -> PlanBasis:
+    """Weigh plans, each with its scenarios and its number among them, by what their values rest on.
+
+    Args:
+      catalog: what the scenarios were drawn from: a catalogue, its name, or its file.
 
     Raises:
-      InputError: the scenarios have other names than the catalogue.
+      InputError: no such catalogue, or the scenarios have other names.
     """
-    found = PlanBasis(catalog)
+    found = PlanBasis(catalog if isinstance(catalog, Catalog) else load_catalog(catalog))
     for plan, instances, index in plans:
         found.add(plan, instances, index)
     return found

@@ -68,6 +68,6 @@ def test_a_catalogue_of_other_names_is_refused(tmp_path: Path):
 
 
 def test_without_plans_there_is_nothing_to_say():
-    found = find_plan_basis(load_catalog("corrected"), [])
+    found = find_plan_basis("corrected", [])
     assert found.tabulate().empty
     assert found.describe() == ""

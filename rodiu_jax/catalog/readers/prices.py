@@ -370,7 +370,7 @@ def _write_note(
         parts.append(f"{_MOST_VALUES} equally likely quantiles of them")
     if group.dropped:
         parts.append(
-            f"{group.dropped:,} rows dropped, without a {term} price{' or elsewhere' if region else ''}"
+            f"{group.dropped:,} rows dropped, with no {term} price{' or elsewhere' if region else ''}"
         )
     if group.outliers:
         shown = ", ".join(f"${o.price:.4g} ({o.at})" for o in group.outliers[:5])

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rodiu_jax.decisions.choose.search import choose
     from rodiu_jax.decisions.diagnose.diagnosis import diagnose
     from rodiu_jax.decisions.fleet import summarize_fleet
+    from rodiu_jax.decisions.plan_basis import find_plan_basis
     from rodiu_jax.decisions.robustness import robustness
     from rodiu_jax.decisions.stress.draws import stress
     from rodiu_jax.errors import InputError, WorkFailed
@@ -66,6 +67,7 @@ _HOME = {
     "describe": "rodiu_jax.catalog.describe",
     "diagnose": "rodiu_jax.decisions.diagnose.diagnosis",
     "evaluate": "rodiu_jax.model.evaluation",
+    "find_plan_basis": "rodiu_jax.decisions.plan_basis",
     "import_aiconfigurator": "rodiu_jax.catalog.readers",
     "import_benchmark": "rodiu_jax.catalog.readers",
     "import_model": "rodiu_jax.catalog.readers",
@@ -117,6 +119,7 @@ __all__ = [
     "describe",
     "diagnose",
     "evaluate",
+    "find_plan_basis",
     "import_aiconfigurator",
     "import_benchmark",
     "import_model",

@@ -45,6 +45,7 @@ _CHECKED = (
     "rodiu_jax.runtime",
     "rodiu_jax.io.files",
     "rodiu_jax.certificates",
+    "rodiu_jax.catalog.draw_program",
     "rodiu_jax.catalog.sampling",
     "rodiu_jax.decisions.stress.linear_forms",
     "rodiu_jax.decisions.diagnose.linear_programs",

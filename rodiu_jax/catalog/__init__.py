@@ -27,8 +27,11 @@ whether a value is ``measured``, ``predicted`` or ``assumed``.
 
 ``[promise.QUERY]`` has ``limits`` (`rodiu_jax.catalog.promises`) and perhaps ``source``. ``[[curve]]`` has
 ``query``, ``model``, ``gpu``, ``tp``, ``source`` and ``points``, each ``{rate = queries/h, ms = {ttft_p99 = ...}}``:
-what was measured of one replica. ``throughput`` of that cell is then the highest measured rate at which the
-promise of the query type holds, 0 where it holds at none.
+what was measured of one replica, perhaps with ``tokens = [input, output]``, the mean lengths of a request.
+``throughput`` of that cell is then the highest measured rate at which the promise of the query type holds, 0 where it
+holds at none. ``at_curve = true`` beside ``fixed`` in ``delay_nominal``, ``residency_hours`` or ``tp_speedup`` says
+that the number follows the curves of its names (`rodiu_jax.catalog.curve_values`); the fixed one counts where none is
+left.
 
 Every field of an instance except ``tp_degree`` must be a quantity; any other quantity may be added.
 ``[[comparison]]``, ``[[example]]`` and ``[[contradiction]]`` are claims that ``rodiu validate`` looks into.

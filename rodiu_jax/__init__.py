@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rodiu_jax.decisions.robustness import robustness
     from rodiu_jax.decisions.stress.draws import stress
     from rodiu_jax.errors import InputError, WorkFailed
+    from rodiu_jax.export import export_plan
     from rodiu_jax.model.changes import Change, apply_changes, parse_change
     from rodiu_jax.model.check import check_plan
     from rodiu_jax.model.evaluation import evaluate
@@ -66,6 +67,7 @@ _HOME = {
     "describe": "rodiu_jax.catalog.describe",
     "diagnose": "rodiu_jax.decisions.diagnose.diagnosis",
     "evaluate": "rodiu_jax.model.evaluation",
+    "export_plan": "rodiu_jax.export",
     "import_aiconfigurator": "rodiu_jax.catalog.readers",
     "import_benchmark": "rodiu_jax.catalog.readers",
     "import_model": "rodiu_jax.catalog.readers",
@@ -117,6 +119,7 @@ __all__ = [
     "describe",
     "diagnose",
     "evaluate",
+    "export_plan",
     "import_aiconfigurator",
     "import_benchmark",
     "import_model",

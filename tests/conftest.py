@@ -42,6 +42,8 @@ _CHECKED = (
     "rodiu_jax.decisions.diagnose.threshold",
     "rodiu_jax.decisions.fleet",
     "rodiu_jax.decisions.rate_robustness",
+    "rodiu_jax.decisions.plan_folder",
+    "rodiu_jax.export",
     "solvers",
 )
 install_import_hook(list(_CHECKED), "beartype.beartype")

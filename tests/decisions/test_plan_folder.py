@@ -1,0 +1,105 @@
+"""The folder of a plan and files of plans: what is read, and what is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rodiu_jax as rj
+from rodiu_jax.catalog import load_catalog
+from rodiu_jax.decisions.plan_folder import choose_plan, read_plan_folder
+from rodiu_jax.errors import InputError
+from tests.decisions.plan_folders import make_plan_folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_plan_folder(tmp_path_factory.mktemp("plan") / "out")
+
+
+def test_a_folder_holds_the_plan_and_its_alternatives(made: Path):
+    found = read_plan_folder(made)
+    assert (found.instances.size, found.catalog.name) == (1, "planned")
+    assert [*found.alternatives] == ["nominal", "headroom 1.2"]
+    catalog = load_catalog("serving")
+    assert choose_plan(made, catalog, None) == found.plan == choose_plan(made / "plan.json", catalog, None)
+    assert choose_plan(made, catalog, "nominal") == found.alternatives["nominal"].plan
+    costs = (
+        rj.check_plan(found.plan, found.instances, 0),
+        rj.check_plan(
+            found.alternatives["nominal"].plan, found.instances.with_fields(gamma_throughput=0.0), 0
+        ),
+    )
+    assert all(verdict.feasible for verdict in costs)
+    files = rj.export_plan(made, "nginx", chosen="headroom 1.2")
+    assert files != rj.export_plan(made, "nginx")
+    (script,) = rj.export_plan(made, "vllm").values()
+    assert script.count("exec vllm serve") == sum(d.replicas for d in found.plan.deployments)
+
+
+def change_json(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        value = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(change(value)))
+
+    return apply
+
+
+def lose(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def with_model(plans: Any) -> Any:
+    plans[0]["deployments"][0]["model"] = "Qwen3-30B-A3"
+    return plans
+
+
+BAD: dict[str, tuple[Callable[[Path], None], str | None, str]] = {
+    "no scenario": (lose("scenario.npz"), None, r"scenario.npz: expected the folder of `rodiu plan`"),
+    "no plan": (lose("plan.json"), None, r"plan.json: expected the folder"),
+    "two plans": (change_json("plan.json", lambda v: v * 2), None, "a list of one plan"),
+    "unknown model": (change_json("plan.json", with_model), None, r"deployments\[0\].model.* mean Qwen3-30B-A3B"),
+    "no alternatives": (lose("alternatives.json"), "nominal", "chosen: .*has no alternatives.json"),
+    "unknown alternative": (lambda folder: None, "nominel", "did you mean nominal"),
+    "alternative without words": (
+        change_json("alternatives.json", lambda v: {"a": {"plan": v["nominal"]["plan"]}}),
+        None,
+        r"alternatives.json: a: .*what",
+    ),
+    "alternatives as a list": (change_json("alternatives.json", lambda v: [v]), None, "plans by name"),
+    "another catalogue": (
+        lambda folder: (folder / "catalog.toml").write_text('[catalog]\nname = "x"\nextends = "seed"\n'),
+        None,
+        "query_names: got 'Chat'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_folders_are_one_line(made: Path, tmp_path: Path, case: str):
+    spoil, chosen, message = BAD[case]
+    folder = shutil.copytree(made, tmp_path / "spoilt")
+    spoil(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        choose_plan(folder, load_catalog("serving"), chosen)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_of_plans(made: Path, tmp_path: Path):
+    catalog, path = load_catalog("serving"), tmp_path / "plans.json"
+    found = read_plan_folder(made)
+    rj.save_plans([found.plan, found.alternatives["nominal"].plan], path)
+    assert choose_plan(path, catalog, "1") == found.alternatives["nominal"].plan
+    for chosen, message in ((None, "which of the 2 plans"), ("2", "from 0 to 1"), ("nominal", "from 0 to 1")):
+        with pytest.raises(InputError, match=message):
+            choose_plan(path, catalog, chosen)
+    with pytest.raises(InputError, match=r"gpu: got 'H100', expected one of .*mean H100_"):
+        choose_plan(path, load_catalog("seed"), "0")
+    path.write_text("[]")
+    with pytest.raises(InputError, match="at least one"):
+        choose_plan(path, catalog, None)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rodiu_jax.decisions.choose.search import choose
     from rodiu_jax.decisions.diagnose.diagnosis import diagnose
     from rodiu_jax.decisions.fleet import summarize_fleet
+    from rodiu_jax.decisions.replay.replay import replay
     from rodiu_jax.decisions.robustness import robustness
     from rodiu_jax.decisions.stress.draws import stress
     from rodiu_jax.errors import InputError, WorkFailed
@@ -83,6 +84,7 @@ _HOME = {
     "parse_change": "rodiu_jax.model.changes",
     "plot": "rodiu_jax.report.figures.pictures",
     "read_rows": "rodiu_jax.sweeps",
+    "replay": "rodiu_jax.decisions.replay.replay",
     "robustness": "rodiu_jax.decisions.robustness",
     "sample": "rodiu_jax.catalog.sampling",
     "save_plans": "rodiu_jax.model.plan_json",
@@ -135,6 +137,7 @@ __all__ = [
     "parse_change",
     "plot",
     "read_rows",
+    "replay",
     "robustness",
     "sample",
     "save_plans",

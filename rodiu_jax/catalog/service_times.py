@@ -20,12 +20,14 @@ class ServicePoint:
     """One point of a curve.
 
     Attributes:
+      rate: requests/h.
       concurrency: requests at once.
       first: ms to the first token.
       rest: ms from the first token to the last.
       token: ms per output token after the first; 0 where the curve does not tell.
     """
 
+    rate: float
     concurrency: float
     first: float
     rest: float
@@ -59,7 +61,7 @@ def _read_point(point: Point, later_tokens: float) -> ServicePoint | None:
     first = min(first or 0.0, whole)
     if token is None:
         token = (whole - first) / later_tokens
-    return ServicePoint(point.rate * whole / _HOUR, first, whole - first, token)
+    return ServicePoint(point.rate, point.rate * whole / _HOUR, first, whole - first, token)
 
 
 def _read_latency(latencies: Mapping[str, float], name: str) -> float | None:

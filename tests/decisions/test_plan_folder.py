@@ -14,21 +14,19 @@ import rodiu_jax as rj
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.decisions.plan_folder import choose_plan, read_plan_folder
 from rodiu_jax.errors import InputError
-from tests.decisions.plan_folders import make_plan_folder
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_plan_folder(tmp_path_factory.mktemp("plan") / "out")
-
-
-def test_a_folder_holds_the_plan_and_its_alternatives(made: Path):
-    found = read_plan_folder(made)
+def test_a_folder_holds_the_plan_and_its_alternatives(plan_folder: Path):
+    found = read_plan_folder(plan_folder)
     assert (found.instances.size, found.catalog.name) == (1, "planned")
     assert [*found.alternatives] == ["nominal", "headroom 1.2"]
     catalog = load_catalog("serving")
-    assert choose_plan(made, catalog, None) == found.plan == choose_plan(made / "plan.json", catalog, None)
-    assert choose_plan(made, catalog, "nominal") == found.alternatives["nominal"].plan
+    assert (
+        choose_plan(plan_folder, catalog, None)
+        == found.plan
+        == choose_plan(plan_folder / "plan.json", catalog, None)
+    )
+    assert choose_plan(plan_folder, catalog, "nominal") == found.alternatives["nominal"].plan
     costs = (
         rj.check_plan(found.plan, found.instances, 0),
         rj.check_plan(
@@ -36,9 +34,9 @@ def test_a_folder_holds_the_plan_and_its_alternatives(made: Path):
         ),
     )
     assert all(verdict.feasible for verdict in costs)
-    files = rj.export_plan(made, "nginx", chosen="headroom 1.2")
-    assert files != rj.export_plan(made, "nginx")
-    (script,) = rj.export_plan(made, "vllm").values()
+    files = rj.export_plan(plan_folder, "nginx", chosen="headroom 1.2")
+    assert files != rj.export_plan(plan_folder, "nginx")
+    (script,) = rj.export_plan(plan_folder, "vllm").values()
     assert script.count("exec vllm serve") == sum(d.replicas for d in found.plan.deployments)
 
 
@@ -81,18 +79,18 @@ BAD: dict[str, tuple[Callable[[Path], None], str | None, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_folders_are_one_line(made: Path, tmp_path: Path, case: str):
+def test_bad_folders_are_one_line(plan_folder: Path, tmp_path: Path, case: str):
     spoil, chosen, message = BAD[case]
-    folder = shutil.copytree(made, tmp_path / "spoilt")
+    folder = shutil.copytree(plan_folder, tmp_path / "spoilt")
     spoil(folder)
     with pytest.raises(InputError, match=message) as caught:
         choose_plan(folder, load_catalog("serving"), chosen)
     assert "\n" not in str(caught.value)
 
 
-def test_files_of_plans(made: Path, tmp_path: Path):
+def test_files_of_plans(plan_folder: Path, tmp_path: Path):
     catalog, path = load_catalog("serving"), tmp_path / "plans.json"
-    found = read_plan_folder(made)
+    found = read_plan_folder(plan_folder)
     rj.save_plans([found.plan, found.alternatives["nominal"].plan], path)
     assert choose_plan(path, catalog, "1") == found.alternatives["nominal"].plan
     for chosen, message in ((None, "which of the 2 plans"), ("2", "from 0 to 1"), ("nominal", "from 0 to 1")):

@@ -1,0 +1,247 @@
+"""A plan, the nominal one and the one for 1.2 times the traffic under the same requests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import rodiu_jax as rj
+from rodiu_jax.decisions.plan_folder import PlanFolder, read_plan_folder
+from rodiu_jax.decisions.replay.replay import THE_PLAN, Replay
+from rodiu_jax.errors import InputError
+from rodiu_jax.report.text.replay_section import describe_replay, replay_to_json
+from tests.cli.calls import TRACE
+
+HOURS = 0.03
+
+
+@pytest.fixture(scope="module")
+def found(plan_folder: Path) -> PlanFolder:
+    return read_plan_folder(plan_folder)
+
+
+@pytest.fixture(scope="module")
+def replayed(plan_folder: Path) -> Replay:
+    return rj.replay(plan_folder, hours=HOURS, seed=3)
+
+
+def test_every_request_is_served_or_counted(replayed: Replay, found: PlanFolder):
+    plans = replayed.plans.set_index("plan")
+    assert [*plans.index] == [THE_PLAN, "nominal", "headroom 1.2"]
+    queries = replayed.queries
+    assert (queries["served"] + queries["rejected"] + queries["elsewhere"] == queries["requests"]).all()
+    assert queries.groupby("query")["requests"].nunique().eq(1).all(), "all plans meet the same requests"
+    for name, pools in replayed.pools.groupby("plan"):
+        mine = queries[queries["plan"] == name]
+        assert pools["requests"].sum() == mine["requests"].sum() - mine["elsewhere"].sum()
+        assert pools["rejected"].sum() == mine["rejected"].sum()
+    rate = found.instances.one(0).arrival_rate
+    counts = queries[queries["plan"] == THE_PLAN]["requests"].to_numpy()
+    assert (np.abs(counts - rate * HOURS) < 5 * np.sqrt(rate * HOURS)).all(), (
+        "Poisson at the scenario's rates"
+    )
+
+
+def test_loads_are_those_that_the_plan_counts(replayed: Replay, found: PlanFolder):
+    """Requests have mean lengths here: the load of a pool is sum of lambda x / q over the replicas."""
+    fields, names = found.instances.one(0), found.instances.names
+    plans = {THE_PLAN: found.plan} | {name: other.plan for name, other in found.alternatives.items()}
+    for (name, model, gpu), pool in replayed.pools.set_index(["plan", "model", "gpu"]).iterrows():
+        j, k, n = names.models.index(model), names.gpus.index(gpu), names.degrees.index(pool["tp"])
+        load = 0.0
+        for route in plans[name].routes:
+            if (route.model, route.gpu) == (model, gpu):
+                i = names.queries.index(route.query)
+                load += fields.arrival_rate[i] * route.share / fields.throughput[i, j, k, n]
+        assert pool["load"] == pytest.approx(load / pool["replicas"], rel=0.1)
+        assert 0 < pool["batch"] <= 1
+        assert pool["load"] < 0.95
+
+
+def test_robustness_keeps_promises_that_the_nominal_plan_breaks(plan_folder: Path):
+    """The rate of chat falls 22 % short, what robust rates are for, and one GPU is a tenth slower than measured."""
+    shortfalls = {"Chat": 0.22, "Qwen3-30B-A3B@B200": 0.1}
+    plans = rj.replay(plan_folder, hours=0.06, shortfall=shortfalls, seed=1).plans.set_index("plan")
+    robust, nominal = plans.loc[THE_PLAN], plans.loc["nominal"]
+    assert (robust["kept"], robust["promises"]) == (5, 5)
+    assert robust["within"] > 0.999
+    assert nominal["kept"] < 5
+    assert nominal["within"] < 0.9
+    prices = robust["rent_per_hour"], nominal["rent_per_hour"], plans.loc["headroom 1.2", "rent_per_hour"]
+    assert prices == pytest.approx((51.15, 44.26, 54.29))
+
+
+def test_a_shortfall_slows_what_it_names(plan_folder: Path, replayed: Replay):
+    slowed = rj.replay(
+        plan_folder, hours=HOURS, seed=3, shortfall={"Chat:Llama-3.1-8B@H100": 0.1, "Chat": 0.0}
+    )
+    keys = ["plan", "query"]
+    before, after = (r.queries.set_index(keys) for r in (replayed, slowed))
+    pd.testing.assert_series_equal(before["requests"], after["requests"])
+    ratio = (after["e2e_mean"] / before["e2e_mean"]).loc[THE_PLAN]
+    assert ratio["Chat"] >= 1 / 0.9 - 1e-6
+    assert ratio.drop("Chat").max() < 1.1
+    assert ratio["Code_Generation"] == pytest.approx(1.0, abs=1e-9), "on other replicas alone"
+    pools = ["plan", "model", "gpu"]
+    loads = slowed.pools.set_index(pools)["load"] / replayed.pools.set_index(pools)["load"]
+    assert loads[(THE_PLAN, "Llama-3.1-8B", "H100")] > 1.02
+    assert loads[(THE_PLAN, "Qwen3-30B-A3B", "B200")] == 1.0
+
+
+def test_the_same_seed_gives_the_same_numbers(plan_folder: Path, replayed: Replay):
+    again, other = (rj.replay(plan_folder, hours=HOURS, seed=seed) for seed in (3, 4))
+    for name in ("plans", "queries", "pools"):
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(replayed, name))
+    assert (other.queries["requests"] != replayed.queries["requests"]).any()
+
+
+def test_a_trace_faster_for_some_hours_with_others_at_random(plan_folder: Path, found: PlanFolder):
+    """The excerpt has 200 requests; as often as the plan has code generation it lasts a hundredth of an hour."""
+    options = {"query": "Code_Generation", "rate_scale": "plan", "hours": HOURS}
+    rate = dict(zip(found.instances.query_names, found.instances.one(0).arrival_rate, strict=True))
+    alone = rj.replay(plan_folder, TRACE, **options)
+    counts = alone.queries[alone.queries["plan"] == THE_PLAN].set_index("query")["requests"]
+    assert counts["Code_Generation"] == pytest.approx(rate["Code_Generation"] * HOURS, rel=0.03)
+    assert counts.drop("Code_Generation").eq(0).all()
+    assert alone.settings["sources"]["Chat"] == "none"
+    assert alone.plans["promises"].eq(1).all()
+    both = rj.replay(plan_folder, TRACE, others=True, **options)
+    counts = both.queries[both.queries["plan"] == THE_PLAN].set_index("query")["requests"]
+    for query in ("Chat", "Document_QA"):
+        assert counts[query] == pytest.approx(rate[query] * HOURS, rel=0.15)
+    answered = int((pd.read_csv(TRACE)["GeneratedTokens"] > 0).sum())
+    twice = rj.replay(plan_folder, TRACE, query="Code_Generation", rate_scale=2.0)
+    assert twice.settings["seconds"] == pytest.approx(
+        alone.settings["seconds"] / HOURS * _span() / 3600, rel=1e-6
+    )
+    assert twice.plans["requests"].iloc[0] == pytest.approx(2 * answered, abs=2)
+
+
+def _span() -> float:
+    """Seconds from the first to the last request of the excerpt."""
+    times = pd.to_datetime(pd.read_csv(TRACE)["TIMESTAMP"])
+    return (times.max() - times.min()).total_seconds()
+
+
+def test_lengths_of_requests_count_relative_to_the_scenarios(
+    plan_folder: Path, tmp_path: Path, found: PlanFolder
+):
+    """Alone on its replica a request takes its own lengths times the curve's first point."""
+    fields = found.instances.one(0)
+    i = found.instances.query_names.index("Code_Generation")
+    inputs, outputs = float(fields.input_tokens[i]), float(fields.output_tokens[i])
+    rows = [(0, inputs, outputs), (600, 2 * inputs, outputs), (1200, inputs, 3 * outputs), (1800, inputs, 0)]
+    path = tmp_path / "t.csv"
+    path.write_text("s,in,out,kind\n" + "".join(f"{t},{a:.0f},{b:.0f},gen\n" for t, a, b in rows))
+    result = rj.replay(
+        plan_folder,
+        path,
+        query_column="kind",
+        names="gen=Code_Generation",
+        columns="time=s,input=in,output=out",
+        unit="s",
+    )
+    assert result.settings["failed"] == 1
+    row = result.queries.set_index(["plan", "query"]).loc[(THE_PLAN, "Code_Generation")]
+    curve = next(
+        c for c in found.catalog.curves if c.cell == ("Code_Generation", "Qwen3-30B-A3B", "B200", "1")
+    )
+    least = curve.points[0].latencies
+    first, whole, token = (least[name] for name in ("ttft_mean", "e2e_mean", "tpot_mean"))
+    assert row["ttft_mean"] == pytest.approx(first * (1 + 2 + 1) / 3, rel=1e-6)
+    assert row["e2e_mean"] == pytest.approx((first * 4 + (whole - first) * 5) / 3, rel=1e-6)
+    assert row["tpot_mean"] == pytest.approx(token, rel=0.02), "whatever the length"
+    assert (row["served"], row["wait_max"]) == (3, 0.0)
+
+
+def test_words_and_json(replayed: Replay):
+    section = describe_replay(replayed)
+    assert [table.name for table in section.tables] == ["replay_plans", "replay_queries", "replay_pools"]
+    assert [len(table.rows) for table in section.tables] == [3, 15, len(replayed.pools)]
+    assert sum(point.startswith("Not modelled: ") for point in section.points) >= 5
+    assert any("$6.89/h (15.6%) more than nominal" in point for point in section.points)
+    values = json.loads(json.dumps(replay_to_json(replayed), allow_nan=False))
+    assert [row["plan"] for row in values["plans"]] == [*replayed.plans["plan"]]
+    assert values["seed"] == 3
+
+
+EMPTY = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+BAD: dict[str, tuple[str | None, dict[str, Any], str]] = {
+    "no query": (EMPTY, {}, "query: expected --query NAME, or --query-column"),
+    "empty": (EMPTY, {"query": "Chat"}, "at least one request"),
+    "all failed": (EMPTY + "2023-11-16 18:17:03,5,0\n", {"query": "Chat"}, "an output token"),
+    "one time": (EMPTY + "2023-11-16 18:17:03,5,1\n" * 2, {"query": "Chat"}, "more than one time"),
+    "unknown type": (EMPTY, {"query": "Chatt"}, "query: got 'Chatt', .*did you mean Chat"),
+    "unknown value": (
+        "TIMESTAMP,ContextTokens,GeneratedTokens,k\n2023-11-16 18:17:03,5,1,chat\n2023-11-16 18:18:03,5,1,Chat\n",
+        {"query_column": "k"},
+        "t.csv: k: got 'chat'",
+    ),
+    "option without a trace": (None, {"query": "Chat"}, "replay: query: expected .*trace"),
+    "others without a trace": (None, {"others": True}, "replay: others: expected .*trace"),
+    "no scale": (None, {"rate_scale": 0.0}, "rate_scale: got 0.0"),
+    "endless scale": (None, {"rate_scale": float("inf")}, "rate_scale: got inf"),
+    "no hours": (None, {"hours": 0.0}, "hours: got 0.0"),
+    "a moment": (None, {"hours": 1e-9}, "at least one request"),
+    "too many": (None, {"hours": 1e6}, "at most 20,000,000 requests"),
+    "shortfall of all": (None, {"shortfall": 1.0}, "shortfall: got 1.0"),
+    "shortfall of nobody": (
+        None,
+        {"shortfall": {"Qwen3-8B@H20": 0.1}},
+        "got 'Qwen3-8B@H20'.* mean Qwen3-8B@H200",
+    ),
+    "shortfall that is none": (None, {"shortfall": {"Chat": float("nan")}}, "shortfall: Chat: got nan"),
+    "seed": (None, {"seed": -1}, "seed: got -1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(plan_folder: Path, tmp_path: Path, case: str):
+    text, options, message = BAD[case]
+    path = None
+    if text is not None:
+        path = tmp_path / "t.csv"
+        path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        rj.replay(plan_folder, path, **options)
+    assert "\n" not in str(caught.value)
+
+
+def cut(catalog: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "catalog.toml").write_text(catalog) and None
+
+
+HEAD = '[catalog]\nname = "cut"\nextends = "serving"\n'
+THROUGHPUT = '[quantity.throughput]\nover = ["query", "model", "gpu", "tp"]\neach = 5\n'
+CATALOGS = {
+    "no curves": (HEAD + THROUGHPUT, r"curve: expected a curve of \w+ on Llama-3.1-8B@H100 x1"),
+    "a promise that no point keeps": (
+        HEAD + '[promise.Chat]\nlimits = "ttft_mean<=1ms"\n',
+        r"curve of Chat on Llama-3.1-8B@H100 x1: expected a point at which ttft_mean<=1ms holds",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CATALOGS)
+def test_catalogues_that_cannot_tell(plan_folder: Path, tmp_path: Path, case: str):
+    text, message = CATALOGS[case]
+    folder = shutil.copytree(plan_folder, tmp_path / "copy")
+    (folder / "catalog.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        rj.replay(folder, hours=HOURS)
+
+
+@pytest.mark.slow
+def test_an_hour(plan_folder: Path):
+    """Some 30 s: 620,000 requests on three plans; robust rates against a shortfall of every rate by a tenth."""
+    plans = rj.replay(plan_folder, hours=1.0, shortfall=0.1).plans.set_index("plan")
+    assert (plans["kept"] == plans["promises"])[[THE_PLAN, "headroom 1.2"]].all()
+    assert plans.loc["nominal", "kept"] < 5
+    assert plans.loc["nominal", "within"] < plans.loc[THE_PLAN, "within"]

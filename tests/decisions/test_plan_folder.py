@@ -21,11 +21,8 @@ def test_a_folder_holds_the_plan_and_its_alternatives(plan_folder: Path):
     assert (found.instances.size, found.catalog.name) == (1, "planned")
     assert [*found.alternatives] == ["nominal", "headroom 1.2"]
     catalog = load_catalog("serving")
-    assert (
-        choose_plan(plan_folder, catalog, None)
-        == found.plan
-        == choose_plan(plan_folder / "plan.json", catalog, None)
-    )
+    for where in (plan_folder, plan_folder / "plan.json"):
+        assert choose_plan(where, catalog, None) == found.plan
     assert choose_plan(plan_folder, catalog, "nominal") == found.alternatives["nominal"].plan
     costs = (
         rj.check_plan(found.plan, found.instances, 0),

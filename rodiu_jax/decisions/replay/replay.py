@@ -103,21 +103,19 @@ def replay(
     """
     import pandas as pd
 
+    options = {"query": query, "query_column": query_column, "names": names, "columns": columns, "unit": unit}
+    if trace is None:
+        beside = [name for name, value in options.items() if value is not None]
+        for name in [*beside, *(["others"] if others else [])]:
+            raise InputError("replay", name, "this option beside a trace alone")
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise InputError("replay", "seed", "a whole number from 0 to 2^63 - 1", seed)
     found = read_plan_folder(folder)
     plans = {THE_PLAN: (found.plan, "what `rodiu plan` chose")}
     plans |= {name: (other.plan, other.what) for name, other in found.alternatives.items()}
     shortfalls = _check_shortfalls(shortfall, found.instances, [plan for plan, _ in plans.values()])
-    if type(seed) is not int or not 0 <= seed < 2**63:
-        raise InputError("replay", "seed", "a whole number from 0 to 2^63 - 1", seed)
     arrivals = None
-    options = {"query": query, "query_column": query_column, "names": names, "columns": columns, "unit": unit}
-    if trace is None:
-        for name in (
-            *(n for n, value in options.items() if value is not None),
-            *(["others"] if others else []),
-        ):
-            raise InputError("replay", name, "this option beside a trace alone")
-    else:
+    if trace is not None:
         arrivals = read_arrivals(trace, known=found.instances.query_names, **options)
     traffic, until = make_traffic(
         arrivals, found.instances, rate_scale=rate_scale, hours=hours, others=others, seed=seed

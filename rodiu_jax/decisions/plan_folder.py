@@ -94,37 +94,50 @@ def _read_alternatives(folder: Path, instances: Instances) -> dict[str, Alternat
     return found
 
 
-def choose_plan(where: str | Path, catalog: Catalog, chosen: str | None) -> Plan:
-    """Return one plan of a folder of `rodiu plan`, or of a file of plans.
-
-    Args:
-      catalog: whose names a plan in a file is checked against; a folder has its own scenario.
-      chosen: an alternative of the folder by name, or the position of a plan in the file; by default the folder's
-        plan, or the only plan of the file.
+def choose_in_folder(folder: PlanFolder, chosen: str | None) -> Plan:
+    """Return the plan of a folder, or one of its alternatives by name.
 
     Raises:
-      InputError: no such folder, file or plan; a plan that names what the catalogue does not have.
+      InputError: the folder has no such alternative.
     """
-    where = Path(where)
-    if is_there(where, folder=True):
-        folder = read_plan_folder(where)
-        if chosen is None:
-            return folder.plan
-        if chosen not in folder.alternatives:
-            known = ", ".join(folder.alternatives) or f"nothing, as {where} has no {ALTERNATIVES}"
-            raise InputError("chosen", "", f"one of {known}{nearest(chosen, folder.alternatives)}", chosen)
-        return folder.alternatives[chosen].plan
-    items = read_json(where)
+    if chosen is None:
+        return folder.plan
+    if chosen not in folder.alternatives:
+        known = ", ".join(folder.alternatives) or f"nothing, as {folder.path} has no {ALTERNATIVES}"
+        raise InputError("chosen", "", f"one of {known}{nearest(chosen, folder.alternatives)}", chosen)
+    return folder.alternatives[chosen].plan
+
+
+def choose_in_file(path: str | Path, catalog: Catalog, chosen: str | None) -> Plan:
+    """Return one plan of a JSON list of plans.
+
+    Args:
+      catalog: whose names the plan has.
+      chosen: the position of the plan, from 0; by default the only one.
+
+    Raises:
+      InputError: no such file or plan; a plan that names what the catalogue does not have.
+    """
+    items = read_json(path)
     if not isinstance(items, list) or not items:
-        raise InputError(where, "", "a JSON list of plans, at least one", items)
+        raise InputError(path, "", "a JSON list of plans, at least one", items)
     positions = [str(p) for p in range(len(items))]
     if chosen is None and len(items) > 1:
-        raise InputError("chosen", "", f"which of the {len(items)} plans of {where}: 0 to {len(items) - 1}")
+        raise InputError("chosen", "", f"which of the {len(items)} plans of {path}: 0 to {len(items) - 1}")
     if chosen is not None and chosen not in positions:
         raise InputError("chosen", "", f"a whole number from 0 to {len(items) - 1}", chosen)
     at = int(chosen or 0)
-    plan = read_plan(items[at], source=where, path=f"[{at}]")
+    plan = read_plan(items[at], source=path, path=f"[{at}]")
+    check_catalog_names(plan, catalog, source=path, path=f"[{at}]")
+    return plan
+
+
+def check_catalog_names(plan: Plan, catalog: Catalog, *, source: str | Path = "plan", path: str = "") -> None:
+    """Check that a plan speaks of the names of a catalogue alone, and that it is whole in itself.
+
+    Raises:
+      InputError: as `rodiu_jax.model.plan.validate_names`.
+    """
     sets = catalog.sets
     names = Names(sets["query"], sets["model"], sets["gpu"], tuple(int(n) for n in sets["tp"]))
-    validate_names(plan, names, source=where, path=f"[{at}]")
-    return plan
+    validate_names(plan, names, source=source, path=path)

@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from rodiu_jax.catalog import Catalog, load_catalog
-from rodiu_jax.decisions.plan_folder import CATALOG, choose_plan, is_there
+from rodiu_jax.decisions.plan_folder import (
+    check_catalog_names,
+    choose_in_file,
+    choose_in_folder,
+    is_there,
+    read_plan_folder,
+)
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.export.fleet import arrange_fleet
 from rodiu_jax.export.formats import FORMATS
 from rodiu_jax.export.settings import OPTIONS, Settings, list_given
-from rodiu_jax.model.plan import Plan, validate_names
-from rodiu_jax.model.slots import Names
+from rodiu_jax.model.plan import Plan
 
 __all__ = ["FORMATS", "export_plan"]
 
@@ -57,24 +62,27 @@ def export_plan(
         if name not in FORMATS[to].reads:
             users = ", ".join(f.name for f in FORMATS.values() if name in f.reads)
             raise InputError(OPTIONS[name], "", f"this option with --to {users} alone", to)
-    known = _load_catalog(plan, catalog)
-    if isinstance(plan, Plan):
-        source, found = "plan", plan
-    else:
-        source, found = str(plan), choose_plan(plan, known, chosen)
-    _check_names(found, known, source)
+    found, known = _find_plan(plan, catalog, chosen)
     return FORMATS[to].write(arrange_fleet(found, known), given)
 
 
-def _load_catalog(plan: str | Path | Plan, catalog: str | Path | Catalog | None) -> Catalog:
-    if isinstance(catalog, Catalog):
-        return catalog
-    if catalog is None and not isinstance(plan, Plan) and is_there(Path(plan) / CATALOG):
-        return load_catalog(Path(plan) / CATALOG)
-    return load_catalog("serving" if catalog is None else catalog)
-
-
-def _check_names(plan: Plan, catalog: Catalog, source: str) -> None:
-    sets = catalog.sets
-    names = Names(sets["query"], sets["model"], sets["gpu"], tuple(int(n) for n in sets["tp"]))
-    validate_names(plan, names, source=source)
+def _find_plan(
+    plan: str | Path | Plan, catalog: str | Path | Catalog | None, chosen: str | None
+) -> tuple[Plan, Catalog]:
+    """Return the plan that is meant, and the catalogue that has its names."""
+    if isinstance(plan, Plan) or not is_there(Path(plan), folder=True):
+        known = (
+            catalog
+            if isinstance(catalog, Catalog)
+            else load_catalog("serving" if catalog is None else catalog)
+        )
+        if not isinstance(plan, Plan):
+            return choose_in_file(plan, known, chosen), known
+        check_catalog_names(plan, known)
+        return plan, known
+    folder = read_plan_folder(plan)
+    found, known = choose_in_folder(folder, chosen), folder.catalog
+    if catalog is not None:
+        known = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
+        check_catalog_names(found, known, source=folder.path)
+    return found, known

@@ -12,7 +12,7 @@ import pytest
 
 import rodiu_jax as rj
 from rodiu_jax.catalog import load_catalog
-from rodiu_jax.decisions.plan_folder import choose_plan, read_plan_folder
+from rodiu_jax.decisions.plan_folder import choose_in_file, choose_in_folder, read_plan_folder
 from rodiu_jax.errors import InputError
 
 
@@ -20,21 +20,18 @@ def test_a_folder_holds_the_plan_and_its_alternatives(plan_folder: Path):
     found = read_plan_folder(plan_folder)
     assert (found.instances.size, found.catalog.name) == (1, "planned")
     assert [*found.alternatives] == ["nominal", "headroom 1.2"]
-    catalog = load_catalog("serving")
-    for where in (plan_folder, plan_folder / "plan.json"):
-        assert choose_plan(where, catalog, None) == found.plan
-    assert choose_plan(plan_folder, catalog, "nominal") == found.alternatives["nominal"].plan
-    costs = (
-        rj.check_plan(found.plan, found.instances, 0),
-        rj.check_plan(
-            found.alternatives["nominal"].plan, found.instances.with_fields(gamma_throughput=0.0), 0
-        ),
-    )
-    assert all(verdict.feasible for verdict in costs)
-    files = rj.export_plan(plan_folder, "nginx", chosen="headroom 1.2")
-    assert files != rj.export_plan(plan_folder, "nginx")
-    (script,) = rj.export_plan(plan_folder, "vllm").values()
-    assert script.count("exec vllm serve") == sum(d.replicas for d in found.plan.deployments)
+    assert choose_in_folder(found, None) == found.plan
+    nominal = choose_in_folder(found, "nominal")
+    assert nominal == found.alternatives["nominal"].plan
+    assert rj.check_plan(found.plan, found.instances, 0).feasible
+    trusted = found.instances.with_fields(gamma_throughput=0.0)
+    assert rj.check_plan(nominal, trusted, 0).feasible
+    assert not rj.check_plan(nominal, found.instances, 0).feasible
+    for chosen, plan in ((None, found.plan), ("nominal", nominal)):
+        (script,) = rj.export_plan(plan_folder, "vllm", chosen=chosen).values()
+        assert script.count("exec vllm serve") == sum(d.replicas for d in plan.deployments)
+    with pytest.raises(InputError, match=r"deployments\[0\].gpu: got 'H100'"):
+        rj.export_plan(plan_folder, "vllm", catalog="corrected")
 
 
 def change_json(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
@@ -81,7 +78,7 @@ def test_bad_folders_are_one_line(plan_folder: Path, tmp_path: Path, case: str):
     folder = shutil.copytree(plan_folder, tmp_path / "spoilt")
     spoil(folder)
     with pytest.raises(InputError, match=message) as caught:
-        choose_plan(folder, load_catalog("serving"), chosen)
+        choose_in_folder(read_plan_folder(folder), chosen)
     assert "\n" not in str(caught.value)
 
 
@@ -89,12 +86,12 @@ def test_files_of_plans(plan_folder: Path, tmp_path: Path):
     catalog, path = load_catalog("serving"), tmp_path / "plans.json"
     found = read_plan_folder(plan_folder)
     rj.save_plans([found.plan, found.alternatives["nominal"].plan], path)
-    assert choose_plan(path, catalog, "1") == found.alternatives["nominal"].plan
+    assert choose_in_file(path, catalog, "1") == found.alternatives["nominal"].plan
     for chosen, message in ((None, "which of the 2 plans"), ("2", "from 0 to 1"), ("nominal", "from 0 to 1")):
         with pytest.raises(InputError, match=message):
-            choose_plan(path, catalog, chosen)
+            choose_in_file(path, catalog, chosen)
     with pytest.raises(InputError, match=r"gpu: got 'H100', expected one of .*mean H100_"):
-        choose_plan(path, load_catalog("seed"), "0")
+        choose_in_file(path, load_catalog("seed"), "0")
     path.write_text("[]")
     with pytest.raises(InputError, match="at least one"):
-        choose_plan(path, catalog, None)
+        choose_in_file(path, catalog, None)

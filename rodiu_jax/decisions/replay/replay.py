@@ -63,7 +63,7 @@ class Replay:
 
 
 def replay(
-    folder: str | Path,
+    folder: str | Path | PlanFolder,
     trace: str | Path | None = None,
     *,
     query: str | None = None,
@@ -85,7 +85,7 @@ def replay(
     out). All plans meet the same requests with the same draws.
 
     Args:
-      folder: what `rodiu plan` wrote.
+      folder: what `rodiu plan` wrote, by its path or as `rodiu_jax.decisions.plan_folder.read_plan_folder` reads it.
       trace: requests, in any format of `import_trace`; None draws all requests at random (Poisson) at the scenario's
         rates for ``hours`` (1).
       query, query_column, names, columns, unit: as `import_trace` takes them.
@@ -110,7 +110,7 @@ def replay(
             raise InputError("replay", name, "this option beside a trace alone")
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise InputError("replay", "seed", "a whole number from 0 to 2^63 - 1", seed)
-    found = read_plan_folder(folder)
+    found = folder if isinstance(folder, PlanFolder) else read_plan_folder(folder)
     plans = {THE_PLAN: (found.plan, "what `rodiu plan` chose")}
     plans |= {name: (other.plan, other.what) for name, other in found.alternatives.items()}
     shortfalls = _check_shortfalls(shortfall, found.instances, [plan for plan, _ in plans.values()])
@@ -131,7 +131,7 @@ def replay(
         rows["plans"].append({"plan": name, "what": what} | _summarize(plan, found.instances, queries))
         tell(name)
     settings = {
-        "folder": str(folder),
+        "folder": str(found.path),
         "trace": None if trace is None else str(trace),
         "failed": 0 if arrivals is None else arrivals.failed,
         "seconds": until,
@@ -200,7 +200,9 @@ def _check_shortfalls(
     known = name_shortfalls(instances.query_names, [d for plan in plans for d in plan.deployments])
     for name, value in shortfalls.items():
         if name != "*" and name not in known:
-            raise InputError("shortfall", "", f"one of {', '.join(known)}{nearest(name, known)}", name)
+            short = ", ".join(n for n in known if ":" not in n)
+            expected = f"one of {short}, or QUERY:MODEL@GPU of them{nearest(name, known)}"
+            raise InputError("shortfall", "", expected, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
             raise InputError("shortfall", "" if name == "*" else name, "a share from 0, below 1", value)
     return {name: float(value) for name, value in shortfalls.items()}

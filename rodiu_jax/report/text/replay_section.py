@@ -87,6 +87,11 @@ def _write_excess(ratio: float) -> str:
     return f"x {significant(ratio, 3)}" if ratio >= 2 else percent(ratio - 1)
 
 
+def _write_used(ratio: float) -> str:
+    """Write how much of a limit is used."""
+    return f"x {significant(ratio, 3)}" if math.isfinite(ratio) and ratio >= 2 else percent(ratio)
+
+
 def _write_price(plan: dict[str, Any], other: dict[str, Any]) -> str:
     more = plan["rent_per_hour"] - other["rent_per_hour"]
     share = f" ({percent(abs(more) / other['rent_per_hour'])})" if other["rent_per_hour"] > 0 else ""
@@ -127,15 +132,15 @@ def _tabulate_queries(queries: list[dict[str, Any]]) -> PageTable:
             percent(q["within"]),
             "-" if is_missing(q["kept"]) else "yes" if q["kept"] else "NO",
             q["limit"] or "-",
-            percent(q["ratio"]),
-            *(number(q[f"wait_{at}"], 0) for at in ("p50", "p90", "p99", "max")),
+            _write_used(q["ratio"]),
+            *(number(q[f"wait_{at}"], 0) for at in ("p50", "p90", "p99")),
             number(q["ttft_mean"], 0),
             number(q["tpot_mean"], 1),
         ]
         for q in queries
         if q["requests"]
     ]
-    waits = [f"waits\n{at}" for at in ("p50", "p90", "p99", "most")]
+    waits = [f"wait\n{at}" for at in ("p50", "p90", "p99")]
     heads = [
         "plan",
         "query type",
@@ -151,7 +156,7 @@ def _tabulate_queries(queries: list[dict[str, Any]]) -> PageTable:
     caption = (
         "Query types: share within the promise, the limit nearest to breaking, waits and mean latencies in ms"
     )
-    return PageTable("replay_queries", caption, heads, rows, (2, 3, 6, 7, 8, 9, 10, 11, 12))
+    return PageTable("replay_queries", caption, heads, rows, (2, 3, 6, 7, 8, 9, 10, 11), unwrapped=(1, 5))
 
 
 def _tabulate_pools(pools: list[dict[str, Any]]) -> PageTable:

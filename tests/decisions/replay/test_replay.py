@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,8 @@ def found(plan_folder: Path) -> PlanFolder:
 
 
 @pytest.fixture(scope="module")
-def replayed(plan_folder: Path) -> Replay:
-    return rj.replay(plan_folder, hours=HOURS, seed=3)
+def replayed(found: PlanFolder) -> Replay:
+    return rj.replay(found, hours=HOURS, seed=3)
 
 
 def test_every_request_is_served_or_counted(replayed: Replay, found: PlanFolder):
@@ -65,29 +64,27 @@ def test_loads_are_those_that_the_plan_counts(replayed: Replay, found: PlanFolde
         assert pool["load"] < 0.95
 
 
-def test_robustness_keeps_promises_that_the_nominal_plan_breaks(plan_folder: Path):
-    """The rate of chat falls 22 % short, what robust rates are for, and one GPU is a tenth slower than measured."""
-    shortfalls = {"Chat": 0.22, "Qwen3-30B-A3B@B200": 0.1}
-    plans = rj.replay(plan_folder, hours=0.06, shortfall=shortfalls, seed=1).plans.set_index("plan")
+def test_robustness_keeps_promises_that_the_nominal_plan_breaks(found: PlanFolder):
+    """The rate of one query type falls 22 % short on all pairs, which is what the robust plan was asked to bear."""
+    shortfalls = {"Document_QA": 0.22}
+    plans = rj.replay(found, hours=0.08, shortfall=shortfalls).plans.set_index("plan")
     robust, nominal = plans.loc[THE_PLAN], plans.loc["nominal"]
     assert (robust["kept"], robust["promises"]) == (5, 5)
     assert robust["within"] > 0.999
     assert nominal["kept"] < 5
     assert nominal["within"] < 0.9
     prices = robust["rent_per_hour"], nominal["rent_per_hour"], plans.loc["headroom 1.2", "rent_per_hour"]
-    assert prices == pytest.approx((51.15, 44.26, 54.29))
+    assert prices == pytest.approx((52.46, 45.80, 57.08), abs=0.01)
 
 
-def test_a_shortfall_slows_what_it_names(plan_folder: Path, replayed: Replay):
-    slowed = rj.replay(
-        plan_folder, hours=HOURS, seed=3, shortfall={"Chat:Llama-3.1-8B@H100": 0.1, "Chat": 0.0}
-    )
+def test_a_shortfall_slows_what_it_names(found: PlanFolder, replayed: Replay):
+    slowed = rj.replay(found, hours=HOURS, seed=3, shortfall={"Chat:Llama-3.1-8B@H100": 0.1, "Chat": 0.0})
     keys = ["plan", "query"]
     before, after = (r.queries.set_index(keys) for r in (replayed, slowed))
     pd.testing.assert_series_equal(before["requests"], after["requests"])
     ratio = (after["e2e_mean"] / before["e2e_mean"]).loc[THE_PLAN]
-    assert ratio["Chat"] >= 1 / 0.9 - 1e-6
-    assert ratio.drop("Chat").max() < 1.1
+    assert 1.07 < ratio["Chat"] < 1.3, "seven tenths of it are served there"
+    assert ratio.drop("Chat").max() < 1.07
     assert ratio["Code_Generation"] == pytest.approx(1.0, abs=1e-9), "on other replicas alone"
     pools = ["plan", "model", "gpu"]
     loads = slowed.pools.set_index(pools)["load"] / replayed.pools.set_index(pools)["load"]
@@ -95,28 +92,28 @@ def test_a_shortfall_slows_what_it_names(plan_folder: Path, replayed: Replay):
     assert loads[(THE_PLAN, "Qwen3-30B-A3B", "B200")] == 1.0
 
 
-def test_the_same_seed_gives_the_same_numbers(plan_folder: Path, replayed: Replay):
-    again, other = (rj.replay(plan_folder, hours=HOURS, seed=seed) for seed in (3, 4))
+def test_the_same_seed_gives_the_same_numbers(found: PlanFolder):
+    one, again, other = (rj.replay(found, hours=0.002, seed=seed) for seed in (3, 3, 4))
     for name in ("plans", "queries", "pools"):
-        pd.testing.assert_frame_equal(getattr(again, name), getattr(replayed, name))
-    assert (other.queries["requests"] != replayed.queries["requests"]).any()
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(one, name))
+    assert (other.queries["requests"] != one.queries["requests"]).any()
 
 
-def test_a_trace_faster_for_some_hours_with_others_at_random(plan_folder: Path, found: PlanFolder):
+def test_a_trace_faster_for_some_hours_with_others_at_random(found: PlanFolder):
     """The excerpt has 200 requests; as often as the plan has code generation it lasts a hundredth of an hour."""
     options = {"query": "Code_Generation", "rate_scale": "plan", "hours": HOURS}
     rate = dict(zip(found.instances.query_names, found.instances.one(0).arrival_rate, strict=True))
-    alone = rj.replay(plan_folder, TRACE, **options)
+    alone = rj.replay(found, TRACE, **options)
     counts = alone.queries[alone.queries["plan"] == THE_PLAN].set_index("query")["requests"]
     assert counts["Code_Generation"] == pytest.approx(rate["Code_Generation"] * HOURS, rel=0.03)
     assert counts.drop("Code_Generation").eq(0).all()
     assert alone.settings["sources"]["Chat"] == "none"
     assert alone.plans["promises"].eq(1).all()
-    both = rj.replay(plan_folder, TRACE, others=True, **options)
+    both = rj.replay(found, TRACE, others=True, **options)
     counts = both.queries[both.queries["plan"] == THE_PLAN].set_index("query")["requests"]
     for query in ("Chat", "Document_QA"):
         assert counts[query] == pytest.approx(rate[query] * HOURS, rel=0.15)
-    twice = rj.replay(plan_folder, TRACE, query="Code_Generation", rate_scale=2.0)
+    twice = rj.replay(found, TRACE, query="Code_Generation", rate_scale=2.0)
     times = _times()
     span = float(times.max())
     assert twice.settings["seconds"] == pytest.approx(span)
@@ -142,7 +139,7 @@ def test_lengths_of_requests_count_relative_to_the_scenarios(
     path = tmp_path / "t.csv"
     path.write_text("s,in,out,kind\n" + "".join(f"{t},{a:.0f},{b:.0f},gen\n" for t, a, b in rows))
     result = rj.replay(
-        plan_folder,
+        found,
         path,
         query_column="kind",
         names="gen=Code_Generation",
@@ -167,7 +164,7 @@ def test_words_and_json(replayed: Replay):
     assert [table.name for table in section.tables] == ["replay_plans", "replay_queries", "replay_pools"]
     assert [len(table.rows) for table in section.tables] == [3, 15, len(replayed.pools)]
     assert sum(point.startswith("Not modelled: ") for point in section.points) >= 5
-    assert any("$6.89/h (15.6%) more than nominal" in point for point in section.points)
+    assert any("$6.66/h (14.5%) more than nominal" in point for point in section.points)
     values = json.loads(json.dumps(replay_to_json(replayed), allow_nan=False))
     assert [row["plan"] for row in values["plans"]] == [*replayed.plans["plan"]]
     assert values["seed"] == 3
@@ -195,8 +192,8 @@ BAD: dict[str, tuple[str | None, dict[str, Any], str]] = {
     "shortfall of all": (None, {"shortfall": 1.0}, "shortfall: got 1.0"),
     "shortfall of nobody": (
         None,
-        {"shortfall": {"Qwen3-8B@H20": 0.1}},
-        "got 'Qwen3-8B@H20'.* mean Qwen3-8B@H200",
+        {"shortfall": {"Qwen3-30B-A3B@H20": 0.1}},
+        "got 'Qwen3-30B-A3B@H20', expected .*QUERY:MODEL@GPU.*mean Qwen3-30B-A3B@H200",
     ),
     "shortfall that is none": (None, {"shortfall": {"Chat": float("nan")}}, "shortfall: Chat: got nan"),
     "seed": (None, {"seed": -1}, "seed: got -1"),
@@ -204,19 +201,15 @@ BAD: dict[str, tuple[str | None, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line(plan_folder: Path, tmp_path: Path, case: str):
+def test_bad_input_is_one_line(found: PlanFolder, tmp_path: Path, case: str):
     text, options, message = BAD[case]
     path = None
     if text is not None:
         path = tmp_path / "t.csv"
         path.write_text(text)
     with pytest.raises(InputError, match=message) as caught:
-        rj.replay(plan_folder, path, **options)
+        rj.replay(found, path, **options)
     assert "\n" not in str(caught.value)
-
-
-def cut(catalog: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / "catalog.toml").write_text(catalog) and None
 
 
 HEAD = '[catalog]\nname = "cut"\nextends = "serving"\n'
@@ -240,9 +233,9 @@ def test_catalogues_that_cannot_tell(plan_folder: Path, tmp_path: Path, case: st
 
 
 @pytest.mark.slow
-def test_an_hour(plan_folder: Path):
-    """Some 30 s: 620,000 requests on three plans; robust rates against a shortfall of every rate by a tenth."""
-    plans = rj.replay(plan_folder, hours=1.0, shortfall=0.1).plans.set_index("plan")
+def test_an_hour(found: PlanFolder):
+    """Some 30 s: 620,000 requests on three plans; robust rates against the shortfall that they are for."""
+    plans = rj.replay(found, hours=1.0, shortfall={"Document_QA": 0.22}).plans.set_index("plan")
     assert (plans["kept"] == plans["promises"])[[THE_PLAN, "headroom 1.2"]].all()
     assert plans.loc["nominal", "kept"] < 5
     assert plans.loc["nominal", "within"] < plans.loc[THE_PLAN, "within"]

@@ -68,7 +68,8 @@ def _read_latency(latencies: Mapping[str, float], name: str) -> float | None:
     """Return the mean of a latency, or else its percentile nearest to 50; None where there is neither."""
     if f"{name}_mean" in latencies:
         return latencies[f"{name}_mean"]
-    percentiles = [float(key.removeprefix(f"{name}_p")) for key in latencies if key.startswith(f"{name}_p")]
+    start = f"{name}_p"
+    percentiles = [key for key in latencies if key.startswith(start)]
     if not percentiles:
         return None
-    return latencies[f"{name}_p{min(percentiles, key=lambda p: abs(p - 50)):g}"]
+    return latencies[min(percentiles, key=lambda key: abs(float(key.removeprefix(start)) - 50.0))]

@@ -53,6 +53,12 @@ class _Scale(click.ParamType):
     "--others", is_flag=True, help="Draw query types that the trace lacks at random, at the scenario's rates."
 )
 @click.option(
+    "--against",
+    multiple=True,
+    metavar="NAME",
+    help="Alternative of DIR to compare with, or all (default: nominal and headroom 1.2). May be repeated.",
+)
+@click.option(
     "--shortfall",
     "shortfalls",
     multiple=True,
@@ -66,7 +72,13 @@ class _Scale(click.ParamType):
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress on standard error.")
 def replay(
-    folder: Path, trace: Path | None, shortfalls: tuple[str, ...], as_json: bool, quiet: bool, **options: Any
+    folder: Path,
+    trace: Path | None,
+    against: tuple[str, ...],
+    shortfalls: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Replay requests on a plan, one by one: who waits, whose promise is kept, beside the alternatives.
 
@@ -89,9 +101,11 @@ def replay(
             click.echo(f"replayed: {plan}", err=True)
 
     try:
-        found = run(folder, trace, shortfall=_read_shortfalls(shortfalls), tell=tell, **options)
+        options |= {"against": against or None, "shortfall": _read_shortfalls(shortfalls)}
+        found = run(folder, trace, tell=tell, **options)
     except InputError as error:
         known = {"query": "--query", "map": "--map", "columns": "--columns", "shortfall": "--shortfall"}
+        known["against"] = "--against"
         raise (error.move_to(known[error.source], error.field) if error.source in known else error) from None
     if as_json:
         click.echo(json.dumps(replay_to_json(found), indent=1, allow_nan=False))

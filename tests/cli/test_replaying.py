@@ -23,7 +23,19 @@ def test_words(rodiu: Run, plan: Path, golden: Golden):
 
 
 def test_every_option_is_heard(rodiu: Run, plan: Path, tmp_path: Path):
-    common = ("--rate-scale", "plan", "--hours", 0.001, "--others", "--seed", 5, "--json", "--quiet")
+    common = (
+        "--rate-scale",
+        "plan",
+        "--hours",
+        0.001,
+        "--against",
+        "all",
+        "--others",
+        "--seed",
+        5,
+        "--json",
+        "--quiet",
+    )
     shortfalls = ("--shortfall", "0.1", "--shortfall", "Chat:Llama-3.1-8B@H100=0.2")
     values = json.loads(answered(rodiu("replay", plan, TRACE, "--query", "Chat", *common, *shortfalls)).out)
     assert values["shortfall"] == {"*": 0.1, "Chat:Llama-3.1-8B@H100": 0.2}
@@ -57,6 +69,7 @@ BAD = {
     "shortfall": (("--shortfall", "much"), ("--shortfall", "'much'")),
     "shortfall twice": (("--shortfall", "0.1", "--shortfall", "0.2"), ("--shortfall", "once")),
     "shortfall of nobody": (("--shortfall", "Chatt=0.1"), ("--shortfall", "'Chatt'", "did you mean Chat")),
+    "another plan": (("--against", "nominel"), ("--against", "'nominel'", "did you mean nominal")),
     "seed": (("--seed", "-1"), ("--seed", "-1")),
 }
 

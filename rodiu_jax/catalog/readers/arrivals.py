@@ -13,8 +13,8 @@ from rodiu_jax.catalog.readers.requests import Block, RetryByRow, Trace
 from rodiu_jax.catalog.readers.trace_formats import Unit
 from rodiu_jax.errors import InputError, nearest
 
-MOST_REQUESTS = 20_000_000
-"""Requests that are held at once: some 2 GB while they are replayed."""
+MOST_REQUESTS = 10_000_000
+"""Requests that are held at once: up to 3 GB while they are replayed."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def describe_replay(result: Replay) -> Section:
     plans = result.plans.to_dict("records")
     queries = result.queries.to_dict("records")
     points = [_write_plan(plan, [q for q in queries if q["plan"] == plan["plan"]]) for plan in plans]
-    points += [_write_price(plans[0], other) for other in plans[1:]]
+    points += [_write_prices(plans[0], plans[1:])] if len(plans) > 1 else []
     points += [f"Not modelled: {line}" for line in result.settings["not_modelled"]]
     tables = [
         _tabulate_plans(plans),
@@ -92,14 +92,18 @@ def _write_used(ratio: float) -> str:
     return f"x {significant(ratio, 3)}" if math.isfinite(ratio) and ratio >= 2 else percent(ratio)
 
 
-def _write_price(plan: dict[str, Any], other: dict[str, Any]) -> str:
-    more = plan["rent_per_hour"] - other["rent_per_hour"]
-    share = f" ({percent(abs(more) / other['rent_per_hour'])})" if other["rent_per_hour"] > 0 else ""
-    who = _capital(plan["plan"])
+def _write_prices(plan: dict[str, Any], others: list[dict[str, Any]]) -> str:
+    """Say what the plan costs beside each other."""
+    parts = [f"{_compare_rents(plan['rent_per_hour'], o['rent_per_hour'])} {o['plan']}" for o in others]
+    return f"{_capital(plan['plan'])} costs {'; '.join(parts)}."
+
+
+def _compare_rents(rent: float, other: float) -> str:
+    more = rent - other
     if abs(more) < 0.005:
-        return f"{who} costs as much as {other['plan']} ({other['what']})."
-    word = "more" if more > 0 else "less"
-    return f"{who} costs {dollars(abs(more))}/h{share} {word} than {other['plan']} ({other['what']})."
+        return "as much as"
+    share = f" ({percent(abs(more) / other)})" if other > 0 else ""
+    return f"{dollars(abs(more))}/h{share} {'more' if more > 0 else 'less'} than"
 
 
 def _capital(text: str) -> str:
@@ -116,10 +120,20 @@ def _tabulate_plans(plans: list[dict[str, Any]]) -> PageTable:
             f"{p['kept']} of {p['promises']}",
             f"{p['elsewhere']:,}",
             f"{p['rejected']:,}",
+            p["what"],
         ]
         for p in plans
     ]
-    heads = ["plan", "$/h", "GPUs", "requests within promises", "promises kept", "elsewhere", "rejected"]
+    heads = [
+        "plan",
+        "$/h",
+        "GPUs",
+        "requests within promises",
+        "promises kept",
+        "elsewhere",
+        "rejected",
+        "made for",
+    ]
     return PageTable("replay_plans", "Plans and what they keep", heads, rows, (1, 2, 3, 4, 5, 6))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 
 import rodiu_jax as rj
-from rodiu_jax.decisions.plan_folder import PlanFolder, read_plan_folder
+from rodiu_jax.decisions.plan_folder import Alternative, PlanFolder, read_plan_folder
 from rodiu_jax.decisions.replay.replay import THE_PLAN, Replay
 from rodiu_jax.errors import InputError
 from rodiu_jax.report.text.replay_section import describe_replay, replay_to_json
@@ -159,6 +160,21 @@ def test_lengths_of_requests_count_relative_to_the_scenarios(
     assert (row["served"], row["wait_max"]) == (3, 0.0)
 
 
+def test_who_is_compared(found: PlanFolder):
+    def names(**options: Any) -> list[str]:
+        return rj.replay(found, hours=0.001, **options).plans["plan"].tolist()
+
+    assert names(against=["headroom 1.2"]) == [THE_PLAN, "headroom 1.2"]
+    assert names(against=[]) == [THE_PLAN]
+    assert names(against=["all"]) == [THE_PLAN, "nominal", "headroom 1.2"]
+    twins = {name: Alternative(found.plan, "the same") for name in ("a", "b")}
+    alike = rj.replay(replace(found, alternatives=twins), hours=0.001)
+    assert alike.plans["plan"].tolist() == [THE_PLAN, "a", "b"], "all where nothing else is known"
+    assert alike.queries.drop(columns="plan").drop_duplicates().shape[0] == 5
+    with pytest.raises(InputError, match="against: got 'nominel', .*mean nominal"):
+        names(against=["nominel"])
+
+
 def test_words_and_json(replayed: Replay):
     section = describe_replay(replayed)
     assert [table.name for table in section.tables] == ["replay_plans", "replay_queries", "replay_pools"]
@@ -188,7 +204,7 @@ BAD: dict[str, tuple[str | None, dict[str, Any], str]] = {
     "endless scale": (None, {"rate_scale": float("inf")}, "rate_scale: got inf"),
     "no hours": (None, {"hours": 0.0}, "hours: got 0.0"),
     "a moment": (None, {"hours": 1e-9}, "at least one request"),
-    "too many": (None, {"hours": 1e6}, "at most 20,000,000 requests"),
+    "too many": (None, {"hours": 1e6}, "at most 10,000,000 requests"),
     "shortfall of all": (None, {"shortfall": 1.0}, "shortfall: got 1.0"),
     "shortfall of nobody": (
         None,

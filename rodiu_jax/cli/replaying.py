@@ -104,9 +104,9 @@ def replay(
         options |= {"against": against or None, "shortfall": _read_shortfalls(shortfalls)}
         found = run(folder, trace, tell=tell, **options)
     except InputError as error:
-        known = {"query": "--query", "map": "--map", "columns": "--columns", "shortfall": "--shortfall"}
-        known["against"] = "--against"
-        raise (error.move_to(known[error.source], error.field) if error.source in known else error) from None
+        if error.source in ("query", "map", "columns", "shortfall", "against"):
+            raise error.move_to(f"--{error.source}", error.field) from None
+        raise
     if as_json:
         click.echo(json.dumps(replay_to_json(found), indent=1, allow_nan=False))
     else:

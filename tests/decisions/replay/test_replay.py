@@ -171,7 +171,7 @@ def test_who_is_compared(found: PlanFolder):
     alike = rj.replay(replace(found, alternatives=twins), hours=0.001)
     assert alike.plans["plan"].tolist() == [THE_PLAN, "a", "b"], "all where nothing else is known"
     assert alike.queries.drop(columns="plan").drop_duplicates().shape[0] == 5
-    with pytest.raises(InputError, match="against: got 'nominel', .*mean nominal"):
+    with pytest.raises(InputError, match=r"against: got 'nominel', .*mean nominal"):
         names(against=["nominel"])
 
 

@@ -134,7 +134,12 @@ def _find_points(
     if best is None:
         raise InputError(catalog.path, f"curve of {where}", f"a point at which {promise} holds")
     rate = curve.points[best].rate
-    return points, next(n for n, point in enumerate(points) if point.rate == rate)
+    position = next(n for n, point in enumerate(points) if point.rate == rate)
+    if not points[position].concurrency > 0:
+        raise InputError(
+            catalog.path, f"curve of {where}", f"an end-to-end latency above 0 at {rate:g} queries/h"
+        )
+    return points, position
 
 
 def find_shortfall(query: str, pair: DeployedPair, shortfalls: Mapping[str, float]) -> float:

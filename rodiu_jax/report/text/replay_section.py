@@ -66,7 +66,7 @@ def _write_traffic(result: Replay) -> str:
 def _write_plan(plan: dict[str, Any], queries: list[dict[str, Any]]) -> str:
     text = f"{_capital(plan['plan'])} ({dollars(plan['rent_per_hour'])}/h, {plan['gpus']} GPUs)"
     if not plan["promises"]:
-        return f"{text}: nothing is promised to these requests."
+        return f"{text} serves no request that has a promise."
     text += f" keeps {plan['kept']} of {plan['promises']} promises; "
     text += f"{percent(plan['within'])} of the requests are within theirs."
     broken = [q for q in queries if q["kept"] is not None and not q["kept"]]

@@ -15,6 +15,7 @@ import pytest
 import rodiu_jax as rj
 from rodiu_jax.decisions.plan_folder import Alternative, PlanFolder, read_plan_folder
 from rodiu_jax.decisions.replay.replay import THE_PLAN, Replay
+from rodiu_jax.decisions.replay.replicas import describe_pool
 from rodiu_jax.errors import InputError
 from rodiu_jax.report.text.replay_section import describe_replay, replay_to_json
 from tests.cli.calls import TRACE
@@ -91,6 +92,34 @@ def test_a_shortfall_slows_what_it_names(found: PlanFolder, replayed: Replay):
     loads = slowed.pools.set_index(pools)["load"] / replayed.pools.set_index(pools)["load"]
     assert loads[(THE_PLAN, "Llama-3.1-8B", "H100")] > 1.02
     assert loads[(THE_PLAN, "Qwen3-30B-A3B", "B200")] == 1.0
+
+
+def test_a_replica_is_read_off_the_scenario_and_the_curves(found: PlanFolder):
+    """Rates that the scenario states a fifth lower stretch every latency; memory is what the weights leave."""
+    fields, names = found.instances.one(0), found.instances.names
+    pair = next(d for d in found.plan.deployments if d.model == "Qwen3-30B-A3B")
+    slower = found.instances.with_fields(throughput=fields.throughput * 0.8)
+    usual, other = (
+        describe_pool(pair, found.plan, instances, found.catalog, {"Chat": 0.5})
+        for instances in (found.instances, slower)
+    )
+    j, k = names.models.index(pair.model), names.gpus.index(pair.gpu)
+    assert usual.kv_room == pair.tp * fields.gpu_memory[k] - fields.weight_memory[j]
+    curves = {c.cell: c for c in found.catalog.curves}
+    for one, two in zip(usual.types, other.types, strict=True):
+        curve = curves[one.query, pair.model, pair.gpu, str(pair.tp)]
+        i = names.queries.index(one.query)
+        half = 0.5 if one.query == "Chat" else 1.0
+        assert one.rate * 3600 == pytest.approx(fields.throughput[i, j, k, 0] * half)
+        assert two.rate == pytest.approx(one.rate * 0.8)
+        assert np.array(two.rest) == pytest.approx(np.array(one.rest) / 0.8)
+        assert np.array(one.first) * 1000 * half == pytest.approx(
+            [p.latencies["ttft_mean"] for p in curve.points]
+        )
+        at_once = [p.rate / 3600 * p.latencies["e2e_mean"] / 1000 for p in curve.points]
+        assert np.array(one.fills) / one.weight == pytest.approx(at_once)
+        assert max(f for f in one.fills if f <= 1) == pytest.approx(1.0), "the rate is that of a point"
+    assert usual.largest_fill == min(t.fills[-1] for t in usual.types)
 
 
 def test_the_same_seed_gives_the_same_numbers(found: PlanFolder):
@@ -232,6 +261,12 @@ HEAD = '[catalog]\nname = "cut"\nextends = "serving"\n'
 THROUGHPUT = '[quantity.throughput]\nover = ["query", "model", "gpu", "tp"]\neach = 5\n'
 CATALOGS = {
     "no curves": (HEAD + THROUGHPUT, r"curve: expected a curve of \w+ on Llama-3.1-8B@H100 x1"),
+    "a point that takes no time": (
+        HEAD
+        + '[[curve]]\nquery = "Chat"\nmodel = "Llama-3.1-8B"\ngpu = "H100"\ntp = 1\nsource = "x"\n'
+        + "points = [{ rate = 5, ms = { ttft_mean = 0, tpot_mean = 0 } }]\n",
+        "an end-to-end latency above 0",
+    ),
     "a promise that no point keeps": (
         HEAD + '[promise.Chat]\nlimits = "ttft_mean<=1ms"\n',
         r"curve of Chat on Llama-3.1-8B@H100 x1: expected a point at which ttft_mean<=1ms holds",

@@ -134,12 +134,12 @@ def replay(
     services = {name: _describe_pools(plan, found, shortfalls) for name, (plan, _) in plans.items()}
     done: list[tuple[Plan, Any]] = []
     for name, (plan, what) in plans.items():
-        same = [
-            answer for other, answer in done if other == plan
-        ]  # robust at every price, or already large enough
-        if not same:
-            done.append((plan, replay_plan(plan, services[name], traffic, found.catalog, until)))
-        queries, pools = same[0] if same else done[-1][1]
+        # An alternative may be the same plan, which is replayed once.
+        answer = next((known for other, known in done if other == plan), None)
+        if answer is None:
+            answer = replay_plan(plan, services[name], traffic, found.catalog, until)
+            done.append((plan, answer))
+        queries, pools = answer
         rows["queries"] += [{"plan": name} | row for row in queries]
         rows["pools"] += [{"plan": name} | row for row in pools]
         rows["plans"].append({"plan": name, "what": what} | _summarize(plan, found.instances, queries))

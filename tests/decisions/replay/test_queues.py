@@ -13,7 +13,7 @@ from rodiu_jax.decisions.replay.event_loop import PoolRequests, read_latencies, 
 from rodiu_jax.decisions.replay.replicas import PoolService
 from tests.decisions.replay.pools import draw_poisson, make_pool, make_requests, make_type
 
-COUNT = 40_000
+COUNT = 25_000
 
 
 def lengths(law: str, count: int = COUNT) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_one_at_a_time_with_equal_lengths():
     requests = make_requests(draw_poisson(0.7, COUNT, 5), lengths("equal"))
     record = run_pool(pool, requests, float(requests.time[-1]))
     waited = record.start - requests.time
-    assert waited.mean() == pytest.approx(0.7 / (2 * 0.3), rel=0.07)
+    assert waited.mean() == pytest.approx(0.7 / (2 * 0.3), rel=0.1)
     # Each begins when it came, or when the one before it ended (Lindley's recursion).
     begun = np.maximum(requests.time, np.concatenate([[0.0], record.finish[:-1]]))
     np.testing.assert_allclose(record.start, begun, rtol=0, atol=1e-6)

@@ -20,7 +20,7 @@ from rodiu_jax.errors import InputError
 from rodiu_jax.report.text.replay_section import describe_replay, replay_to_json
 from tests.cli.calls import TRACE
 
-HOURS = 0.03
+HOURS = 0.02
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_loads_are_those_that_the_plan_counts(replayed: Replay, found: PlanFolde
 def test_robustness_keeps_promises_that_the_nominal_plan_breaks(found: PlanFolder):
     """The rate of one query type falls 22 % short on all pairs, which is what the robust plan was asked to bear."""
     shortfalls = {"Document_QA": 0.22}
-    plans = rj.replay(found, hours=0.08, shortfall=shortfalls).plans.set_index("plan")
+    plans = rj.replay(found, hours=0.05, shortfall=shortfalls).plans.set_index("plan")
     robust, nominal = plans.loc[THE_PLAN], plans.loc["nominal"]
     assert (robust["kept"], robust["promises"]) == (5, 5)
     assert robust["within"] > 0.999

@@ -3,7 +3,8 @@
 A catalogue is a TOML file. ``[catalog]`` has its name, a description and the catalogue it ``extends`` (by
 name, or by path relative to the file); what it says goes over what that one says, name by name. ``[sets]``
 lists the names along the axes ``query``, ``model``, ``gpu`` and ``tp``; ``[attributes.gpu]`` and the like may
-label them.
+label them (``device`` of a GPU says whose quota it shares; `rodiu_jax.catalog.labels` are what names are called
+elsewhere: ``repository`` of a model, ``product`` and ``accelerator`` of a GPU).
 ``[quantity.NAME]`` has ``over`` (its axes), ``unit``, ``source``, perhaps ``reliability`` (1 to 5 stars) and
 ``note``, and one of these rules:
 

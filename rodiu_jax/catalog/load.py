@@ -11,6 +11,7 @@ from typing import Any
 from rodiu_jax.catalog import file_format as schema
 from rodiu_jax.catalog.curve_values import FOLLOWING
 from rodiu_jax.catalog.file_format import AXES, Axis
+from rodiu_jax.catalog.labels import check_labels
 from rodiu_jax.catalog.promises import Curve, Point, Promise, parse_promise
 from rodiu_jax.catalog.quantities import Catalog, Quantity
 from rodiu_jax.catalog.recipes import (
@@ -138,6 +139,7 @@ def _merge(parent: _Merged, layer: schema.CatalogFile, path: Path) -> _Merged:
         kept = {n: dict(v) for n, v in parent.attributes.get(axis, {}).items() if n in sets[axis]}
         for name, labels in layer.attributes.get(axis, {}).items():
             _check_known(name, sets[axis], path, f"attributes.{axis}")
+            check_labels(axis, name, labels, path)
             kept[name] = kept.get(name, {}) | labels
         attributes[axis] = kept
     drafts = {n: _Draft(dict(d.keys), dict(d.values), d.catalog) for n, d in parent.drafts.items()}

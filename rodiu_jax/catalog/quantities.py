@@ -141,6 +141,10 @@ class Catalog:
         labels = self.attributes.get("gpu", {})
         return tuple(labels.get(name, {}).get("device", name) for name in self.sets["gpu"])
 
+    def label(self, axis: Axis, name: str, attribute: str) -> str | None:
+        """Return an attribute of a name, such as the ``repository`` of a model; None where nobody stated it."""
+        return self.attributes.get(axis, {}).get(name, {}).get(attribute)
+
     @cached_property
     def varying(self) -> frozenset[str]:
         """The quantities that a draw touches; all the others are the same in every scenario."""

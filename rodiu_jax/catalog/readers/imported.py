@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from rodiu_jax.catalog import Catalog, Distribution, Draws, Patched, catalog_names, load_catalog
 from rodiu_jax.catalog.file_format import AXES, Axis
+from rodiu_jax.catalog.labels import LABELS
 from rodiu_jax.catalog.promises import Basis, Curve, Promise
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import read_bytes, toml_value, write_whole
@@ -22,6 +23,7 @@ Names = tuple[str, ...]
 Kind = Literal["query", "model", "gpu"]
 
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_ELSEWHERE = frozenset(label.attribute for label in LABELS)
 _AXIS_WORDS = {"query": "query type", "model": "model", "gpu": "GPU configuration", "tp": "degree"}
 
 
@@ -183,9 +185,11 @@ class Imported:
         for axis, likes in self.likes.items():
             labels = catalog.attributes.get(_axis(axis), {})
             for name, like in likes.items():
-                if labels.get(like):
+                # A new name is another model or GPU: what the old one is called elsewhere would be wrong of it.
+                own = {k: v for k, v in labels.get(like, {}).items() if k not in _ELSEWHERE}
+                if own:
                     lines += ["", f"[attributes.{axis}.{toml_key(name)}]"]
-                    lines += [f"{toml_key(k)} = {toml_value(v)}" for k, v in labels[like].items()]
+                    lines += [f"{toml_key(k)} = {toml_value(v)}" for k, v in own.items()]
         return lines
 
 

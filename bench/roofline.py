@@ -28,7 +28,7 @@ from bench.inputs import RENTED, make_random_plans
 from bench.measure import count_by_xla, describe_this_machine
 from bench.records import Study
 from bench.study import out_option, read_words, show_study
-from rodiu_jax.catalog import load_catalog, sampling
+from rodiu_jax.catalog import draw_program, load_catalog, sampling
 from rodiu_jax.model.evaluation import _score_block
 from rodiu_jax.model.fields import FIELD_SPECS, batch_axes
 from rodiu_jax.model.plan import plan_arrays
@@ -150,7 +150,7 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
     fields = instances.fields
 
     drawn = [name for name in FIELD_SPECS if name in catalog.varying]
-    program, params = sampling._compiled(catalog, drawn)
+    program, params = draw_program.make_program(catalog, drawn)
     first = (params, np.zeros(2, np.uint32), np.arange(scenarios, dtype=np.uint32))
     found = [_stage("draw", "float64", sampling._draw, first, scenarios, program=program)]
 

@@ -111,7 +111,8 @@ def _write_curve(curve: Curve) -> str:
     names = ", ".join(
         f"{k} = {toml_value(v)}" for k, v in zip(("query", "model", "gpu"), curve.cell, strict=False)
     )
-    about = f'source = {toml_value(curve.source)}, basis = "predicted"'
+    given, made = curve.points[0].tokens or (0, 0)
+    about = f'tokens = [{given:g}, {made:g}], source = {toml_value(curve.source)}, basis = "predicted"'
     return f"  {{ {names}, tp = {curve.tp}, {about}, points = [{points}] }},"
 
 
@@ -155,7 +156,8 @@ def _write_cells(values: list[Value], quantity: str) -> str:
     for query in dict.fromkeys(v.names[0] for v in values):
         lines += ["", f"[quantity.{quantity}.values.{query}]"]
         for value in (v for v in values if v.quantity == quantity and v.names[0] == query):
-            entry = f'fixed = {value.values[0]:.5g}, basis = "predicted", source = {toml_value(value.source)}'
+            entry = f'fixed = {value.values[0]:.5g}, at_curve = true, basis = "predicted", '
+            entry += f"source = {toml_value(value.source)}"
             lines.append(f"{'.'.join(map(toml_key, value.names[1:]))} = {{ {entry} }}")
     return "\n".join(lines) + "\n"
 

@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from rodiu_jax.decisions.choose.search import choose
     from rodiu_jax.decisions.diagnose.diagnosis import diagnose
     from rodiu_jax.decisions.fleet import summarize_fleet
+    from rodiu_jax.decisions.plan_basis import find_plan_basis
+    from rodiu_jax.decisions.replay.replay import replay
     from rodiu_jax.decisions.robustness import robustness
     from rodiu_jax.decisions.stress.draws import stress
     from rodiu_jax.errors import InputError, WorkFailed
+    from rodiu_jax.export import export_plan
     from rodiu_jax.model.changes import Change, apply_changes, parse_change
     from rodiu_jax.model.check import check_plan
     from rodiu_jax.model.evaluation import evaluate
@@ -66,6 +69,8 @@ _HOME = {
     "describe": "rodiu_jax.catalog.describe",
     "diagnose": "rodiu_jax.decisions.diagnose.diagnosis",
     "evaluate": "rodiu_jax.model.evaluation",
+    "find_plan_basis": "rodiu_jax.decisions.plan_basis",
+    "export_plan": "rodiu_jax.export",
     "import_aiconfigurator": "rodiu_jax.catalog.readers",
     "import_benchmark": "rodiu_jax.catalog.readers",
     "import_model": "rodiu_jax.catalog.readers",
@@ -81,6 +86,7 @@ _HOME = {
     "parse_change": "rodiu_jax.model.changes",
     "plot": "rodiu_jax.report.figures.pictures",
     "read_rows": "rodiu_jax.sweeps",
+    "replay": "rodiu_jax.decisions.replay.replay",
     "robustness": "rodiu_jax.decisions.robustness",
     "sample": "rodiu_jax.catalog.sampling",
     "save_plans": "rodiu_jax.model.plan_json",
@@ -117,6 +123,8 @@ __all__ = [
     "describe",
     "diagnose",
     "evaluate",
+    "export_plan",
+    "find_plan_basis",
     "import_aiconfigurator",
     "import_benchmark",
     "import_model",
@@ -132,6 +140,7 @@ __all__ = [
     "parse_change",
     "plot",
     "read_rows",
+    "replay",
     "robustness",
     "sample",
     "save_plans",

@@ -45,12 +45,18 @@ _CHECKED = (
     "rodiu_jax.runtime",
     "rodiu_jax.io.files",
     "rodiu_jax.certificates",
+    "rodiu_jax.catalog.draw_program",
     "rodiu_jax.catalog.sampling",
     "rodiu_jax.decisions.stress.linear_forms",
     "rodiu_jax.decisions.diagnose.linear_programs",
     "rodiu_jax.decisions.diagnose.threshold",
     "rodiu_jax.decisions.fleet",
     "rodiu_jax.decisions.rate_robustness",
+    "rodiu_jax.decisions.plan_folder",
+    "rodiu_jax.decisions.replay.replay",  # not its event loop, which would take ten times as long
+    "rodiu_jax.decisions.replay.tally",
+    "rodiu_jax.decisions.replay.traffic",
+    "rodiu_jax.export",
     "solvers",
 )
 install_import_hook(list(_CHECKED), "beartype.beartype")

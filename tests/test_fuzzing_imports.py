@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzzing.imports import KINDS, imported
+from tests.fuzzing.imports import KINDS, imported, read_numbers
 from tests.oracles.tiny import TINY
 
 pytestmark = pytest.mark.faults
@@ -28,3 +28,15 @@ def test_imports(kind: str, tmp_path: Path, faults: int):
         imported(kind, data.draw, tmp_path, base)
 
     try_one()
+
+
+def test_the_witness_reads_files_whose_numbers_are_too_long_for_a_float(tmp_path: Path):
+    path = tmp_path / "long.yaml"
+    path.write_text(f"rate: 2.5\nunread: {10**400}\n")
+    assert list(read_numbers(path)) == [2.5]
+
+
+def test_the_witness_reads_lines_that_end_in_a_carriage_return(tmp_path: Path):
+    path = tmp_path / "old.csv"
+    path.write_bytes(b"price\r1.5\r2.5\n")
+    assert list(read_numbers(path)) == [1.5, 2.5]

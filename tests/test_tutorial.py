@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.calls import Run
+from tests.decisions.plan_folders import make_plan_folder
 from tests.fuzzing import run as guarded
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -41,10 +42,13 @@ def test_what_counts_as_the_same():
 
 
 @pytest.mark.parametrize(
-    ("page", "commands"), [pytest.param("tutorial.md", 10, marks=pytest.mark.slow), ("own-data.md", 5)]
+    ("page", "commands"),
+    [pytest.param("tutorial.md", 10, marks=pytest.mark.slow), ("own-data.md", 5), ("export.md", 4)],
 )
 def test_pages_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, commands: int):
     monkeypatch.chdir(tmp_path)
+    if page == "export.md":
+        make_plan_folder(Path("plan"))
     todo = steps((DOCS / page).read_text(encoding="utf-8"))
     assert len([name for name, _ in todo if name.startswith("$ ")]) == commands
     for name, body in todo:

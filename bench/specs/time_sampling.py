@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench.measure import SLOW_PEER_ITEMS, Case, Side, Spec, describe_counts
-from rodiu_jax.catalog import load_catalog, sampling
+from rodiu_jax.catalog import draw_program, load_catalog, sampling
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances
 from tests.oracles.numpy_batch_sampler import sample_batch
@@ -45,7 +45,7 @@ def build(n: int) -> Iterator[Iterator[Case]]:
         return max(far) < 6.0, f"{n:,} valid; means within {max(far):.1f} standard errors of the peers'"
 
     drawn = [name for name in FIELD_SPECS if name in catalog.varying]
-    program, params = sampling._compiled(catalog, drawn)
+    program, params = draw_program.make_program(catalog, drawn)
     size = sampling._block_size(catalog, drawn).rows
     numbers = (params, np.zeros(2, np.uint32), np.arange(size, dtype=np.uint32))
     counted = describe_counts(sampling._draw, size, "scenario", *numbers, program=program)

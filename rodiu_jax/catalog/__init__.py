@@ -3,7 +3,8 @@
 A catalogue is a TOML file. ``[catalog]`` has its name, a description and the catalogue it ``extends`` (by
 name, or by path relative to the file); what it says goes over what that one says, name by name. ``[sets]``
 lists the names along the axes ``query``, ``model``, ``gpu`` and ``tp``; ``[attributes.gpu]`` and the like may
-label them.
+label them (``device`` of a GPU says whose quota it shares; `rodiu_jax.catalog.labels` are what names are called
+elsewhere: ``repository`` of a model, ``product`` and ``accelerator`` of a GPU).
 ``[quantity.NAME]`` has ``over`` (its axes), ``unit``, ``source``, perhaps ``reliability`` (1 to 5 stars) and
 ``note``, and one of these rules:
 
@@ -27,8 +28,11 @@ whether a value is ``measured``, ``predicted`` or ``assumed``.
 
 ``[promise.QUERY]`` has ``limits`` (`rodiu_jax.catalog.promises`) and perhaps ``source``. ``[[curve]]`` has
 ``query``, ``model``, ``gpu``, ``tp``, ``source`` and ``points``, each ``{rate = queries/h, ms = {ttft_p99 = ...}}``:
-what was measured of one replica. ``throughput`` of that cell is then the highest measured rate at which the
-promise of the query type holds, 0 where it holds at none.
+what was measured of one replica, perhaps with ``tokens = [input, output]``, the mean lengths of a request.
+``throughput`` of that cell is then the highest measured rate at which the promise of the query type holds, 0 where it
+holds at none. ``at_curve = true`` beside ``fixed`` in ``delay_nominal``, ``residency_hours`` or ``tp_speedup`` says
+that the number follows the curves of its names (`rodiu_jax.catalog.curve_values`); the fixed one counts where none is
+left.
 
 Every field of an instance except ``tp_degree`` must be a quantity; any other quantity may be added.
 ``[[comparison]]``, ``[[example]]`` and ``[[contradiction]]`` are claims that ``rodiu validate`` looks into.

@@ -87,6 +87,7 @@ class EntryTable(_PlacedTable):
     normal: NormalTable | None = None
     choice: list[Number] | None = None
     together: Name | None = None
+    at_curve: Literal[True] | None = None
     source: str | None = None
     reliability: Annotated[int, Field(ge=1, le=5)] | None = None
     basis: Basis | None = None
@@ -115,6 +116,8 @@ class EntryTable(_PlacedTable):
             raise wrong(f"{kind} with {fault}", list(numbers) if len(numbers) != 1 else numbers[0])
         if self.together is not None and kind != "choice":
             raise wrong("a choice beside together, as its position is what is drawn together", kind)
+        if self.at_curve and kind != "fixed":
+            raise wrong("a fixed number beside at_curve, which counts where there is no curve", kind)
         return result
 
 
@@ -231,9 +234,14 @@ class PromiseTable(_PlacedTable):
         return self
 
 
+_Length = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Lengths = Annotated[list[_Length], Field(min_length=2, max_length=2)]
+
+
 class PointTable(StrictTable):
     """One measured point: queries/h of one replica, and latencies in ms by names such as ``ttft_p99``."""
 
+    tokens: _Lengths | None = None
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     ms: Annotated[dict[Name, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
 
@@ -246,8 +254,12 @@ class PointTable(StrictTable):
 
 
 class CurveTable(_PlacedTable):
-    """What was measured of one replica that serves one query type; promises decide what counts of it."""
+    """What was measured of one replica that serves one query type; promises decide what counts of it.
 
+    ``tokens`` are the mean input and output tokens of a request, of all points that do not state their own.
+    """
+
+    tokens: _Lengths | None = None
     query: Name
     model: Name
     gpu: Name

@@ -6,14 +6,16 @@ Findings are about data, and no failure: the catalogue keeps what it claims all 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from rodiu_jax.catalog import Catalog, load_catalog
+from rodiu_jax.catalog.curve_values import describe_other_lengths
 from rodiu_jax.catalog.describe import find_basis
-from rodiu_jax.catalog.promises import Promise
+from rodiu_jax.catalog.promises import Curve, Promise
 from rodiu_jax.io.number_text import significant
 from rodiu_jax.model.fields import FILE_FIELDS
 
@@ -26,24 +28,29 @@ _NOISE = 0.05
 _CONFIDENCE = 1.96
 """Standard errors in ``error_deviation`` (`rodiu_jax.catalog.readers.quality`)."""
 
+_MOST_LINES = 3
+"""Curves of one basis that are told one by one."""
+
 _STATISTICS = ("p50", "mean", "p99")
 _BASES = ("measured", "predicted", "assumed")
 _MOST_PAIRS = 4000
 """Pairs of query types that are compared; a profile's buckets are tens of types."""
 
-_REFERENCE = "corrected"
+_REFERENCES = ("corrected", "serving")
 
 
 def find_findings(catalog: Catalog) -> pd.DataFrame:
     """List what is odd about a catalogue's values.
 
     Returns:
-      columns ``kind`` (``price``, ``rate``, ``curve``, ``accuracy``), ``at`` (the names concerned) and ``text``.
+      columns ``kind`` (``price``, ``rate``, ``curve``, ``lengths``, ``accuracy``), ``at`` (the names concerned) and
+      ``text``.
     """
     rows = [
         *(("price", *row) for row in _find_odd_prices(catalog)),
         *(("rate", *row) for row in _find_growing_rates(catalog)),
         *(("curve", *row) for row in _find_falling_latencies(catalog)),
+        *(("lengths", *row) for row in _find_other_lengths(catalog)),
         *(("accuracy", *row) for row in _find_unsure_accuracies(catalog)),
     ]
     return pd.DataFrame(rows, columns=pd.Index(["kind", "at", "text"]))
@@ -63,32 +70,38 @@ def count_bases(catalog: Catalog) -> pd.DataFrame:
 
 
 def _find_odd_prices(catalog: Catalog) -> Iterator[tuple[str, str]]:
-    """Prices far from those of the device's other configurations, or from those of the package's own list."""
+    """Prices far from those of the device's other configurations, or from those of the package's own catalogues."""
     low, high = catalog.ranges["gpu_price"]
     names, devices = catalog.sets["gpu"], catalog.gpu_devices
-    listed = _list_reference(catalog)
+    listed = _list_references(catalog)
     for k, name in enumerate(names):
         others = [m for m in range(len(names)) if devices[m] == devices[k] and m != k]
-        for low_end, high_end, whose in (
-            (low[others], high[others], f"{', '.join(names[m] for m in others)}, of the same device"),
-            (*listed.get(name, (np.zeros(0), np.zeros(0))), f"{name} of {_REFERENCE}"),
-        ):
-            if not len(low_end):
-                continue
-            usual = float(np.median((low_end + high_end) / 2))
-            if low[k] * ODD_PRICE < usual or high[k] > ODD_PRICE * usual:
-                price = _write_range(low[k], high[k])
-                yield name, f"{name} costs ${price} per GPU and hour, {whose} ${significant(usual, 4)}"
+        usual: list[tuple[float, ...]] = []
+        if others:
+            usual.append((float(np.median((low[others] + high[others]) / 2)),))
+        whose = [f"{', '.join(names[m] for m in others)}, of the same device"] if others else []
+        if known := listed.get(devices[k], {}) | listed.get(name, {}):
+            usual.append(tuple(known.values()))
+            whose.append(f"{name if name in listed else devices[k]} of {' and '.join(known)}")
+        for prices, said in zip(usual, whose, strict=True):
+            if low[k] * ODD_PRICE < min(prices) or high[k] > ODD_PRICE * max(prices):
+                price, other = _write_range(low[k], high[k]), _write_range(min(prices), max(prices))
+                yield name, f"{name} costs ${price} per GPU and hour, {said} ${other}"
                 break
 
 
-def _list_reference(catalog: Catalog) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The price ranges of the package's own list, by name of a configuration."""
-    if catalog.name == _REFERENCE:
-        return {}
-    known = load_catalog(_REFERENCE)
-    low, high = known.ranges["gpu_price"]
-    return {name: (low[k : k + 1], high[k : k + 1]) for k, name in enumerate(known.sets["gpu"])}
+def _list_references(catalog: Catalog) -> dict[str, dict[str, float]]:
+    """The middle prices in the package's other catalogues, by name of a configuration or device, and catalogue."""
+    found: dict[str, dict[str, float]] = {}
+    for reference in _REFERENCES:
+        if catalog.name == reference:
+            continue
+        known = load_catalog(reference)
+        low, high = known.ranges["gpu_price"]
+        for k, names in enumerate(zip(known.sets["gpu"], known.gpu_devices, strict=True)):
+            for name in names:
+                found.setdefault(name, {}).setdefault(reference, float(low[k] + high[k]) / 2)
+    return found
 
 
 def _find_growing_rates(catalog: Catalog) -> Iterator[tuple[str, str]]:
@@ -133,27 +146,74 @@ def _is_tighter(one: Promise, other: Promise) -> bool:
     return same and mine != its
 
 
+@dataclass(frozen=True)
+class _Fall:
+    """A latency that falls where the rate grows, on one curve.
+
+    Attributes:
+      ratio: the latency at the faster point over that at the slower one.
+      latencies: the latencies of the curve that fall somewhere.
+    """
+
+    ratio: float
+    where: str
+    said: str
+    latencies: int
+
+
 def _find_falling_latencies(catalog: Catalog) -> Iterator[tuple[str, str]]:
-    """Curves on which a latency falls where the rate grows: the points were not measured alike, or by chance."""
-    for curve in catalog.curves:
-        where = f"{curve.query} on {curve.model}, {curve.tp} x {curve.gpu}"
-        falls = []
-        for name in sorted({n for p in curve.points for n in p.latencies}):
-            if name.partition("_")[2] not in _STATISTICS:
-                continue
-            points = [(p.rate, p.latencies[name]) for p in curve.points if name in p.latencies]
-            for (slow, before), (fast, after) in pairwise(points):
-                if fast > slow and after < (1 - _NOISE) * before:
-                    falls.append((after / before, name, slow, before, fast, after))
-        if falls:
-            _, name, slow, before, fast, after = min(falls)
-            latencies = len({fall[1] for fall in falls})
-            more = f"; so do {latencies - 1} other latencies" if latencies > 1 else ""
-            yield (
-                where,
-                f"the curve of {where} is not monotone: {name} falls from {significant(before, 4)} ms at "
-                f"{significant(slow, 4)} queries/h to {significant(after, 4)} ms at {significant(fast, 4)}{more}",
+    """Curves on which a latency falls where the rate grows: the points were not measured alike, or by chance.
+
+    Predictions are of whatever setting of the engine is the fastest within a limit, so there one latency may well fall
+    as another grows; only a point that a faster one beats in every latency is odd. Many curves make one line.
+    """
+    for basis in _BASES:
+        found = [f for f in (_find_fall(c) for c in catalog.curves if c.basis == basis) if f is not None]
+        if len(found) > _MOST_LINES:
+            worst = min(found, key=lambda f: f.ratio)
+            count = sum(c.basis == basis for c in catalog.curves)
+            many = f"{len(found)} of {count} {basis} curves are not monotone"
+            yield f"{len(found)} {basis} curves", f"{many}, the most that of {worst.where}: {worst.said}"
+            continue
+        for fall in found:
+            more = f"; so do {fall.latencies - 1} other latencies" if fall.latencies > 1 else ""
+            yield fall.where, f"the curve of {fall.where} is not monotone: {fall.said}{more}"
+
+
+def _find_fall(curve: Curve) -> _Fall | None:
+    """Find the latency of a curve that falls most."""
+    falls = []
+    for name in sorted({n for p in curve.points for n in p.latencies}):
+        if name.partition("_")[2] not in _STATISTICS:
+            continue
+        points = [p for p in curve.points if name in p.latencies]
+        for slow, fast in pairwise(points):
+            before, after = slow.latencies[name], fast.latencies[name]
+            odd = curve.basis != "predicted" or all(
+                fast.latencies.get(n, v) <= v for n, v in slow.latencies.items()
             )
+            if fast.rate > slow.rate and after < (1 - _NOISE) * before and odd:
+                falls.append((after / before, name, slow.rate, before, fast.rate, after))
+    if not falls:
+        return None
+    ratio, name, slow_rate, before, fast_rate, after = min(falls)
+    said = (
+        f"{name} falls from {significant(before, 4)} ms at {significant(slow_rate, 4)} queries/h to "
+        f"{significant(after, 4)} ms at {significant(fast_rate, 4)}"
+    )
+    where = f"{curve.query} on {curve.model}, {curve.tp} x {curve.gpu}"
+    return _Fall(ratio, where, said, len({fall[1] for fall in falls}))
+
+
+def _find_other_lengths(catalog: Catalog) -> Iterator[tuple[str, str]]:
+    """Query types whose requests have other lengths than those of their curves."""
+    for i, query in enumerate(catalog.sets["query"]):
+        given, made = (
+            (float(catalog.ranges[name][0][i]), float(catalog.ranges[name][1][i]))
+            for name in ("input_tokens", "output_tokens")
+        )
+        if text := describe_other_lengths(catalog.curves, query, (given, made)):
+            yield query, text
 
 
 def _find_unsure_accuracies(catalog: Catalog) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rodiu_jax.catalog import file_format as schema
+from rodiu_jax.catalog.curve_values import FOLLOWING
 from rodiu_jax.catalog.file_format import AXES, Axis
+from rodiu_jax.catalog.labels import check_labels
 from rodiu_jax.catalog.promises import Curve, Point, Promise, parse_promise
 from rodiu_jax.catalog.quantities import Catalog, Quantity
 from rodiu_jax.catalog.recipes import (
@@ -104,6 +106,7 @@ def _load_chain(path: Path, children: tuple[Path, ...]) -> tuple[_Merged, Catalo
     merged = _merge(parent, layer, path)
     _check_together(merged, path)
     quantities = {name: _make_quantity(name, draft, merged, path) for name, draft in merged.drafts.items()}
+    _check_followers(quantities, path)
     catalog = Catalog(
         name=layer.catalog.name,
         description=layer.catalog.description,
@@ -136,6 +139,7 @@ def _merge(parent: _Merged, layer: schema.CatalogFile, path: Path) -> _Merged:
         kept = {n: dict(v) for n, v in parent.attributes.get(axis, {}).items() if n in sets[axis]}
         for name, labels in layer.attributes.get(axis, {}).items():
             _check_known(name, sets[axis], path, f"attributes.{axis}")
+            check_labels(axis, name, labels, path)
             kept[name] = kept.get(name, {}) | labels
         attributes[axis] = kept
     drafts = {n: _Draft(dict(d.keys), dict(d.values), d.catalog) for n, d in parent.drafts.items()}
@@ -171,7 +175,7 @@ def _merge_curves(parent: _Merged, merged: _Merged, layer: schema.CatalogFile, p
                 "one statement of this throughput in a file: a value, or one curve with all of its points"
             )
             raise InputError(path, at, expected, ".".join(cell))
-        points = sorted((Point(p.rate, dict(p.ms)) for p in table.points), key=lambda p: p.rate)
+        points = sorted((_make_point(p, table.tokens) for p in table.points), key=lambda p: p.rate)
         about = table.source, table.note, table.basis
         merged.curves[cell] = Curve(*cell, tuple(points), *about, layer.catalog.name)
     if not merged.curves:
@@ -188,6 +192,21 @@ def _merge_curves(parent: _Merged, merged: _Merged, layer: schema.CatalogFile, p
     for cell, curve in merged.curves.items():  # the promises decide the number, in `Catalog.with_promises`
         entry = schema.EntryTable(fixed=0.0, source=curve.source, note=curve.note, basis=curve.basis)
         draft.values[cell] = entry.place(curve.catalog)
+
+
+def _make_point(table: schema.PointTable, shared: list[float] | None) -> Point:
+    given, made = table.tokens or shared or (0.0, 0.0)
+    return Point(table.rate, dict(table.ms), (given, made) if given + made > 0 else None)
+
+
+def _check_followers(quantities: Mapping[str, Quantity], path: Path) -> None:
+    """Only numbers that curves can tell may follow them: delays, residencies and speed-ups of a pair."""
+    for name, q in quantities.items():
+        entries = q.recipe.values if isinstance(q.recipe, Draws | Patched) else {}
+        for names, entry in entries.items():
+            if entry.at_curve and (name not in FOLLOWING or q.over[:3] != AXES[:3]):
+                expected = f"at_curve in {', '.join(FOLLOWING)} over {', '.join(AXES[:3])} alone"
+                raise InputError(path, ".".join((f"quantity.{name}.values", *names)), expected, True)
 
 
 def _check_together(merged: _Merged, path: Path) -> None:
@@ -318,6 +337,7 @@ def _make_recipe(draft: _Draft, path: Path, at: str) -> Recipe:
             catalog=table.catalog,
             basis=keys.get("basis") if table.basis is None else table.basis,
             together=table.together,
+            at_curve=bool(table.at_curve),
         )
 
     def need(key: str) -> Any:

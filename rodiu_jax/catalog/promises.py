@@ -3,7 +3,7 @@
 A promise is a list of limits on latencies of one query type, such as ``ttft_p99<=500ms`` or
 ``ttft_p50+16*tpot_p50<=500ms``. A curve is what was measured of one replica: rates, and latencies at each. The rate
 that a replica sustains is the highest measured one at which every limit holds, so that a tighter promise can only
-lower it (`sustained_rate`): nothing is read between two points.
+lower it (`find_sustained`): nothing is read between two points.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ GRAMMAR = (
 _LATENCY = re.compile(r"(ttft|tpot|e2e)_(mean|p(\d{1,2}(?:\.\d{1,3})?))")
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+"
 _TERM = re.compile(rf"(?:({_NUMBER})\*)?((?:ttft|tpot|e2e)_(?:mean|p\d{{1,2}}(?:\.\d{{1,3}})?))")
+_TIME = re.compile(rf"({_NUMBER})\s*(ms|s)?")
 _LIMIT = re.compile(rf"([^<>=]+)<=({_NUMBER})(ms|s)")
 
 
@@ -49,6 +50,11 @@ class Limit:
 
     terms: tuple[tuple[float, str], ...]
     most: float
+
+    @property
+    def latency(self) -> str:
+        """The one latency that is limited; empty where it is a sum of several."""
+        return self.terms[0][1] if len(self.terms) == 1 else ""
 
     def value(self, latencies: Mapping[str, float]) -> float:
         """Compute the left side, in ms; raises KeyError for a latency that was not measured."""
@@ -75,13 +81,29 @@ class Promise:
         """Tell whether every limit holds; raises KeyError for a latency that was not measured."""
         return all(limit.value(latencies) <= limit.most for limit in self.limits)
 
-    def scaled(self, factor: float) -> Promise:
-        """Multiply every limit's right side by ``factor``: below 1 the promise is tighter."""
-        return Promise(tuple(replace(limit, most=limit.most * factor) for limit in self.limits))
+    def scaled(self, factor: float, latency: str = "") -> Promise:
+        """Multiply the right side of every limit, or of that on ``latency`` alone: below 1 the promise is tighter."""
+        meant = [not latency or limit.latency == latency for limit in self.limits]
+        pairs = zip(self.limits, meant, strict=True)
+        return Promise(tuple(replace(limit, most=limit.most * factor) if m else limit for limit, m in pairs))
+
+    def limited(self, latency: str, most: float) -> Promise:
+        """Put the limit ``most``, ms, on one latency, in place of the limits on it alone that were there."""
+        others = tuple(limit for limit in self.limits if limit.latency != latency)
+        return Promise((*others, Limit(((1.0, latency),), most)))
 
     def __str__(self) -> str:
         """Write the promise as `parse_promise` reads it."""
         return ",".join(str(limit) for limit in self.limits)
+
+
+def parse_time(text: str) -> float | None:
+    """Read ``500``, ``500ms`` or ``0.5s`` as ms; None where it is no time above 0."""
+    found = _TIME.fullmatch(text.strip())
+    if found is None:
+        return None
+    time = float(found[1]) * (1000.0 if found[2] == "s" else 1.0)
+    return time if 0 < time < math.inf else None
 
 
 def parse_promise(text: str, source: str | Path = "promise", field: str = "") -> Promise:
@@ -124,10 +146,12 @@ class Point:
     Attributes:
       rate: queries/h.
       latencies: ms, by names such as ``ttft_p99``.
+      tokens: mean input and output tokens of a request; None where nobody says.
     """
 
     rate: float
     latencies: Mapping[str, float]
+    tokens: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -164,8 +188,8 @@ def best_point(points: tuple[Point, ...], promise: Promise | None) -> int | None
     return max(good, key=lambda n: points[n].rate, default=None)
 
 
-def sustained_rate(curve: Curve, promise: Promise | None, source: str | Path) -> tuple[float, str]:
-    """Return the highest measured rate (queries/h) at which the promise holds, 0 if none, and the reason in words.
+def find_sustained(curve: Curve, promise: Promise | None, source: str | Path) -> Point | None:
+    """Return the point with the highest measured rate at which the promise holds; None where it holds at none.
 
     Raises:
       InputError: the promise reads a latency that was not measured.
@@ -177,9 +201,14 @@ def sustained_rate(curve: Curve, promise: Promise | None, source: str | Path) ->
         measured = sorted(set.intersection(*(set(p.latencies) for p in curve.points)))
         expected = f"latencies that the curve of {curve.model} on {curve.tp} x {curve.gpu} has: {', '.join(measured)}"
         raise InputError(source, at, expected, str(error.args[0])) from None
+    return None if best is None else curve.points[best]
+
+
+def explain_rate(curve: Curve, promise: Promise | None, point: Point | None) -> str:
+    """Say in words why the rate of ``point`` is the one that the curve sustains."""
     said = f"{promise} holds" if promise is not None else "nothing is promised"
     count = len(curve.points)
-    if best is None:
-        return 0.0, f"at none of {count} measured points {said}"
+    if point is None:
+        return f"at none of {count} measured points {said}"
     where = f"the highest of {count} measured points" if count > 1 else "the one measured point"
-    return curve.points[best].rate, f"{where} at which {said}"
+    return f"{where} at which {said}"

@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from rodiu_jax.catalog.curve_values import FOLLOWING, read_curve_value
 from rodiu_jax.catalog.distributions import Distribution
 from rodiu_jax.catalog.file_format import Axis, Comparison, Contradiction, Example
-from rodiu_jax.catalog.promises import Curve, Promise, sustained_rate
+from rodiu_jax.catalog.promises import Curve, Point, Promise, explain_rate, find_sustained
 from rodiu_jax.catalog.recipes import (
     Classes,
     Draws,
@@ -139,6 +140,10 @@ class Catalog:
         """The device of each GPU configuration: its attribute ``device``, or else its own name."""
         labels = self.attributes.get("gpu", {})
         return tuple(labels.get(name, {}).get("device", name) for name in self.sets["gpu"])
+
+    def label(self, axis: Axis, name: str, attribute: str) -> str | None:
+        """Return an attribute of a name, such as the ``repository`` of a model; None where nobody stated it."""
+        return self.attributes.get(axis, {}).get(name, {}).get(attribute)
 
     @cached_property
     def varying(self) -> frozenset[str]:
@@ -302,14 +307,37 @@ class Catalog:
                 )
             if groups := self._drawn_together(name):
                 content.append(groups)
+        if self.curves:  # factors of a sweep change promises, which read all points
+            content.append(
+                [[c.cell, [[p.rate, p.latencies, p.tokens] for p in c.points]] for c in self.curves]
+            )
+            content.append({query: str(promise) for query, promise in sorted(self.promises.items())})
+            content.append([[name, *names] for name, names, _ in self._list_followers(self.quantities)])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def _drawn_together(self, quantity: str) -> list[list[str]]:
         found = [(names, self.find_entry(quantity, names)) for names in self.names(quantity)]
         return [[*names, e.together] for names, e in found if e is not None and e.together is not None]
 
+    @property
+    def following(self) -> tuple[str, ...]:
+        """The quantities that change with a promise: ``throughput`` and what is read off curves beside it."""
+        others = dict.fromkeys(name for name, _, _ in self._list_followers(self.quantities))
+        return ("throughput", *others) if self.curves else ()
+
+    def _list_followers(self, quantities: Mapping[str, Quantity]) -> list[tuple[str, tuple[str, ...], Entry]]:
+        """List the entries that follow curves, with quantity and names."""
+        found = []
+        for name in FOLLOWING:
+            recipe = quantities[name].recipe if name in quantities else None
+            if isinstance(recipe, Draws | Patched):
+                found += [(name, names, entry) for names, entry in recipe.values.items() if entry.at_curve]
+        return found
+
     def with_promises(self, promises: Mapping[str, Promise]) -> Catalog:
-        """Replace what is promised to some query types; ``throughput`` follows, as the curves are read anew.
+        """Replace what is promised to some query types; the curves are read anew.
+
+        ``throughput`` follows, and so do delays, residencies and speed-ups that are read off curves (``at_curve``).
 
         Args:
           promises: by query type; the others keep theirs.
@@ -323,16 +351,56 @@ class Catalog:
         merged = dict(self.promises) | dict(promises)
         changed = dict(self.quantities)
         if self.curves:
-            q = changed["throughput"]
-            assert isinstance(q.recipe, Draws), "curves are values, so that the quantity has values"
-            values = dict(q.recipe.values)
+            best = {c.cell: find_sustained(c, merged.get(c.query), self.path) for c in self.curves}
+            values: dict[tuple[str, tuple[str, ...]], tuple[float, str]] = {}
             for curve in self.curves:
-                rate, why = sustained_rate(curve, merged.get(curve.query), self.path)
-                note = f"{curve.note}; {why}" if curve.note else why
-                entry = replace(values[curve.cell], distribution=Distribution("fixed", (rate,)), note=note)
-                values[curve.cell] = entry
-            changed["throughput"] = replace(q, recipe=replace(q.recipe, values=values))
+                why = explain_rate(curve, merged.get(curve.query), best[curve.cell])
+                point = best[curve.cell]
+                rate = 0.0 if point is None else point.rate
+                values["throughput", curve.cell] = rate, f"{curve.note}; {why}" if curve.note else why
+            values |= self._read_followers(best)
+            for name in self.following:
+                q = changed[name]
+                assert isinstance(q.recipe, Draws | Patched), "what follows curves has values"
+                given = dict(q.recipe.values)
+                for (quantity, names), (number, note) in values.items():
+                    if quantity == name:
+                        drawn = Distribution("fixed", (number,))
+                        given[names] = replace(given[names], distribution=drawn, note=note)
+                changed[name] = replace(q, recipe=replace(q.recipe, values=given))
         return replace(self, quantities=changed, promises=merged)
+
+    def _read_followers(
+        self, best: Mapping[tuple[str, ...], Point | None]
+    ) -> dict[tuple[str, tuple[str, ...]], tuple[float, str]]:
+        """Read delays, residencies and speed-ups off the curves, at the sustained rates."""
+        groups: dict[tuple[str, ...], dict[str, Curve]] = {}
+        for curve in sorted(self.curves, key=lambda c: int(c.tp)):
+            groups.setdefault(curve.cell[:3], {})[curve.tp] = curve
+        found = {}
+        for name, names, _ in self._list_followers(self.quantities):
+            curves = groups.get(names[:3], {})
+            points = {tp: best[curve.cell] for tp, curve in curves.items()}
+            slowest = {tp: curve.points[0] for tp, curve in curves.items()}
+            speedups = {tp: self.find_speedup(curve.cell) for tp, curve in curves.items()}
+            read = read_curve_value(name, points, slowest, speedups, names[-1])
+            if read is not None:
+                found[name, names] = read
+        return found
+
+    def find_speedup(self, cell: tuple[str, ...]) -> float | None:
+        """Find the speed-up of a degree where it is one certain number; 1 where curves give it.
+
+        Args:
+          cell: query type, model, GPU and degree.
+        """
+        over = self.quantities["tp_speedup"].over if "tp_speedup" in self.quantities else None
+        if over is None:
+            return 1.0
+        entry = self.find_entry("tp_speedup", cell[-len(over) :] if over else ())
+        if entry is None or entry.distribution.varies:
+            return None
+        return 1.0 if entry.at_curve else entry.distribution.numbers[0]
 
     def with_fixed(self, given: Mapping[str, float | Mapping[str, float]]) -> Catalog:
         """Replace some draws of the catalogue by fixed values: ``{"base_delay": {"Code_Gen": 0.8}}``.

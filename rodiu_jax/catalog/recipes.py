@@ -11,7 +11,11 @@ from rodiu_jax.catalog.distributions import Distribution
 
 @dataclass(frozen=True)
 class Entry:
-    """One number or distribution, with its source and the catalogue that states it."""
+    """One number or distribution, with its source and the catalogue that states it.
+
+    Attributes:
+      at_curve: the number follows the curves of its names (`rodiu_jax.catalog.curve_values`).
+    """
 
     distribution: Distribution
     source: str
@@ -20,6 +24,7 @@ class Entry:
     catalog: str
     basis: str | None = None
     together: str | None = None
+    at_curve: bool = False
 
 
 @dataclass(frozen=True)

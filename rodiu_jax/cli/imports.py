@@ -153,12 +153,20 @@ def benchmark(**options: Any) -> Imported:
     "--query-prefix", required=True, metavar="NAME", help="Buckets become NAME_in128_out16 and so on."
 )
 @click.option("--model", required=True, metavar="NAME", help="Model that was profiled.")
-@click.option("--gpu", metavar="NAME", help="GPU configuration of the one file.")
+@click.option("--gpu", metavar="NAME", help="GPU configuration, where the files are of one.")
 @click.option("--map", "names", metavar="GPU=NAME,..", help="GPU configurations, by what files call them.")
 @click.option("--tp", type=COUNT, default=1, show_default=True, help="GPUs of one replica.")
+@click.option(
+    "--promise",
+    metavar="LIMITS",
+    help="Such as 'e2e_p99<=5s', where a GPU has profiles within several limits.",
+)
 @_common
 def profile(**options: Any) -> Imported:
-    """Rates by length of requests, from profiles of Melange or AIBrix, one GPU a file."""
+    """Rates by length of requests, from profiles of Melange or AIBrix, one GPU a file.
+
+    Profiles of one GPU within several limits make curves, off which other promises can be read.
+    """
     from rodiu_jax.catalog.readers import import_profile
 
     return import_profile(options.pop("files"), **options)
@@ -210,7 +218,10 @@ def prices(**options: Any) -> Imported:
 @import_.command()
 @click.argument("files", **_FILES)
 @click.option(
-    "--map", "names", metavar="FILE=NAME,..", help="What tasks, models and precisions are in the catalogue."
+    "--map",
+    "names",
+    metavar="FILE=NAME,..",
+    help="What tasks, models and precisions are in the catalogue; also MODEL@PRECISION=NAME.",
 )
 @click.option("--query", metavar="NAME", help="Query type of all rows.")
 @click.option("--model", metavar="NAME", help="Model of all rows.")

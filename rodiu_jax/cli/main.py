@@ -9,7 +9,9 @@ import click
 
 from rodiu_jax.cli.catalogs import calibrate, describe, sample, validate
 from rodiu_jax.cli.decisions import choose, diagnose, robustness, stress
+from rodiu_jax.cli.exporting import export
 from rodiu_jax.cli.imports import import_
+from rodiu_jax.cli.replaying import replay
 from rodiu_jax.cli.solving import bound, evaluate, solve, verify
 from rodiu_jax.cli.sweeps import plot, report, sensitivity, sweep
 from rodiu_jax.errors import InputError, WorkFailed, device_failure, one_line, shortened
@@ -103,5 +105,6 @@ for _command in (
     *(solve, bound, evaluate, verify),
     *(sweep, report, plot, sensitivity),
     *(choose, stress, diagnose, robustness),
+    *(replay, export),
 ):
     cli.add_command(_command)

@@ -65,7 +65,8 @@ def catalog_options(command: Any) -> Any:
             metavar="FIELD=VALUE",
             help="Change a field of every scenario after it is drawn: budget=3000, gpu_price*=0.5 or "
             "'gpu_price[H100_*]*=0.5'. The pattern in brackets chooses names along the field's last axis (for "
-            "delay_nominal the GPUs). promise[Chat]=ttft_p99<=500ms or promise*=0.5 reads the measured curves anew. "
+            "delay_nominal the GPUs). promise[Chat]=ttft_p99<=500ms, promise[Chat].ttft_p99=400ms or promise*=0.5 "
+            "reads the measured curves anew. "
             "May be repeated; applied in order.",
         ),
         click.option(

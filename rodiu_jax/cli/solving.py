@@ -52,6 +52,11 @@ class _ManyIndices(click.Command):
 @click.option(
     "--failures", type=PATH, metavar="DIR", help="Save scenarios that end in error here, each an .npz."
 )
+@click.option(
+    "--catalog",
+    metavar="NAME|FILE",
+    help="What the scenarios were drawn from: say which share of the plans is measured, predicted, assumed.",
+)
 def solve(
     instances: Path,
     indices: tuple[int, ...],
@@ -61,6 +66,7 @@ def solve(
     as_json: bool,
     plans: Path | None,
     failures: Path | None,
+    catalog: str | None,
 ) -> None:
     """Solve scenarios exactly: cheapest robust plan, its checked cost and a proven lower bound.
 
@@ -74,11 +80,14 @@ def solve(
     delay_cost, unmet_cost), plan (as in `rodiu evaluate --help`) and seconds; null where there is none. Where scenarios
     have replicas, rates or quotas also fleet: gpus, rent_per_hour ($), cost_per_million_tokens ($ of rent),
     utilization, quota, and headroom (factor on all arrival rates at which the same deployment still serves everyone,
-    null: any). message says what went wrong, or which query type nobody can serve.
+    null: any). With --catalog also basis: for values by what they carry, the shares measured, predicted and assumed.
+    message says what went wrong, or which query type nobody can serve.
     """
     import json
 
+    from rodiu_jax.catalog import load_catalog
     from rodiu_jax.decisions.fleet import summarize_fleet
+    from rodiu_jax.decisions.plan_basis import check_names, find_plan_basis
     from rodiu_jax.io.files import write_whole
     from rodiu_jax.model.fields import uses_serving
     from rodiu_jax.model.npz import load_instances
@@ -94,6 +103,9 @@ def solve(
     batch = load_instances(instances)
     for b in indices:
         batch.check_index(b, "--index")
+    known = load_catalog(catalog, source="--catalog") if catalog is not None else None
+    if known is not None:
+        check_names(known, batch, "--catalog")
     todo = list(indices) or list(range(batch.size))
     answers = []
     # A place that cannot be written is refused before the work.
@@ -115,19 +127,30 @@ def solve(
             made = [answer.plan_for(b) for b, answer in numbered]
             save_plans([plan for plan in made if plan is not None], file)
     fleets: dict[int, FleetSummary] = {}
+    planned = {b: plan for b, answer in numbered if (plan := answer.plan_for(b)) is not None}
     if uses_serving(batch.fields):
-        planned = [(b, answer.plan_for(b)) for b, answer in numbered]
-        fleets = {b: summarize_fleet(plan, batch, b) for b, plan in planned if plan is not None}
+        fleets = {b: summarize_fleet(plan, batch, b) for b, plan in planned.items()}
     if as_json:
         items = [answer.to_json(b) for b, answer in numbered]
         if uses_serving(batch.fields):
             for item in items:
                 fleet = fleets.get(item["instance"])
                 item["fleet"] = None if fleet is None else fleet.to_json()
+        if known is not None:
+            for item in items:
+                plan = planned.get(item["instance"])
+                found = None if plan is None else find_plan_basis(known, [(plan, batch, item["instance"])])
+                item["basis"] = None if found is None else found.tabulate().to_dict("records")
         click.echo(json.dumps(items, indent=1, allow_nan=False))
     else:
-        tables = [tabulate_solutions(numbered), *([tabulate_fleets(fleets)] if fleets else [])]
-        show([*tables, *write_reasons(numbered)])
+        parts = [
+            tabulate_solutions(numbered),
+            *([tabulate_fleets(fleets)] if fleets else []),
+            *write_reasons(numbered),
+        ]
+        if known is not None and planned:
+            parts.append(find_plan_basis(known, [(plan, batch, b) for b, plan in planned.items()]).describe())
+        show(parts)
     failed = [(b, answer.message) for b, answer in numbered if answer.status is Status.ERROR]
     if failed:
         raise WorkFailed(f"{len(failed)} of {len(numbered)} scenarios: first, {failed[0][0]}: {failed[0][1]}")

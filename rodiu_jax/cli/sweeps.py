@@ -78,6 +78,7 @@ def sweep(
       field = "gpu_price"            a field of the list below
       names = "H100_*"               only these (optional)
       scale = [0.5, 0.75, 1.0]       multipliers, or value = [...]
+    field = "promise" with latency = "ttft_p99" is the limit on one latency, ms; scale alone multiplies all limits.
     Rows go to DIR/scenarios/*.parquet: sample, point, the factors, lower_bound, upper_bound, the costs in $ per period,
     status, method, what is deployed; certified_lower_bound is what is proven without HiGHS. DIR/report.html shows
     them (see `rodiu report --help`). Ctrl-C keeps the finished rows; --resume goes on.

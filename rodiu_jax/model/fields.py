@@ -139,9 +139,7 @@ REQUIRED_FIELDS = tuple(n for n, spec in FIELD_SPECS.items() if spec.absent is N
 PROMISE = "promise"
 """What sweeps and changes call the limits of a catalogue's promises, of which throughputs are read off curves."""
 
-VARIED_SPECS = FIELD_SPECS | {
-    PROMISE: FieldSpec("I", "-", "-", "promised latencies, as a multiple", above_low=True)
-}
+VARIED_SPECS = FIELD_SPECS | {PROMISE: FieldSpec("I", "ms", "-", "promised latencies", above_low=True)}
 """What a factor of a sweep may vary: the fields, and promises."""
 
 FILE_FIELDS = tuple(n for n, spec in FIELD_SPECS.items() if not spec.derived)

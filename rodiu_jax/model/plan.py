@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Float64, Int32
 
-from rodiu_jax.errors import InputError
+from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.slots import Names
 
 
 @dataclass(frozen=True)
@@ -104,41 +105,54 @@ def validate_plan(plan: Plan, instances: Instances, *, source: str | Path = "pla
       path: of the plan inside ``source``.
 
     Raises:
-      InputError: unknown name or degree, replicas that are not whole or more than any scenario allows, a pair
-        deployed or routed twice, or a route on a pair that is not deployed.
+      InputError: as `validate_names`, or replicas that are more than any scenario allows.
+    """
+    validate_names(plan, instances.names, source=source, path=path)
+    inside = f"{path}." if path else ""
+    for m, pair in enumerate(plan.deployments):
+        _check_replicas(pair, instances, source, f"{inside}deployments[{m}].replicas")
+
+
+def validate_names(plan: Plan, names: Names, *, source: str | Path = "plan", path: str = "") -> None:
+    """Check that a plan speaks of ``names`` alone, and that it is whole in itself.
+
+    Args:
+      path: of the plan inside ``source``.
+
+    Raises:
+      InputError: unknown name or degree, replicas that are not whole, a pair deployed or routed twice, or a route on a
+        pair that is not deployed.
     """
     inside = f"{path}." if path else ""
-    queries, models, gpus = instances.query_names, instances.model_names, instances.gpu_names
-    degrees = instances.axis_names("N")
+    degrees = [str(n) for n in names.degrees]
     deployed: set[tuple[str, str]] = set()
     for m, d in enumerate(plan.deployments):
         at = f"{inside}deployments[{m}]"
-        _known(d.model, models, source, at, ".model")
-        _known(d.gpu, gpus, source, at, ".gpu")
+        _known(d.model, names.models, source, at, ".model")
+        _known(d.gpu, names.gpus, source, at, ".gpu")
         if str(d.tp) not in degrees:
             raise InputError(source, f"{at}.tp", f"one of {', '.join(degrees)}", d.tp)
-        _check_replicas(d, instances, source, f"{at}.replicas")
+        if type(d.replicas) is not int or d.replicas < 1:
+            raise InputError(source, f"{at}.replicas", "a whole number >= 1", d.replicas)
         if (d.model, d.gpu) in deployed:
             raise InputError(source, at, "each pair deployed once", f"{d.model} on {d.gpu}")
         deployed.add((d.model, d.gpu))
     routed: set[tuple[str, str, str]] = set()
     for m, r in enumerate(plan.routes):
         at = f"{inside}routes[{m}]"
-        _known(r.query, queries, source, at, ".query")
-        _known(r.model, models, source, at, ".model")
-        _known(r.gpu, gpus, source, at, ".gpu")
+        _known(r.query, names.queries, source, at, ".query")
+        _known(r.model, names.models, source, at, ".model")
+        _known(r.gpu, names.gpus, source, at, ".gpu")
         if (r.model, r.gpu) not in deployed:
             raise InputError(source, at, "a pair that the plan deploys", f"{r.model} on {r.gpu}")
         if (r.query, r.model, r.gpu) in routed:
             raise InputError(source, at, "each route once", f"{r.query} to {r.model} on {r.gpu}")
         routed.add((r.query, r.model, r.gpu))
     for name in plan.unmet:
-        _known(name, queries, source, inside, "unmet")
+        _known(name, names.queries, source, inside, "unmet")
 
 
 def _check_replicas(pair: DeployedPair, instances: Instances, source: str | Path, at: str) -> None:
-    if type(pair.replicas) is not int or pair.replicas < 1:
-        raise InputError(source, at, "a whole number >= 1", pair.replicas)
     if pair.replicas == 1:
         return
     limit = np.asarray(instances.fields.max_replicas)
@@ -152,7 +166,7 @@ def _check_replicas(pair: DeployedPair, instances: Instances, source: str | Path
 
 def _known(name: str, names: Sequence[str], source: str | Path, at: str, key: str) -> None:
     if name not in names:
-        raise InputError(source, f"{at}{key}", f"one of {', '.join(names)}", name)
+        raise InputError(source, f"{at}{key}", f"one of {', '.join(names)}{nearest(name, names)}", name)
 
 
 def deployed_triples(instances: Instances, deployments: Sequence[DeployedPair]) -> np.ndarray:

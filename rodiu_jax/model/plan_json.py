@@ -37,11 +37,12 @@ def _check_whole(value: Any) -> int:
 
 
 def _check_scenario(value: Any, info: ValidationInfo) -> int | None:
-    """Accept null, or the number of one of the ``info.context`` scenarios."""
+    """Accept null, or the number of one of the ``info.context`` scenarios; any number where their count is None."""
     count: Any = info.context
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if value is not None and not (whole and 0 <= value < count):
-        raise wrong(f"null or a whole number from 0 to {count - 1}", value)
+    if value is not None and not (whole and value >= 0 and (count is None or value < count)):
+        expected = "null or a whole number " + (">= 0" if count is None else f"from 0 to {count - 1}")
+        raise wrong(expected, value)
     return value
 
 
@@ -87,15 +88,30 @@ def plan_from_json(
     Raises:
       InputError: missing or unknown key, wrong type, no such scenario, a share out of range, or as `validate_plan`.
     """
+    plan = read_plan(value, scenarios=instances.size, source=source, path=path)
+    validate_plan(plan, instances, source=source, path=path)
+    return plan
+
+
+def read_plan(
+    value: Any, *, scenarios: int | None = None, source: str | Path = "plan", path: str = "plan"
+) -> Plan:
+    """Read one JSON plan without looking at its names; `rodiu_jax.model.plan.validate_names` does.
+
+    Args:
+      scenarios: how many there are; None where nobody knows.
+      path: of the plan inside ``source``.
+
+    Raises:
+      InputError: missing or unknown key, wrong type, no such scenario, or a share out of range.
+    """
     try:
-        read = _PlanObject.model_validate(value, context=instances.size)
+        read = _PlanObject.model_validate(value, context=scenarios)
     except ValidationError as error:
         raise input_error(error, source, inside=path) from None
     pairs = tuple(DeployedPair(pair.model, pair.gpu, pair.tp, pair.replicas) for pair in read.deployments)
     routes = tuple(Route(route.query, route.model, route.gpu, route.share) for route in read.routes)
-    plan = Plan(read.instance, pairs, routes, read.unmet)
-    validate_plan(plan, instances, source=source, path=path)
-    return plan
+    return Plan(read.instance, pairs, routes, read.unmet)
 
 
 def load_plans(path: str | Path, instances: Instances) -> list[Plan]:

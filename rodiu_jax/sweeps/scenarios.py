@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rodiu_jax.catalog import Catalog
-from rodiu_jax.catalog.promise_changes import PromiseChange, apply_promise_changes, split_changes
+from rodiu_jax.catalog.promise_changes import apply_promise_changes, split_changes
 from rodiu_jax.model.changes import apply_changes, change_values, changeable, chosen_cells
 from rodiu_jax.model.fields import FIELD_SPECS, PROMISE, axes_of
 from rodiu_jax.model.instance import Instances, make_instances, number_devices
@@ -38,19 +39,18 @@ def _make(
     promised = apply_spec_promises(catalog, spec)
     base = _drawn(spec, promised, start, stop).take(taken)
     moving = [m for m, factor in enumerate(spec.factors) if factor.field == PROMISE]
-    if moving:  # the same samples once more for each level, of which the rates are taken
+    if moving:  # the same samples once more for each level, of which the rates and their latencies are taken
         levels = np.stack([spec.levels_at(points)[m] for m in moving], axis=1)
         distinct, which = np.unique(levels, axis=0, return_inverse=True)
-        shape = tuple(len(base.axis_names(axis)) for axis in FIELD_SPECS["throughput"].axes)
-        rates = np.empty((len(points), *shape))
+        followed = {name: np.empty((len(points), *promised.shape(name))) for name in promised.following}
         for number, level in enumerate(distinct.tolist()):
-            changes = [
-                PromiseChange(spec.factors[m].names, None, x) for m, x in zip(moving, level, strict=True)
-            ]
+            pairs = zip(moving, level, strict=True)
+            changes = [spec.factors[m].change_promise(x) for m, x in pairs if not math.isnan(x)]
             mine = which.reshape(-1) == number
             drawn = _drawn(spec, apply_promise_changes(promised, changes), start, stop).take(taken[mine])
-            rates[mine] = np.broadcast_to(np.asarray(drawn.fields.throughput), (int(mine.sum()), *shape))
-        base = replace(base, fields=base.fields._replace(throughput=rates))
+            for name, values in followed.items():
+                values[mine] = np.asarray(getattr(drawn.fields, name))
+        base = replace(base, fields=base.fields._replace(**followed))
     return _moved(spec, base, points)
 
 

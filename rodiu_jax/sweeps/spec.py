@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 from pydantic import ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from rodiu_jax.catalog.promise_changes import split_changes
+from rodiu_jax.catalog.promise_changes import PromiseChange, split_changes
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import read_toml, toml_value
 from rodiu_jax.io.strict_table import StrictTable, input_error, tag
@@ -60,7 +60,8 @@ class Factor(StrictTable):
     column of the design's CSV file, which is replaced by the column's numbers when the spec is made.
 
     Attributes:
-      field: a field of `FIELD_SPECS`, or ``promise``, of which it is a multiple.
+      field: a field of `FIELD_SPECS`, or ``promise``: multiples of it, or values of the limit on one latency, in ms.
+      latency: of ``promise``: the latency whose limit is meant, such as ``ttft_p99``; all limits by default.
       names: the cells meant, as `chosen_cells` reads them; all of them by default.
       spacing: of a range: ``linear`` (the default), or ``log`` for a uniform logarithm.
     """
@@ -69,6 +70,7 @@ class Factor(StrictTable):
 
     field: str
     names: str | None = None
+    latency: str | None = None
     scale: _Levels | None = None
     shift: _Levels | None = None
     value: _Levels | None = None
@@ -99,6 +101,17 @@ class Factor(StrictTable):
     def kind(self) -> Kind:
         """What `Change` calls this factor's change."""
         return _KINDS[self.key][0]
+
+    @property
+    def column(self) -> str:
+        """What the factor's column is called, where no other factor is of the same field: ``promise.ttft_p99``."""
+        return f"{self.field}.{self.latency}" if self.latency else self.field
+
+    def change_promise(self, level: float) -> PromiseChange:
+        """Return the change of promises that puts this factor, of the field ``promise``, at ``level``."""
+        if self.key == "value":
+            return PromiseChange(self.names, latency=self.latency or "", most=level)
+        return PromiseChange(self.names, factor=level, latency=self.latency or "")
 
     def change(self, level: float) -> Change:
         """Return the change that puts this factor at ``level``."""
@@ -199,8 +212,10 @@ class SweepSpec(StrictTable):
     @property
     def columns(self) -> tuple[str, ...]:
         """One column name per factor: the field, with its pattern where two factors share the field."""
-        fields = [f.field for f in self.factors]
-        return tuple(f"{f.field}[{f.names}]" if fields.count(f.field) > 1 else f.field for f in self.factors)
+        fields = [f.column for f in self.factors]
+        return tuple(
+            f"{f.column}[{f.names}]" if fields.count(f.column) > 1 else f.column for f in self.factors
+        )
 
     def audited(self, first: int, stop: int) -> Bool[np.ndarray, " R"]:
         """Draw which of rows ``first`` to ``stop - 1`` are audited: about ``audit`` of a sweep's, at least 1 of any.

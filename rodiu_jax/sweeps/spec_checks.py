@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rodiu_jax.catalog import Catalog
-from rodiu_jax.catalog.promise_changes import PromiseChange, apply_promise_changes
+from rodiu_jax.catalog.promise_changes import apply_promise_changes
+from rodiu_jax.catalog.promises import is_latency
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.model.changes import apply_changes, check_field, chosen_cells
 from rodiu_jax.model.fields import PROMISE, VARIED_SPECS
@@ -40,7 +41,8 @@ def check_spec(spec: SweepSpec, extremes: Instances, source: str, catalog: Catal
         if factor.field == PROMISE:  # of the catalogue: the scenarios do not hold it
             chosen.append(chosen_cells(PROMISE, factor.names, extremes, where, axes="I"))
             for level in factor.levels:
-                apply_promise_changes(catalog, [PromiseChange(factor.names, None, level)], where)
+                apply_promise_changes(catalog, [factor.change_promise(level)], where)
+            _check_overlap(spec, m, chosen, source)
             continue
         chosen.append(chosen_cells(factor.field, factor.names, extremes, where))
         for at in _decisive(factor):
@@ -51,10 +53,19 @@ def check_spec(spec: SweepSpec, extremes: Instances, source: str, catalog: Catal
                 raise InputError(
                     source, f"factors[{m}].{factor.key}[{at}]", expected, factor.levels[at]
                 ) from None
-        for other in range(m):
-            if spec.factors[other].field == factor.field and (chosen[m] & chosen[other]).any():
-                expected = f"cells of {factor.field} that no other factor changes, as factors[{other}] does"
-                raise InputError(source, f"factors[{m}].names", expected, factor.names or "*")
+        _check_overlap(spec, m, chosen, source)
+
+
+def _check_overlap(spec: SweepSpec, m: int, chosen: list[np.ndarray], source: str) -> None:
+    """Refuse a factor that changes what an earlier one changes, too: the same cells, and of promises the same limit."""
+    factor = spec.factors[m]
+    for other, earlier in enumerate(spec.factors[:m]):
+        alike = factor.field == earlier.field and (
+            factor.latency is None or earlier.latency is None or factor.latency == earlier.latency
+        )
+        if alike and (chosen[m] & chosen[other]).any():
+            expected = f"cells of {factor.field} that no other factor changes, as factors[{other}] does"
+            raise InputError(source, f"factors[{m}].names", expected, factor.names or "*")
 
 
 def _decisive(factor: Factor) -> list[int]:
@@ -98,10 +109,16 @@ def check_factor(factor: Factor, source: str, path: str) -> None:
     try:
         if factor.field != PROMISE:
             check_field(factor.field, source)
-        elif factor.given != ["scale"]:
-            raise InputError(source, path, "scale alone: promises are multiplied", factor.field)
+        elif factor.given != ["scale"] and (factor.given != ["value"] or factor.latency is None):
+            expected = (
+                "scale; or value, in ms, with the latency that it is the limit of, as latency = 'ttft_p99'"
+            )
+            raise InputError(source, path, expected, factor.field)
     except InputError as error:
         raise InputError(source, f"{path}.field", error.expected, factor.field) from None
+    if factor.latency is not None and (factor.field != PROMISE or not is_latency(factor.latency)):
+        expected = "one such as ttft_p99, tpot_p50 or e2e_mean, beside field = 'promise'"
+        raise InputError(source, f"{path}.latency", expected, factor.latency)
     if factor.field == "tp_degree":
         expected = "another field: the degrees are the same at every point (`set` changes them for all)"
         raise InputError(source, f"{path}.field", expected, factor.field)

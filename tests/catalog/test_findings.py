@@ -51,6 +51,39 @@ def test_a_cent_is_odd_where_every_configuration_of_the_device_has_it(tmp_path: 
     assert [at for _, at in found(tmp_path, body, WIDE)] == ["H100_FP16", "H100_INT8"]
 
 
+@pytest.mark.parametrize(
+    ("price", "odd"), [(0.01, True), (0.8, True), (1.2, False), (12.0, False), (16.0, True)]
+)
+def test_a_price_far_from_that_of_the_device_in_the_package_s_lists(tmp_path: Path, price: float, odd: bool):
+    # `serving` calls the H100 80GB H100; it has 4.23 to 5.5 (4.865 in the middle), `corrected` 2.5.
+    head = '[catalog]\nname = "own"\nextends = "serving"\n'
+    names = [
+        at
+        for kind, at in found(tmp_path, f"[quantity.gpu_price.values]\nH100 = {price}\n", head)
+        if kind == "price"
+    ]
+    assert names == (["H100"] if odd else [])
+
+
+def test_predicted_curves_are_settings_of_an_engine_and_many_curves_one_line(tmp_path: Path):
+    """One latency may fall where another grows, unless a faster point beats a slower one in all of them."""
+    assert find_findings(load_catalog("serving")).empty
+    odd = CURVE.replace("ttft_p50 = 100", "ttft_p50 = 70")
+    assert found(tmp_path, odd.replace("tp = 2", 'tp = 2\nbasis = "predicted"')) == []
+    beaten = odd.replace("ttft_p99 = 900", "ttft_p99 = 440").replace("tp = 2", 'tp = 2\nbasis = "predicted"')
+    assert found(tmp_path, beaten.replace("tpot_p50 = 28", "tpot_p50 = 20"))[0][0] == "curve"
+    curve = odd[odd.index("[[curve]]") :]
+    cells = [
+        curve.replace('"Code_Gen"', f'"{q}"').replace("tp = 2", f"tp = {n}")
+        for q in ("Code_Gen", "Translation")
+        for n in (1, 2)
+    ]
+    many = odd.replace(curve, "".join(cells)).replace("promise.Code_Gen]", "promise.Code_Gen]")
+    table = find_findings(load(tmp_path, many))
+    assert table["at"].tolist() == ["4 measured curves"]
+    assert "4 of 4 measured curves" in table["text"][0]
+
+
 def test_a_rate_that_grows_as_the_promise_tightens(tmp_path: Path):
     second = CURVE[CURVE.index("[promise") :].replace("Code_Gen", "Translation")
     tight = second.replace("500ms", "400ms").replace("7200", "7300").replace("450", "350")
@@ -67,6 +100,15 @@ def test_a_curve_whose_latency_falls(tmp_path: Path):
     assert found(tmp_path, CURVE.replace("ttft_p50 = 100", "ttft_p50 = 77")) == []
     odd = found(tmp_path, CURVE.replace("ttft_p50 = 100", "ttft_p50 = 70"))
     assert odd == [("curve", "Code_Gen on Llama-3.1-8B, 2 x H100_FP16")]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "other"), [("[256, 512]", False), ("[300, 512]", False), ("[256, 700]", True)]
+)
+def test_curves_of_other_lengths(tmp_path: Path, tokens: str, other: bool):
+    # Code_Gen has 256 input and 512 output tokens; 512 * 1.25 = 640.
+    odd = found(tmp_path, CURVE.replace("tp = 2", f"tp = 2\ntokens = {tokens}"))
+    assert odd == ([("lengths", "Code_Gen")] if other else [])
 
 
 @pytest.mark.parametrize(("error", "unsure"), [(0.05, False), (0.08, True), (0.10, True), (0.13, False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from rodiu_jax.catalog.sampling import sample, sample_quantities
 from rodiu_jax.errors import InputError
 from rodiu_jax.sweeps.run import prepare
 from rodiu_jax.sweeps.scenarios import scenarios
-from rodiu_jax.sweeps.spec import make_spec
+from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from tests.oracles.tiny import TINY
 
 MEASURED = """
@@ -180,6 +181,15 @@ BAD = {
     "no rate": (CURVE.replace("rate = 9000", "rate = 0"), r"points\[0\]\.rate"),
     "lengths": (MEASURED.replace("[1, 2, 3]", "[1, 2]"), r"input_tokens.*drawn together"),
     "together alone": (MEASURED.replace("choice = [1, 2, 3]", "fixed = 1"), "choice beside together"),
+    "at a curve": (
+        MEASURED.replace("uniform = [0.06, 0.07]", "uniform = [0.06, 0.07], at_curve = true"),
+        "a fixed number",
+    ),
+    "follower": (
+        "[quantity.gpu_price.values]\nH100_FP16 = { fixed = 2, at_curve = true }\n",
+        r"gpu_price\.values\.H100_FP16.*at_curve in delay_nominal",
+    ),
+    "tokens": (CURVE.replace("tp = 2", "tp = 2\ntokens = [1]"), r"curve\[0\]\.tokens"),
     "basis": (MEASURED.replace('"measured"', '"hoped"'), r"basis.*'hoped'"),
 }
 
@@ -215,6 +225,22 @@ def promised(folder: Path, *texts: str) -> float:
         (("promise+=1",), None),
         (("promise=soon",), None),
         (("promise[Translation]*=2",), None),
+        (("promise[Translation]=ttft_p99<=1s",), None),  # nothing was measured of it
+        (("promise[Code_Gen].ttft_p99=450",), 7200),  # ms
+        (("promise.ttft_p99=0.449s",), 3600),
+        (("promise[Code*].ttft_p99=1s",), 9000),
+        (
+            ("promise . tpot_p50 = 24ms", "promise.ttft_p99=1s"),
+            9000,
+        ),  # 10, 25 and 20 ms: TPOT is not monotone
+        (("promise.ttft_p99*=0.8",), 3600),
+        (("promise.ttft_p50=70",), 3600),  # one more limit
+        (("promise.ttft_p50*=2",), None),  # there is none
+        (("promise.ttft_p99=0",), None),
+        (("promise.ttft_p99=soon",), None),
+        (("promise.ttft_p99*=0",), None),
+        (("promise.ttft_p99+=1",), None),
+        (("promise.ttft=1",), None),
     ],
 )
 def test_changes_of_promises_read_the_curves_anew(tmp_path: Path, texts: tuple[str, ...], rate: float | None):
@@ -229,6 +255,128 @@ def test_changes_of_promises_read_the_curves_anew(tmp_path: Path, texts: tuple[s
 def test_promises_without_curves_move_nothing_and_say_so(tmp_path: Path):
     with pytest.raises(InputError, match="a catalogue with curves"):
         apply_promise_changes(load(tmp_path, ""), split_changes(["promise*=0.5"])[0])
+
+
+FOLLOWED = (
+    CURVE.replace("tp = 2", "tp = 2\ntokens = [300, 100]")
+    .replace("ttft_p50 =", "e2e_p50 = 800, ttft_p50 =", 1)
+    .replace("ttft_p50 = 60", "e2e_p50 = 300, ttft_p50 = 60")
+    .replace("ttft_p50 = 80", "e2e_p50 = 500, ttft_p50 = 80")
+    + """
+[[curve]]
+query = "Code_Gen"
+model = "Llama-3.1-8B"
+gpu = "H100_FP16"
+tp = 1
+source = "bench.json"
+points = [{ rate = 1000, tokens = [200, 0], ms = { ttft_p99 = 100, ttft_p50 = 60, tpot_p50 = 10, e2e_mean = 250 } }]
+
+[quantity.delay_nominal.values.Code_Gen."Llama-3.1-8B"]
+H100_FP16 = { fixed = 9, at_curve = true, source = "bench.json" }
+
+[quantity.tp_speedup]
+over = ["tp"]
+unit = "-"
+source = "ours"
+values = { 1 = 1, 2 = 1.5 }
+
+[quantity.residency_hours]
+over = ["query", "model", "gpu"]
+unit = "h"
+source = "assumed"
+each = 0.1
+values.Code_Gen."Llama-3.1-8B".H100_FP16 = { fixed = 9, at_curve = true }
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("promise", "rate", "latency", "tokens"),
+    [
+        # Most per GPU sustain two GPUs (7200, 3600 or 9000), whose speed-up is 1.5; the model divides by it again.
+        ("ttft_p99<=500ms,tpot_p50<=30ms", 7200, 500, 400 / 1.5),
+        ("ttft_p99<=250ms", 3600, 300, 400 / 1.5),
+        ("ttft_p99<=1s", 9000, 800, 400 / 1.5),
+        ("ttft_p99<=150ms", 0, 250, 200),  # one GPU alone keeps it
+        ("ttft_p99<=50ms", 0, 250, 200),  # none does: the slowest point of the smallest degree
+    ],
+)
+def test_latencies_follow_the_promise(
+    tmp_path: Path, promise: str, rate: float, latency: float, tokens: float
+):
+    catalog = load(tmp_path, FOLLOWED).with_promises({"Code_Gen": parse_promise(promise)})
+    assert catalog.following == ("throughput", "delay_nominal", "residency_hours")
+    drawn = sample(catalog, n=3).one(2)
+    assert drawn.throughput[0, 0, 1, 1] == rate
+    assert drawn.delay_nominal[0, 0, 1] == pytest.approx(latency / tokens, rel=1e-12)
+    assert drawn.residency_hours[0, 0, 1] == pytest.approx(latency / 3_600_000, rel=1e-12)
+    assert drawn.residency_hours[0, 0, 0] == 0.1
+
+
+def test_sweeps_over_promises_move_latencies_too(tmp_path: Path):
+    catalog = load(tmp_path, FOLLOWED)
+    factors = [
+        {"field": "promise", "scale": [0.5, 1.0, 2.0]},
+        {"field": "delay_nominal", "scale": [1.0, 3.0]},
+    ]
+    values = {"name": "p", "title": "P", "samples": 2, "method": "exact", "factors": factors}
+    spec, _ = prepare(make_spec(values | {"catalog": str(tmp_path / "own.toml")}), {})
+    made = scenarios(spec, catalog, 0, spec.rows).fields
+    delay = [s * e2e * 1.5 / 400 for e2e in (300, 500, 800) for s in (1, 3)]
+    np.testing.assert_allclose(made.delay_nominal[:, 0, 0, 1], delay * 2, rtol=1e-12)
+    hours = np.repeat([300, 500, 800], 2) / 3_600_000
+    np.testing.assert_allclose(made.residency_hours[:, 0, 0, 1], [*hours, *hours], rtol=1e-12)
+    others = made.delay_nominal[:, 1]
+    assert (others[0] == others[2]).all(), "other pairs are those of the sample"
+    assert (others[0] != others[6]).any()
+
+
+def test_sweeps_over_the_limit_on_one_latency(tmp_path: Path):
+    catalog = load(tmp_path, CURVE)
+    own = {"field": "promise", "latency": "ttft_p99", "value": [200, 450, 900]}
+    other = {"field": "promise", "latency": "tpot_p50", "scale": [0.5, 1.0]}  # 15 ms, 30 ms
+    values = {
+        "name": "p",
+        "title": "P",
+        "catalog": str(tmp_path / "own.toml"),
+        "samples": 1,
+        "method": "exact",
+    }
+    spec, _ = prepare(make_spec(values | {"factors": [own, other]}), {})
+    assert spec.columns == ("promise.ttft_p99", "promise.tpot_p50")
+    assert load_spec_text(spec) == spec
+    rates = scenarios(spec, catalog, 0, spec.rows).fields.throughput[:, 0, 0, 1, 1]
+    assert rates.tolist() == [3600, 3600, 3600, 7200, 3600, 9000]
+    with pytest.raises(InputError, match="no other factor changes"):
+        prepare(make_spec(values | {"factors": [own, {"field": "promise", "scale": [0.5]}]}), {})
+    one = make_spec(
+        values | {"factors": [own, other | {"scale": [0.5]}], "design": {"kind": "one-at-a-time"}}
+    )
+    rates = scenarios(one, catalog, 0, one.rows).fields.throughput[:, 0, 0, 1, 1]
+    assert rates.tolist() == [7200, 3600, 7200, 9000, 3600]
+
+
+def load_spec_text(spec: SweepSpec) -> SweepSpec:
+    """The spec as its own TOML text reads."""
+    return make_spec(tomllib.loads(spec.to_toml()))
+
+
+def test_a_number_counts_where_no_curve_is_left(tmp_path: Path):
+    catalog = load(tmp_path, FOLLOWED[FOLLOWED.index("[quantity.delay_nominal") :])
+    assert catalog.following == ()
+    assert sample(catalog, n=1).one(0).delay_nominal[0, 0, 1] == 9
+
+
+def test_what_a_sweep_of_promises_may_read_changes_the_digest(tmp_path: Path):
+    """A folder resumes only where every point and promise is as it was."""
+    plain = load(tmp_path, FOLLOWED).digest
+    for old, new in (
+        ("rate = 3600", "rate = 3601"),
+        ("300, ttft", "301, ttft"),
+        ("<=30ms", "<=29ms"),
+        (", at_curve = true", ""),
+    ):
+        assert load(tmp_path, FOLLOWED.replace(old, new, 1)).digest != plain, new
 
 
 SWEEP = {
@@ -262,9 +410,21 @@ def test_sweeps_over_promises_read_the_curves_anew(tmp_path: Path):
 @pytest.mark.parametrize(
     ("factor", "said"),
     [
-        ({"field": "promise", "value": [1.0]}, "scale alone"),
+        ({"field": "promise", "value": [1.0]}, "expected scale; or value, in ms, with the latency"),
+        ({"field": "promise", "shift": [1.0], "latency": "ttft_p99"}, "expected scale; or value"),
+        ({"field": "promise", "value": [0.0], "latency": "ttft_p99"}, r"value\[0\]: got 0.0"),
+        ({"field": "promise", "value": [9.0], "latency": "ttft"}, r"latency: got 'ttft'"),
+        ({"field": "budget", "scale": [0.5], "latency": "ttft_p99"}, "beside field = 'promise'"),
+        (
+            {"field": "promise", "value": [9.0], "latency": "ttft_p90"},
+            "'ttft_p90', expected latencies that the curve",
+        ),
+        (
+            {"field": "promise", "scale": [0.5], "latency": "ttft_p50"},
+            "a limit on ttft_p50 alone is promised",
+        ),
         ({"field": "promise", "scale": [0.5, 0.0]}, "multipliers > 0"),
-        ({"field": "promise", "scale": [0.5], "names": "Translation"}, "something is promised"),
+        ({"field": "promise", "scale": [0.5], "names": "Translation"}, "a query type with curves"),
         ({"field": "promises", "scale": [0.5]}, "one of arrival_rate"),
     ],
 )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rodiu_jax.catalog import load_catalog
+from rodiu_jax.catalog.promises import parse_promise
 from rodiu_jax.catalog.readers import (
     Imported,
     import_benchmark,
@@ -100,6 +101,38 @@ def test_an_imported_curve_is_drawn_and_forbids_what_nobody_measured(tmp_path: P
     assert [c.tp for c in more.curves] == ["8", "4"]
     assert more.entry("throughput", (*MEASURED.values(), "8")).distribution == entry.distribution
     assert more.entry("throughput", (*MEASURED.values(), "4")).distribution.numbers == (0,)
+
+
+def test_delays_of_an_imported_curve_follow_another_promise(tmp_path: Path):
+    catalog = save(bench(CURVE, tp=8, promise="ttft_p99<=1s"), tmp_path)
+    cell = tuple(MEASURED.values())
+
+    def delay(promise: str) -> float:
+        changed = catalog.with_promises({"Code_Gen": parse_promise(promise)})
+        return changed.entry("delay_nominal", cell).distribution.numbers[0]
+
+    # The median end-to-end latencies in ms at 4, 16 and 64 requests at a time, over 1024 + 128 tokens.
+    assert delay("ttft_p99<=1s") == pytest.approx(6794.439172372222 / 1152), (
+        "none keeps it: the slowest point"
+    )
+    assert delay("ttft_p99<=6s") == pytest.approx(6192.1902927570045 / 1152)
+    assert delay("ttft_p99<=14s") == pytest.approx(18283.871264662594 / 1152)
+    assert catalog.curves[0].points[0].tokens == (1024, 128)
+
+
+def test_another_promise_than_the_base_s_is_said_where_it_moves_other_pairs(tmp_path: Path):
+    first = save(bench(CURVE, tp=8, promise="ttft_p99<=6s"), tmp_path)
+    cell = (*MEASURED.values(), "8")
+    assert first.entry("throughput", cell).distribution.numbers[0] == pytest.approx(2.6735265286286696 * 3600)
+    same = bench(CURVE[:2], tp=4, promise="ttft_p99<=6s", base=tmp_path / "own.toml")
+    assert not any("promised" in w for w in same.record["warnings"])
+    other = bench(CURVE[:2], tp=4, promise="ttft_p99<=8s", base=tmp_path / "own.toml")
+    assert "promised ttft_p99<=6000ms to Code_Gen: its other curves (1)" in other.record["warnings"][-1]
+    more = save(other, tmp_path, "more.toml")
+    assert more.entry("throughput", cell).distribution.numbers[0] == pytest.approx(2.6735265286286696 * 3600)
+    assert more.entry("throughput", (*cell[:3], "4")).distribution.numbers[0] == pytest.approx(
+        1902.3459340827
+    )
 
 
 def test_a_base_without_a_limit_gets_one_and_keeps_its_own_values(tmp_path: Path):
@@ -195,6 +228,12 @@ DOUBTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "rate as text": ({"request_throughput": "2.1"}, {}, "request_throughput: got '2.1'"),
     "nothing done": ({"completed": 0, "total_input_tokens": None}, {}, "completed requests"),
     "per GPU": ({"request_throughput": None, "tput_per_gpu": 99.0}, {}, "tput_per_gpu.*per GPU do not say"),
+    "first token in ms": (
+        {"median_ttft": 6900.0, "p99_ttft": 7600.0, "max_concurrency": None},
+        {},
+        r"ttft_p50: got '6.9e\+06 ms', expected at most the 6794.44 ms of e2e_p50: one of them",
+    ),
+    "percentiles": ({"p99_ttft": 0.5}, {}, r"ttft_p50: got '4567\.77 ms', expected at most the 500 ms of ttft_p99"),
     "no latency": (dict.fromkeys(LATENCIES), {}, "latencies with percentiles"),
     "endless latency": ({"p99_ttft": 1e300}, {}, "p99_ttft: got 1e"),
 }  # fmt: skip
@@ -250,6 +289,66 @@ def test_a_profile_of_melange(tmp_path: Path):
         import_profile(
             FIELD / "melange-a100.json", query_prefix="chat", model="Llama-3.1-8B", base="corrected"
         )
+
+
+SLOW = {"slos": {"percentile": 99, "e2e": 10.0}}
+
+
+def profile(folder: Path, name: str, **keys: Any) -> Path:
+    """A profile of two buckets, within 5 s if nothing else is said; ``rates`` are requests/s of each."""
+    rates = keys.pop("rates", [2.0, 1.0])
+    table = {"gpu": "A100", "tputs": [[rates[0]], [rates[1]]], "indexes": [[16, 64], [128]]}
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(table | {"slos": {"percentile": 99, "e2e": 5.0}} | keys))
+    return path
+
+
+def test_profiles_within_several_limits_make_a_curve(tmp_path: Path):
+    files = [profile(tmp_path, "fast"), profile(tmp_path, "slow", rates=[6.0, 0.0], **SLOW)]
+    options: dict[str, Any] = {
+        "query_prefix": "c",
+        "model": "Llama-3.1-8B",
+        "gpu": "A100_FP16",
+        "base": "corrected",
+    }
+    with pytest.raises(InputError, match=r"promise: expected --promise .* e2e_p99<=5000ms; e2e_p99<=10000ms"):
+        import_profile(files, **options)
+    found = import_profile(files, promise="e2e_p99<=7s", **options)
+    assert found.record["throughput"] == {"c_in128_out16": 7200, "c_in128_out64": 3600}
+    catalog = save(found, tmp_path)
+    cell = ("c_in128_out16", "Llama-3.1-8B", "A100_FP16", "1")
+
+    def rate(promise: str) -> float:
+        changed = catalog.with_promises({cell[0]: parse_promise(promise)})
+        return changed.entry("throughput", cell).distribution.numbers[0]
+
+    assert [rate(f"e2e_p99<={s}s") for s in (4, 5, 10, 20)] == [0, 7200, 21600, 21600]
+    assert catalog.curves[0].points[0].tokens == (128, 16)
+    assert [len(c.points) for c in catalog.curves] == [2, 1]
+
+
+def test_profiles_that_do_not_go_together(tmp_path: Path):
+    options: dict[str, Any] = {"query_prefix": "c", "model": "Llama-3.1-8B", "base": "corrected"}
+    fast, slow = profile(tmp_path, "fast"), profile(tmp_path, "slow", **SLOW)
+    other = profile(tmp_path, "other", gpu="H100", **SLOW)
+    both = "A100=A100_FP16,H100=H100_FP16"
+    with pytest.raises(InputError, match=r"other\.json: slos: expected limits as in fast\.json"):
+        import_profile([fast, other], names=both, **options)
+    with pytest.raises(InputError, match="gpu: got 'H100', expected --map for several GPUs"):
+        import_profile([fast, other], gpu="A100_FP16", **options)
+    with pytest.raises(InputError, match="expected no promise: one profile"):
+        import_profile(fast, gpu="A100_FP16", promise="e2e_p99<=1s", **options)
+    again = profile(tmp_path, "again", rates=[9.0, 9.0])
+    with pytest.raises(InputError, match="each limit in one profile of A100_FP16"):
+        import_profile([fast, again], gpu="A100_FP16", promise="e2e_p99<=5s", **options)
+    odd = profile(tmp_path, "odd", slos={"percentile": 99, "tpat": 5.0})
+    with pytest.raises(InputError, match=r"odd\.json: slos: expected percentile"):
+        import_profile([slow, odd], gpu="A100_FP16", promise="e2e_p99<=5s", **options)
+    two = import_profile([slow, other], names=both, **options).record["profiles"]
+    assert [(p["gpu"], p["throughput"]["c_in128_out16"]) for p in two] == [
+        ("A100_FP16", 7200),
+        ("H100_FP16", 7200),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -379,6 +478,33 @@ def test_a_cent_an_hour_is_named_and_not_rented(tmp_path: Path):
     assert "Warning: H100_FP16: $0.01/GPU/h, while corrected has 2 to 3." in found.summary
 
 
+@pytest.mark.parametrize(
+    ("prices", "kept", "odd", "warnings"),
+    [
+        ([0.01, 2.4], [2.4], [0.01], 0),  # 2.5 in `corrected`: the cent is the mistake
+        ([2.4, 240], [2.4], [240], 0),
+        ([0.01, 0.02], [0.01, 0.02], [], 1),
+        ([0.01, 240], [0.01, 240], [], 1),  # nothing tells which, if any
+        ([0.01, 0.01, 0.01], [0.01], [], 1),
+    ],
+)
+def test_two_offers_far_apart_are_held_against_the_base(
+    tmp_path: Path, prices: list[float], kept: list[float], odd: list[float], warnings: int
+):
+    path = tmp_path / "list.csv"
+    path.write_text("gpu,price\n" + "".join(f"H100_FP16,{p}\n" for p in prices))
+    found = import_prices(path, per="gpu", base="corrected")
+    row = found.record["H100_FP16"]
+    assert (row["low"], row["high"]) == (kept[0], kept[-1])
+    assert [o["price"] for o in row["outliers"]] == odd
+    assert len(row["warnings"]) == warnings == found.summary.count("Warning: ")
+
+
+def test_prices_of_skypilot_are_of_instances():
+    with pytest.raises(InputError, match="per: got 'gpu', expected instance"):
+        import_prices(FIELD / "skypilot.csv", names=MAP, per="gpu", base="corrected")
+
+
 def test_a_price_may_be_of_a_gpu_or_an_instance(tmp_path: Path):
     path = tmp_path / "list.csv"
     path.write_text("gpu,count,price\nH100_FP16,8,24\nH100_FP16,1,3.2\n")
@@ -442,6 +568,19 @@ def test_accuracies_are_errors_with_their_doubt(tmp_path: Path):
         import_quality(FIELD / "quality-gsm8k.csv", base="corrected")
 
 
+def test_accuracies_for_gpus_without_a_precision_are_those_of_the_model(tmp_path: Path):
+    """The GPUs of `serving` state no precision: it belongs to the model, which its name tells."""
+    names = "gsm8k=Chat,Meta-Llama-3-8B-Instruct@BF16=Llama-3.1-8B,Qwen3-30B-A3B=Qwen3-30B-A3B"
+    found = import_quality(FIELD / "quality-gsm8k.csv", names=names, base="serving")
+    assert [len(r["gpus"]) for r in found.record] == [6, 0, 0, 0, 0, 0, 0, 6]
+    catalog = save(found, tmp_path)
+    entry = catalog.entry("error_nominal", ("Chat", "Llama-3.1-8B", "B200"))
+    assert (entry.distribution.numbers[0], entry.basis) == (pytest.approx(0.244), "measured")
+    both = names.replace("@BF16", "")
+    with pytest.raises(InputError, match=r"one accuracy of Chat, Llama-3\.1-8B, L4; --map, with .*@FP8=NAME"):
+        import_quality(FIELD / "quality-gsm8k.csv", names=both, base="serving")
+
+
 def harness(folder: Path, **tables: dict[str, Any]) -> Path:
     path = folder / "results.json"
     samples = {task: {"original": 1319, "effective": 1319} for task in tables}
@@ -495,7 +634,9 @@ READERS: dict[str, Callable[[Path], Imported]] = {
         p, query_prefix="c", model="Llama-3.1-8B", gpu="A100_FP16", base="corrected"
     ),
     "model": lambda p: import_model(p, name="m", base="corrected"),
-    "prices": lambda p: import_prices(p, names="*=H100_FP16", per="gpu", base="corrected"),
+    "prices": lambda p: import_prices(
+        p, names="*=H100_FP16", per="gpu" if p.suffix == ".json" else None, base="corrected"
+    ),
     "quality": lambda p: import_quality(
         p, query="Code_Gen", model="Llama-3.1-8B", precision="FP16", base="corrected"
     ),

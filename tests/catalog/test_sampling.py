@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rodiu_jax.catalog import Catalog, Draws, load_catalog, sampling
+from rodiu_jax.catalog import Catalog, Draws, draw_program, load_catalog, sampling
 from rodiu_jax.catalog.sampling import sample, sample_quantities
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.fields import FIELD_SPECS, REQUIRED_FIELDS
@@ -286,14 +286,14 @@ def test_the_key_is_the_one_documented():
 @given(st.floats(1e-300, 1e300), st.integers(0, 2**29 - 1))
 def test_a_slope_times_a_draw_is_exact(width: float, bits: int):
     """So fusing it with the addition that follows cannot change a bit; Fraction does not round."""
-    slope = sampling._round_down(width)
+    slope = draw_program.round_down(width)
     assert 1 - Fraction(1, 2**23) < Fraction(slope) / Fraction(width) <= 1
     u = bits * 2.0**-29
     assert Fraction(slope * u) == Fraction(slope) * Fraction(u)
 
 
 def test_names_with_the_same_hash_are_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sampling, "hash32", lambda name: len(name))
+    monkeypatch.setattr(draw_program, "hash32", lambda name: len(name))
     with pytest.raises(InputError, match="its hash is that of"):
         sample(SEED, n=1)
 

@@ -263,3 +263,67 @@ def test_quantiles_are_values_of_the_data():
     # (q + 1/2) / 101 of 201 numbers: rank ceil((2q + 1) 201 / 202), the 50 ones up to rank 50, the fives up to 101.
     ranks = [-(-(2 * q + 1) * 201 // 202) for q in range(101)]
     assert found.tolist() == [1 if r <= 50 else 5 if r <= 101 else 9 for r in ranks]
+
+
+@pytest.mark.parametrize(
+    ("stamp", "fields", "read_in"),
+    [
+        (
+            "1700000000123",
+            "prompt_tokens,generated_tokens",
+            "s",
+        ),  # fleet-sim counts seconds: this would be the year 55840
+        (
+            "1700000000.5",
+            "input_length,output_length",
+            "ms",
+        ),  # Mooncake counts ms: a trace that begins after 20 days
+    ],
+)
+def test_a_clock_that_contradicts_its_format_is_asked_about(
+    tmp_path: Path, stamp: str, fields: str, read_in: str
+):
+    path = write(tmp_path, f"timestamp,{fields}", f"{stamp},100,10", f"{float(stamp) + 3600},100,10")
+    with pytest.raises(
+        InputError, match=f"timestamp: got '{stamp}', expected --unit s or --unit ms.*count {read_in},"
+    ):
+        read(path, query="Code_Gen")
+    other = "ms" if read_in == "s" else "s"
+    (row,) = read(path, query="Code_Gen", unit=other).record
+    assert row["hours"] == pytest.approx(1 if other == "s" else 1e-3)
+    assert row["arrival_rate_by_hour"] is not None, "an absolute clock"
+
+
+def test_a_unit_for_dates_is_refused():
+    with pytest.raises(InputError, match=r"unit: got 's', expected no unit: .* has dates"):
+        read(AZURE, query="Code_Gen", unit="s")
+
+
+@pytest.mark.parametrize("stamp", ["null", "[1]", "true", "{}", '""'])
+def test_a_first_clock_that_is_no_time(tmp_path: Path, stamp: str):
+    lines = [f'{{"timestamp": {t}, "prompt_tokens": 5, "generated_tokens": 5}}' for t in (stamp, 3600)]
+    with pytest.raises(InputError, match="line 1: timestamp"):
+        read(write(tmp_path, *lines, name="trace.jsonl"), query="Code_Gen")
+
+
+@pytest.mark.parametrize(("tokens", "warned"), [("600,300", 0), ("5000,250", 1)])
+def test_curves_of_other_lengths_are_warned_of(tmp_path: Path, tokens: str, warned: int):
+    """The predicted rates of Chat in `serving` are of 512 input and 256 output tokens."""
+    path = write(
+        tmp_path,
+        "TIMESTAMP,ContextTokens,GeneratedTokens",
+        f"2026-05-04 09:00,{tokens}",
+        f"2026-05-04 10:00,{tokens}",
+    )
+    found = read(path, query="Chat", base="serving")
+    assert len(found.record[0]["warnings"]) == warned
+    assert found.summary.count("Warning: ") == warned
+    if warned:
+        assert "512 input and 256 output tokens" in found.summary
+
+
+@pytest.mark.parametrize("stamp", ["1e400", "-1e400", "1e305"])
+def test_a_clock_beyond_all_numbers(tmp_path: Path, stamp: str):
+    path = write(tmp_path, "arrived_at,num_prefill_tokens,num_decode_tokens", "0.5,9,9", f"{stamp},9,9")
+    with pytest.raises(InputError, match=f"line 3: arrived_at: got '{stamp}', expected a number of s"):
+        read(path, query="Code_Gen")

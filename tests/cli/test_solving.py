@@ -37,6 +37,20 @@ def test_solve_prints_a_table_without_json(rodiu: Run, here: Path):
     assert "Llama" in text
 
 
+def test_solve_says_what_its_plans_rest_on(rodiu: Run, here: Path):
+    drawn(here, n=1)
+    text = answered(rodiu("solve", "in.npz", "--workers", 1, "--catalog", "tiny.toml")).out
+    assert "What the plans rest on: rent at prices: " in text
+    (item,) = json.loads(
+        answered(rodiu("solve", "in.npz", "--workers", 1, "--catalog", "tiny.toml", "--json")).out
+    )
+    assert item["basis"][-1]["field"] == "all values"
+    for row in item["basis"]:
+        assert row["measured"] + row["predicted"] + row["assumed"] == pytest.approx(1)
+    refused(rodiu, "solve", "in.npz", "--catalog", "serving", needles=("--catalog", "sets.query"))
+    refused(rodiu, "solve", "in.npz", "--catalog", "none.toml", needles=("--catalog", "none.toml"))
+
+
 @pytest.mark.parametrize(
     ("args", "indices"),
     [

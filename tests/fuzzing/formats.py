@@ -28,6 +28,7 @@ from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.sweeps.spec import load_spec
 from rodiu_jax.sweeps.store import read_rows
 from tests.fuzzing.mutate import NUMBERS, TEXTS, as_json, as_toml, mutated, spoiled
+from tests.fuzzing.plan_folder import plan_folder
 from tests.fuzzing.run import fit, rodiu
 from tests.fuzzing.valid import tree
 
@@ -520,7 +521,8 @@ CASES: dict[str, Callable[[Draw, Folder], None]] = {
     for f in (
         catalogue, catalogue_bytes, sweep_spec, sweep_spec_bytes, points, trace, instances, instances_bytes,
         instances_headers, plans, plans_bytes, bounds, certificates, scores, table, folder, resume,
+        plan_folder,
     )
 }  # fmt: skip
-SELDOM = {"folder": 4, "resume": 40}
+SELDOM = {"folder": 4, "resume": 40, "plan_folder": 10}
 """Cases that cost much more than milliseconds: so many times fewer."""

@@ -4,6 +4,7 @@ The witness reads the numbers of the bad file in a way of its own (`json`, `yaml
 and asks that every number that was taken follows from one of them by the factor that the format's unit has.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -44,7 +45,8 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("--name", "new"),
         tuple(f"config-{n}.json" for n in ("deepseek-v2-lite", "mixtral-8x7b-v0.1", "qwen3-30b-a3b")),
     ),
-    "prices": (("--map", "A100*=H100_FP16", "--per", "gpu"), ("skypilot.csv", "gpu-prices.json")),
+    "prices": (("--map", "A100*=H100_FP16"), ("skypilot.csv",)),
+    "prices of clouds": (("--map", "A100*=H100_FP16", "--per", "gpu"), ("gpu-prices.json",)),
     "quality": (
         ("--query", "Code_Gen", "--model", "Llama-3.1-8B", "--precision", "FP16"),
         ("quality-gsm8k.csv",),
@@ -62,6 +64,7 @@ def imported(kind: str, draw: Draw, folder: Path, base: Path) -> None:
     options, names = KINDS[kind]
     name = draw(st.sampled_from(names))
     path = folder / f"bad-{name}"
+    (folder / "made.toml").unlink(missing_ok=True)  # left where an earlier example failed
     path.write_bytes(_spoil(draw, DATA / name))
     made, printed = folder / "made.toml", folder / "made.json"
     command = ("import", kind.partition(" ")[0], path, *options, "--catalog", base)
@@ -74,7 +77,7 @@ def imported(kind: str, draw: Draw, folder: Path, base: Path) -> None:
     catalog = load_catalog(made)  # it is admissible
     assert catalog.layers[-2] == "tiny"
     record = json.loads(ran.out, parse_constant=_refuse)
-    said = list(_numbers(path))
+    said = list(read_numbers(path))
     WITNESSES[kind.partition(" ")[0]](record, said, catalog)
     made.unlink()
 
@@ -117,11 +120,11 @@ def _yaml(tree: Any) -> bytes:
         return as_json(tree)
 
 
-def _numbers(path: Path) -> Iterable[float]:
+def read_numbers(path: Path) -> Iterable[float]:
     """Every number of a file, wherever it stands."""
     text = path.read_bytes().decode("utf-8-sig", "replace")
     if path.suffix == ".csv":
-        for cell in (c for row in csv.reader(io.StringIO(text)) for c in row):
+        for cell in (c for row in csv.reader(io.StringIO(text, newline="")) for c in row):
             try:
                 yield float(cell)
             except ValueError:
@@ -139,7 +142,10 @@ def _numbers(path: Path) -> Iterable[float]:
         if isinstance(tree, dict | list):
             trees += tree.values() if isinstance(tree, dict) else tree
         elif isinstance(tree, int | float) and not isinstance(tree, bool):
-            yield float(tree)
+            with contextlib.suppress(
+                OverflowError
+            ):  # a whole number that no reader takes: of a key that none reads
+                yield float(tree)
 
 
 def _follows(value: float, said: list[float], factors: tuple[float, ...]) -> bool:

@@ -108,6 +108,8 @@ CALLS = {
     "stress": ["two.npz", "plans.json", "--draws", "100", "--no-peers", "--quiet"],
     "diagnose": ["two.npz", "--index", "0", "--workers", "1", "--quiet"],
     "choose": ["two.npz", "--quiet"],
+    "export": ["plans.json", "--to", "nginx", "--catalog", "tiny.toml", "--plan", "0"],
+    "replay": ["plan", "trace.csv", "--query", "Chat", "--hours", "0.001", "--quiet"],
     "robustness": ["two.npz", "--gammas", "0,1", "--draws", "100", "--workers", "1", "--quiet"],
 }
 """A call of every command that works, on files of `tests.fuzzing.valid`."""

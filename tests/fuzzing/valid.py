@@ -9,6 +9,7 @@ import numpy as np
 
 from rodiu_jax.catalog import load_catalog
 from solvers.exact import solve_instance
+from tests.decisions.plan_folders import make_plan_folder
 from tests.fuzzing.run import rodiu
 from tests.oracles.tiny import TINY
 
@@ -96,6 +97,7 @@ def make(folder: Path) -> dict[int, float]:
     }.items():  # fmt: skip
         (folder / name).write_text(text)
     shutil.copy(load_catalog("seed").path, folder / "whole.toml")
+    make_plan_folder(folder / "plan")
     done = [
         rodiu("sample", "--catalog", folder / "tiny.toml", "--n", 2, "--seed", 1, "-o", folder / "two.npz"),
         rodiu(

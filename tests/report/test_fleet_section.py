@@ -19,6 +19,7 @@ from rodiu_jax.sweeps import sweep
 from rodiu_jax.sweeps.spec import make_spec
 from solvers.headroom import Headroom
 from tests.golden import Golden
+from tests.oracles.tiny import quantity
 from tests.page_structure import Structure
 
 CATALOG = """
@@ -30,27 +31,11 @@ query = ["Summarization", "Code_Gen"]
 model = ["Llama-3.2-1B", "Llama-3.1-8B"]
 gpu = ["A100_FP16", "H100_FP16", "H100_INT8"]
 tp = [1, 2]
-[quantity.delay_penalty]
-over = ["query"]
-unit = "$/ms/query"
-source = "delays are promised, not paid"
-each = 0
-[quantity.max_replicas]
-over = ["model", "gpu"]
-unit = "-"
-source = "ours"
-each = 6
-[quantity.throughput]
-over = ["query", "model", "gpu", "tp"]
-unit = "queries/h"
-source = "ours"
-each = { uniform = [15, 60] }
-[quantity.gpu_quota]
-over = ["gpu"]
-unit = "GPUs"
-source = "ours"
-each = 3
 """
+CATALOG += quantity("delay_penalty", "query", "$/ms/query", "0")  # delays are promised, not paid
+CATALOG += quantity("max_replicas", "model gpu", "-", "6")
+CATALOG += quantity("throughput", "query model gpu tp", "queries/h", "{ uniform = [15, 60] }")
+CATALOG += quantity("gpu_quota", "gpu", "GPUs", "3")
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +108,15 @@ def test_sentences_where_nothing_is_served_or_nothing_is_full():
         "Traffic that a fleet takes: x 0.00 on average.",
         "50% of the fleets take any traffic.",
     ]
+
+
+def test_the_page_says_what_its_plans_rest_on(folder: Path, rows: pd.DataFrame):
+    """Nobody says what the rates of this catalogue rest on, so they are assumed."""
+    table = pd.read_csv(folder / "tables" / "basis.csv").set_index("field")
+    assert table[["measured", "predicted", "assumed"]].sum(axis=1).tolist() == pytest.approx(
+        [1.0] * len(table)
+    )
+    assert table.loc["throughput", "assumed"] == 1.0
+    page = (folder / "report.html").read_text()
+    assert 'id="basis"' in page
+    assert "What the plans rest on: rent at prices" in page

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rodiu_jax.catalog import Catalog, load_catalog
+from rodiu_jax.catalog.curve_values import choose_degree, read_curve_value
 from rodiu_jax.catalog.file_format import AXES
 from rodiu_jax.catalog.promises import Curve, Point, Promise, best_point, parse_promise
 from rodiu_jax.catalog.readers.imported import (
     Imported,
     Kind,
     Value,
+    describe_added,
     find_likes,
     fixed,
     read_pairs,
@@ -68,7 +70,8 @@ def import_aiconfigurator(
     ``throughput`` of (query, model, gpu, tp) is the highest predicted rate at which every limit of the promise holds;
     the curve keeps the fastest points within half, once and twice the promise. At the degree that serves most queries
     per GPU the end-to-end latency divided by the tokens gives ``delay_nominal``, and gives ``residency_hours`` where
-    ``base`` has one per pair; those of other degrees give ``tp_speedup`` where ``base`` has one per pair. A case that
+    ``base`` has one per pair; those of other degrees give ``tp_speedup`` where ``base`` has one per pair. All follow
+    another promise, as far as the curve goes. A case that
     the package does not support is named and left out; every pair without a prediction has ``throughput`` 0.
 
     Args:
@@ -139,7 +142,10 @@ def import_aiconfigurator(
             )
             for degree in chosen:
                 points = [p for p in found.points if p.degree == degree]
-                cells.append(_choose_points((query, model, gpu, degree), points, promises[query], source))
+                cell = query, model, gpu, degree
+                cells.append(
+                    _choose_points(cell, points, promises[query], source, _find_lengths(catalog, query))
+                )
     return Imported(
         kind="aiconfigurator",
         name=f"{catalog.name}, {', '.join(pairs['model'])} on {', '.join(pairs['gpu'])} as predicted",
@@ -220,10 +226,14 @@ def _bound_latencies(promise: Promise, output_tokens: int) -> tuple[tuple[float,
 
 
 def _choose_points(
-    cell: tuple[str, str, str, int], found: Sequence[OperatingPoint], promise: Promise, source: str
+    cell: tuple[str, str, str, int],
+    found: Sequence[OperatingPoint],
+    promise: Promise,
+    source: str,
+    tokens: tuple[float, float],
 ) -> _Found:
     """The fastest point within each multiple of the promise, in the order of their rates."""
-    points = tuple(Point(round(3600 * p.rate, 3), p.latencies) for p in found)
+    points = tuple(Point(round(3600 * p.rate, 3), p.latencies, tokens) for p in found)
     best = {best_point(points, promise.scaled(f)) for f in FACTORS}
     kept = tuple(sorted((points[n] for n in best if n is not None), key=lambda p: p.rate))
     return _Found(cell, kept, best_point(kept, promise), source)
@@ -232,32 +242,28 @@ def _choose_points(
 def _value_latencies(catalog: Catalog, cells: Sequence[_Found]) -> tuple[Value, ...]:
     """Delay per token and residency at the degree with most queries per GPU, and the speed-ups of the others."""
     values: list[Value] = []
-    groups: dict[tuple[str, str, str], list[_Found]] = {}
+    groups: dict[tuple[str, str, str], dict[str, _Found]] = {}
     for c in cells:
-        if c.best is not None:
-            groups.setdefault(c.cell[:3], []).append(c)
-
-    def add(quantity: str, at: tuple[str, ...], number: float, note: str, of: _Found) -> None:
-        if catalog.quantities[quantity].over == AXES[: len(at)]:
-            rounded = fixed(float(f"{number:.6g}"))
-            values.append(Value(quantity, at, rounded, of.source, note, "predicted"))
-
+        if c.points:
+            groups.setdefault(c.cell[:3], {})[str(c.cell[3])] = c
     for names, group in groups.items():
-        tokens = sum(_find_lengths(catalog, names[0]))
-        main = max(group, key=lambda c: c.rate / c.cell[3])
-        e2e = _end_to_end(main)
-        note = f"e2e_mean {e2e:.6g} ms at degree {main.cell[3]}, which serves most queries per GPU"
-        add("delay_nominal", names, e2e / tokens, note, main)
-        add("residency_hours", names, e2e / 3_600_000, note, main)
-        for c in group:
-            ratio = f"end-to-end latency of degree {main.cell[3]} over that of degree {c.cell[3]}"
-            add("tp_speedup", (*names, str(c.cell[3])), e2e / _end_to_end(c), ratio, c)
+        points = {tp: None if c.best is None else c.points[c.best] for tp, c in group.items()}
+        slowest = {tp: c.points[0] for tp, c in group.items()}
+        one = dict.fromkeys(group, 1.0)
+        speedups = (
+            one
+            if catalog.quantities["tp_speedup"].over == AXES
+            else {tp: catalog.find_speedup((tp,)) for tp in group}
+        )
+        source = group[choose_degree(points) or min(group, key=int)].source
+        asked = [("delay_nominal", names, ""), ("residency_hours", names, "")]
+        asked += [("tp_speedup", (*names, tp), tp) for tp in group]  # pyright: ignore[reportArgumentType]
+        for quantity, at, tp in asked:
+            read = read_curve_value(quantity, points, slowest, speedups, tp)
+            if read is not None and catalog.quantities[quantity].over == AXES[: len(at)]:
+                rounded = fixed(float(f"{read[0]:.6g}"))
+                values.append(Value(quantity, at, rounded, source, read[1], "predicted", at_curve=True))
     return tuple(values)
-
-
-def _end_to_end(c: _Found) -> float:
-    assert c.best is not None
-    return c.points[c.best].latencies["e2e_mean"]
 
 
 def _write_record(
@@ -310,11 +316,7 @@ def _summarise(
             "Where the package has no measured kernels, --mode SOL --backend vllm=VERSION asks for the hardware's "
             "limits."
         )
-    for axis, names in added.items():
-        lines += [
-            f"{catalog.name} has no {axis} {n}: all else is assumed as {o}'s." for n, o in names.items()
-        ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *describe_added(catalog, added)])
 
 
 def _write_ends(able: Sequence[_Found]) -> str:

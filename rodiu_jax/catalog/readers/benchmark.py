@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
-from rodiu_jax.catalog import Catalog, Draws, load_catalog
-from rodiu_jax.catalog.promises import Curve, Point, Promise, best_point, parse_promise
+from rodiu_jax.catalog import Catalog, load_catalog
+from rodiu_jax.catalog.curve_values import SAME_LENGTHS, find_end_to_end, read_curve_value
+from rodiu_jax.catalog.file_format import AXES
+from rodiu_jax.catalog.promises import METRICS, Curve, Point, Promise, best_point, parse_promise
 from rodiu_jax.catalog.readers.benchmark_formats import Measurement, Unit, read_measurements
 from rodiu_jax.catalog.readers.document import read_tree
-from rodiu_jax.catalog.readers.imported import Imported, Kind, Origin, Value, find_likes, fixed, settle_name
+from rodiu_jax.catalog.readers.imported import (
+    Imported,
+    Kind,
+    Origin,
+    Value,
+    describe_added,
+    find_likes,
+    fixed,
+    list_files,
+    refuse_again,
+    settle_name,
+)
 from rodiu_jax.errors import InputError
 from rodiu_jax.io.number_text import significant
 
@@ -18,10 +32,9 @@ _LEAST_TPOT = 0.2
 """ms. A faster user would get 5,000 tokens/s: the unit is another."""
 
 _MOST_TPOT = 10_000.0
-_SAME_LENGTHS = 1.25
-"""Points of one curve may differ by this in their mean lengths, as draws of one distribution do."""
-
 _SAME_RATE = 3.0
+_ROUNDING = 0.001
+"""Files round latencies to some digits."""
 
 
 def import_benchmark(
@@ -42,8 +55,9 @@ def import_benchmark(
 
     ``throughput`` of (query, model, gpu, tp) is the highest measured rate at which every limit of the promise holds,
     0 if none; the points and the promise are kept in the catalogue, so that another promise is read off them. At that
-    point the mean end-to-end latency (the median, where a file has no mean) divided by the tokens gives
-    ``delay_nominal``, and gives ``residency_hours``. Every pair that nobody measured gets ``throughput`` 0.
+    point (the slowest, where the promise holds at none) the mean end-to-end latency, or the median where a file has no
+    mean, divided by the tokens gives ``delay_nominal``, and gives ``residency_hours`` where ``base`` has one per pair;
+    both follow another promise too. Every pair that nobody measured gets ``throughput`` 0.
 
     Args:
       files: `vllm bench serve`, InferenceX, AIPerf, GuideLLM, inference-perf, or llm-d benchmark reports; points of
@@ -61,9 +75,7 @@ def import_benchmark(
       InputError: a file of no known format; a value that is missing or impossible; units, degree, GPU, replicas or
         promise that nobody says; files about different models or lengths; a promise about what was not measured.
     """
-    paths = [files] if isinstance(files, str | Path) else list(files)
-    if not paths:
-        raise InputError("files", "", "at least one file")
+    paths = list_files(files)
     if unit not in (None, *get_args(Unit)):
         raise InputError("unit", "", "s or ms", unit)
     for name, number in (("tp", tp), ("replicas", replicas)):
@@ -74,11 +86,11 @@ def import_benchmark(
     measured: list[tuple[Measurement, Path, Origin]] = []
     for path in paths:
         tree, origin = read_tree(path)
-        if any(origin.digest == known.digest for _, _, known in measured):
-            raise InputError(path, "", "each file once; another holds the same bytes")
+        refuse_again(path, origin, [known for _, _, known in measured])
         for found in read_measurements(tree, unit):
-            _check_point(found, Path(path), unit)
-            measured.append((found, Path(path), origin))
+            _check_point(found, path, unit)
+            _check_order(found, path)
+            measured.append((found, path, origin))
     _check_alike(measured)
     gpu = gpu or _find_gpu(measured, catalog if write else None)
     degree, count, how = _find_replicas(measured, tp, replicas)
@@ -89,7 +101,7 @@ def import_benchmark(
     if write and str(degree) not in catalog.sets["tp"]:
         raise InputError("tp", "", f"a degree of {catalog.name}: {', '.join(catalog.sets['tp'])}", degree)
     promised = _find_promise(promise, catalog, query)
-    points = [Point(3600 * m.rate / count, m.latencies) for m, _, _ in measured]
+    points = [Point(3600 * m.rate / count, m.latencies, m.tokens) for m, _, _ in measured]
     for (m, path, _), point in zip(measured, points, strict=True):
         missing = [name for name in promised.latencies if name not in point.latencies]
         if missing:
@@ -102,8 +114,8 @@ def import_benchmark(
     curve = Curve(
         query, model, gpu, str(degree), tuple(points[n] for n in order), source, note, "measured", ""
     )
-    at_best, values = _value_best(catalog, curve, measured, points, best)
-    warnings = _find_warnings(measured, catalog, query)
+    values = _value_latencies(catalog, curve, None if best is None else points[best])
+    warnings = [*_find_warnings(measured, catalog, query), *_find_replaced(catalog, curve, promised)]
     record: dict[str, Any] = {
         "query": query,
         "model": model,
@@ -111,7 +123,7 @@ def import_benchmark(
         "tp": degree,
         "promise": str(promised),
         "throughput": 0.0 if best is None else points[best].rate,
-        **at_best,
+        **_record_best(None if best is None else points[best]),
         "points": [_record_point(measured[n], points[n], promised) for n in order],
         "replicas": count,
         "units": "throughput and rate in queries/h of one replica, latencies in ms",
@@ -119,7 +131,7 @@ def import_benchmark(
     }
     return Imported(
         kind="benchmark",
-        name=f"{catalog.name}, {query} on {model} {gpu} x{degree} from {Path(paths[0]).stem}",
+        name=f"{catalog.name}, {query} on {model} {gpu} x{degree} from {paths[0].stem}",
         description=f"{catalog.name} with what {model} on {degree} x {gpu} was measured to sustain of {query}",
         base=base,
         values=values,
@@ -149,6 +161,29 @@ def _check_point(m: Measurement, path: Path, unit: Unit | None) -> None:
         )
 
 
+def _check_order(m: Measurement, path: Path) -> None:
+    """Refuse latencies that contradict each other: a first token after the last, a percentile above a higher one.
+
+    A request's first token is not later than its last, so no statistic of TTFT exceeds that of end-to-end latency.
+    """
+    for metric in METRICS:
+        names = sorted(
+            (n for n in m.latencies if n.startswith(f"{metric}_p")), key=lambda n: float(n[len(metric) + 2 :])
+        )
+        for lower, higher in pairwise(names):
+            if m.latencies[lower] > (1 + _ROUNDING) * m.latencies[higher]:
+                expected = f"at most the {m.latencies[higher]:.6g} ms of {higher}"
+                value = f"{m.latencies[lower]:.6g} ms"
+                raise InputError(path, f"{m.at}: {lower}".removeprefix(": "), expected, value)
+    for name, value in m.latencies.items():
+        last = m.latencies.get(name.replace("ttft_", "e2e_"))
+        if name.startswith("ttft_") and last is not None and value > (1 + _ROUNDING) * last:
+            expected = (
+                f"at most the {last:.6g} ms of {name.replace('ttft_', 'e2e_')}: one of them has another unit"
+            )
+            raise InputError(path, f"{m.at}: {name}".removeprefix(": "), expected, f"{value:.6g} ms")
+
+
 def _check_alike(measured: Sequence[tuple[Measurement, Path, Origin]]) -> None:
     """Refuse files that cannot be one curve: other models, other lengths of requests."""
     first, path, _ = measured[0]
@@ -160,7 +195,7 @@ def _check_alike(measured: Sequence[tuple[Measurement, Path, Origin]]) -> None:
         if m.tokens is None or first.tokens is None:
             continue
         for side, a, b in zip(("input", "output"), m.tokens, first.tokens, strict=True):
-            if max(a, b) > _SAME_LENGTHS * min(a, b):
+            if max(a, b) > SAME_LENGTHS * min(a, b):
                 expected = (
                     f"about {b:.6g} {side} tokens a request, as {path.name} has: one curve is of one workload"
                 )
@@ -220,53 +255,37 @@ def _find_promise(promise: str | None, catalog: Catalog, query: str) -> Promise:
     raise InputError("promise", "", expected)
 
 
-def _value_best(
-    catalog: Catalog,
-    curve: Curve,
-    measured: Sequence[tuple[Measurement, Path, Origin]],
-    points: Sequence[Point],
-    best: int | None,
-) -> tuple[dict[str, Any], tuple[Value, ...]]:
-    """What the best point says besides its rate: delay per token and residency, as JSON and as values."""
-    none = {"e2e_ms": None, "e2e_is": None, "delay_ms_per_token": None}
-    if best is None:
-        return none, ()
-    m = measured[best][0]
-    name = next((n for n in ("e2e_mean", "e2e_p50") if n in points[best].latencies), None)
-    if name is None:
-        return none, ()
-    e2e = points[best].latencies[name]
-    total = sum(m.tokens) if m.tokens else 0.0
-    delay = e2e / total if total > 0 else None
-    found = {"e2e_ms": e2e, "e2e_is": name, "delay_ms_per_token": delay}
-    at = f"{name} {e2e:.6g} ms at {points[best].rate:.6g} queries/h"
-    cell, values = (curve.query, curve.model, curve.gpu), []
-    if delay is not None and total > 0:
-        speedup = _find_speedup(catalog, curve.tp)
-        note = f"{at}, over {total:.6g} tokens a request"
-        if speedup is not None:
-            if speedup != 1:
-                note += f", times the speed-up {speedup:g} of degree {curve.tp}, by which it is divided again"
-            values.append(Value("delay_nominal", cell, fixed(delay * speedup), curve.source, note))
-    residency = catalog.quantities["residency_hours"]
-    if residency.over == ("query", "model", "gpu"):
-        hours = fixed(e2e / 3_600_000)
-        note = f"{at}: a query's KV cache stays as long as the query"
-        values.append(Value("residency_hours", cell, hours, curve.source, note))
-    return found, tuple(values)
+def _record_best(point: Point | None) -> dict[str, Any]:
+    """What the best point says besides its rate, as JSON."""
+    found = find_end_to_end(point) if point is not None else None
+    if point is None or found is None:
+        return {"e2e_ms": None, "e2e_is": None, "delay_ms_per_token": None}
+    total = sum(point.tokens or ())
+    return {
+        "e2e_ms": found[1],
+        "e2e_is": found[0],
+        "delay_ms_per_token": found[1] / total if total > 0 else None,
+    }
+
+
+def _value_latencies(catalog: Catalog, curve: Curve, best: Point | None) -> tuple[Value, ...]:
+    """Delay per token and residency, which follow the curve as the promise changes."""
+    values = []
+    for quantity in ("delay_nominal", "residency_hours"):
+        if catalog.quantities[quantity].over != AXES[:3]:
+            continue
+        speedups = {curve.tp: _find_speedup(catalog, curve.tp)}
+        read = read_curve_value(quantity, {curve.tp: best}, {curve.tp: curve.points[0]}, speedups)
+        if read is not None:
+            number, note = read
+            values.append(Value(quantity, curve.cell[:3], fixed(number), curve.source, note, at_curve=True))
+    return tuple(values)
 
 
 def _find_speedup(catalog: Catalog, degree: str) -> float | None:
     """The speed-up of a degree where the base gives one number for it."""
     q = catalog.quantities["tp_speedup"]
-    if (
-        q.over != ("tp",)
-        or degree not in catalog.sets["tp"]
-        or not isinstance(q.recipe, Draws)
-        or q.name in catalog.varying
-    ):
-        return None
-    return float(catalog.fixed("tp_speedup")[catalog.sets["tp"].index(degree)])
+    return catalog.find_speedup((degree,)) if q.over == ("tp",) and degree in catalog.sets["tp"] else None
 
 
 def _write_note(measured: Sequence[tuple[Measurement, Path, Origin]], unit: Unit | None, how: str) -> str:
@@ -318,6 +337,17 @@ def _find_warnings(
     return found
 
 
+def _find_replaced(catalog: Catalog, curve: Curve, promised: Promise) -> list[str]:
+    """The promise of the base that this one replaces, where other curves are read off again by it."""
+    old = catalog.promises.get(curve.query)
+    others = sum(c.query == curve.query and c.cell != curve.cell for c in catalog.curves)
+    if old is None or old == promised or not others:
+        return []
+    return [
+        f"{catalog.name} promised {old} to {curve.query}: its other curves ({others}) are read off again, too"
+    ]
+
+
 def _record_point(
     measured: tuple[Measurement, Path, Origin], point: Point, promise: Promise
 ) -> dict[str, Any]:
@@ -353,10 +383,5 @@ def _write_summary(
     text += f" {note[0].upper()}{note[1:]}. Every pair without a measurement has throughput 0."
     if "max_replicas" not in catalog.quantities:
         text += f" {catalog.name} allows one replica of a pair (max_replicas)."
-    lines = [text]
-    for axis, likes in added.items():
-        lines += [
-            f"{catalog.name} has no {axis} {new}: all else is assumed as {old}'s."
-            for new, old in likes.items()
-        ]
+    lines = [text, *describe_added(catalog, added)]
     return "\n".join([*lines, *(f"Warning: {w}." for w in record["warnings"])])

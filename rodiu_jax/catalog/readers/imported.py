@@ -7,13 +7,14 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from rodiu_jax.catalog import Catalog, Distribution, Draws, Patched, catalog_names, load_catalog
 from rodiu_jax.catalog.file_format import AXES, Axis
+from rodiu_jax.catalog.labels import LABELS
 from rodiu_jax.catalog.promises import Basis, Curve, Promise
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import read_bytes, toml_value, write_whole
@@ -22,6 +23,7 @@ Names = tuple[str, ...]
 Kind = Literal["query", "model", "gpu"]
 
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_ELSEWHERE = frozenset(label.attribute for label in LABELS)
 _AXIS_WORDS = {"query": "query type", "model": "model", "gpu": "GPU configuration", "tp": "degree"}
 
 
@@ -58,6 +60,7 @@ class Value:
 
     Attributes:
       together: the group that it is drawn with; empty where it is drawn alone.
+      at_curve: the number follows the curves of its names, as the promise changes.
     """
 
     quantity: str
@@ -67,6 +70,7 @@ class Value:
     note: str = ""
     basis: Basis = "measured"
     together: str = ""
+    at_curve: bool = False
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -81,6 +85,8 @@ class Value:
         lines.append(f"basis = {toml_value(self.basis)}")
         if self.together:
             lines.append(f"together = {toml_value(self.together)}")
+        if self.at_curve:
+            lines.append("at_curve = true")
         return [*lines, *_write_distribution(self.distribution)]
 
 
@@ -179,9 +185,11 @@ class Imported:
         for axis, likes in self.likes.items():
             labels = catalog.attributes.get(_axis(axis), {})
             for name, like in likes.items():
-                if labels.get(like):
+                # A new name is another model or GPU: what the old one is called elsewhere would be wrong of it.
+                own = {k: v for k, v in labels.get(like, {}).items() if k not in _ELSEWHERE}
+                if own:
                     lines += ["", f"[attributes.{axis}.{toml_key(name)}]"]
-                    lines += [f"{toml_key(k)} = {toml_value(v)}" for k, v in labels[like].items()]
+                    lines += [f"{toml_key(k)} = {toml_value(v)}" for k, v in own.items()]
         return lines
 
 
@@ -197,6 +205,39 @@ def write_checked(path: str | Path, text: str) -> None:
             load_catalog(temporary)
         except InputError as error:
             raise error.move_to(str(path), error.field) from None
+
+
+def list_files(files: str | Path | Sequence[str | Path]) -> list[Path]:
+    """List files that were given as one or as several.
+
+    Raises:
+      InputError: there is none.
+    """
+    paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
+    if not paths:
+        raise InputError("files", "", "at least one file")
+    return paths
+
+
+def refuse_again(path: Path, origin: Origin, before: Iterable[Origin]) -> None:
+    """Refuse a file whose bytes an earlier one had.
+
+    Raises:
+      InputError: it is one of them.
+    """
+    if any(origin.digest == known.digest for known in before):
+        raise InputError(path, "", "each file once; another holds the same bytes")
+
+
+def describe_added(catalog: Catalog, added: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Say of each name that the base lacks whose values it has: a sentence for all that are like one name."""
+    lines = []
+    for axis, likes in added.items():
+        for old in dict.fromkeys(likes.values()):
+            new = [name for name, like in likes.items() if like == old]
+            names = f"{', '.join(new[:3])}{' ...' if len(new) > 3 else ''}"
+            lines.append(f"{catalog.name} has no {axis} {names}: all else is assumed as {old}'s.")
+    return lines
 
 
 def toml_key(name: str) -> str:
@@ -358,11 +399,19 @@ def _write_curve(curve: Curve) -> list[str]:
     lines += [f"tp = {int(curve.tp)}", f"source = {toml_value(curve.source)}"]
     if curve.note:
         lines.append(f"note = {toml_value(curve.note)}")
-    lines += [f"basis = {toml_value(curve.basis)}", "points = ["]
+    lines.append(f"basis = {toml_value(curve.basis)}")
+    shared = {point.tokens for point in curve.points}
+    lines += [f"tokens = {_write_tokens(*shared)}"] if len(shared) == 1 and None not in shared else []
+    lines.append("points = [")
     for point in curve.points:
         latencies = ", ".join(f"{toml_key(k)} = {_number(v)}" for k, v in point.latencies.items())
-        lines.append(f"  {{ rate = {_number(point.rate)}, ms = {{ {latencies} }} }},")
+        own = f"tokens = {_write_tokens(point.tokens)}, " if len(shared) > 1 and point.tokens else ""
+        lines.append(f"  {{ rate = {_number(point.rate)}, {own}ms = {{ {latencies} }} }},")
     return [*lines, "]"]
+
+
+def _write_tokens(tokens: tuple[float, float] | None) -> str:
+    return f"[{', '.join(_number(x) for x in tokens or ())}]"
 
 
 def _write_distribution(distribution: Distribution) -> list[str]:

@@ -18,7 +18,9 @@ from rodiu_jax.catalog.readers.imported import (
     Value,
     choice,
     find_likes,
+    list_files,
     read_pairs,
+    refuse_again,
     settle_name,
 )
 from rodiu_jax.errors import InputError
@@ -80,8 +82,8 @@ def import_prices(
 ) -> Imported:
     """Read ``gpu_price`` of GPU configurations from price lists: every offer is equally likely.
 
-    An offer under a third or over three times the median of its device is an outlier: it is named, and not drawn.
-    Where a list has one offer of a device, the price in ``base`` is what it is held against, and it is named only.
+    An offer under a third or over three times the median of its device is an outlier: it is named, and not drawn. Of
+    two offers so far apart the price in ``base`` tells which is; what is left and far from ``base`` is warned of.
 
     Args:
       files: SkyPilot catalogues, other CSV files, or JSON with ``gpu_types`` and ``cost_per_hour_...``. The price of a
@@ -100,9 +102,7 @@ def import_prices(
       InputError: an unknown list, a price that is no number >= 0, an instance without GPUs, no offer of any
         configuration, a price that may be per GPU or per instance.
     """
-    paths = [files] if isinstance(files, str | Path) else list(files)
-    if not paths:
-        raise InputError("files", "", "at least one file")
+    paths = list_files(files)
     for name, value, known in (("term", term, get_args(Term)), ("per", per, (None, *get_args(Per)))):
         if value not in known:
             raise InputError(name, "", " or ".join(k for k in known if k), value)
@@ -120,9 +120,8 @@ def import_prices(
     origins: list[Origin] = []
     lists: list[str] = []
     for path in paths:
-        origin, kind, offers = _read_list(Path(path), term, given, per)
-        if any(o.digest == origin.digest for o in origins):
-            raise InputError(path, "", "each file once; another holds the same bytes")
+        origin, kind, offers = _read_list(path, term, given, per)
+        refuse_again(path, origin, origins)
         if not offers:
             raise InputError(path, "", "at least one offer")
         origins.append(origin)
@@ -146,7 +145,7 @@ def import_prices(
     for name, group in groups.items():
         if not group.offers:
             continue
-        warning = _find_outliers(name, groups, catalog, added)
+        warning = _find_outliers(name, groups, catalog)
         prices = np.sort([o.price for o in group.offers])
         note = _write_note(group, prices, lists, term, region)
         values.append(Value("gpu_price", (name,), _draw(prices), source, note))
@@ -157,6 +156,7 @@ def import_prices(
             "offers": len(prices),
             "dropped": group.dropped,
             "outliers": [_write_offer(o) for o in group.outliers],
+            "warnings": [warning] if warning else [],
             "unmatched_in_files": sum(unmatched.values()),
             "term": term,
             "unit": "$/GPU/h",
@@ -164,7 +164,7 @@ def import_prices(
         lines.append(_summarise(name, group, prices, term, catalog))
         if name in added:
             lines[-1] += f" {catalog.name} has no {name}: all else is assumed as {added[name]}'s."
-        lines += [warning] if warning else []
+        lines += [f"Warning: {warning}"] if warning else []
     empty = [name for name, group in groups.items() if not group.offers]
     if not values:
         expected = f"an offer with a {term} price{f' in {region}' if region else ''} of {', '.join(empty)}"
@@ -180,7 +180,7 @@ def import_prices(
     where = ", ".join(o.short for o in origins)
     return Imported(
         kind="prices",
-        name=f"{catalog.name}, {term} prices from {', '.join(Path(p).stem for p in paths)}",
+        name=f"{catalog.name}, {term} prices from {', '.join(p.stem for p in paths)}",
         description=f"{catalog.name} with the {term} prices of {', '.join(record)} as listed",
         base=base,
         values=tuple(values),
@@ -237,6 +237,10 @@ def _read_list(
     heads, rows, origin = read_rows(path)
     named = columns
     if named is None and all(h in heads for h in _SKYPILOT.values() if h != "Region"):
+        if per == "gpu":
+            raise InputError(
+                "per", "", f"instance, as prices of SkyPilot's lists such as {path.name} are", per
+            )
         named, per = {k: h for k, h in _SKYPILOT.items() if h in heads}, "instance"
     elif named is None:
         named = {key: key for key in _KEYS if key in heads}
@@ -313,31 +317,35 @@ def _read_json_list(path: Path, term: Term, per: Per | None) -> tuple[Origin, li
 # ---- outliers ----
 
 
-def _find_outliers(
-    name: str, groups: Mapping[str, _Group], catalog: Catalog, added: Mapping[str, str]
-) -> str:
-    """Move the outliers of a configuration to their own list; return a warning where its only price is odd."""
+def _find_outliers(name: str, groups: Mapping[str, _Group], catalog: Catalog) -> str:
+    """Move the outliers of a configuration to their own list; return a warning where what is left is odd.
+
+    Of two offers far apart either may be the mistake, so the price in the base decides; the median of three or more
+    decides alone.
+    """
     group = groups[name]
     devices = dict(zip(catalog.sets["gpu"], catalog.gpu_devices, strict=True))
     same = [g for g in groups if devices.get(g, g) == devices.get(name, name)]
-    if len(group.offers) > 2:
+    usual = None
+    if name in catalog.sets["gpu"]:
+        usual = tuple(float(end[catalog.sets["gpu"].index(name)]) for end in catalog.ranges["gpu_price"])
+    prices = [o.price for o in group.offers]
+    around = usual if len(prices) == 2 and max(prices) > OUTLIER * min(prices) else None
+    if len(prices) > 2:
         pool = {(o.at, o.price) for g in same for o in (*groups[g].offers, *groups[g].outliers)}
-        median = float(np.median([price for _, price in pool]))
-        odd = [o for o in group.offers if not median / OUTLIER <= o.price <= OUTLIER * median]
+        around = (float(np.median([price for _, price in pool])),) * 2
+    odd = [o for o in group.offers if around and not around[0] / OUTLIER <= o.price <= OUTLIER * around[1]]
+    if odd and len(odd) < len(prices):
         group.outliers += odd
         group.offers = [o for o in group.offers if o not in odd]
-        if group.offers:
-            return ""
-        group.offers, group.outliers = odd, []
-    prices = [o.price for o in group.offers]
-    if name in catalog.sets["gpu"]:
-        low, high = (float(x[catalog.sets["gpu"].index(name)]) for x in catalog.ranges["gpu_price"])
-        odd = [p for p in prices if not low / OUTLIER <= p <= OUTLIER * high]
+        prices = [o.price for o in group.offers]
+    if usual is not None:
+        odd = [o for o in group.offers if not usual[0] / OUTLIER <= o.price <= OUTLIER * usual[1]]
         if odd:
-            text = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-            return f"Warning: {name}: ${odd[0]:.4g}/GPU/h, while {catalog.name} has {text}."
-    if prices and max(prices) > OUTLIER * min(prices):
-        return f"Warning: {name}: ${min(prices):.4g} and ${max(prices):.4g}/GPU/h are more than three times apart."
+            text = f"{usual[0]:.4g}" if usual[0] == usual[1] else f"{usual[0]:.4g} to {usual[1]:.4g}"
+            return f"{name}: ${odd[0].price:.4g}/GPU/h, while {catalog.name} has {text}."
+    if max(prices) > OUTLIER * min(prices) and len(prices) == 2:
+        return f"{name}: ${min(prices):.4g} and ${max(prices):.4g}/GPU/h are more than three times apart."
     return ""
 
 
@@ -362,7 +370,7 @@ def _write_note(
         parts.append(f"{_MOST_VALUES} equally likely quantiles of them")
     if group.dropped:
         parts.append(
-            f"{group.dropped:,} rows dropped, without a {term} price{' or elsewhere' if region else ''}"
+            f"{group.dropped:,} rows dropped, with no {term} price{' or elsewhere' if region else ''}"
         )
     if group.outliers:
         shown = ", ".join(f"${o.price:.4g} ({o.at})" for o in group.outliers[:5])
@@ -383,6 +391,6 @@ def _summarise(name: str, group: _Group, prices: np.ndarray, term: Term, catalog
         text += f" ({catalog.name}: {low:.4g} to {high:.4g})"
     if group.outliers:
         shown = ", ".join(f"${o.price:.4g} ({o.at})" for o in group.outliers[:5])
-        text += f". Outliers, under a third or over three times the median, left out: {shown}"
+        text += f". Outliers, under a third or over three times the usual price, left out: {shown}"
         text += f" and {len(group.outliers) - 5:,} more" if len(group.outliers) > 5 else ""
     return text + "."

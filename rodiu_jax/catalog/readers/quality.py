@@ -13,9 +13,12 @@ from rodiu_jax.catalog.readers.imported import (
     Imported,
     Origin,
     Value,
+    describe_added,
     find_likes,
     fixed,
+    list_files,
     read_pairs,
+    refuse_again,
     settle_name,
 )
 from rodiu_jax.errors import InputError
@@ -50,6 +53,11 @@ class Accuracy:
     source: str
     at: str
 
+    @property
+    def model_at(self) -> str:
+        """The model at its precision, as names of models may have it."""
+        return f"{self.model}@{self.precision}"
+
 
 def import_quality(
     files: str | Path | Sequence[str | Path],
@@ -66,11 +74,13 @@ def import_quality(
     """Read ``error_nominal`` = 1 - accuracy and ``error_deviation`` = 1.96 standard errors from accuracy tables.
 
     The standard error is the file's, where it has one, else that of n yes-or-no answers, ``sqrt(a (1 - a) / n)``. A
-    row is for a query type (its task), a model, and every GPU configuration of ``base`` with its precision.
+    row is for a query type (its task), a model, and every GPU configuration of ``base`` with its precision; where no
+    configuration states a precision, as it belongs to the model there, for every one.
 
     Args:
       files: CSV with task, model, precision, accuracy, n; or results of lm-eval-harness as JSON.
-      names: what the file's tasks, models and precisions are called in ``base``: ``gsm8k=Math_Solving,BF16=FP16``.
+      names: what the file's tasks, models and precisions are called in ``base``: ``gsm8k=Math_Solving,BF16=FP16``; a
+        model at one precision is ``MODEL@PRECISION``.
       query, model, precision: what all rows are, where a file does not say it or each is to count as that.
       metric: of lm-eval-harness, such as ``exact_match,strict-match``, where a task has several.
       base: catalogue to extend, by name or path.
@@ -81,30 +91,27 @@ def import_quality(
       InputError: an accuracy outside 0 to 1, n that is no whole number >= 1, a standard error that contradicts both,
         two rows for one value, a metric that nobody names, no row that ``base`` has names for.
     """
-    paths = [files] if isinstance(files, str | Path) else list(files)
-    if not paths:
-        raise InputError("files", "", "at least one file")
+    paths = list_files(files)
     catalog = load_catalog(base)
     renamed, likes = read_pairs(names, "map"), find_likes(like)
     rows: list[Accuracy] = []
     origins: list[Origin] = []
     for path in paths:
-        origin, found = _read_file(Path(path), metric)
-        if any(o.digest == origin.digest for o in origins):
-            raise InputError(path, "", "each file once; another holds the same bytes")
+        origin, found = _read_file(path, metric)
+        refuse_again(path, origin, origins)
         origins.append(origin)
         rows += found
     if not rows:
         raise InputError(paths[0], "", "at least one accuracy")
     for name in renamed:
-        if not any(name in (r.task, r.model, r.precision) for r in rows):
+        if not any(name in (r.task, r.model, r.precision, r.model_at) for r in rows):
             told = sorted({x for r in rows for x in (r.task, r.model, r.precision) if x})
             raise InputError("map", "", f"tasks, models and precisions of the files: {', '.join(told)}", name)
     values, dropped, added = {}, {}, dict[str, dict[str, str]]()
     record = []
     for row in rows:
         task = query or renamed.get(row.task, row.task)
-        called = model or renamed.get(row.model, row.model)
+        called = model or renamed.get(row.model_at, renamed.get(row.model, row.model))
         kind = precision or renamed.get(row.precision, row.precision)
         cells = _find_cells(catalog, task, called, kind, likes, added) if write else []
         if isinstance(cells, str):
@@ -126,7 +133,10 @@ def import_quality(
         )
         for cell in cells:
             if ("error_nominal", cell) in values:
-                expected = f"one accuracy of {', '.join(cell)}; --map or --precision tells rows apart"
+                expected = (
+                    f"one accuracy of {', '.join(cell)}; --map, with {row.model_at}=NAME, or --precision tells rows "
+                    "apart"
+                )
                 raise InputError(paths[0], row.at, expected, row.accuracy)
             how = f"{row.task} of {row.model} at {row.precision or 'the precision named'}"
             how += f", accuracy {row.accuracy:g}, n {row.n:,}"
@@ -147,14 +157,10 @@ def import_quality(
                 f"(n {r['n']:,})."
             )
     lines += [f"Dropped: {count} row{'s' if count > 1 else ''}, {why}." for why, count in dropped.items()]
-    for axis, pairs in added.items():
-        lines += [
-            f"{catalog.name} has no {axis} {new}: all else is assumed as {old}'s."
-            for new, old in pairs.items()
-        ]
+    lines += describe_added(catalog, added)
     return Imported(
         kind="quality",
-        name=f"{catalog.name}, accuracies from {', '.join(Path(p).stem for p in paths)}",
+        name=f"{catalog.name}, accuracies from {', '.join(p.stem for p in paths)}",
         description=f"{catalog.name} with measured error rates",
         base=base,
         values=tuple(values.values()),
@@ -174,7 +180,8 @@ def _find_cells(
 ) -> list[tuple[str, str, str]] | str:
     """The cells of a row, or why it has none."""
     labels = catalog.attributes.get("gpu", {})
-    gpus = [g for g in catalog.sets["gpu"] if labels.get(g, {}).get("precision", "") == precision]
+    stated = {g: labels.get(g, {}).get("precision", "") for g in catalog.sets["gpu"]}
+    gpus = [g for g, known in stated.items() if known == precision or not any(stated.values())]
     if not gpus:
         return f"no GPU of {catalog.name} has the precision {precision or '(none stated)'}"
     for axis, name in (("query", query), ("model", model)):

@@ -195,14 +195,28 @@ class Trace:
         """Tell from the first request whether the clock counts or has dates."""
         first = self._first_time(start)
         if isinstance(first, str) and not PLAIN.fullmatch(first):
-            self._zoned = bool((found := DATE.fullmatch(first)) and found[4])
+            found = DATE.fullmatch(first)
+            self._zoned = found is not None and bool(found[4])
+            if found is not None and self._unit is not None:
+                raise InputError(
+                    "unit", "", f"no unit: {self.path} has dates, such as {first.strip()}", self._unit
+                )
             return
         unit: Unit | None = self._unit or self.layout.unit
         self.unit = unit
         if unit is None:
             expected = "--unit s or --unit ms: the clock counts, and nothing says what"
             raise InputError(self.path, self.layout.time, expected, first)
-        number = float(first)
+        number = parse_number(first)
+        if number is None:
+            raise InputError(self.path, f"line 1: {self.layout.time}", f"a number of {unit}", first)
+        other, power = ("ms", 1000) if unit == "s" else ("s", 1)
+        if self._unit is None and power * EPOCH <= number < 10 * power * EPOCH:
+            expected = (
+                f"--unit s or --unit ms: {self.layout.name} traces count {unit}, and as {other} since 1970 this would "
+                "be a date of our time"
+            )
+            raise InputError(self.path, self.layout.time, expected, first)
         self.absolute = abs(number) / (1000 if unit == "ms" else 1) >= EPOCH
 
     def _first_time(self, start: bytes) -> Any:
@@ -257,7 +271,8 @@ class Trace:
         return Block(clock, tokens[0], tokens[1], code)
 
     def _scale(self, number: np.ndarray) -> np.ndarray:
-        micro = np.rint(number * MICROSECONDS[self.unit or "s"])
+        with np.errstate(over="ignore"):  # what overflows is refused with its line
+            micro = np.rint(number * MICROSECONDS[self.unit or "s"])
         if not (np.isfinite(micro).all() and (np.abs(micro) < 2**62).all()):
             raise _NotPlain
         return micro.astype(np.int64)
@@ -310,7 +325,8 @@ class Trace:
             expected = EXPECTED_DATE
         else:
             number = parse_number(time)
-            clock = None if number is None else round(number * MICROSECONDS[self.unit])
+            micro = math.inf if number is None else number * MICROSECONDS[self.unit]
+            clock = round(micro) if math.isfinite(micro) else None
             expected = f"a number of {self.unit}"
         if clock is None or abs(clock) >= 2**62:
             raise InputError(self.path, f"{line}: {self.layout.time}", expected, time)

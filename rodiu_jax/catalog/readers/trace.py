@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from rodiu_jax.catalog import Catalog, Draws, load_catalog
+from rodiu_jax.catalog.curve_values import describe_other_lengths
 from rodiu_jax.catalog.readers.imported import (
     Imported,
     Origin,
@@ -168,6 +169,7 @@ def import_trace(
     if write:
         _check_rules(catalog)
     values, about = _make_values(found, read, origin, tokens, tally)
+    about["warnings"] = list(_list_warnings(catalog, found)) if write else []
     what = ", ".join(s.query for s in found)
     return Imported(
         kind="trace",
@@ -176,7 +178,12 @@ def import_trace(
         base=base,
         values=values,
         record=[s.record() | about for s in found],
-        summary=_write_summary(catalog, found, values, read, origin, tally, tokens, added),
+        summary="\n".join(
+            [
+                _write_summary(catalog, found, values, read, origin, tally, tokens, added),
+                *(f"Warning: {text}." for text in about["warnings"]),
+            ]
+        ),
         likes={"query": added},
     )
 
@@ -299,6 +306,14 @@ def _check_rules(catalog: Catalog) -> None:
         if not isinstance(recipe, Draws) or recipe.by is not None:
             expected = "values per query type, which a trace can replace, instead of a rule"
             raise InputError(catalog.path, f"quantity.{name}", expected)
+
+
+def _list_warnings(catalog: Catalog, found: list[QueryStatistics]) -> Iterator[str]:
+    """Query types whose curves in the base are of other lengths than the trace's requests."""
+    for s in found:
+        given, made = _mean_of(s.input_counts), _mean_of(s.output_counts)
+        if text := describe_other_lengths(catalog.curves, s.query, ((given, given), (made, made))):
+            yield text
 
 
 # ---- values ----

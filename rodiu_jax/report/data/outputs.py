@@ -97,7 +97,7 @@ def axes_of(spec: SweepSpec) -> tuple[Axis, ...]:
         field = VARIED_SPECS[factor.field]
         of = f" of {factor.names}" if factor.names else ""
         unit = "multiplier" if factor.key == "scale" else field.unit
-        label = f"{field.meaning} ({factor.field}{of}), {unit}"
+        label = f"{field.meaning} ({factor.column}{of}), {unit}"
         axes.append(Axis(column, label[0].upper() + label[1:], factor.key == "scale"))
     return tuple(axes)
 

@@ -17,6 +17,7 @@ from rodiu_jax.report.data.digest import MOST_ROWS, Digest, rank_deployments
 from rodiu_jax.report.data.outputs import SETTLED
 from rodiu_jax.report.figures import pictures
 from rodiu_jax.report.figures.binding import TIGHT, Margins, rank_tightest, read_margins, summarise_binding
+from rodiu_jax.report.page.basis_section import make_basis_sections
 from rodiu_jax.report.page.fleet_section import make_fleet_sections
 from rodiu_jax.report.parts.section import PageTable, Section
 from rodiu_jax.report.text.sensitivity_tables import tabulate_boxes, tabulate_effects, tabulate_pairs
@@ -41,6 +42,7 @@ def make_sections(folder: Path, digest: Digest) -> list[Section]:
         _make_deployments(digest),
         _make_composition(digest),
         *make_fleet_sections(folder, digest),
+        *make_basis_sections(folder, digest),
         _make_unmet(digest, margins),
         _make_constraints(digest, margins, lack),
         *_make_sensitivity(digest, tables),

@@ -1,0 +1,1 @@
+"""Plans replayed request by request: queues, batches, and whether promises are kept."""

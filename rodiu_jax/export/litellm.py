@@ -1,0 +1,60 @@
+"""The configuration of a LiteLLM proxy: a model group for each query type, with the plan's shares as weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rodiu_jax.export.backends import find_backends
+from rodiu_jax.export.fleet import UNMET, Fleet, Split, find_repository
+from rodiu_jax.export.settings import Settings
+from rodiu_jax.export.shares import percent_text
+from rodiu_jax.export.yaml_text import write_yaml
+
+
+def write_litellm(fleet: Fleet, settings: Settings) -> dict[str, str]:
+    """Write ``litellm.yaml``; a client sends the label of its query type as the model.
+
+    Weights are hundredths of a percent; that of a pool with several addresses is divided over them.
+    """
+    backends, other = find_backends(fleet, settings), settings.find_elsewhere()
+    head = [
+        "Written by rodiu export: litellm --config litellm.yaml",
+        "weight: hundredths of a percent of the query type's requests.",
+    ]
+    models: list[dict[str, Any]] = []
+    for split in fleet.splits:
+        for label, share in split.dropped:
+            head.append(f"{split.label}: {label} would get {share:.2g} of it, and gets nothing.")
+        for label, part in split.parts:
+            if label == UNMET:
+                if other is not None:
+                    models.append(
+                        _make_entry(split, f"openai/{split.label}", f"{other}/v1", part, elsewhere=True)
+                    )
+                else:
+                    head.append(
+                        f"{split.label}: the plan buys {percent_text(part)} elsewhere, and nobody said where "
+                        "(--elsewhere URL); the others take it."
+                    )
+                continue
+            repository = find_repository(fleet, fleet.find_pool(label), settings.model_ids)
+            hosts = backends[label]
+            for host, weight in zip(hosts, _divide(part, len(hosts)), strict=True):
+                models.append(_make_entry(split, f"hosted_vllm/{repository}", f"http://{host}/v1", weight))
+    document = {"model_list": models, "router_settings": {"routing_strategy": "simple-shuffle"}}
+    return {"litellm.yaml": write_yaml([document], head)}
+
+
+def _make_entry(
+    split: Split, model: str, base: str, weight: int, *, elsewhere: bool = False
+) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"model": model, "api_base": base, "weight": weight}
+    if elsewhere:
+        parameters["api_key"] = "os.environ/ELSEWHERE_API_KEY"
+    return {"model_name": split.label, "litellm_params": parameters}
+
+
+def _divide(part: int, count: int) -> list[int]:
+    """Divide a weight over equal replicas; the first ones get what is left."""
+    weight, left = divmod(part, count)
+    return [weight + (n < left) for n in range(count)]

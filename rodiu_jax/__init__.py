@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rodiu_jax.decisions.choose.search import choose
     from rodiu_jax.decisions.diagnose.diagnosis import diagnose
     from rodiu_jax.decisions.fleet import summarize_fleet
+    from rodiu_jax.decisions.planning.plan import FleetAnswer, plan_fleet
     from rodiu_jax.decisions.robustness import robustness
     from rodiu_jax.decisions.stress.draws import stress
     from rodiu_jax.errors import InputError, WorkFailed
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from rodiu_jax.model.plan_json import load_plans, save_plans
     from rodiu_jax.report import write_report
     from rodiu_jax.report.figures.pictures import plot
+    from rodiu_jax.report.plan_folder import write_plan
     from rodiu_jax.sweeps import load_spec, read_rows, sweep
     from rodiu_jax.sweeps.verify import verify
     from solvers.bound import bound
@@ -50,6 +52,7 @@ _HOME = {
     "Catalog": "rodiu_jax.catalog",
     "Change": "rodiu_jax.model.changes",
     "DeployedPair": "rodiu_jax.model.plan",
+    "FleetAnswer": "rodiu_jax.decisions.planning.plan",
     "Imported": "rodiu_jax.catalog.readers",
     "InputError": "rodiu_jax.errors",
     "Instances": "rodiu_jax.model.instance",
@@ -79,6 +82,7 @@ _HOME = {
     "load_spec": "rodiu_jax.sweeps",
     "make_instances": "rodiu_jax.model.instance",
     "parse_change": "rodiu_jax.model.changes",
+    "plan_fleet": "rodiu_jax.decisions.planning.plan",
     "plot": "rodiu_jax.report.figures.pictures",
     "read_rows": "rodiu_jax.sweeps",
     "robustness": "rodiu_jax.decisions.robustness",
@@ -91,6 +95,7 @@ _HOME = {
     "sweep": "rodiu_jax.sweeps",
     "validate": "rodiu_jax.catalog.audit",
     "verify": "rodiu_jax.sweeps.verify",
+    "write_plan": "rodiu_jax.report.plan_folder",
     "write_report": "rodiu_jax.report",
 }
 
@@ -101,6 +106,7 @@ __all__ = [
     "Catalog",
     "Change",
     "DeployedPair",
+    "FleetAnswer",
     "Imported",
     "InputError",
     "Instances",
@@ -130,6 +136,7 @@ __all__ = [
     "load_spec",
     "make_instances",
     "parse_change",
+    "plan_fleet",
     "plot",
     "read_rows",
     "robustness",
@@ -142,6 +149,7 @@ __all__ = [
     "sweep",
     "validate",
     "verify",
+    "write_plan",
     "write_report",
 ]
 

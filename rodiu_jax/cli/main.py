@@ -10,6 +10,7 @@ import click
 from rodiu_jax.cli.catalogs import calibrate, describe, sample, validate
 from rodiu_jax.cli.decisions import choose, diagnose, robustness, stress
 from rodiu_jax.cli.imports import import_
+from rodiu_jax.cli.planning import plan
 from rodiu_jax.cli.solving import bound, evaluate, solve, verify
 from rodiu_jax.cli.sweeps import plot, report, sensitivity, sweep
 from rodiu_jax.errors import InputError, WorkFailed, device_failure, one_line, shortened
@@ -100,6 +101,7 @@ def cli(ctx: click.Context, no_cache: bool) -> None:
 
 for _command in (
     *(describe, validate, import_, calibrate, sample),
+    plan,
     *(solve, bound, evaluate, verify),
     *(sweep, report, plot, sensitivity),
     *(choose, stress, diagnose, robustness),

@@ -1,0 +1,292 @@
+"""From traffic to a fleet: the cheapest plan with its proof, what limits it, what would change it, what it rests on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rodiu_jax.decisions.fleet import FleetSummary, summarize_fleet
+from rodiu_jax.decisions.planning.basis import Footing, find_footing
+from rodiu_jax.decisions.planning.even_routing import route_evenly
+from rodiu_jax.decisions.planning.inputs import PlanInputs, describe_promises, prepare
+from rodiu_jax.decisions.planning.request import (
+    SOURCE,
+    Level,
+    PlanRequest,
+    read_count,
+    read_price,
+    read_quota,
+    read_rate,
+)
+from rodiu_jax.decisions.planning.robustness_price import FACTORS, Protection, compare_protections
+from rodiu_jax.decisions.planning.what_ifs import (
+    WhatIf,
+    answer_questions,
+    ask_limits,
+    ask_questions,
+    make_what_if,
+    spread_fields,
+)
+from rodiu_jax.errors import InputError, WorkFailed
+from rodiu_jax.io.files import json_number
+from rodiu_jax.model.check import check_plan
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import Plan, deployed_triples
+from rodiu_jax.model.status import Status
+from rodiu_jax.runtime.progress import progress
+
+if TYPE_CHECKING:
+    from solvers.answers import Answer
+    from solvers.pool import Pool
+
+GAP = 1e-3
+"""Relative gap to which every answer is proven unless asked otherwise."""
+
+TIME_LIMIT = 60.0
+"""Seconds for each scenario unless asked otherwise; what is proven by then is said."""
+
+_MOST_QUESTIONS = 60
+"""What progress is told to expect."""
+
+
+@dataclass(frozen=True)
+class FleetAnswer:
+    """What `plan_fleet` found; money in $/h.
+
+    Attributes:
+      plan: the recommended one, routed for the real traffic; ``scenario`` (B = 1) is what it is for.
+      found: the answer's bracket: with ``headroom`` at the traffic that the fleet is bought for, else the real one.
+      costs: of the plan on the scenario, $/h, as the independent checker computes them.
+      fleet: GPUs, rent, load, quotas and headroom of the plan.
+      unservable: query types that no plan can serve, with the reason.
+      limits: every limit of a fleet one step looser; ``what_ifs``: the other questions.
+      protections: robust rates beside plain headroom.
+      footing: what the inputs rest on.
+      seconds: wall time.
+    """
+
+    inputs: PlanInputs
+    scenario: Instances
+    plan: Plan
+    found: WhatIf
+    costs: dict[str, float]
+    fleet: FleetSummary
+    unservable: dict[str, str]
+    limits: tuple[WhatIf, ...]
+    what_ifs: tuple[WhatIf, ...]
+    protections: tuple[Protection, ...]
+    footing: tuple[Footing, ...]
+    seconds: float
+
+    @property
+    def gap(self) -> float:
+        """(upper - lower) / upper of the answer."""
+        return 1.0 - self.found.lower / self.found.upper if self.found.upper > 0 else 0.0
+
+    @property
+    def headroom(self) -> float:
+        """The factor on the traffic that the fleet is bought for."""
+        return self.inputs.request.headroom or 1.0
+
+    def alternatives(self) -> dict[str, tuple[Plan, str]]:
+        """Return other plans for the same traffic, by name, each with a sentence: what protects them, and how far."""
+        return {p.name: (p.plan, p.what) for p in self.protections if p.plan is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all that is said, as JSON values; what is infinite or not known is null."""
+        traffic = [
+            {
+                "query": t.query,
+                "queries_per_second": t.rate / 3600.0,
+                "input_tokens": t.input_tokens,
+                "output_tokens": t.output_tokens,
+                "source": t.source,
+                "basis": t.basis,
+            }
+            for t in self.inputs.traffic
+        ]
+        return {
+            "traffic": traffic,
+            "promises": dict(describe_promises(self.inputs.catalog)),
+            "notes": list(self.inputs.notes),
+            "headroom_bought": self.headroom,
+            "answer": self.found.to_json() | {"gap": json_number(self.gap)},
+            "costs_per_hour": {name: json_number(value) for name, value in self.costs.items()},
+            "fleet": self.fleet.to_json(),
+            "plan": self.plan.to_json(),
+            "unservable": self.unservable,
+            "limits": [w.to_json() for w in self.limits],
+            "what_if": [w.to_json() for w in self.what_ifs],
+            "protections": [p.to_json() for p in self.protections],
+            "rests_on": [f.to_json() for f in self.footing],
+            "seconds": self.seconds,
+        }
+
+
+def plan_fleet(
+    catalog: str | Path = "serving",
+    *,
+    traces: Mapping[str, str | Path] | None = None,
+    rates: Mapping[str, float | str] | None = None,
+    users: Mapping[str, float | str] | None = None,
+    think_seconds: float = 60.0,
+    traffic_at: Level = "p95",
+    timezone: str = "UTC",
+    columns: str | None = None,
+    unit: Literal["s", "ms"] | None = None,
+    prices: str | Path | None = None,
+    price_map: str | None = None,
+    quotas: Mapping[str, int | str] | None = None,
+    promises: Mapping[str, str] | None = None,
+    api_prices: Mapping[str, float | str] | float | str | None = None,
+    headroom: float | None = None,
+    shortfall: float | None = None,
+    gamma: float | None = None,
+    gap: float = GAP,
+    time_limit: float = TIME_LIMIT,
+    workers: int | None = None,
+    quiet: bool = True,
+) -> FleetAnswer:
+    """Plan a fleet for some traffic: the cheapest one with its proof, and what would change it.
+
+    The scenario has the catalogue's nominal values: means of what it states as distributions. Where any query type is
+    named by a trace, a rate or users, only the named ones carry traffic; otherwise all do as the catalogue states.
+
+    Args:
+      catalog: a catalogue with rates, its name or its file.
+      traces: a file of requests by query type: rate and token lengths (`rodiu_jax.import_trace`).
+      rates: queries/s by query type, or text with a unit such as ``1200/min``.
+      users: concurrent users by query type. Each asks again ``think_seconds`` after an answer, so that by Little's law
+        they ask at most users / think_seconds queries/s, which is planned for.
+      traffic_at: the level of a trace's windows (0.1 h each) that is planned for: ``mean``, ``p50``, ``p90``, ``p95``,
+        ``p99`` or ``peak``; of several traces each at its own.
+      timezone, columns, unit: of the traces, as `rodiu_jax.import_trace`.
+      prices: a price list (`rodiu_jax.import_prices`), whose GPUs are called as in the catalogue, or as ``price_map``.
+      quotas: most GPUs by GPU or device.
+      promises: limits by query type, such as ``ttft_mean<=500ms,tpot_mean<=30ms``, about latencies that curves have.
+      api_prices: what a million input and output tokens cost elsewhere, $ or text such as ``$3/Mtok``; of all types, or
+        by query type, the empty name standing for all others. What costs less there is not served.
+      headroom: trust every rate and buy for so many times the traffic; by default rates may fall short by
+        ``shortfall``, those of ``gamma`` types at once on each deployed pair (as the catalogue states if not given).
+      gap: relative gap at which a scenario counts as solved; ``time_limit``: seconds for each of them.
+      workers: processes; the number of usable cores by default.
+      quiet: show no progress.
+
+    Raises:
+      InputError: as `rodiu_jax.decisions.planning.inputs.prepare`; both ``headroom`` and ``shortfall`` or ``gamma``; a
+        gap or time limit that is none.
+      WorkFailed: no plan keeps every limit of the catalogue, or none was found in the time limit.
+    """
+    if not 0 <= gap <= 1:
+        raise InputError(SOURCE, "gap", "a number from 0 to 1", gap)
+    if not time_limit > 0:
+        raise InputError(SOURCE, "time_limit", "seconds > 0", time_limit)
+    given = {"": api_prices} if isinstance(api_prices, str | float | int) else api_prices or {}
+    request = PlanRequest(
+        catalog=catalog,
+        traces=dict(traces or {}),
+        rates={name: read_rate(value, name) for name, value in (rates or {}).items()},
+        users={name: read_count(value, name) for name, value in (users or {}).items()},
+        think_seconds=think_seconds,
+        traffic_at=traffic_at,
+        timezone=timezone,
+        columns=columns,
+        unit=unit,
+        prices=prices,
+        price_map=price_map,
+        quotas={name: read_quota(value, name) for name, value in (quotas or {}).items()},
+        promises=dict(promises or {}),
+        api_prices={name: read_price(value) for name, value in given.items()},
+        headroom=headroom,
+        shortfall=shortfall,
+        gamma=gamma,
+    )
+    return answer_request(request, gap=gap, time_limit=time_limit, workers=workers, quiet=quiet)
+
+
+def answer_request(
+    request: PlanRequest, *, gap: float, time_limit: float, workers: int | None, quiet: bool
+) -> FleetAnswer:
+    """Answer a request that has been read; arguments and errors as `plan_fleet`."""
+    from solvers.exact import solve_instance
+    from solvers.pool import Pool
+    from solvers.unservable import find_unservable
+
+    began = time.perf_counter()
+    inputs = prepare(request)
+    scenario = spread_fields(inputs.scenario)
+    factor = request.headroom or 1.0
+    sized = scenario.with_fields(arrival_rate=np.asarray(scenario.fields.arrival_rate) * factor)
+    with progress("plan", _MOST_QUESTIONS, quiet=quiet) as bar, Pool(workers) as pool:
+        answer = solve_instance(sized, 0, gap=gap, time_limit=time_limit)
+        bar.advance(answer.status.word, answer.gap)
+        bought = _require_plan(answer, sized)
+        plan = route_evenly(scenario, bought)
+
+        def solve(batch: Instances) -> list[Answer]:
+            return _solve_batch(batch, bought, pool, gap=gap, time_limit=time_limit, bar=bar)
+
+        questions = [*ask_limits(sized, bought), *ask_questions(sized, bought, inputs.nominal)]
+        answered = answer_questions(sized, questions, solve)
+        gammas = [float(scenario.one(0).gamma_throughput)]
+        factors = (*FACTORS, *([request.headroom] if request.headroom is not None else []))
+        protections = compare_protections(scenario, solve, gammas=gammas, factors=factors)
+    hours = float(scenario.one(0).rental_hours)
+    verdict = check_plan(plan, scenario, 0)
+    what = "The traffic, prices and promises as planned."
+    return FleetAnswer(
+        inputs=inputs,
+        scenario=scenario,
+        plan=plan,
+        found=make_what_if("base", "as planned", what, sized, 0, answer),
+        costs={name: value / hours for name, value in verdict.costs.items()},
+        fleet=summarize_fleet(plan, scenario, 0),
+        unservable=find_unservable(sized, 0),
+        limits=tuple(w for w in answered if w.group == "limit"),
+        what_ifs=tuple(w for w in answered if w.group != "limit"),
+        protections=tuple(protections),
+        footing=tuple(find_footing(plan, scenario, inputs.catalog)),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _require_plan(answer: Answer, scenario: Instances) -> Plan:
+    """Return the plan of an answer as that of scenario 0, or say why there is none."""
+    from solvers.unservable import explain_no_plan
+
+    plan = answer.plan_for(0)
+    if plan is not None:
+        return plan
+    if answer.status is Status.INFEASIBLE:
+        why = explain_no_plan(scenario, 0) or "unmet_cap lets less go unserved than the limits leave unserved"
+        raise WorkFailed(f"no plan keeps every limit (proven): {why}")
+    raise WorkFailed(f"no plan was found ({answer.status.word}): {answer.message or 'give it more time'}")
+
+
+def _solve_batch(
+    batch: Instances, known: Plan, pool: Pool, *, gap: float, time_limit: float, bar: Any
+) -> list[Answer]:
+    """Solve variants of a scenario, each with a plan that may be good for it."""
+    from solvers.answers import Answer
+    from solvers.pool import solve_iter
+
+    start = Answer.of(batch.names, Status.FEASIBLE, plan=known)
+    starts = [start if _allows(batch, b, known) else None for b in range(batch.size)]
+    answers = []
+    for answer in solve_iter(batch, gap=gap, time_limit=time_limit, workers=pool, starts=starts):
+        answers.append(answer)
+        bar.advance(answer.status.word, answer.gap)
+    return answers
+
+
+def _allows(batch: Instances, b: int, plan: Plan) -> bool:
+    """Tell whether a scenario allows the replicas of a plan."""
+    most = np.broadcast_to(batch.one(b).max_replicas, batch.shape[1:3])
+    at = deployed_triples(batch, plan.deployments)[:, :2].T
+    return bool((most[tuple(at)] >= [d.replicas for d in plan.deployments]).all())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from rodiu_jax.decisions.fleet import FleetSummary, summarize_fleet
 from rodiu_jax.decisions.planning.basis import Footing, find_footing
+from rodiu_jax.decisions.planning.day import Day, make_day, plan_day
 from rodiu_jax.decisions.planning.even_routing import route_evenly
 from rodiu_jax.decisions.planning.inputs import PlanInputs, describe_promises, prepare
 from rodiu_jax.decisions.planning.request import (
@@ -23,6 +23,7 @@ from rodiu_jax.decisions.planning.request import (
     read_price,
     read_quota,
     read_rate,
+    require_number,
 )
 from rodiu_jax.decisions.planning.robustness_price import FACTORS, Protection, compare_protections
 from rodiu_jax.decisions.planning.what_ifs import (
@@ -39,6 +40,7 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, deployed_triples
 from rodiu_jax.model.status import Status
+from rodiu_jax.model.tolerances import CASCADE_GAP
 from rodiu_jax.runtime.progress import progress
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ GAP = 1e-3
 
 TIME_LIMIT = 60.0
 """Seconds for each scenario unless asked otherwise; what is proven by then is said."""
+
+_DAY_SECONDS = 100.0
+"""Seconds for the fixed fleet of a day."""
 
 _MOST_QUESTIONS = 60
 """What progress is told to expect."""
@@ -68,6 +73,7 @@ class FleetAnswer:
       limits: every limit of a fleet one step looser; ``what_ifs``: the other questions.
       protections: robust rates beside plain headroom.
       footing: what the inputs rest on.
+      day: hour by hour, where asked for.
       seconds: wall time.
     """
 
@@ -82,6 +88,7 @@ class FleetAnswer:
     what_ifs: tuple[WhatIf, ...]
     protections: tuple[Protection, ...]
     footing: tuple[Footing, ...]
+    day: Day | None
     seconds: float
 
     @property
@@ -96,7 +103,12 @@ class FleetAnswer:
 
     def alternatives(self) -> dict[str, tuple[Plan, str]]:
         """Return other plans for the same traffic, by name, each with a sentence: what protects them, and how far."""
-        return {p.name: (p.plan, p.what) for p in self.protections if p.plan is not None}
+        found = {p.name: (p.plan, p.what) for p in self.protections if p.plan is not None}
+        if self.day is not None:
+            fixed = route_evenly(self.scenario, self.day.fixed_plans[0])
+            what = "The cheapest fleet that stays the same all day, routed for the traffic of this scenario."
+            found["fixed all day"] = Plan(0, fixed.deployments, fixed.routes, fixed.unmet), what
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return all that is said, as JSON values; what is infinite or not known is null."""
@@ -125,6 +137,7 @@ class FleetAnswer:
             "what_if": [w.to_json() for w in self.what_ifs],
             "protections": [p.to_json() for p in self.protections],
             "rests_on": [f.to_json() for f in self.footing],
+            "day": None if self.day is None else self.day.to_json(),
             "seconds": self.seconds,
         }
 
@@ -148,6 +161,8 @@ def plan_fleet(
     headroom: float | None = None,
     shortfall: float | None = None,
     gamma: float | None = None,
+    by_hour: bool = False,
+    start_minutes: float = 5.0,
     gap: float = GAP,
     time_limit: float = TIME_LIMIT,
     workers: int | None = None,
@@ -174,7 +189,10 @@ def plan_fleet(
         by query type, the empty name standing for all others. What costs less there is not served.
       headroom: trust every rate and buy for so many times the traffic; by default rates may fall short by
         ``shortfall``, those of ``gamma`` types at once on each deployed pair (as the catalogue states if not given).
-      gap: relative gap at which a scenario counts as solved; ``time_limit``: seconds for each of them.
+      by_hour: plan the day too: a scenario for each hour of the day that the traces cover whole, at ``traffic_at`` of
+        the windows in that hour; the cheapest fixed fleet, the cheapest of each hour, and a schedule between them.
+      start_minutes: from when a replica is rented until it serves, from 0 to 60; it counts in that schedule.
+      gap: relative gap at which a scenario counts as solved (the fixed fleet of a day: at least 1 %); ``time_limit``: seconds for each of them.
       workers: processes; the number of usable cores by default.
       quiet: show no progress.
 
@@ -187,6 +205,7 @@ def plan_fleet(
         raise InputError(SOURCE, "gap", "a number from 0 to 1", gap)
     if not time_limit > 0:
         raise InputError(SOURCE, "time_limit", "seconds > 0", time_limit)
+    require_number(start_minutes, "start_minutes", "minutes from 0 to 60", most=60.0)
     given = {"": api_prices} if isinstance(api_prices, str | float | int) else api_prices or {}
     request = PlanRequest(
         catalog=catalog,
@@ -207,13 +226,26 @@ def plan_fleet(
         shortfall=shortfall,
         gamma=gamma,
     )
-    return answer_request(request, gap=gap, time_limit=time_limit, workers=workers, quiet=quiet)
+    minutes = start_minutes if by_hour else None
+    return answer_request(
+        request, start_minutes=minutes, gap=gap, time_limit=time_limit, workers=workers, quiet=quiet
+    )
 
 
 def answer_request(
-    request: PlanRequest, *, gap: float, time_limit: float, workers: int | None, quiet: bool
+    request: PlanRequest,
+    *,
+    start_minutes: float | None,
+    gap: float,
+    time_limit: float,
+    workers: int | None,
+    quiet: bool,
 ) -> FleetAnswer:
-    """Answer a request that has been read; arguments and errors as `plan_fleet`."""
+    """Answer a request that has been read; arguments and errors as `plan_fleet`.
+
+    Args:
+      start_minutes: plan the day too, with this start-up time; None: do not.
+    """
     from solvers.exact import solve_instance
     from solvers.pool import Pool
     from solvers.unservable import find_unservable
@@ -222,6 +254,7 @@ def answer_request(
     inputs = prepare(request)
     scenario = spread_fields(inputs.scenario)
     factor = request.headroom or 1.0
+    day = None if start_minutes is None else make_day(scenario, inputs.traffic, request.traffic_at)
     sized = scenario.with_fields(arrival_rate=np.asarray(scenario.fields.arrival_rate) * factor)
     with progress("plan", _MOST_QUESTIONS, quiet=quiet) as bar, Pool(workers) as pool:
         answer = solve_instance(sized, 0, gap=gap, time_limit=time_limit)
@@ -237,6 +270,22 @@ def answer_request(
         gammas = [float(scenario.one(0).gamma_throughput)]
         factors = (*FACTORS, *([request.headroom] if request.headroom is not None else []))
         protections = compare_protections(scenario, solve, gammas=gammas, factors=factors)
+        planned = None
+        if day is not None and start_minutes is not None:
+            hours, scenarios = day
+            scenarios = scenarios.with_fields(
+                arrival_rate=np.asarray(scenarios.fields.arrival_rate) * factor
+            )
+            planned = plan_day(
+                hours,
+                scenarios,
+                lambda batch, to: _solve_batch(
+                    batch, bought, pool, gap=max(to, gap), time_limit=time_limit, bar=bar
+                ),
+                start_minutes=start_minutes,
+                gap=max(gap, CASCADE_GAP),
+                time_limit=_DAY_SECONDS,
+            )
     hours = float(scenario.one(0).rental_hours)
     verdict = check_plan(plan, scenario, 0)
     what = "The traffic, prices and promises as planned."
@@ -252,6 +301,7 @@ def answer_request(
         what_ifs=tuple(w for w in answered if w.group != "limit"),
         protections=tuple(protections),
         footing=tuple(find_footing(plan, scenario, inputs.catalog)),
+        day=planned,
         seconds=time.perf_counter() - began,
     )
 

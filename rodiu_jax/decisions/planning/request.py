@@ -82,10 +82,10 @@ def require_number(
     value: object, name: str, expected: str, *, least: float = 0.0, most: float = 1e12, above: bool = False
 ) -> float:
     """Return a number from ``least`` (itself not, where ``above``) to ``most``, or refuse the argument ``name``."""
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (good and least <= value <= most and not (above and value == least)):
+    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not (least <= number <= most) or (above and number == least):
         raise InputError(SOURCE, name, expected, value)
-    return float(value)
+    return number
 
 
 def read_rate(value: str | float, name: str) -> float:

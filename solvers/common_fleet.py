@@ -294,7 +294,9 @@ def join_blocks(blocks: Sequence[Formulation], weights: Sequence[float]) -> Spar
         n: [getattr(first, n)] for n in ("lower", "upper", "integer", "unit")
     }
     cost = [np.where(shared, first.cost, first.cost * weights[0])]
-    rows: dict[str, list[np.ndarray]] = {n: [getattr(first, n)] for n in ("row_lower", "row_upper", "row_unit")}
+    rows: dict[str, list[np.ndarray]] = {
+        n: [getattr(first, n)] for n in ("row_lower", "row_upper", "row_unit")
+    }
     lengths, index, value = [np.diff(first.start)], [first.index], [first.value]
     width = len(first.cost)
     for block, weight in zip(blocks[1:], weights[1:], strict=True):
@@ -303,9 +305,7 @@ def join_blocks(blocks: Sequence[Formulation], weights: Sequence[float]) -> Spar
         own[block.columns.replicas] = False
         place = np.zeros(len(own), np.int64)
         place[own] = width + np.arange(int(own.sum()))
-        place[block.columns.deployed] = np.arange(
-            first.columns.deployed.start, first.columns.deployed.stop
-        )
+        place[block.columns.deployed] = np.arange(first.columns.deployed.start, first.columns.deployed.stop)
         place[block.columns.replicas] = first.columns.replicas
         width += int(own.sum())
         count = np.diff(block.start)

@@ -140,6 +140,19 @@ def _pairs(option: str, given: tuple[tuple[str, str], ...]) -> dict[str, str]:
     metavar="G",
     help="How many types' rates fall short at once, per deployed pair (default: the catalogue's).",
 )
+@click.option(
+    "--by",
+    type=click.Choice(["hour"]),
+    help="Plan the day too: a fixed fleet, the cheapest of each hour, and what changing is worth (from --trace).",
+)
+@click.option(
+    "--start-minutes",
+    type=FloatRange(min=0, max=60),
+    default=5.0,
+    show_default=True,
+    metavar="M",
+    help="From when a replica is rented until it serves.",
+)
 @click.option("--gap", type=GAP, help="Relative gap to prove every answer to (default 0.001).")
 @click.option("--time-limit", type=SECONDS, help="Seconds for each question (default 60).")
 @click.option("--workers", type=COUNT, help="Processes (default: the cores of this machine).")
@@ -152,6 +165,7 @@ def plan(
     quotas: tuple[tuple[str, str], ...],
     promises: tuple[tuple[str, str], ...],
     api_prices: tuple[tuple[str, str], ...],
+    by: str | None,
     gap: float | None,
     time_limit: float | None,
     as_json: bool,
@@ -169,8 +183,9 @@ def plan(
     plan, and a proven bound below which no plan costs.
 
     \b
-    DIR holds report.html (a page), plan.json, scenario.npz and catalog.toml (for evaluate, solve, diagnose, stress, ...),
-    alternatives.json (other plans: what, plan), answer.json (as --json) and the tables as CSV.
+    DIR holds report.html (a page), plan.json, scenario.npz and catalog.toml (for evaluate, solve, diagnose, ...),
+    alternatives.json (other plans: what, plan), answer.json (as --json), the tables as CSV and, with --by hour,
+    hours.npz with the plans of each hour.
     """
     import json
 
@@ -188,6 +203,7 @@ def plan(
         quotas=_pairs("--quota", quotas),
         promises=_pairs("--promise", promises),
         api_prices=_pairs("--api-price", api_prices),
+        by_hour=by == "hour",
         gap=USUAL_GAP if gap is None else gap,
         time_limit=TIME_LIMIT if time_limit is None else time_limit,
         quiet=False,

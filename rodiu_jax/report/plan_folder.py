@@ -23,6 +23,14 @@ FILES = (
 )
 """The files that every answer has, besides its tables, and what they hold."""
 
+_DAY_FILES = (
+    ("hours.npz", "the scenarios of the day, one per hour"),
+    ("hours_fixed.json", "the fixed fleet, routed in each hour"),
+    ("hours_cheapest.json", "the cheapest fleet of each hour"),
+    ("hours_schedule.json", "the schedule's fleet in each hour"),
+)
+"""The files of an answer hour by hour."""
+
 _PAGE = "report.html"
 _TABLES = (
     *("fleet", "routing", "traffic", "quotas", "what_if", "protections", "limits", "rests_on"),
@@ -75,14 +83,22 @@ def write_plan(answer: FleetAnswer, folder: str | Path) -> list[Path]:
     }
     _write_json(place / "alternatives.json", others)
     _write_json(place / "answer.json", answer.to_json())
-    written = [place / name for name, _ in FILES]
+    files = [*FILES, *(_DAY_FILES if answer.day is not None else ())]
+    for name in {name for name, _ in _DAY_FILES} - {name for name, _ in files}:
+        (place / name).unlink(missing_ok=True)
+    if answer.day is not None:
+        answer.day.scenarios.save(place / "hours.npz")
+        save_plans(answer.day.fixed_plans, place / "hours_fixed.json")
+        save_plans(answer.day.hourly_plans, place / "hours_cheapest.json")
+        save_plans(answer.day.schedule.plans, place / "hours_schedule.json")
+    written = [place / name for name, _ in files]
     for table in tables:
         assert table.data is not None
         write_csv(place / f"{table.name}.csv", table.data)
         written.append(place / f"{table.name}.csv")
     for name in set(_TABLES) - {t.name for t in tables}:
         (place / f"{name}.csv").unlink(missing_ok=True)
-    write_text(place / _PAGE, render_plan_page(answer, list(FILES)))
+    write_text(place / _PAGE, render_plan_page(answer, files))
     return [place / _PAGE, *written]
 
 

@@ -12,7 +12,7 @@ from rodiu_jax.decisions.planning.robustness_price import load_pairs
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
 
-KINDS = ("measured", "predicted", "assumed", "unstated")
+KINDS: tuple[str, ...] = ("measured", "predicted", "assumed", "unstated")
 """What values rest on; ``unstated`` where a catalogue does not say."""
 
 
@@ -87,7 +87,7 @@ def _share_out(
     held = catalog.quantities.get(quantity)
     if held is None:
         return None
-    total = dict.fromkeys(KINDS, 0.0)
+    total: dict[str, float] = dict.fromkeys(KINDS, 0.0)
     for names, weight in weights:
         entry = catalog.find_entry(quantity, names)
         basis = (entry.basis if entry is not None else held.basis) or "unstated"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,10 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
 
 if TYPE_CHECKING:
+    from rodiu_jax.runtime.progress import Bar
     from solvers.answers import Answer
     from solvers.common_fleet import CommonFleet
-
-_PARTS_OF_GAP = 0.5
-"""Part of the gap asked for to which each hour's own fleet is solved."""
+    from solvers.pool import Pool
 
 _COVERED = 0.9 - 1e-9
 """Part of an hour that windows must cover for the hour to count as whole."""
@@ -139,7 +138,9 @@ def make_day(scenario: Instances, traffic: Sequence[Traffic], level: str) -> tup
     if not covered:
         names = ", ".join(t.query for t in traced)
         spans = ", ".join(f"{t.statistics.hours:.3g} h" for t in traced if t.statistics is not None)
-        expected = f"traces that cover at least one whole hour of the day in common: those of {names} span {spans}"
+        expected = (
+            f"traces that cover at least one whole hour of the day in common: those of {names} span {spans}"
+        )
         raise InputError(SOURCE, "by", expected)
     hours = sorted(covered)
     rates = np.array([[_rate_at(t, hour, level) for t in traffic] for hour in hours])
@@ -172,7 +173,8 @@ def _rate_at(traffic: Traffic, hour: int, level: str) -> float:
 def plan_day(
     hours: Sequence[int],
     scenarios: Instances,
-    solve: Callable[[Instances, float], list[Answer]],
+    pool: Pool,
+    bar: Bar,
     *,
     start_minutes: float,
     gap: float,
@@ -183,9 +185,9 @@ def plan_day(
     Args:
       hours: of the day, of each scenario.
       scenarios: they differ in their arrival rates alone; every hour weighs the same.
-      solve: solves every scenario of a batch to a gap.
+      pool: solves the hours while this process looks for the fixed fleet; ``bar`` is told of each.
       start_minutes: from when a replica is rented until it serves.
-      gap: relative gap of the fixed fleet; ``time_limit``: seconds for it.
+      gap: relative gap of each hour's fleet and of the fixed one; ``time_limit``: seconds for each of these.
 
     Raises:
       InputError: the scenarios limit routes.
@@ -194,26 +196,31 @@ def plan_day(
     import time
 
     from solvers.common_fleet import find_common_fleet
+    from solvers.pool import Task
 
     if int(np.max(scenarios.fields.max_routes)) > 0:
-        expected = "a catalogue without a limit on routes (max_routes 0): one fleet for all hours is routed in each"
+        expected = (
+            "a catalogue without a limit on routes (max_routes 0): one fleet for all hours is routed in each"
+        )
         raise InputError(SOURCE, "by", expected, int(np.max(scenarios.fields.max_routes)))
     began = time.perf_counter()
-    answers = solve(scenarios, gap * _PARTS_OF_GAP)
+    tickets = [pool.submit(Task(scenarios.take([b]), gap, time_limit)) for b in range(scenarios.size)]
+    weights = np.full(len(hours), 1.0 / len(hours))
+    try:
+        fixed = find_common_fleet(scenarios, weights, gap=gap, time_limit=time_limit)
+    except ValueError as error:
+        raise WorkFailed(str(error)) from None
+    answers = []
+    for ticket in tickets:
+        answers.append(pool.result(ticket))
+        bar.advance(answers[-1].status.word, answers[-1].gap)
     own = [answer.plan_for(b) for b, answer in enumerate(answers)]
     plans = [plan for plan in own if plan is not None]
     if len(plans) < len(own):
         worst = next(h for h, plan in zip(hours, own, strict=True) if plan is None)
         raise WorkFailed(f"no plan was found for hour {worst} of the day")
-    weights = np.full(len(hours), 1.0 / len(hours))
-    starts = list(dict.fromkeys(plan.deployments for plan in plans))
-    try:
-        fixed = find_common_fleet(scenarios, weights, starts=starts, gap=gap, time_limit=time_limit)
-    except ValueError as error:
-        raise WorkFailed(str(error)) from None
     per_hour = float(scenarios.one(0).rental_hours)
-    candidates = list(dict.fromkeys([*starts, fixed.deployment]))
-    schedule = find_schedule(scenarios, plans, candidates, start_minutes)
+    schedule = find_schedule(scenarios, plans, fixed.deployment, start_minutes)
     day_rows = _make_hours(hours, scenarios, answers, plans, fixed, schedule, per_hour)
     fixed_gpus = count_gpus(fixed.deployment)
     hourly_gpus = [count_gpus(plan.deployments) for plan in plans]

@@ -95,12 +95,11 @@ def prepare(request: PlanRequest) -> PlanInputs:
     if not has_rates(scenario.fields):
         expected = "a catalogue that states rates (throughput) of replicas, such as serving"
         raise InputError(SOURCE, "catalog", expected, str(request.catalog))
-    moved = {
-        "arrival_rate": [t.rate for t in traffic],
-        "input_tokens": [t.input_tokens for t in traffic],
-        "output_tokens": [t.output_tokens for t in traffic],
-    }
-    scenario = scenario.with_fields(**{n: np.array(v, np.float64) for n, v in moved.items()})
+    scenario = scenario.with_fields(
+        arrival_rate=np.array([t.rate for t in traffic], np.float64),
+        input_tokens=np.array([t.input_tokens for t in traffic], np.float64),
+        output_tokens=np.array([t.output_tokens for t in traffic], np.float64),
+    )
     _check_promises(catalog, request)
     _check_quotas(scenario)
     idle = tuple(q for q in base.sets["query"] if q not in named)

@@ -53,8 +53,8 @@ GAP = 1e-3
 TIME_LIMIT = 60.0
 """Seconds for each scenario unless asked otherwise; what is proven by then is said."""
 
-_DAY_SECONDS = 100.0
-"""Seconds for the fixed fleet of a day."""
+_DAY_SECONDS = 300.0
+"""Seconds for the fixed fleet of a day, and for each of its hours."""
 
 _MOST_QUESTIONS = 60
 """What progress is told to expect."""
@@ -192,7 +192,8 @@ def plan_fleet(
       by_hour: plan the day too: a scenario for each hour of the day that the traces cover whole, at ``traffic_at`` of
         the windows in that hour; the cheapest fixed fleet, the cheapest of each hour, and a schedule between them.
       start_minutes: from when a replica is rented until it serves, from 0 to 60; it counts in that schedule.
-      gap: relative gap at which a scenario counts as solved (the fixed fleet of a day: at least 1 %); ``time_limit``: seconds for each of them.
+      gap: relative gap at which a scenario counts as solved (the fleets of a day: at least 1 %).
+      time_limit: seconds for each of them.
       workers: processes; the number of usable cores by default.
       quiet: show no progress.
 
@@ -273,15 +274,12 @@ def answer_request(
         planned = None
         if day is not None and start_minutes is not None:
             hours, scenarios = day
-            scenarios = scenarios.with_fields(
-                arrival_rate=np.asarray(scenarios.fields.arrival_rate) * factor
-            )
+            scenarios = scenarios.with_fields(arrival_rate=np.asarray(scenarios.fields.arrival_rate) * factor)
             planned = plan_day(
                 hours,
                 scenarios,
-                lambda batch, to: _solve_batch(
-                    batch, bought, pool, gap=max(to, gap), time_limit=time_limit, bar=bar
-                ),
+                pool,
+                bar,
                 start_minutes=start_minutes,
                 gap=max(gap, CASCADE_GAP),
                 time_limit=_DAY_SECONDS,

@@ -10,7 +10,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Deployment, Plan
+from rodiu_jax.model.plan import Deployment, Plan, deployed_triples
+
+_PART_GAP = 1e-3
+"""Relative gap to which the cheapest part of the fixed fleet is solved in each hour."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +34,23 @@ class Schedule:
 
 
 def find_schedule(
-    scenarios: Instances, plans: Sequence[Plan], candidates: Sequence[Deployment], start_minutes: float
+    scenarios: Instances, plans: Sequence[Plan], fixed: Deployment, start_minutes: float
 ) -> Schedule:
-    """Find the cheapest schedule that changes between given fleets.
+    """Find the cheapest schedule that changes between some fleets.
 
     Replicas that an hour needs and the hour before lacks are rented ``start_minutes`` before it begins, and serve
     nothing until then; what the hour before has serves to its end. Both must fit the quotas together. The day is a
     circle: after the last hour comes the first. For each fleet that the first hour may have, the cheapest way round is
     a shortest path over the hours.
 
+    The fleets are the cheapest of each hour, the fixed one, and the cheapest part of the fixed one in each hour, which
+    starts and ends replicas of the same pairs alone. In an hour in which a fleet's rent is more than what the fixed one
+    costs it is not looked at.
+
     Args:
       scenarios: one per hour.
       plans: the cheapest of each hour, which are the schedule where starting takes no time.
-      candidates: fleets to change between; at least one has a plan in every hour.
+      fixed: a fleet that has a plan in every hour.
 
     Source: dynamic programming; every number of the schedule is that of plans which the independent checker accepts.
     """
@@ -57,9 +64,23 @@ def find_schedule(
         fleets = [p.deployments for p in plans]
         starting = [count_started(fleets[b], fleets[(b + 1) % hours]) for b in range(hours)]
         return Schedule(float(np.mean(costs)), tuple(plans), tuple(costs), tuple(starting))
-    routed = [[route_fleet(scenarios, b, fleet) for fleet in candidates] for b in range(hours)]
+    parts = [p.deployments for p in _find_parts(scenarios, fixed) if p is not None]
+    candidates = list(dict.fromkeys([fixed, *parts, *(p.deployments for p in plans)]))
+    rent = [_rent(fleet, scenarios) for fleet in candidates]
+    routed: list[list[tuple[Plan, float] | None]] = []
+    for b in range(hours):
+        row = [route_fleet(scenarios, b, fixed)]
+        most = math.inf if row[0] is None else row[0][1] / per_hour
+        row += [
+            route_fleet(scenarios, b, fleet) if rent[c] <= most else None
+            for c, fleet in enumerate(candidates)
+            if c > 0
+        ]
+        routed.append(row)
     cost = np.array([[math.inf if r is None else r[1] / per_hour for r in row] for row in routed])  # H,C
-    change = np.array([[_cost_change(a, b, scenarios, start_minutes) for b in candidates] for a in candidates])
+    change = np.array(
+        [[_cost_change(a, b, scenarios, start_minutes) for b in candidates] for a in candidates]
+    )
     chosen = go_round(cost, change)
     kept = []
     for b, c in enumerate(chosen):
@@ -72,6 +93,24 @@ def find_schedule(
         count_started(candidates[chosen[b]], candidates[chosen[(b + 1) % hours]]) for b in range(hours)
     ]
     return Schedule((sum(costs) + float(sum(starts))) / hours, tuple(kept), tuple(costs), tuple(starting))
+
+
+def _find_parts(scenarios: Instances, fixed: Deployment) -> list[Plan | None]:
+    """Find the cheapest part of a fleet in each hour: its pairs at their degrees, with at most their replicas."""
+    from solvers.exact import solve_instance
+
+    f = scenarios.one(0)
+    most, able = np.zeros(scenarios.shape[1:3], np.int64), np.zeros(scenarios.shape[1:], bool)
+    for d, (j, k, n) in zip(fixed, deployed_triples(scenarios, fixed).tolist(), strict=True):
+        most[j, k], able[j, k, n] = d.replicas, True
+    limited = scenarios.with_fields(max_replicas=most, throughput=np.where(able, f.throughput, 0.0))
+    return [solve_instance(limited, b, gap=_PART_GAP).plan_for(b) for b in range(scenarios.size)]
+
+
+def _rent(deployment: Deployment, scenarios: Instances) -> float:
+    """Return the rent of a fleet, $/h."""
+    price = scenarios.one(0).gpu_price
+    return float(sum(price[scenarios.gpu_names.index(d.gpu)] * d.tp * d.replicas for d in deployment))
 
 
 def go_round(cost: Float64[np.ndarray, "H C"], change: Float64[np.ndarray, "C C"]) -> list[int]:

@@ -41,7 +41,8 @@ class Question:
 
     Attributes:
       name: short, for tables and files; ``what`` says it in a sentence.
-      group: ``traffic``, ``price``, ``gone``, ``promises``, ``quota``, ``one GPU``, ``one model``, ``rates``, ``limit``.
+      group: ``traffic``, ``price``, ``gone``, ``promises``, ``quota``, ``one GPU``, ``one model``, ``rates`` or
+        ``limit``.
     """
 
     group: str

@@ -16,6 +16,7 @@ from rodiu_jax.report.text.plan_section import (
     make_tables,
     name_fleet,
     name_gpus,
+    say_day,
     write_change,
     write_sentences,
 )
@@ -29,6 +30,7 @@ _TOLD_FIRST = 4
 
 _SECTIONS = (
     ("fleet", "The fleet", ("fleet", "routing", "quotas")),
+    ("hours", "Hour by hour", ("hours",)),
     ("what-if", "What if", ("what_if",)),
     ("robustness", "If rates fall short", ("protections",)),
     ("limits", "What limits it", ("limits",)),
@@ -59,14 +61,14 @@ def render_plan_page(answer: FleetAnswer, files: list[tuple[str, str]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sentences = write_sentences(answer)
+    sentences, day = write_sentences(answer), say_day(answer)
     return templates.get_template("plan.html").render(
         title="The fleet for this traffic",
         question=_say_question(answer),
         answer=sentences[:2],
         proof=" ".join(sentences[2:_TOLD_FIRST]),
         key_figures=_key_figures(answer),
-        sections=_make_sections(answer, sentences[_TOLD_FIRST:]),
+        sections=_make_sections(answer, [s for s in sentences[_TOLD_FIRST:] if s not in day], day),
         levels=[_make_level(w, answer.found) for w in (answer.found, *answer.what_ifs)],
         files=files,
     )
@@ -86,17 +88,17 @@ def _key_figures(answer: FleetAnswer) -> list[tuple[str, str]]:
         ("cost in 30 days", dollars(answer.costs["total_cost"] * 720)),
         ("GPUs", f"{gpus:,}"),
         ("rent per million tokens", f"${significant(tokens, 3)}" if math.isfinite(tokens) else "-"),
-        ("proven within", percent(max(answer.gap, 0.0), 2) if math.isfinite(answer.found.lower) else "-"),
+        ("proven within", percent(max(answer.gap, 0.0)) if math.isfinite(answer.found.lower) else "-"),
         ("takes traffic", f"x {number(room)}" if math.isfinite(room) else "any"),
     ]
 
 
-def _make_sections(answer: FleetAnswer, sentences: list[str]) -> list[Section]:
+def _make_sections(answer: FleetAnswer, sentences: list[str], day: list[str]) -> list[Section]:
     tables = {t.name: t for t in make_tables(answer)}
     found = []
     for name, title, names in _SECTIONS:
         mine = [tables[n] for n in names if n in tables]
-        points = sentences if name == "fleet" else []
+        points = {"fleet": sentences, "hours": day}.get(name, [])
         if mine or points:
             found.append(Section(name, title, "", points, (), mine))
     return found

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from rodiu_jax.io.number_text import dollars, interval, number, percent, significant
-from rodiu_jax.model.tolerances import OPTIMAL_GAP, SAME_COST
+from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from rodiu_jax.report.parts.section import PageTable
 
 if TYPE_CHECKING:
+    from rodiu_jax.decisions.planning.day import Day
     from rodiu_jax.decisions.planning.plan import FleetAnswer
     from rodiu_jax.decisions.planning.robustness_price import Protection
     from rodiu_jax.decisions.planning.what_ifs import WhatIf
     from rodiu_jax.model.plan import Deployment
 
 _MOST_TOLD = 3
+
+_WORTH_TELLING = 1e-3
+"""Part of the cost that a limit must be proven to save before a sentence names it; the table has all."""
 
 
 def write_sentences(answer: FleetAnswer) -> list[str]:
@@ -30,6 +34,7 @@ def write_sentences(answer: FleetAnswer) -> list[str]:
         _say_limits(answer),
         _say_headroom(answer),
         *_say_protection(answer),
+        *say_day(answer),
         _say_footing(answer),
         *answer.inputs.notes,
     ]
@@ -92,9 +97,7 @@ def _say_proof(answer: FleetAnswer) -> str:
         return (
             f"Nothing is proven about how much cheaper a fleet could keep {what}: the time limit came first."
         )
-    near = (
-        "as cheap as any" if answer.gap <= OPTIMAL_GAP else f"within {percent(answer.gap, 2)} of the cheapest"
-    )
+    near = "as cheap as any" if answer.gap <= OPTIMAL_GAP else f"within {percent(answer.gap)} of the cheapest"
     return f"No fleet keeps {what} for less than {dollars(found.lower)}/h: this one is proven to be {near}."
 
 
@@ -113,10 +116,10 @@ def _say_unserved(answer: FleetAnswer) -> list[str]:
 
 def _say_limits(answer: FleetAnswer) -> str:
     base = answer.found
-    helps = [w for w in answer.limits if w.upper < base.lower * (1 - SAME_COST)]
+    helps = [w for w in answer.limits if w.upper < base.lower * (1 - _WORTH_TELLING)]
     helps.sort(key=lambda w: w.upper)
     if not helps:
-        return "No limit holds the cost up: with each of them one step looser no cheaper fleet is proven to exist."
+        return f"No limit, one step looser, is proven to save {percent(_WORTH_TELLING)} of the cost."
     told = [
         f"{w.name} saves {interval(base.lower - w.upper, base.upper - w.lower, dollars)}/h"
         for w in helps[:_MOST_TOLD]
@@ -149,17 +152,49 @@ def _say_protection(answer: FleetAnswer) -> list[str]:
     if chosen is not None and chosen is not nominal and math.isfinite(chosen.upper):
         extra = chosen.upper / nominal.upper - 1
         lines.append(
-            f"Its protection against rates that fall short costs {percent(max(extra, 0.0), 2)} more than trusting every "
-            f"rate ({dollars(nominal.upper)}/h). With shortfalls drawn at random some pair is sent more than its rate in "
-            f"{percent(chosen.overload, 2)} of the draws, without protection in {percent(nominal.overload, 2)}."
+            f"Its protection against rates that fall short costs {percent(max(extra, 0.0))} more than trusting "
+            f"every rate ({dollars(nominal.upper)}/h). With shortfalls drawn at random some pair is sent more than its "
+            f"rate in {percent(chosen.overload)} of the draws, without protection in "
+            f"{percent(nominal.overload)}."
         )
+    return lines
+
+
+def say_day(answer: FleetAnswer) -> list[str]:
+    """Say what a day costs with a fleet that stays, with one that changes, and what the change is worth."""
+    day = answer.day
+    if day is None:
+        return []
+    count = len(day.hours)
+    fixed = name_fleet(day.fixed_plans[0].deployments) if day.fixed_plans[0].deployments else "nothing"
+    low, high = day.worth
+    most = percent(high / day.fixed_upper) if day.fixed_upper > 0 else "0%"
+    covered = "the hour" if count == 1 else f"the {count} hours"
+    lines = [
+        f"Over {covered} of the day that the traces cover, a fleet that stays the same costs "
+        f"{dollars(day.fixed_upper)}/h on average, and none less than {dollars(day.fixed_lower)}/h: {fixed}.",
+        f"No way of changing the fleet from hour to hour costs less than {dollars(day.hourly_lower)}/h; with replicas "
+        f"that start at once {dollars(day.hourly_upper)}/h is reached. Changing is worth "
+        f"{interval(low, high, dollars)}/h, {most} at most.",
+    ]
+    if day.start_minutes > 0:
+        lines.append(
+            f"With {day.start_minutes:g} minutes to start a replica, which is paid for and serves nothing meanwhile, a "
+            f"schedule costs {dollars(day.schedule.cost)}/h."
+        )
+    hours, peak = day.gpu_hours, day.peak
+    lines.append(
+        f"GPU-hours: {significant(hours['fixed'], 4)} fixed, {significant(hours['hourly'], 4)} hour by hour, "
+        f"{significant(hours['scheduled'], 4)} by the schedule; at the peak {peak['fixed']}, {peak['hourly']} and "
+        f"{peak['scheduled']} GPUs."
+    )
     return lines
 
 
 def _say_footing(answer: FleetAnswer) -> str:
     parts = []
     for footing in answer.footing:
-        kinds = [f"{percent(share, 2)} {kind}" for kind, share in footing.shares.items() if share > 0]
+        kinds = [f"{percent(share)} {kind}" for kind, share in footing.shares.items() if share > 0]
         only = len(kinds) == 1
         parts.append(f"{footing.inputs} {kinds[0].split(' ', 1)[1] if only else join_words(kinds)}")
     return f"It rests on: {'; '.join(parts)}." if parts else "What it rests on is not stated."
@@ -175,6 +210,7 @@ def make_tables(answer: FleetAnswer) -> list[PageTable]:
         tabulate_routing(answer),
         tabulate_traffic(answer),
         tabulate_quotas(answer),
+        *([tabulate_hours(answer.day)] if answer.day is not None else []),
         tabulate_what_ifs("what_if", "What if: each solved again, $/h", answer.what_ifs, answer.found),
         tabulate_protections(answer.protections),
         tabulate_what_ifs("limits", "Limits one step looser, $/h", answer.limits, answer.found),
@@ -378,6 +414,42 @@ def tabulate_protections(protections: tuple[Protection, ...]) -> PageTable:
         "Price of robustness beside plain headroom, $/h; share of random shortfalls in which some replica is"
     )
     return PageTable("protections", caption, heads, rows, range(1, 6), data)
+
+
+def tabulate_hours(day: Day) -> PageTable:
+    """Make a row per hour of the day: traffic, the cheapest fleet, the fixed one, and the schedule."""
+    data = pd.DataFrame(
+        [
+            {
+                "hour": h.hour,
+                **{f"{query}_per_second": rate / 3600.0 for query, rate in h.rates.items()},
+                "lower_bound": h.lower,
+                "upper_bound": h.upper,
+                "gpus": h.gpus,
+                "fixed_fleet": h.fixed,
+                "scheduled": h.scheduled,
+                "scheduled_gpus": h.scheduled_gpus,
+                "starting_gpus": h.starting,
+            }
+            for h in day.hours
+        ]
+    )
+    rows = [
+        [
+            f"{h.hour:02d}-{(h.hour + 1) % 24:02d}",
+            significant(sum(h.rates.values()) / 3600.0, 4),
+            number(h.lower),
+            number(h.upper),
+            str(h.gpus),
+            number(h.fixed),
+            number(h.scheduled),
+            str(h.scheduled_gpus),
+            str(h.starting),
+        ]
+        for h in day.hours
+    ]
+    heads = ["hour", "queries/s", "at least", "cheapest", "GPUs", "fixed", "schedule", "GPUs", "starting"]
+    return PageTable("hours", "Hour by hour, $/h", heads, rows, range(1, 9), data)
 
 
 def tabulate_footing(answer: FleetAnswer) -> PageTable:

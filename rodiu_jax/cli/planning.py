@@ -193,7 +193,8 @@ def plan(
     from rodiu_jax.decisions.planning.plan import TIME_LIMIT, plan_fleet
     from rodiu_jax.report.parts.terminal import show, spaced
     from rodiu_jax.report.plan_folder import check_folder, write_plan
-    from rodiu_jax.report.text.plan_section import make_tables, write_sentences
+    from rodiu_jax.report.text.plan_sentences import write_sentences
+    from rodiu_jax.report.text.plan_tables import make_tables
 
     check_folder(output, options["catalog"])
     answer = plan_fleet(

@@ -70,7 +70,7 @@ def write_plan(answer: FleetAnswer, folder: str | Path) -> list[Path]:
     from rodiu_jax.io.files import remove_leftovers, write_csv, write_text
     from rodiu_jax.model.plan_json import save_plans
     from rodiu_jax.report.page.plan_page import render_plan_page
-    from rodiu_jax.report.text.plan_section import make_tables
+    from rodiu_jax.report.text.plan_tables import make_tables
 
     place = check_folder(folder, answer.inputs.request.catalog)
     remove_leftovers(place)

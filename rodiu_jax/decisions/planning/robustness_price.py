@@ -101,7 +101,7 @@ def compare_protections(
             plan = route_evenly(trusted, plan)  # for the real traffic, as well protected as it was bought
             above, hits = count_overloads(plan, scenario)
             fuller, share = above / DRAWS, hits / DRAWS
-            low, high = (float(x) for x in clopper_pearson(hits, DRAWS))
+            low, high = (float(x) for x in clopper_pearson(float(hits), DRAWS))
         bracket = answer.lower / hours, answer.upper / hours
         found.append(Protection(kind, level, name, what, *bracket, plan, fuller, share, low, high))
     return found

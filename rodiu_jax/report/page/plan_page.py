@@ -11,15 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rodiu_jax.io.number_text import dollars, number, percent, significant
 from rodiu_jax.report.parts.section import Section
-from rodiu_jax.report.text.plan_section import (
-    join_words,
-    make_tables,
-    name_fleet,
-    name_gpus,
-    say_day,
-    write_change,
-    write_sentences,
-)
+from rodiu_jax.report.text.plan_sentences import join_words, name_fleet, name_gpus, say_day, write_sentences
+from rodiu_jax.report.text.plan_tables import make_tables, write_change
 
 if TYPE_CHECKING:
     from rodiu_jax.decisions.planning.plan import FleetAnswer

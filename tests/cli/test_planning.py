@@ -29,7 +29,9 @@ def test_a_plan_is_printed_and_written(rodiu: Run, place: Path):
     assert lines[0].startswith("Run ")
     assert "made/report.html" in lines[-1]
     assert "Document_QA" in ran.out  # is said to carry no traffic
-    told = json.loads(answered(rodiu(*QUICK, *options, "--api-price", "Chat=$3/Mtok", "--json", "-o", "made")).out)
+    told = json.loads(
+        answered(rodiu(*QUICK, *options, "--api-price", "Chat=$3/Mtok", "--json", "-o", "made")).out
+    )
     kept = json.loads(Path("made/answer.json").read_text())
     assert {k: v for k, v in told.items() if k != "seconds"} == {
         k: v for k, v in kept.items() if k != "seconds"

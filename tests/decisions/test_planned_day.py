@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,13 @@ from rodiu_jax.decisions.planning.day import Day, make_day
 from rodiu_jax.decisions.planning.inputs import prepare
 from rodiu_jax.decisions.planning.plan import FleetAnswer, plan_fleet
 from rodiu_jax.decisions.planning.request import PlanRequest
-from rodiu_jax.decisions.planning.schedule import _cost_change, count_gpus, count_started, find_schedule, go_round
+from rodiu_jax.decisions.planning.schedule import (
+    _cost_change,
+    count_gpus,
+    count_started,
+    find_schedule,
+    go_round,
+)
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.plan import DeployedPair
@@ -28,7 +35,8 @@ COUNTS = [200, 100, 900, 3000, 2500, 600]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("day")
-    text = SMALL.replace("[sets]", "[quantity.gpu_quota]\nover = ['gpu']\nunit = 'GPUs'\nsource = ''\neach = 6\n[sets]")
+    before, quota, after = SMALL.partition("[quantity.gpu_quota]")
+    text = before + quota + re.sub(r"values\.(H100|B200) = .*", r"values.\1 = 6", after, count=2)
     (folder / "small.toml").write_text(text)
     write_trace(folder / "docs.csv", lambda hour: COUNTS[hour], hours=HOURS, tokens=(4096, 512))
     return folder
@@ -102,7 +110,9 @@ def test_gpu_hours_are_sums(day: Day):
     assert list(day.schedule.starting) == started
     assert day.gpu_hours["scheduled"] == pytest.approx(sum(map(count_gpus, fleets)) + sum(started) / 6)
     price = dict(zip(day.scenarios.gpu_names, day.scenarios.one(0).gpu_price.tolist(), strict=True))
-    paid = sum(check_plan(p, day.scenarios, b).costs["total_cost"] / 24 for b, p in enumerate(day.schedule.plans))
+    paid = sum(
+        check_plan(p, day.scenarios, b).costs["total_cost"] / 24 for b, p in enumerate(day.schedule.plans)
+    )
     for now, then in zip(fleets, fleets[1:] + fleets[:1], strict=True):
         held = {(d.model, d.gpu, d.tp): d.replicas for d in now}
         for d in then:
@@ -163,5 +173,5 @@ def test_hours_that_traces_do_not_share_are_left_out(folder: Path):
     lines = (folder / "short.csv").read_text().splitlines()
     (folder / "short.csv").write_text("\n".join(lines[:20]) + "\n")
     inputs = prepare(PlanRequest(folder / "small.toml", traces={"Chat": folder / "short.csv"}))
-    with pytest.raises(InputError, match="whole hour of the day in common: those of Chat span 0.6"):
+    with pytest.raises(InputError, match=r"whole hour of the day in common: those of Chat span 0\.6"):
         make_day(inputs.scenario, inputs.traffic, "p95")

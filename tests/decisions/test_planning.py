@@ -209,8 +209,8 @@ def test_only_named_types_carry_traffic(catalog: Path):
     assert everyone.scenario.one(0).arrival_rate.tolist() == [216_000, 63_000]  # middles of uniform ranges
 
 
-def test_traces_are_planned_at_the_level_asked_for():
-    inputs = prepare(PlanRequest("serving", traces={"Code_Completion": EXCERPT}))
+def test_traces_are_planned_at_the_level_asked_for(catalog: Path):
+    inputs = prepare(PlanRequest(catalog, traces={"Chat": EXCERPT}))
     assert inputs.scenario.one(0).arrival_rate.tolist() == [370.0]
     (traffic,) = inputs.traffic
     assert traffic.statistics is not None
@@ -220,7 +220,7 @@ def test_traces_are_planned_at_the_level_asked_for():
     assert (traffic.input_tokens, traffic.output_tokens) == pytest.approx((1960.9, 26.09), rel=1e-3)
     assert traffic.basis == "measured"
     # the catalogue's rates are of 512 + 256 tokens, which is said
-    assert any("Code_Completion" in note and "512 + 256" in note for note in inputs.notes)
+    assert any("Chat" in note and "512 + 256" in note for note in inputs.notes)
 
 
 def test_what_is_given_is_in_the_catalogue(catalog: Path, tmp_path: Path):
@@ -334,32 +334,35 @@ def test_catalogues_without_rates_are_refused():
 
 def test_hours_of_a_short_trace_are_refused(catalog: Path):
     with pytest.raises(InputError, match="at least one whole hour"):
-        plan_fleet("serving", traces={"Code_Completion": EXCERPT}, by_hour=True)
+        plan_fleet(catalog, traces={"Chat": EXCERPT}, by_hour=True)
 
 
 def test_a_type_that_nobody_can_serve_is_named(tmp_path: Path):
     path = tmp_path / "strict.toml"
-    path.write_text(SMALL.replace("Document_QA = 1.0", "Document_QA = 0.01"))
+    strict = "values = { Chat = 1, Document_QA = 0.01 }"
+    before, threshold, after = SMALL.partition("[quantity.error_threshold]")
+    path.write_text(before + threshold + after.replace("each = { fixed = 1 }", strict, 1))
     found = plan_fleet(path, rates={"Chat": 20.0, "Document_QA": 2.0}, workers=1)
     assert set(found.unservable) == {"Document_QA"}
     assert found.plan.unmet["Document_QA"] == 1.0
-    path.write_text(path.read_text() + "[quantity.unmet_cap]\neach = 0.5\n")
+    before, cap, after = path.read_text().partition("[quantity.unmet_cap]")
+    path.write_text(before + cap + after.replace("each = { fixed = 1 }", "each = 0.5", 1))
     with pytest.raises(WorkFailed, match="Document_QA"):
         plan_fleet(path, rates={"Chat": 20.0, "Document_QA": 2.0}, workers=1)
 
 
-def test_the_footing_is_weighted(answer: FleetAnswer):
+def test_the_footing_is_weighted(answer: FleetAnswer, catalog: Path):
     rests = {f.inputs: f.shares for f in answer.footing}
     assert rests["rates of replicas"]["predicted"] == 1.0
     assert rests["prices of GPUs"]["measured"] == 1.0
     assert rests["traffic"]["assumed"] == 1.0
     assert all(math.isclose(sum(shares.values()), 1.0) for shares in rests.values())
     mixed = prepare(
-        PlanRequest("serving", traces={"Code_Completion": EXCERPT}, rates={"Chat": 1.0}, traffic_at="peak")
+        PlanRequest(catalog, traces={"Chat": EXCERPT}, rates={"Document_QA": 1.0}, traffic_at="peak")
     )
     from rodiu_jax.decisions.planning.basis import find_footing
 
     nothing = Plan(0, (), (), dict.fromkeys(mixed.scenario.query_names, 1.0))
     (traffic, *_) = find_footing(nothing, mixed.scenario, mixed.catalog)
     measured = 370 * (1960.9 + 26.09)
-    assert traffic.shares["measured"] == pytest.approx(measured / (measured + 3600 * 768), rel=1e-3)
+    assert traffic.shares["measured"] == pytest.approx(measured / (measured + 3600 * 4608), rel=1e-3)

@@ -7,21 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-SMALL = """
-[catalog]
-name = "small"
-extends = "serving"
-[sets]
-query = ["Chat", "Document_QA"]
-model = ["Llama-3.1-8B", "Qwen3-30B-A3B"]
-gpu = ["H100", "B200"]
-tp = [1, 2]
-[quantity.error_threshold.values]
-Chat = 1.0
-Document_QA = 1.0
-[quantity.storage_price]
-each = 0
-"""
+SMALL = (Path(__file__).parents[1] / "data" / "small_serving.toml").read_text(encoding="utf-8")
 """Two kinds of traffic whose accuracy nothing limits, two models, two GPUs: rates and quotas decide alone."""
 
 

@@ -59,7 +59,9 @@ def test_other_commands_read_the_folder(answer: FleetAnswer, folder: Path):
     assert catalog.sets["query"] == scenario.query_names
     again = rj.sample(catalog.at_means(), n=1).one(0)
     for name in ("throughput", "gpu_price", "gpu_quota", "unmet_penalty"):
-        assert np.array_equal(np.asarray(getattr(again, name)).ravel(), np.ravel(getattr(scenario.one(0), name)))
+        assert np.array_equal(
+            np.asarray(getattr(again, name)).ravel(), np.ravel(getattr(scenario.one(0), name))
+        )
     others = json.loads((folder / "alternatives.json").read_text())
     assert {"nominal", "headroom 1.1", "headroom 1.2", "headroom 1.5", "fixed all day"} <= set(others)
     for entry in others.values():

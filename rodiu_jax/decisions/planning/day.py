@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,8 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
 
 if TYPE_CHECKING:
-    from rodiu_jax.runtime.progress import Bar
     from solvers.answers import Answer
     from solvers.common_fleet import CommonFleet
-    from solvers.pool import Pool
 
 _COVERED = 0.9 - 1e-9
 """Part of an hour that windows must cover for the hour to count as whole."""
@@ -173,8 +171,7 @@ def _rate_at(traffic: Traffic, hour: int, level: str) -> float:
 def plan_day(
     hours: Sequence[int],
     scenarios: Instances,
-    pool: Pool,
-    bar: Bar,
+    begin: Callable[[Instances], Callable[[], list[Answer]]],
     *,
     start_minutes: float,
     gap: float,
@@ -185,9 +182,9 @@ def plan_day(
     Args:
       hours: of the day, of each scenario.
       scenarios: they differ in their arrival rates alone; every hour weighs the same.
-      pool: solves the hours while this process looks for the fixed fleet; ``bar`` is told of each.
+      begin: lets workers begin to solve the hours, while this process looks for the fixed fleet.
       start_minutes: from when a replica is rented until it serves.
-      gap: relative gap of each hour's fleet and of the fixed one; ``time_limit``: seconds for each of these.
+      gap: relative gap of the fixed fleet; ``time_limit``: seconds for it.
 
     Raises:
       InputError: the scenarios limit routes.
@@ -196,7 +193,6 @@ def plan_day(
     import time
 
     from solvers.common_fleet import find_common_fleet
-    from solvers.pool import Task
 
     if int(np.max(scenarios.fields.max_routes)) > 0:
         expected = (
@@ -204,16 +200,13 @@ def plan_day(
         )
         raise InputError(SOURCE, "by", expected, int(np.max(scenarios.fields.max_routes)))
     began = time.perf_counter()
-    tickets = [pool.submit(Task(scenarios.take([b]), gap, time_limit)) for b in range(scenarios.size)]
+    wait = begin(scenarios)
     weights = np.full(len(hours), 1.0 / len(hours))
     try:
         fixed = find_common_fleet(scenarios, weights, gap=gap, time_limit=time_limit)
     except ValueError as error:
         raise WorkFailed(str(error)) from None
-    answers = []
-    for ticket in tickets:
-        answers.append(pool.result(ticket))
-        bar.advance(answers[-1].status.word, answers[-1].gap)
+    answers = wait()
     own = [answer.plan_for(b) for b, answer in enumerate(answers)]
     plans = [plan for plan in own if plan is not None]
     if len(plans) < len(own):

@@ -26,6 +26,7 @@ from rodiu_jax.decisions.planning.request import (
     require_number,
 )
 from rodiu_jax.decisions.planning.robustness_price import FACTORS, Protection, compare_protections
+from rodiu_jax.decisions.planning.solving import Solving, open_workers
 from rodiu_jax.decisions.planning.what_ifs import (
     WhatIf,
     answer_questions,
@@ -38,14 +39,13 @@ from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.io.files import json_number
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Plan, deployed_triples
+from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import CASCADE_GAP
 from rodiu_jax.runtime.progress import progress
 
 if TYPE_CHECKING:
     from solvers.answers import Answer
-    from solvers.pool import Pool
 
 GAP = 1e-3
 """Relative gap to which every answer is proven unless asked otherwise."""
@@ -194,7 +194,7 @@ def plan_fleet(
       start_minutes: from when a replica is rented until it serves, from 0 to 60; it counts in that schedule.
       gap: relative gap at which a scenario counts as solved (the fleets of a day: at least 1 %).
       time_limit: seconds for each of them.
-      workers: processes; the number of usable cores by default.
+      workers: processes; the number of usable cores by default. A single one is this process.
       quiet: show no progress.
 
     Raises:
@@ -248,7 +248,6 @@ def answer_request(
       start_minutes: plan the day too, with this start-up time; None: do not.
     """
     from solvers.exact import solve_instance
-    from solvers.pool import Pool
     from solvers.unservable import find_unservable
 
     began = time.perf_counter()
@@ -257,14 +256,15 @@ def answer_request(
     factor = request.headroom or 1.0
     day = None if start_minutes is None else make_day(scenario, inputs.traffic, request.traffic_at)
     sized = scenario.with_fields(arrival_rate=np.asarray(scenario.fields.arrival_rate) * factor)
-    with progress("plan", _MOST_QUESTIONS, quiet=quiet) as bar, Pool(workers) as pool:
+    with progress("plan", _MOST_QUESTIONS, quiet=quiet) as bar, open_workers(workers) as pool:
+        solving = Solving(pool, bar, gap=gap, time_limit=time_limit)
         answer = solve_instance(sized, 0, gap=gap, time_limit=time_limit)
         bar.advance(answer.status.word, answer.gap)
         bought = _require_plan(answer, sized)
         plan = route_evenly(scenario, bought)
 
         def solve(batch: Instances) -> list[Answer]:
-            return _solve_batch(batch, bought, pool, gap=gap, time_limit=time_limit, bar=bar)
+            return solving.solve(batch, bought)
 
         questions = [*ask_limits(sized, bought), *ask_questions(sized, bought, inputs.nominal)]
         answered = answer_questions(sized, questions, solve)
@@ -275,11 +275,11 @@ def answer_request(
         if day is not None and start_minutes is not None:
             hours, scenarios = day
             scenarios = scenarios.with_fields(arrival_rate=np.asarray(scenarios.fields.arrival_rate) * factor)
+            patient = Solving(pool, bar, gap=max(gap, CASCADE_GAP), time_limit=_DAY_SECONDS)
             planned = plan_day(
                 hours,
                 scenarios,
-                pool,
-                bar,
+                patient.begin,
                 start_minutes=start_minutes,
                 gap=max(gap, CASCADE_GAP),
                 time_limit=_DAY_SECONDS,
@@ -315,26 +315,3 @@ def _require_plan(answer: Answer, scenario: Instances) -> Plan:
         why = explain_no_plan(scenario, 0) or "unmet_cap lets less go unserved than the limits leave unserved"
         raise WorkFailed(f"no plan keeps every limit (proven): {why}")
     raise WorkFailed(f"no plan was found ({answer.status.word}): {answer.message or 'give it more time'}")
-
-
-def _solve_batch(
-    batch: Instances, known: Plan, pool: Pool, *, gap: float, time_limit: float, bar: Any
-) -> list[Answer]:
-    """Solve variants of a scenario, each with a plan that may be good for it."""
-    from solvers.answers import Answer
-    from solvers.pool import solve_iter
-
-    start = Answer.of(batch.names, Status.FEASIBLE, plan=known)
-    starts = [start if _allows(batch, b, known) else None for b in range(batch.size)]
-    answers = []
-    for answer in solve_iter(batch, gap=gap, time_limit=time_limit, workers=pool, starts=starts):
-        answers.append(answer)
-        bar.advance(answer.status.word, answer.gap)
-    return answers
-
-
-def _allows(batch: Instances, b: int, plan: Plan) -> bool:
-    """Tell whether a scenario allows the replicas of a plan."""
-    most = np.broadcast_to(batch.one(b).max_replicas, batch.shape[1:3])
-    at = deployed_triples(batch, plan.deployments)[:, :2].T
-    return bool((most[tuple(at)] >= [d.replicas for d in plan.deployments]).all())

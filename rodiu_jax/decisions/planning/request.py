@@ -66,6 +66,10 @@ class PlanRequest:
         if self.gamma is not None:
             require_number(self.gamma, "gamma", "a number of query types >= 0")
         require_number(self.think_seconds, "think_seconds", "seconds above 0", above=True)
+        for name, needed in (("price_map", "prices"), ("columns", "traces"), ("unit", "traces")):
+            if getattr(self, name) is not None and not getattr(self, needed):
+                option = "--trace" if needed == "traces" else "--prices"
+                raise InputError(SOURCE, name, f"{option} too: it says how that is read", getattr(self, name))
         named = [*self.traces, *self.rates, *self.users]
         doubled = next((name for name in named if named.count(name) > 1), None)
         if doubled is not None:

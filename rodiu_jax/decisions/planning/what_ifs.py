@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 Change = dict[str, np.ndarray]
 """Fields of one scenario and their new values."""
 
-Solve = Callable[[Instances], list["Answer"]]
-"""Solves every scenario of a batch, in order."""
-
 DEARER, TIGHTER, SLOWER = 1.2, 0.8, 0.78
 """How much dearer a GPU, how much tighter promises, and how much lower rates are asked about."""
 
@@ -33,6 +30,12 @@ GROWTH = (1.5, 2.0)
 """Factors on the traffic that are asked about."""
 
 _ANY_REPLICAS = 10**6
+
+
+class Solve(Protocol):
+    """Solves every scenario of a batch, in order."""
+
+    def __call__(self, batch: Instances) -> list[Answer]: ...
 
 
 @dataclass(frozen=True)

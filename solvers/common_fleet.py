@@ -30,6 +30,7 @@ from jaxtyping import Float64, Int
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Deployment, Plan, deployed_triples
+from rodiu_jax.model.tolerances import CROSSED_BY_HIGHS
 from solvers.best_plan import route
 from solvers.formulation import Formulation, assemble
 from solvers.highs import SolverFailed, run_highs
@@ -86,7 +87,7 @@ def find_common_fleet(
 
     Raises:
       ValueError: the scenarios limit routes (`max_routes`), or no fleet has a plan in all of them.
-      SolverFailed: HiGHS ended without an answer.
+      SolverFailed: HiGHS ended without an answer, or with one that checked plans contradict.
     """
     began = time.perf_counter()
     search = _Search(scenarios, weights)
@@ -108,6 +109,8 @@ def find_common_fleet(
         groups = search.split(groups, deployment)
     if search.plans is None:
         raise ValueError("no fleet has a plan in all scenarios")
+    if lower > search.upper + CROSSED_BY_HIGHS * max(abs(search.upper), 1.0):
+        raise SolverFailed(f"the bound {lower} is above the cost {search.upper} of checked plans")
     lower = min(lower, search.upper)
     seconds = time.perf_counter() - began
     return CommonFleet(lower, search.upper, search.deployment, search.plans, proven, seconds)

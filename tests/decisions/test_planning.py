@@ -22,6 +22,8 @@ from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
+from rodiu_jax.report.page.plan_page import render_plan_page
+from rodiu_jax.report.text.plan_sentences import write_sentences
 from solvers.exact import solve_instance
 from tests.oracles.plain_fleet import solve_plain
 from tests.oracles.planning import SMALL
@@ -259,6 +261,8 @@ def test_price_lists_replace_prices(catalog: Path, tmp_path: Path):
     )
     after = prepare(PlanRequest(catalog, rates={"Chat": 2.0}, prices=skypilot)).scenario.one(0).gpu_price
     assert after.tolist() == pytest.approx([5.0, before[1]])  # the mean of $4 and $6 a GPU
+    with pytest.raises(InputError, match="price_map: got 'H100=B200', expected --prices too"):
+        PlanRequest(catalog, rates={"Chat": 2.0}, price_map="H100=B200")
 
 
 @pytest.mark.parametrize(
@@ -349,6 +353,19 @@ def test_a_type_that_nobody_can_serve_is_named(tmp_path: Path):
     path.write_text(before + cap + after.replace("each = { fixed = 1 }", "each = 0.5", 1))
     with pytest.raises(WorkFailed, match="Document_QA"):
         plan_fleet(path, rates={"Chat": 20.0, "Document_QA": 2.0}, workers=1)
+
+
+def test_where_answers_cost_nothing_elsewhere_nothing_is_rented(catalog: Path):
+    found = plan_fleet(catalog, rates={"Chat": 5}, api_prices=0.0, workers=1)
+    assert found.plan.deployments == ()
+    assert found.costs["total_cost"] == 0.0
+    assert found.fleet.gpus == {}
+    assert math.isnan(found.fleet.cost_per_million_tokens)
+    text = write_sentences(found)
+    assert text[0].startswith("Rent nothing")
+    assert "100% of Chat" in " ".join(text)
+    assert found.to_json()["answer"]["upper_bound"] == 0.0
+    assert "Rent nothing" in render_plan_page(found, [])
 
 
 def test_the_footing_is_weighted(answer: FleetAnswer, catalog: Path):

@@ -176,6 +176,7 @@ def plan_day(
     start_minutes: float,
     gap: float,
     time_limit: float,
+    bought: float = 1.0,
 ) -> Day:
     """Plan a day: the cheapest fleet of each hour, the cheapest fixed one, and a schedule with start-up times.
 
@@ -185,6 +186,7 @@ def plan_day(
       begin: lets workers begin to solve the hours, while this process looks for the fixed fleet.
       start_minutes: from when a replica is rented until it serves.
       gap: relative gap of the fixed fleet; ``time_limit``: seconds for it.
+      bought: the factor on the real traffic that the scenarios' is; the hours are told with the real one.
 
     Raises:
       InputError: the scenarios limit routes.
@@ -214,7 +216,7 @@ def plan_day(
         raise WorkFailed(f"no plan was found for hour {worst} of the day")
     per_hour = float(scenarios.one(0).rental_hours)
     schedule = find_schedule(scenarios, plans, fixed.deployment, start_minutes)
-    day_rows = _make_hours(hours, scenarios, answers, plans, fixed, schedule, per_hour)
+    day_rows = _make_hours(hours, scenarios, answers, plans, fixed, schedule, per_hour, bought)
     fixed_gpus = count_gpus(fixed.deployment)
     hourly_gpus = [count_gpus(plan.deployments) for plan in plans]
     started = sum(row.starting for row in day_rows) * start_minutes / 60.0
@@ -252,12 +254,13 @@ def _make_hours(
     fixed: CommonFleet,
     schedule: Schedule,
     per_hour: float,
+    bought: float,
 ) -> list[Hour]:
     from rodiu_jax.model.check import check_plan
 
     rows = []
     for b, hour in enumerate(hours):
-        rates: Float64[np.ndarray, " I"] = scenarios.one(b).arrival_rate
+        rates: Float64[np.ndarray, " I"] = scenarios.one(b).arrival_rate / bought
         cost = check_plan(fixed.plans[b], scenarios, b).costs["total_cost"]
         rows.append(
             Hour(

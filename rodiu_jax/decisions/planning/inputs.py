@@ -35,7 +35,6 @@ class PlanInputs:
       traffic: of the types that carry any; the scenario has no others.
       idle: the catalogue's other types, which carry none.
       notes: what a reader must know about the inputs, as sentences.
-      own_prices: what the price list says, as its reader summed it up; empty without one.
     """
 
     request: PlanRequest
@@ -45,7 +44,6 @@ class PlanInputs:
     traffic: tuple[Traffic, ...]
     idle: tuple[str, ...]
     notes: tuple[str, ...]
-    own_prices: str
     _imported: Imported
     _extra: str
 
@@ -71,11 +69,11 @@ def prepare(request: PlanRequest) -> PlanInputs:
     traffic, values = read_traffic(request, means)
     values = list(values)
     promises = _read_promises(request, base)
-    own_prices = ""
+    listed: list[str] = []
     if request.prices is not None:
         prices = _read_prices(request)
         values += prices.values
-        own_prices = prices.summary
+        listed = [" ".join(prices.summary.splitlines())]
     values += _state_quotas(request, base) + _state_api_prices(request, base, traffic)
     named = [t.query for t in traffic]
     imported = Imported(
@@ -103,9 +101,9 @@ def prepare(request: PlanRequest) -> PlanInputs:
     _check_promises(catalog, request)
     _check_quotas(scenario)
     idle = tuple(q for q in base.sets["query"] if q not in named)
-    notes = _write_notes(request, base, traffic, means, idle)
+    notes = [*_write_notes(request, base, traffic, means, idle), *listed]
     return PlanInputs(
-        request, catalog, nominal, scenario, tuple(traffic), idle, tuple(notes), own_prices, imported, extra
+        request, catalog, nominal, scenario, tuple(traffic), idle, tuple(notes), imported, extra
     )
 
 

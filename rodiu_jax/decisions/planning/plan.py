@@ -283,6 +283,7 @@ def answer_request(
                 start_minutes=start_minutes,
                 gap=max(gap, CASCADE_GAP),
                 time_limit=_DAY_SECONDS,
+                bought=factor,
             )
     hours = float(scenario.one(0).rental_hours)
     verdict = check_plan(plan, scenario, 0)

@@ -163,9 +163,10 @@ def say_day(answer: FleetAnswer) -> list[str]:
     fixed = name_fleet(day.fixed_plans[0].deployments) if day.fixed_plans[0].deployments else "nothing"
     low, high = day.worth
     most = percent(high / day.fixed_upper) if day.fixed_upper > 0 else "0%"
+    more = f", bought for {answer.headroom:g} times their traffic" if answer.headroom > 1 else ""
     covered = "the hour" if count == 1 else f"the {count} hours"
     lines = [
-        f"Over {covered} of the day that the traces cover, a fleet that stays the same costs "
+        f"Over {covered} of the day that the traces cover{more}, a fleet that stays the same costs "
         f"{dollars(day.fixed_upper)}/h on average, and none less than {dollars(day.fixed_lower)}/h: {fixed}.",
         f"No way of changing the fleet from hour to hour costs less than {dollars(day.hourly_lower)}/h; with replicas "
         f"that start at once {dollars(day.hourly_upper)}/h is reached. Changing is worth "

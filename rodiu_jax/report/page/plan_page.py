@@ -76,6 +76,8 @@ def _key_figures(answer: FleetAnswer) -> list[tuple[str, str]]:
     gpus = sum(answer.fleet.gpus.values())
     room = answer.fleet.headroom.factor
     tokens = answer.fleet.cost_per_million_tokens
+    rates = next((f.shares for f in answer.footing if f.inputs == "rates of replicas"), {})
+    kind = max(rates, key=lambda name: rates[name], default="")
     return [
         ("cost per hour", dollars(answer.costs["total_cost"])),
         ("cost in 30 days", dollars(answer.costs["total_cost"] * 720)),
@@ -83,6 +85,7 @@ def _key_figures(answer: FleetAnswer) -> list[tuple[str, str]]:
         ("rent per million tokens", f"${significant(tokens, 3)}" if math.isfinite(tokens) else "-"),
         ("proven within", percent(max(answer.gap, 0.0)) if math.isfinite(answer.found.lower) else "-"),
         ("takes traffic", f"x {number(room)}" if math.isfinite(room) else "any"),
+        ("rates are", f"{percent(rates[kind])} {kind}" if kind else "-"),
     ]
 
 

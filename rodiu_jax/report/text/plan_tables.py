@@ -164,7 +164,7 @@ def tabulate_what_ifs(name: str, caption: str, asked: tuple[WhatIf, ...], base: 
         [
             w.name,
             number(w.lower),
-            number(w.upper) if math.isfinite(w.upper) else "no plan",
+            number(w.upper) if math.isfinite(w.upper) else w.status,
             write_change(w, base),
             name_gpus(w.gpus),
             percent(w.unmet),

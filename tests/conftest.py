@@ -42,6 +42,7 @@ _CHECKED = (
     "rodiu_jax.decisions.diagnose.threshold",
     "rodiu_jax.decisions.fleet",
     "rodiu_jax.decisions.rate_robustness",
+    *(f"rodiu_jax.decisions.planning.{name}" for name in ("traffic", "even_routing", "day", "schedule")),
     "solvers",
 )
 install_import_hook(list(_CHECKED), "beartype.beartype")

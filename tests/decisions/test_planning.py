@@ -383,3 +383,24 @@ def test_the_footing_is_weighted(answer: FleetAnswer, catalog: Path):
     (traffic, *_) = find_footing(nothing, mixed.scenario, mixed.catalog)
     measured = 370 * (1960.9 + 26.09)
     assert traffic.shares["measured"] == pytest.approx(measured / (measured + 3600 * 4608), rel=1e-3)
+
+
+def test_catalogues_may_leave_out_quotas_and_shortfalls(tmp_path: Path):
+    """What is left out means no limit, and quotas can be given all the same."""
+    text = SMALL
+    for name in ("gpu_quota", "throughput_shortfall", "gamma_throughput", "max_utilization"):
+        before, head, after = text.partition(f"[quantity.{name}]")
+        assert head
+        text = before + after[after.index("\n\n") + 2 :]
+    path = tmp_path / "bare.toml"
+    path.write_text(text)
+    found = plan_fleet(path, rates={"Chat": 100.0}, workers=1)
+    assert found.limits == ()
+    assert "no quota" not in {w.name for w in found.what_ifs}
+    assert_brackets(found.found, prepare(PlanRequest(path, rates={"Chat": 100.0})).scenario)
+    assert len({p.upper for p in found.protections if p.kind == "gamma"}) == 1  # nothing may fall short
+    limited = prepare(PlanRequest(path, rates={"Chat": 100.0}, quotas={"H100": 1}, shortfall=0.2, gamma=1))
+    fields = limited.scenario.one(0)
+    assert fields.gpu_quota.tolist() == [1.0, math.inf]
+    assert np.unique(fields.throughput_shortfall).tolist() == [0.2]
+    assert float(fields.gamma_throughput) == 1.0

@@ -113,6 +113,10 @@ def test_sentences_hold_the_numbers(answer: FleetAnswer):
     assert text[0] == f"Run {name_fleet(answer.plan.deployments)}: {total} GPUs in all."
     assert numbers(text[1])[0] == pytest.approx(answer.costs["total_cost"], abs=0.005)
     assert numbers(text[2])[0] == pytest.approx(answer.found.lower, abs=0.005)
+    anew = next(line for line in text if line.startswith("Chosen anew"))
+    costs = {w.name: w.upper for w in answer.what_ifs}
+    assert numbers(anew)[0] == pytest.approx(costs["traffic x 2"], abs=0.005)
+    assert "with promises 20% tighter" in anew
     assert answer.day is not None
     day = next(line for line in text if line.startswith("Over the 3 hours"))
     assert numbers(day)[1:3] == pytest.approx([answer.day.fixed_upper, answer.day.fixed_lower], abs=0.005)

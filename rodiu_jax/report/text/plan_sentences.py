@@ -27,6 +27,7 @@ def write_sentences(answer: FleetAnswer) -> list[str]:
         *_say_unserved(answer),
         _say_limits(answer),
         _say_headroom(answer),
+        *_say_changes(answer),
         *_say_protection(answer),
         *say_day(answer),
         _say_footing(answer),
@@ -130,6 +131,15 @@ def _say_headroom(answer: FleetAnswer) -> str:
         served = f"up to {number(room.factor, 3)} times this traffic"
         return f"Routed anew, the same fleet serves everyone {served}{full}."
     return f"The same fleet takes {number(room.factor)} times this traffic{full}."
+
+
+def _say_changes(answer: FleetAnswer) -> list[str]:
+    """Say what more traffic, a GPU that is gone and tighter promises would make of the cost, the fleet chosen anew."""
+    asked = [w for w in answer.what_ifs if math.isfinite(w.upper)]
+    gone = max((w for w in asked if w.group == "gone"), key=lambda w: w.upper, default=None)
+    chosen = [w for w in asked if w.name == "traffic x 2" or w.group == "promises" or w is gone]
+    told = [f"{dollars(w.upper)}/h with {w.name}" for w in chosen]
+    return [f"Chosen anew, the cheapest fleet costs {join_words(told)}."] if told else []
 
 
 def _say_protection(answer: FleetAnswer) -> list[str]:

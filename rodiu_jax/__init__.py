@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rodiu_jax.decisions.diagnose.diagnosis import diagnose
     from rodiu_jax.decisions.fleet import summarize_fleet
     from rodiu_jax.decisions.plan_basis import find_plan_basis
+    from rodiu_jax.decisions.planning.plan import FleetAnswer, plan_fleet
     from rodiu_jax.decisions.replay.replay import replay
     from rodiu_jax.decisions.robustness import robustness
     from rodiu_jax.decisions.stress.draws import stress
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from rodiu_jax.model.plan_json import load_plans, save_plans
     from rodiu_jax.report import write_report
     from rodiu_jax.report.figures.pictures import plot
+    from rodiu_jax.report.plan_folder import write_plan
     from rodiu_jax.sweeps import load_spec, read_rows, sweep
     from rodiu_jax.sweeps.verify import verify
     from solvers.bound import bound
@@ -53,6 +55,7 @@ _HOME = {
     "Catalog": "rodiu_jax.catalog",
     "Change": "rodiu_jax.model.changes",
     "DeployedPair": "rodiu_jax.model.plan",
+    "FleetAnswer": "rodiu_jax.decisions.planning.plan",
     "Imported": "rodiu_jax.catalog.readers",
     "InputError": "rodiu_jax.errors",
     "Instances": "rodiu_jax.model.instance",
@@ -84,6 +87,7 @@ _HOME = {
     "load_spec": "rodiu_jax.sweeps",
     "make_instances": "rodiu_jax.model.instance",
     "parse_change": "rodiu_jax.model.changes",
+    "plan_fleet": "rodiu_jax.decisions.planning.plan",
     "plot": "rodiu_jax.report.figures.pictures",
     "read_rows": "rodiu_jax.sweeps",
     "replay": "rodiu_jax.decisions.replay.replay",
@@ -97,6 +101,7 @@ _HOME = {
     "sweep": "rodiu_jax.sweeps",
     "validate": "rodiu_jax.catalog.audit",
     "verify": "rodiu_jax.sweeps.verify",
+    "write_plan": "rodiu_jax.report.plan_folder",
     "write_report": "rodiu_jax.report",
 }
 
@@ -107,6 +112,7 @@ __all__ = [
     "Catalog",
     "Change",
     "DeployedPair",
+    "FleetAnswer",
     "Imported",
     "InputError",
     "Instances",
@@ -138,6 +144,7 @@ __all__ = [
     "load_spec",
     "make_instances",
     "parse_change",
+    "plan_fleet",
     "plot",
     "read_rows",
     "replay",
@@ -151,6 +158,7 @@ __all__ = [
     "sweep",
     "validate",
     "verify",
+    "write_plan",
     "write_report",
 ]
 

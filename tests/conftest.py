@@ -57,6 +57,7 @@ _CHECKED = (
     "rodiu_jax.decisions.replay.tally",
     "rodiu_jax.decisions.replay.traffic",
     "rodiu_jax.export",
+    *(f"rodiu_jax.decisions.planning.{name}" for name in ("traffic", "even_routing", "day", "schedule")),
     "solvers",
 )
 install_import_hook(list(_CHECKED), "beartype.beartype")

@@ -43,7 +43,12 @@ def test_what_counts_as_the_same():
 
 @pytest.mark.parametrize(
     ("page", "commands"),
-    [pytest.param("tutorial.md", 10, marks=pytest.mark.slow), ("own-data.md", 5), ("export.md", 4)],
+    [
+        pytest.param("tutorial.md", 10, marks=pytest.mark.slow),
+        ("own-data.md", 5),
+        ("export.md", 4),
+        pytest.param("plan.md", 1, marks=pytest.mark.slow),  # ten seconds
+    ],
 )
 def test_pages_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, commands: int):
     monkeypatch.chdir(tmp_path)

@@ -28,6 +28,23 @@ class Distribution:
         return self.numbers[-2], self.numbers[-1]
 
     @property
+    def mean(self) -> float:
+        """The mean of the draws."""
+        match self.kind:
+            case "uniform":
+                return sum(self.numbers) / 2.0
+            case "log_uniform":
+                low, high = self.numbers
+                return (high - low) / math.log(high / low) if high > low else low
+            case "normal":
+                mean, sd, low, high = self.numbers
+                _, _, inside = self.tail_masses()
+                below, above = (math.exp(-0.5 * ((x - mean) / sd) ** 2) for x in (low, high))
+                value = mean + sd * (below - above) / (math.sqrt(2.0 * math.pi) * inside)
+                return min(max(value, low), high)
+        return math.fsum(self.numbers) / len(self.numbers)
+
+    @property
     def varies(self) -> bool:
         """True if more than one value is possible."""
         return self.range[0] < self.range[1]

@@ -440,6 +440,33 @@ class Catalog:
             changed[name] = replace(q, recipe=Draws(None, entries))
         return replace(self, quantities=changed).checked()
 
+    def at_means(self) -> Catalog:
+        """Replace every distribution by its mean, so that all draws are one scenario, the nominal one.
+
+        Rules (products, sums, classes) are then rules of means. What must be whole takes the lower median instead.
+        """
+
+        def settle(entry: Entry, whole: bool) -> Entry:
+            drawn = entry.distribution
+            value = sorted(drawn.numbers)[(len(drawn.numbers) - 1) // 2] if whole else drawn.mean
+            return replace(entry, distribution=Distribution("fixed", (float(value),)))
+
+        changed = {}
+        for name, q in self.quantities.items():
+            whole = FIELD_SPECS.get(name, _ANY_NUMBER).integer
+            rule = q.recipe.rule if isinstance(q.recipe, Patched) else q.recipe
+            if isinstance(rule, Classes):
+                rule = replace(rule, entries=tuple(settle(e, whole) for e in rule.entries))
+            if isinstance(rule, Draws):
+                each = None if rule.each is None else settle(rule.each, whole)
+                rule = replace(rule, each=each, values={n: settle(e, whole) for n, e in rule.values.items()})
+            recipe: Recipe = rule
+            if isinstance(q.recipe, Patched):
+                assert not isinstance(rule, Draws), "only rules are patched"
+                recipe = Patched(rule, {n: settle(e, whole) for n, e in q.recipe.values.items()})
+            changed[name] = replace(q, recipe=recipe)
+        return replace(self, quantities=changed)
+
 
 def _count_reached(values: np.ndarray, cuts: Sequence[float]) -> np.ndarray:
     return sum(((values >= c).astype(np.int64) for c in cuts), np.zeros(values.shape, np.int64))

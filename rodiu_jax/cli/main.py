@@ -11,6 +11,7 @@ from rodiu_jax.cli.catalogs import calibrate, describe, sample, validate
 from rodiu_jax.cli.decisions import choose, diagnose, robustness, stress
 from rodiu_jax.cli.exporting import export
 from rodiu_jax.cli.imports import import_
+from rodiu_jax.cli.planning import plan
 from rodiu_jax.cli.replaying import replay
 from rodiu_jax.cli.solving import bound, evaluate, solve, verify
 from rodiu_jax.cli.sweeps import plot, report, sensitivity, sweep
@@ -102,6 +103,7 @@ def cli(ctx: click.Context, no_cache: bool) -> None:
 
 for _command in (
     *(describe, validate, import_, calibrate, sample),
+    plan,
     *(solve, bound, evaluate, verify),
     *(sweep, report, plot, sensitivity),
     *(choose, stress, diagnose, robustness),

@@ -100,6 +100,7 @@ CALLS = {
     "import": ["trace", "trace.csv", "--query", "Code_Gen", "--catalog", "tiny.toml", "-o", "new.toml"],
     "calibrate": ["trace.csv", "--query", "Code_Gen", "--catalog", "tiny.toml", "-o", "new.toml"],
     "sweep": ["sweep.toml", "-o", "out", "--quiet"],  # `out` is taken: refused before any work
+    "plan": ["--catalog", "rated.toml", "--rate", "Chat=9", "--workers", "1", "-o", "planned"],
     "report": ["out"],
     "plot": ["out", "--figure", "effects", "-o", "new.svg"],
     "bound": ["two.npz", "-o", "new.parquet", "--quiet"],

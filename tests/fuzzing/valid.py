@@ -11,6 +11,7 @@ from rodiu_jax.catalog import load_catalog
 from solvers.exact import solve_instance
 from tests.decisions.plan_folders import make_plan_folder
 from tests.fuzzing.run import rodiu
+from tests.oracles.planning import SMALL
 from tests.oracles.tiny import TINY
 
 UNCERTAIN = (
@@ -93,7 +94,7 @@ def make(folder: Path) -> dict[int, float]:
     """Write the files; the exact optimum of each scenario of ``two.npz``, by HiGHS."""
     for name, text in {
         "tiny.toml": UNCERTAIN, "sweep.toml": SWEEP, "drawn.toml": DRAWN, "points.toml": POINTS, "trace.csv": TRACE,
-        "points.csv": "b,p\n0.5,2\n1,2.5\n1.5,3\n",
+        "points.csv": "b,p\n0.5,2\n1,2.5\n1.5,3\n", "rated.toml": SMALL,
     }.items():  # fmt: skip
         (folder / name).write_text(text)
     shutil.copy(load_catalog("seed").path, folder / "whole.toml")

@@ -111,6 +111,7 @@ class Imported:
       values, curves, promises: what the files say, with its source.
       added: names that ``base`` lacks, by axis; everything else about each is as of the name it is ``like``.
       likes: those names, by axis and added name.
+      statistics: of traces `rodiu_jax.catalog.readers.trace.QueryStatistics`, one per query type.
       record: what was read, as JSON values.
       summary: what was read, as a paragraph for people.
     """
@@ -125,6 +126,7 @@ class Imported:
     curves: tuple[Curve, ...] = ()
     promises: Mapping[str, Promise] = field(default_factory=dict)
     likes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    statistics: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def added(self) -> dict[str, tuple[str, ...]]:

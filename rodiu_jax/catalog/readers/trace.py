@@ -42,6 +42,8 @@ class QueryStatistics:
       rest: requests after the last whole window, which ``rates`` does not count.
       inputs, outputs: mean tokens in each window, NaN where it has no request.
       by_hour: mean requests/h in each hour of the day; None where the clock has none, or the trace is too short.
+      hour_of_window: the hour of the day in which the middle of each window lies, or the hour since the first request,
+        from 0 to 23, where the clock has no dates; None where windows are longer than an hour.
     """
 
     query: str
@@ -57,6 +59,7 @@ class QueryStatistics:
     input_counts: tuple[np.ndarray, np.ndarray] = field(repr=False)
     output_counts: tuple[np.ndarray, np.ndarray] = field(repr=False)
     by_hour: tuple[float | None, ...] | None
+    hour_of_window: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def rate_mean(self) -> float:
@@ -185,6 +188,7 @@ def import_trace(
             ]
         ),
         likes={"query": added},
+        statistics=tuple(found),
     )
 
 
@@ -259,6 +263,7 @@ def _summarise_type(
             }
         merged.append(both.table())
     requests = int(table[0].sum())
+    hour = _find_hours(count, tally, read, zone)
     return QueryStatistics(
         query=name,
         requests=requests,
@@ -272,25 +277,34 @@ def _summarise_type(
         outputs=outputs,
         input_counts=merged[0],
         output_counts=merged[1],
-        by_hour=_find_hours(inside[0] / hours, tally, read, zone),
+        by_hour=_average_hours(inside[0] / hours, hour) if read.absolute and hour is not None else None,
+        hour_of_window=hour,
     )
 
 
-def _find_hours(
-    rates: np.ndarray, tally: Tally, read: Trace, zone: ZoneInfo
-) -> tuple[float | None, ...] | None:
-    """The mean rate in each hour of the day, by the middle of each window; None where windows are longer than that."""
+def _average_hours(rates: np.ndarray, hour: np.ndarray) -> tuple[float | None, ...]:
+    """The mean rate in each hour of the day; None where no window is in it."""
+    return tuple(float(rates[hour == h].mean()) if (hour == h).any() else None for h in range(24))
+
+
+def _find_hours(count: int, tally: Tally, read: Trace, zone: ZoneInfo) -> np.ndarray | None:
+    """The hour of the day of the middle of each window; None where windows are longer than an hour.
+
+    Where the clock has no dates, hours are counted from the first request.
+    """
     import pandas as pd
 
-    if not read.absolute or tally.length > HOUR:
+    if tally.length > HOUR:
         return None
-    middles = tally.first + tally.length * (np.arange(len(rates)) + 0.5)
+    middles = tally.length * (np.arange(count) + 0.5)
+    if not read.absolute:
+        return (middles // HOUR).astype(np.int64) % 24
     try:
-        when = pd.to_datetime(middles.astype(np.int64), unit="us", utc=True).tz_convert(zone)
+        middles = (tally.first + middles).astype(np.int64)
+        when = pd.to_datetime(middles, unit="us", utc=True).tz_convert(zone)
     except (pd.errors.OutOfBoundsDatetime, OverflowError, ValueError):
         return None
-    hour = np.asarray(when.hour)
-    return tuple(float(rates[hour == h].mean()) if (hour == h).any() else None for h in range(24))
+    return np.asarray(when.hour, np.int64)
 
 
 def _find_zone(name: str) -> ZoneInfo:

@@ -85,8 +85,9 @@ def test_the_readme_prints_what_it_shows(rodiu: Run, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     todo = readme_steps()
     assert [name.split()[2] for name, _ in todo] == [
-        "sample",  # of the catalogue `serving`
-        "diagnose",
+        "plan",
+        "replay",
+        "export",
         "sample",
         "stress",
         "diagnose",

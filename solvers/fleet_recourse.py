@@ -25,7 +25,7 @@ from multiprocessing import parent_process
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int, Int8
+from jaxtyping import Bool, Float64, Int8
 
 from rodiu_jax.model.check import check_columns
 from rodiu_jax.model.instance import Instances
@@ -87,7 +87,9 @@ def bracket_fleets(
             parts = pool.map(cross_fleets, tasks)
     else:
         parts = [cross_fleets(FleetTask(instances, rows, gap, keep_shares))]
-    lower, upper, reason = (np.concatenate([part[at] for part in parts], axis=1) for at in range(3))
+    lower, upper, reason = (
+        np.concatenate([getattr(part, name) for part in parts], axis=1) for name in Recourse._fields
+    )
     kept = [part.shares for part in parts if part.shares is not None]
     return Recourse(lower, upper, reason), np.concatenate(kept, axis=1) if keep_shares else None
 
@@ -143,9 +145,7 @@ class _Routed(NamedTuple):
     share: np.ndarray
 
 
-def _route_all(
-    instances: Instances, rows: DeploymentRows, gap: float
-) -> Iterator[tuple[int, int, _Routed]]:
+def _route_all(instances: Instances, rows: DeploymentRows, gap: float) -> Iterator[tuple[int, int, _Routed]]:
     """Route every deployment q in every scenario b; yield q, b and what was found."""
     programs = LinearPrograms()
     place = split_slots(np.maximum(rows.slots, 0), instances.names)
@@ -156,7 +156,11 @@ def _route_all(
         reasons = find_broken_limits(scenario, instances.names, rows)
         for q, reason in enumerate(reasons.tolist()):
             if reason != Reason.FEASIBLE:
-                yield q, b, _Routed(-math.inf if reason == Reason.ERROR else math.inf, Reason(reason), nothing)
+                yield (
+                    q,
+                    b,
+                    _Routed(-math.inf if reason == Reason.ERROR else math.inf, Reason(reason), nothing),
+                )
                 continue
             used = rows.slots[q] >= 0  # the first ones
             terms = scenario.of(triples[q, used], rows.replicas[q, used].astype(np.int64))
@@ -169,9 +173,7 @@ def _route_all(
             yield q, b, _Routed(lower, reason, share)
 
 
-def find_broken_limits(
-    scenario: ScenarioTerms, names: Names, rows: DeploymentRows
-) -> Int8[np.ndarray, " Q"]:
+def find_broken_limits(scenario: ScenarioTerms, names: Names, rows: DeploymentRows) -> Int8[np.ndarray, " Q"]:
     """Say which limit each deployment breaks whatever is routed, as a `Reason`; FEASIBLE where it breaks none."""
     fields, dense, serving = scenario.fields, scenario.dense, scenario.serving
     assert serving is not None, "scenarios without fleets have no such limits"
@@ -194,7 +196,9 @@ def find_broken_limits(
         (Reason.QUOTA, (used & (rented > serving.quota[gpu] * over)).any(1)),
         (Reason.BUDGET, money > dense.budget * over),
     ]
-    return np.select([case for _, case in cases], [int(r) for r, _ in cases], int(Reason.FEASIBLE)).astype(np.int8)
+    return np.select([case for _, case in cases], [int(r) for r, _ in cases], int(Reason.FEASIBLE)).astype(
+        np.int8
+    )
 
 
 def _is_sound(scenario: ScenarioTerms) -> bool:
@@ -227,9 +231,7 @@ class _Program:
         return lower, Reason.FEASIBLE, _settle(shares)
 
     def _build(self, routed: Bool[np.ndarray, "I D"] | None, *, measure_excess: bool = False) -> Formulation:
-        return assemble(
-            self._terms, self._gpus, fixed=True, routed=routed, measure_excess=measure_excess
-        )
+        return assemble(self._terms, self._gpus, fixed=True, routed=routed, measure_excess=measure_excess)
 
     def _limit_routes(self, lower: float) -> tuple[float, Reason, Float64[np.ndarray, "I D"]]:
         """Choose the routes, a binary for each."""
@@ -281,7 +283,9 @@ def bound_by_duality(program: Formulation, answer: HighsAnswer) -> float:
     reduced = program.cost - np.bincount(program.index, entries, len(program.cost))
     upper = np.where(np.isinf(program.upper), 1.0, program.upper)
     columns = np.minimum(reduced * program.lower, reduced * upper)
-    sizes = np.abs(rows).sum() + ((np.abs(program.cost) * upper).sum() + np.abs(entries) @ upper[program.index])
+    sizes = np.abs(rows).sum() + (
+        (np.abs(program.cost) * upper).sum() + np.abs(entries) @ upper[program.index]
+    )
     rounding = float(np.finfo(np.float64).eps) * (len(entries) + len(y) + len(upper)) * sizes
     return float(rows.sum() + columns.sum() - rounding)
 

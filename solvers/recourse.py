@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int, Int8, Int32
+from jaxtyping import Bool, Float, Int, Int8, Int32
 
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.evaluation import score

@@ -1,4 +1,4 @@
-"""What recourse answers, and how it writes deployments: brackets of costs, the reasons for none, rows of slots. No JAX."""
+"""What recourse answers, and how it writes deployments: brackets of costs, reasons, rows of slots. No JAX here."""
 
 from __future__ import annotations
 

@@ -214,7 +214,9 @@ def test_lower_bounds_hold_at_any_multipliers():
         at = np.array([(int(d.model[1:]), int(d.gpu[1:]), degrees.index(d.tp)) for d in deployment])
         if not math.isfinite(best):
             continue
-        program = build(instances, b, deployed=at.reshape(-1, 3), replicas=np.array([d.replicas for d in deployment]))
+        program = build(
+            instances, b, deployed=at.reshape(-1, 3), replicas=np.array([d.replicas for d in deployment])
+        )
         answer = LinearPrograms().solve(program)
         tight += bound_by_duality(program, answer) == pytest.approx(best, rel=1e-6)
         for scale in (0.0, 0.3, 3.0):

@@ -7,7 +7,6 @@ place, with the replicas that sustain about as much, move one replica from a pai
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,33 +16,32 @@ from rodiu_jax.decisions.choose.candidates import sort_pairs
 from rodiu_jax.decisions.sources import mean_scenario
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Deployment
+from solvers.fleet_prices import price_triples
 from solvers.terms import ScenarioTerms
 
-Triple = tuple[str, str, int]
-"""Model, GPU configuration and degree."""
+_POOL = 24
+"""Triples that may come into a deployment: those that good plans deploy, by the relaxations of some scenarios."""
 
 
 class FleetMoves:
-    """Proposes the neighbours of fleets for some scenarios.
+    """Proposes the neighbours of fleets for some scenarios."""
 
-    Attributes:
-      pool: the triples that may be deployed, of one replica each.
-    """
+    def __init__(self, instances: Instances, priced: Instances) -> None:
+        """Prepare the moves.
 
-    def __init__(self, instances: Instances, pool: Sequence[DeployedPair]) -> None:
-        """Prepare the moves; of ``pool`` those triples are kept that fit and serve some type in the mean scenario."""
+        Args:
+          priced: those of the scenarios whose relaxations say which triples may come into a deployment.
+        """
         _, models, gpus, _ = instances.shape
-        scenario = ScenarioTerms.derive(mean_scenario(instances), 0)
-        assert scenario.serving is not None, "scenarios without fleets have no such moves"
         most = np.asarray(instances.fields.max_replicas)  # one number where no scenario has several
         most = np.broadcast_to(most, (1, models, gpus)) if most.ndim == 0 else most.reshape(-1, models, gpus)
         self._most: Int[np.ndarray, "J K"] = most.min(0)
-        self._load: Float64[np.ndarray, "I P N"] = np.asarray(scenario.serving.load)
+        serving = ScenarioTerms.derive(mean_scenario(instances), 0).serving
+        assert serving is not None, "scenarios without fleets have no such moves"
+        self._load: Float64[np.ndarray, "I P N"] = np.asarray(serving.load)
         self._names = instances.names
-        fits, serves = np.asarray(scenario.dense.fits), np.isfinite(self._load).any(0)
-        self.pool = [
-            d for d in pool if self._limit(d) > 0 and fits[self._place(d)] and serves[self._place(d)]
-        ]
+        self._price = np.where(self._most[..., None] > 0, price_triples(priced), np.inf)  # J,K,N
+        self._best = np.argsort(self._price, axis=None, kind="stable")[:_POOL]
 
     def resize(self, deployment: Deployment) -> list[Deployment]:
         """Give each pair a replica more, or fewer: with none it is dropped."""
@@ -51,41 +49,50 @@ class FleetMoves:
         for at, pair in enumerate(deployment):
             rest = deployment[:at] + deployment[at + 1 :]
             if pair.replicas < self._limit(pair):
-                found[sort_pairs((*rest, replace(pair, replicas=pair.replicas + 1)))] = None
-            found[sort_pairs(self._without_one(deployment, at))] = None
+                found[sort_pairs((*rest, *_with_replicas(pair, pair.replicas + 1)))] = None
+            found[sort_pairs((*rest, *_with_replicas(pair, pair.replicas - 1)))] = None
         return list(found)
 
     def exchange(self, deployment: Deployment) -> list[Deployment]:
-        """Drop pairs, add others, put others in their place, and move single replicas between them."""
+        """Drop pairs, add others, and put others in the place of one, or of some of its replicas."""
         found: dict[Deployment, None] = {}
+        pool = self._pool(deployment)
         for at, pair in enumerate(deployment):
             rest = deployment[:at] + deployment[at + 1 :]
             found[sort_pairs(rest)] = None
-            held = {(d.model, d.gpu) for d in rest}
-            fewer = self._without_one(deployment, at)
-            for new in self.pool:
-                if (new.model, new.gpu) in held:
-                    continue
-                as_much = self._count_as_much(pair, new)
-                for count in {as_much, max(as_much - 1, 1)}:
-                    found[sort_pairs((*rest, replace(new, replicas=count)))] = None
-                if (new.model, new.gpu) != (pair.model, pair.gpu):
-                    found[sort_pairs((*fewer, new))] = None
-            for other in rest:
-                if other.replicas < self._limit(other):
-                    one_more = replace(other, replicas=other.replicas + 1)
-                    found[sort_pairs(one_more if d == other else d for d in fewer)] = None
+            for gone in _parts(pair.replicas):
+                kept = _with_replicas(pair, pair.replicas - gone)
+                for other in rest:
+                    for count in self._counts(pair, gone, other):
+                        if other.replicas + count <= self._limit(other):
+                            grown = replace(other, replicas=other.replicas + count)
+                            changed = (grown if d == other else d for d in rest)
+                            found[sort_pairs((*changed, *kept))] = None
+                held = {(d.model, d.gpu) for d in (*rest, *kept)}
+                for new in pool:
+                    if (new.model, new.gpu) not in held:
+                        for count in self._counts(pair, gone, new):
+                            found[sort_pairs((*rest, *kept, *_with_replicas(new, count)))] = None
         held = {(d.model, d.gpu) for d in deployment}
-        for new in self.pool:
+        for new in pool:
             if (new.model, new.gpu) not in held:
                 found[sort_pairs((*deployment, new))] = None
         found.pop(deployment, None)
         return list(found)
 
-    def _without_one(self, deployment: Deployment, at: int) -> Deployment:
-        pair = deployment[at]
-        left = () if pair.replicas == 1 else (replace(pair, replicas=pair.replicas - 1),)
-        return deployment[:at] + left + deployment[at + 1 :]
+    def _pool(self, deployment: Deployment) -> list[DeployedPair]:
+        """Return the triples that may come in: those of good plans, and all degrees of the pairs that are there."""
+        names, known = self._names, np.zeros(self._price.shape, bool)
+        known[np.unravel_index(self._best, known.shape)] = True
+        for pair in deployment:
+            known[names.models.index(pair.model), names.gpus.index(pair.gpu)] = True
+        found = np.argwhere(known & np.isfinite(self._price)).tolist()
+        return [DeployedPair(names.models[j], names.gpus[k], names.degrees[n]) for j, k, n in found]
+
+    def _counts(self, old: DeployedPair, gone: int, new: DeployedPair) -> set[int]:
+        """Return the replicas of ``new`` that sustain what ``gone`` replicas of ``old`` do, or just not."""
+        as_much = self._count_as_much(replace(old, replicas=gone), new)
+        return {as_much, max(as_much - 1, 1)}
 
     def _count_as_much(self, old: DeployedPair, new: DeployedPair) -> int:
         """Return the replicas of ``new`` that sustain what those of ``old`` do, over the types that both serve."""
@@ -104,3 +111,13 @@ class FleetMoves:
         names = self._names
         place = names.models.index(pair.model) * len(names.gpus) + names.gpus.index(pair.gpu)
         return place, names.degrees.index(pair.tp)
+
+
+def _with_replicas(pair: DeployedPair, count: int) -> Deployment:
+    """Return the pair with so many replicas; nothing for none."""
+    return (replace(pair, replicas=count),) if count > 0 else ()
+
+
+def _parts(replicas: int) -> list[int]:
+    """Return how many of some replicas are put elsewhere: a few, half of them, all."""
+    return sorted({min(count, replicas) for count in (1, 2, 3, (replicas + 1) // 2, replicas)})

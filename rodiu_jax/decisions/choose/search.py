@@ -48,6 +48,10 @@ _ROUNDS = 20
 """Most moves of the local search."""
 
 
+_PRICED = 16
+"""Scenarios by whose relaxations the triples are ranked that may come into a fleet."""
+
+
 class _Stage(NamedTuple):
     """Some scenarios that a neighbour must first win on, and how many neighbours are kept."""
 
@@ -196,12 +200,15 @@ def _deploy_for_hard(instances: Instances) -> list[Deployment]:
 
 def _search(book: Book) -> None:
     """Move to the best neighbour as long as one is better."""
+    instances, moves = book.task.instances, None
+    if serving_field(instances.fields):
+        moves = FleetMoves(instances, instances.take(_pick_rows(book, book.best(), 0, _PRICED)))
     for number in range(_ROUNDS):
         before = book.best()
-        for near in _propose(book, book.options[before].deployment):
+        for near in _propose(book, book.options[before].deployment, moves):
             options = book.new_options(near)
-            for stage in _STAGES_OF_FLEETS if serving_field(book.task.instances.fields) else _STAGES:
-                if options and book.task.instances.size > stage.scenarios:
+            for stage in _STAGES if moves is None else _STAGES_OF_FLEETS:
+                if options and instances.size > stage.scenarios:
                     options = _screen(book, before, options, number, stage)
             book.add(options)
             if book.best() != before:
@@ -210,13 +217,13 @@ def _search(book: Book) -> None:
             return
 
 
-def _propose(book: Book, deployment: Deployment) -> Iterator[list[Deployment]]:
+def _propose(book: Book, deployment: Deployment, moves: FleetMoves | None) -> Iterator[list[Deployment]]:
     """Yield the neighbours of a deployment, the next ones only where the first are no better."""
-    pool = triples_near(book.task.instances, [option.deployment for option in book.options])
-    if not serving_field(book.task.instances.fields):
+    task = book.task
+    if moves is None:
+        pool = triples_near(task.instances, [option.deployment for option in book.options])
         yield neighbours(deployment, pool)
         return
-    moves = FleetMoves(book.task.instances, pool)
     yield moves.resize(deployment)
     yield moves.exchange(deployment)
 
@@ -230,14 +237,20 @@ def _screen(
       rivals: keep only those that beat option ``best`` there.
     """
     task = book.task
-    own = book.measure(book.costs.upper[[best]])[0]
-    draw = np.random.default_rng([task.seed, number])
-    rows = task.criterion.screening_rows(own, stage.scenarios, draw, task.weights)
+    rows = _pick_rows(book, best, number, stage.scenarios)
     upper = cross(options, task.instances.take(rows)).upper
     score = _score(book, upper, rows)
     present = _score(book, book.costs.upper[[best]][:, rows], rows)[0] if rivals else math.inf
     order = np.argsort(score, kind="stable")[: stage.kept]
     return [options[q] for q in order if score[q] < present]
+
+
+def _pick_rows(book: Book, best: int, number: int, count: int) -> Int64[np.ndarray, " S"]:
+    """Pick the scenarios by which rivals of option ``best`` are judged first."""
+    task = book.task
+    own = book.measure(book.costs.upper[[best]])[0]
+    draw = np.random.default_rng([task.seed, number])
+    return task.criterion.screening_rows(own, count, draw, task.weights)
 
 
 def _score(

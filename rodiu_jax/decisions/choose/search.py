@@ -190,11 +190,11 @@ def _start(book: Book, average: Deployment) -> None:
 
 def _deploy_for_hard(instances: Instances) -> list[Deployment]:
     """Return what is best to rent in ever harder scenarios, where these have a plan."""
-    from solvers.pool import solve_iter
+    from solvers.exact import solve_instance
 
     hard = hard_scenarios(instances, QUANTILES)
-    answers = solve_iter(hard, range(1, hard.size), gap=CASCADE_GAP, time_limit=_SECONDS)
-    plans = [answer.plan_for(0) for answer in answers]
+    limits = {"gap": CASCADE_GAP, "time_limit": _SECONDS / len(QUANTILES)}
+    plans = [solve_instance(hard, b, **limits).plan for b in range(1, hard.size)]
     return [sort_pairs(plan.deployments) for plan in plans if plan is not None]
 
 

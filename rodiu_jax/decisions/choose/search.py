@@ -62,7 +62,7 @@ class _Stage(NamedTuple):
 _STAGES = (_Stage(256, 16),)
 """Before all scenarios are spent on a neighbour."""
 
-_STAGES_OF_FLEETS = (_Stage(8, 64), _Stage(48, 16))
+_STAGES_OF_FLEETS = (_Stage(8, 48), _Stage(32, 8))
 """The same where each neighbour costs a linear program of HiGHS in each scenario."""
 
 _SECONDS = 60.0

@@ -30,7 +30,7 @@ def fleets(rng: np.random.Generator, instances: Instances, count: int, *, most: 
     allowed = np.asarray(instances.fields.max_replicas).reshape(-1, 2, 2).max(0)
     found: list[Deployment] = [()]
     while len(found) < count:
-        pairs = [p for p in np.ndindex(2, 2) if rng.random() < 0.6]
+        pairs = [p for p in np.ndindex(2, 2) if rng.random() < 0.6][:: rng.choice([1, -1])]  # in any order
         found.append(
             tuple(
                 DeployedPair(
@@ -221,7 +221,8 @@ def test_lower_bounds_hold_at_any_multipliers():
         tight += bound_by_duality(program, answer) == pytest.approx(best, rel=1e-6)
         for scale in (0.0, 0.3, 3.0):
             wrong = answer.row_dual * rng.uniform(1 - scale, 1 + scale, len(answer.row_dual))
-            assert bound_by_duality(program, replace(answer, row_dual=wrong)) <= best * (1 + 1e-9)
+            bound = bound_by_duality(program, replace(answer, row_dual=wrong))
+            assert -math.inf < bound <= best * (1 + 1e-9)
     assert tight >= 2
 
 

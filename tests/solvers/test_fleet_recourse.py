@@ -118,18 +118,20 @@ def assert_exact(instances: Instances, deployments: list[Deployment], gap: float
 @pytest.mark.parametrize("mode", MODES)
 def test_brackets_are_what_scipy_finds(mode: str):
     seen = np.zeros(len(Reason), np.int64)
-    for seed in (10, 20, 30):
+    for seed in (10, 20):
         instances = scenarios(seed, mode)
         deployments = fleets(np.random.default_rng(seed), instances, 10)
         seen += np.bincount(assert_exact(instances, deployments).ravel(), minlength=len(Reason))
-    assert seen[Reason.FEASIBLE] > 20
+    assert seen[Reason.FEASIBLE] > 15
     assert seen[Reason.UNMET] > 5
     assert seen[Reason.QUOTA] > 5
     assert seen[Reason.REPLICAS] > 5
     assert seen[Reason.UNKNOWN] == seen[Reason.ERROR] == 0
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", [*(pytest.param(m, marks=pytest.mark.slow) for m in MODES[:2]), "ddu"]
+)  # 2 s
 def test_limits_of_routes_count(mode: str):
     free = scenarios(40, mode, **ROOMY)
     deployments = [d for d in fleets(np.random.default_rng(4), free, 16) if len(d) > 1][:7]

@@ -193,8 +193,8 @@ def _deploy_for_hard(instances: Instances) -> list[Deployment]:
     from solvers.exact import solve_instance
 
     hard = hard_scenarios(instances, QUANTILES)
-    limits = {"gap": CASCADE_GAP, "time_limit": _SECONDS / len(QUANTILES)}
-    plans = [solve_instance(hard, b, **limits).plan for b in range(1, hard.size)]
+    limit = _SECONDS / len(QUANTILES)
+    plans = [solve_instance(hard, b, gap=CASCADE_GAP, time_limit=limit).plan for b in range(1, hard.size)]
     return [sort_pairs(plan.deployments) for plan in plans if plan is not None]
 
 

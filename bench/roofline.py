@@ -37,7 +37,7 @@ from rodiu_jax.runtime.devices import by_device
 from solvers import dual
 from solvers.bracket import brackets
 from solvers.neighbours import Search
-from solvers.recourse import slots_of
+from solvers.recourse_brackets import write_rows
 from solvers.routing import route_deployment
 
 _REPEATS = 7
@@ -176,7 +176,7 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
 
     how = Search()
     slots = np.full((scenarios, how.slots), -1, np.int32)
-    slots[:, : len(RENTED)] = slots_of(instances, [RENTED])[:, : len(RENTED)]
+    slots[:, : len(RENTED)] = write_rows(instances, [RENTED]).slots[:, : len(RENTED)]
 
     def routed(c: dual.Coefficients, slot: jax.Array, iterations: jax.Array) -> jax.Array:
         return route_deployment(c, slot, iterations, limited=False).cost

@@ -17,7 +17,7 @@ from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import CROSSED_BY_HIGHS, OPTIMAL_GAP
 from solvers.answers import Answer, relative_gap
 from solvers.formulation import Formulation, build, to_plan
-from solvers.highs import run_highs
+from solvers.highs import LinearPrograms
 
 
 class Contradiction(RuntimeError):
@@ -95,9 +95,7 @@ def route(
       replicas: of each deployed pair, by default 1.
     """
     formulation = build(instances, b, deployed=deployed, replicas=replicas, routed=routed)
-    answer = run_highs(
-        formulation, primal_feasibility_tolerance=1e-9, dual_feasibility_tolerance=1e-9, solver="simplex"
-    )
+    answer = LinearPrograms().solve(formulation)
     return None if answer.columns is None else to_plan(instances, b, formulation, answer.columns)
 
 

@@ -3,7 +3,8 @@
 One matrix of shares x serves all scenarios b, with the deployment as it is:
 
     min   F(cost_1(x), ..., cost_B(x))
-    s.t.  demand and unmet caps; memory, compute, budget, delay and error of MODEL section 5 in every scenario
+    s.t.  demand and unmet caps; memory, compute, budget, delay and error of MODEL section 5, and throughput of
+          section 9, in every scenario
 
 Every cost and every left-hand side is convex in x: linear, but for the worst cases W, which are maxima over the
 adversary's vertices. F (expectation, CVaR, maximum) is convex and never falls as a cost grows. A linear program over x
@@ -28,13 +29,17 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan
 from rodiu_jax.model.plan_columns import plan_from_shares
 from rodiu_jax.model.scenario_blocks import of_settled, run_scenarios
+from rodiu_jax.model.slots import Names, split_slots
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE, NEGLIGIBLE_SHARE, NEGLIGIBLE_UNMET
 from rodiu_jax.model.uncertainty import worst_vertex
 from rodiu_jax.runtime.block_sizes import block_size
 from solvers.dual import Coefficients, derive_coefficients
+from solvers.dual.coefficients import Rates, serving_field
+from solvers.fleet_recourse import find_broken_limits
 from solvers.highs import SolverFailed, discard_banner, require_ok
-from solvers.recourse import slots_of
+from solvers.recourse_brackets import DeploymentRows, Reason, write_rows
 from solvers.recourse_lp import restrict_to_deployment
+from solvers.terms import ScenarioTerms
 
 Supports = Callable[[Float64[np.ndarray, " B"]], Float64[np.ndarray, "M B"]]
 """Costs to weights: F lies above ``weights @ costs`` everywhere, and touches the first of these at the costs given."""
@@ -80,31 +85,36 @@ def fixed_routings(
       None where no routing keeps every promise and limit in every scenario.
 
     Raises:
-      InputError: as `solvers.recourse.slots_of`.
+      InputError: as `solvers.recourse_brackets.write_rows`.
       SolverFailed: HiGHS ended without an answer.
     """
-    slots = slots_of(instances, deployments)
+    rows = write_rows(instances, deployments)
+    build = _build_fleet_problems if serving_field(instances.fields) else _build_problems
     offset = np.broadcast_to(np.asarray(offset, np.float64), (instances.size,))
     plans: list[Plan | None] = []
-    for slot, problem in zip(slots, _build_problems(instances, slots), strict=True):
+    for slot, replicas, problem in zip(*rows, build(instances, rows), strict=True):
         share = None
         if problem.is_possible:
             share = problem.minimise(supports, offset, problem.is_open)
         if share is not None and problem.most_routes < (share > NEGLIGIBLE_SHARE).sum(1).max(initial=0):
             rank = np.argsort(np.argsort(-share, axis=1, kind="stable"), axis=1)
             share = problem.minimise(supports, offset, problem.is_open & (rank < problem.most_routes))
-        plans.append(None if share is None else _make_plan(instances, slot, share))
+        plans.append(None if share is None else _make_plan(instances, slot, replicas, share))
     return plans
 
 
 def _make_plan(
-    instances: Instances, slot: Int32[np.ndarray, " D"], share: Float64[np.ndarray, "I D"]
+    instances: Instances,
+    slot: Int32[np.ndarray, " D"],
+    replicas: Int32[np.ndarray, " D"],
+    share: Float64[np.ndarray, "I D"],
 ) -> Plan:
     """Make the plan by name, without negligible shares."""
     share = np.where(share > NEGLIGIBLE_SHARE, share, 0.0)
     share /= np.maximum(share.sum(1, keepdims=True), 1.0)
     left = np.maximum(1.0 - share.sum(1), 0.0)
-    return plan_from_shares(instances.names, slot, share, np.where(left > NEGLIGIBLE_UNMET, left, 0.0))
+    unmet = np.where(left > NEGLIGIBLE_UNMET, left, 0.0)
+    return plan_from_shares(instances.names, slot, share, unmet, replicas=replicas)
 
 
 # ---- the convex program of one deployment ----
@@ -145,6 +155,11 @@ class _Problem:
             c.base / unit(c.budget)[:, None]
         )  # B,I, relative to the budget, as is what is left of it
         self._left = (c.budget - rent) / unit(c.budget)
+        self._rates = None
+        if c.rates is not None:  # relative to the slot's limit, types last
+            room = unit(c.rates.room[..., 0])[:, None]
+            load, extra = ((each[..., 0] / room).swapaxes(1, 2) for each in (c.rates.load, c.rates.excess))
+            self._rates = load, extra, c.rates.gamma[:, None]  # B,D,I twice, B,1
         self._promises = (
             (c.nominal, c.excess, c.gamma_delay, c.delay_limit, unit(c.delay_limit)),
             (c.error, c.error_excess, c.gamma_error, c.error_limit, unit(c.error_limit)),
@@ -169,6 +184,13 @@ class _Problem:
             for b, d in _pick_largest(carried - 1.0):
                 slope = nothing.copy()
                 slope[:, d] = load[b, :, d]
+                yield slope, 1.0
+        if self._rates is not None:
+            load, extra, gamma = self._rates
+            at_worst = load + worst_vertex(extra * share.T, gamma) * extra  # B,D,I
+            for b, d in _pick_largest((at_worst * share.T).sum(-1) - 1.0):
+                slope = nothing.copy()
+                slope[:, d] = at_worst[b, d]
                 yield slope, 1.0
         for b, _ in _pick_largest((self._stored @ share.sum(1) - self._left)[:, None]):
             yield np.broadcast_to(self._stored[b][:, None], share.shape), float(self._left[b])
@@ -295,9 +317,9 @@ def _coefficients(fields: Fields, *, slots: Array) -> Coefficients:
     return jax.vmap(one)(fields)
 
 
-def _build_problems(instances: Instances, slots: Int32[np.ndarray, "Q D"]) -> Iterator[_Problem]:
+def _build_problems(instances: Instances, rows: DeploymentRows) -> Iterator[_Problem]:
     """Build the problem of each deployment."""
-    batch = instances.as_batch()
+    batch, slots = instances.as_batch(), rows.slots
     everyone, size = np.arange(batch.size), block_size("coefficients")
     for first in range(0, len(slots), _DEPLOYMENTS):
         group = np.minimum(np.arange(first, first + _DEPLOYMENTS), len(slots) - 1)
@@ -306,3 +328,56 @@ def _build_problems(instances: Instances, slots: Int32[np.ndarray, "Q D"]) -> It
         for q in range(min(_DEPLOYMENTS, len(slots) - first)):
             of_deployment: Coefficients = jax.tree.map(itemgetter((slice(None), q)), whole)
             yield _Problem(of_deployment, slots[first + q] >= 0)
+
+
+def _build_fleet_problems(instances: Instances, rows: DeploymentRows) -> Iterator[_Problem]:
+    """Build the problem of each deployment where scenarios have replicas, rates or quotas."""
+    scenarios = [ScenarioTerms.derive(instances, b) for b in range(instances.size)]
+    for q in range(len(rows.slots)):
+        row = DeploymentRows(*(part[[q]] for part in rows))
+        used = row.slots[0] >= 0
+        each = [_restrict_fleet(scenario, instances.names, row) for scenario in scenarios]
+        stacked: Coefficients = jax.tree.map(lambda *parts: np.stack(parts), *each)
+        yield _Problem(stacked, used)
+
+
+def _restrict_fleet(scenario: ScenarioTerms, names: Names, row: DeploymentRows) -> Coefficients:
+    """Restrict a scenario's coefficients to a deployment as `restrict_to_deployment`, with all its replicas."""
+    used = row.slots[0] >= 0
+    triple = np.stack(split_slots(row.slots[0, used], names), axis=1).astype(np.int64)
+    replicas = row.replicas[0, used].astype(np.int64)
+    terms = scenario.of(triple, replicas)
+    assert terms.fleet is not None, "a scenario with such fields has a fleet"
+    fleet, broken = terms.fleet, find_broken_limits(scenario, names, row)[0] != Reason.FEASIBLE
+    able = np.isfinite(fleet.load)
+
+    def widen(values: np.ndarray) -> np.ndarray:
+        """Give empty slots zeros."""
+        wide = np.zeros((*values.shape[:-1], len(used)), values.dtype)
+        wide[..., used] = values
+        return wide
+
+    def of_slots(values: np.ndarray) -> np.ndarray:
+        return widen(values)[..., None]
+
+    return terms.dense._replace(
+        deploy=of_slots(fleet.hold + fleet.rent * replicas),
+        fits=of_slots(np.full(len(replicas), not broken)),
+        nominal=widen(terms.nominal_delay),
+        excess=widen(terms.excess_delay),
+        slowness=np.ones(1),
+        error=widen(terms.nominal_error),
+        error_excess=widen(terms.excess_error),
+        kv=widen(terms.kv),
+        room=of_slots(terms.room * replicas),
+        power=of_slots(terms.power * replicas),
+        most=of_slots(terms.most),
+        weights=widen(terms.weights),
+        decided=of_slots(np.ones(len(replicas), np.int8)),
+        rates=Rates(
+            of_slots(np.where(able, fleet.load, 0.0)),
+            of_slots(np.where(able, fleet.load_excess, 0.0)),
+            of_slots(fleet.utilization * replicas),
+            np.asarray(fleet.gamma_load),
+        ),
+    )

@@ -48,7 +48,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float64, Int
 
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
@@ -471,8 +471,8 @@ def _add_beyond(model: _Model, beyond: Beyond, demand: np.ndarray) -> slice:
     return _span(nothing)
 
 
-def _shares(formulation: Formulation, columns: np.ndarray) -> np.ndarray:
-    """Read the shares (I,T) of a solution."""
+def read_shares(formulation: Formulation, columns: np.ndarray) -> Float64[np.ndarray, "I T"]:
+    """Read the shares of a solution."""
     shares = np.zeros((formulation.types, len(formulation.triple)))
     shares[formulation.cell[:, 0], formulation.cell[:, 1]] = columns[formulation.columns.share]
     return shares
@@ -481,6 +481,19 @@ def _shares(formulation: Formulation, columns: np.ndarray) -> np.ndarray:
 def _replicas(formulation: Formulation, columns: np.ndarray) -> Int[np.ndarray, " T"]:
     """Read the replicas of each triple; 1 where it is not deployed."""
     return np.maximum(np.rint(columns[formulation.columns.replicas]), 1.0).astype(np.int64)
+
+
+def read_routes(formulation: Formulation, columns: np.ndarray) -> Bool[np.ndarray, "I T"]:
+    """Read the routes used in a solution.
+
+    Where routes have binaries, these count: HiGHS lets a share of its tolerance pass on a route that is closed.
+    """
+    used = read_shares(formulation, columns) > NEGLIGIBLE_SHARE
+    if len(formulation.route):
+        open_route = np.zeros((len(used), *formulation.triple[:, :2].max(0) + 1), bool)
+        open_route[tuple(formulation.route[columns[formulation.columns.route] > 0.5].T)] = True
+        used &= open_route[:, formulation.triple[:, 0], formulation.triple[:, 1]]
+    return used
 
 
 class FoundPlan(NamedTuple):
@@ -494,21 +507,16 @@ class FoundPlan(NamedTuple):
 def read_plan(formulation: Formulation, columns: np.ndarray) -> FoundPlan:
     """Read the triples deployed, their replicas, and the routes used in a solution.
 
-    Idle pairs are left out. Where routes have binaries, these count:
-    HiGHS lets a share of its tolerance pass on a route that is closed.
+    Idle pairs are left out.
     """
-    used = _shares(formulation, columns) > NEGLIGIBLE_SHARE
-    if len(formulation.route):
-        open_route = np.zeros((len(used), *formulation.triple[:, :2].max(0) + 1), bool)
-        open_route[tuple(formulation.route[columns[formulation.columns.route] > 0.5].T)] = True
-        used &= open_route[:, formulation.triple[:, 0], formulation.triple[:, 1]]
+    used = read_routes(formulation, columns)
     on = (columns[formulation.columns.deployed] > 0.5) & used.any(0)
     return FoundPlan(formulation.triple[on], used[:, on], _replicas(formulation, columns)[on])
 
 
 def to_plan(instances: Instances, b: int, formulation: Formulation, columns: np.ndarray) -> Plan:
     """Name the plan of a solution whose w are whole; negligible shares are left to ``unmet``, idle pairs out."""
-    shares = _shares(formulation, columns)  # I,T
+    shares = read_shares(formulation, columns)
     shares = np.where(shares > NEGLIGIBLE_SHARE, np.minimum(shares, 1.0), 0.0)
     shares /= np.maximum(shares.sum(1, keepdims=True), 1.0)
     unmet = np.maximum(1.0 - shares.sum(1), 0.0)

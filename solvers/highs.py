@@ -24,6 +24,15 @@ class SolverFailed(RuntimeError):
     """HiGHS refused an option or a model, or ended without an answer."""
 
 
+ROUTING_OPTIONS: Mapping[str, float | int | str] = {
+    "threads": 1,
+    "solver": "simplex",
+    "primal_feasibility_tolerance": 1e-9,
+    "dual_feasibility_tolerance": 1e-9,
+}
+"""Of routings of fixed deployments, which use almost nothing of what the checker forgives."""
+
+
 @dataclass(frozen=True)
 class HighsAnswer:
     """What HiGHS said.
@@ -81,18 +90,66 @@ def load_model(
     Raises:
       SolverFailed: HiGHS refused the model or an option.
     """
+    solver = open_highs(options)
+    pass_model(solver, model, cost, kinds)
+    return solver
+
+
+def open_highs(options: Mapping[str, float | int | str]) -> highspy.Highs:
+    """Make a silent HiGHS with these options.
+
+    Raises:
+      SolverFailed: HiGHS refused an option.
+    """
     discard_banner()
     solver = highspy.Highs()
     solver.silent()
     for name, value in options.items():
         require_ok(solver.setOptionValue(name, value), f"option {name}={value}")
+    return solver
+
+
+def pass_model(
+    solver: highspy.Highs,
+    model: SparseArrays,
+    cost: Float64[np.ndarray, " C"],
+    kinds: Int32[np.ndarray, " C"],
+) -> None:
+    """Put a model in the place of whatever HiGHS holds, as `load_model` does.
+
+    Raises:
+      SolverFailed: HiGHS refused the model.
+    """
     status = solver.passModel(
         len(cost), len(model.row_lower), len(model.value), int(highspy.MatrixFormat.kRowwise),
         int(highspy.ObjSense.kMinimize), 0.0, cost, model.lower, model.upper, model.row_lower,
         model.row_upper, model.start, model.index, model.value, kinds,
     )  # fmt: skip
     require_ok(status, "the model")
-    return solver
+
+
+class LinearPrograms:
+    """One HiGHS that solves one linear program after another: making it anew takes as long as a small program."""
+
+    def __init__(self) -> None:
+        self._solver = open_highs(ROUTING_OPTIONS)
+
+    def solve(self, model: SparseArrays) -> HighsAnswer:
+        """Solve a linear program.
+
+        Raises:
+          SolverFailed: HiGHS refused the model.
+        """
+        money = _unit_of_money(model.cost)
+        pass_model(self._solver, model, model.cost / money, np.zeros(len(model.cost), np.int32))
+        self._solver.run()
+        status = self._solver.getModelStatus()
+        if status != highspy.HighsModelStatus.kOptimal:
+            return HighsAnswer(status, None, -math.inf, math.inf)
+        objective = float(self._solver.getInfo().objective_function_value) * money
+        solution = self._solver.getSolution()
+        columns, dual = np.array(solution.col_value) * model.unit, np.array(solution.row_dual) * money
+        return HighsAnswer(status, columns, objective, objective, dual)
 
 
 def run_highs(

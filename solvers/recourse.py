@@ -9,6 +9,8 @@ Every deployment is crossed with every scenario first. What does not close is so
 adversary; where no plan was found then, once more for a proof that too much stays unmet. Where routes are limited, the
 bound is that of any number of them (but for `solvers.dual.limit_shares_to_promises`), and the plan keeps, type by type,
 those that carry most.
+
+Scenarios with replicas, rates, quotas or speed-ups per pair are those of `solvers.fleet_recourse`, without JAX.
 """
 
 from __future__ import annotations
@@ -16,23 +18,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int, Int8, Int32
+from jaxtyping import Bool, Float, Int, Int8, Int32
 
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.evaluation import score
 from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Deployment, Plan, PlanArrays, deployed_triples, validate_plan
+from rodiu_jax.model.plan import Deployment, Plan, PlanArrays
 from rodiu_jax.model.plan_columns import plan_from_shares
 from rodiu_jax.model.scenario_blocks import of_settled, run_scenarios
-from rodiu_jax.model.slots import EMPTY, join_slots
 from rodiu_jax.model.tolerances import (
     ABOVE_ANY_COST,
     MARGIN_TOLERANCE,
@@ -42,8 +42,11 @@ from rodiu_jax.model.tolerances import (
 from rodiu_jax.model.verdict import Verdict
 from rodiu_jax.runtime.block_sizes import block_size
 from solvers.dual import Coefficients, certify, derive_coefficients, limit_shares_to_promises
+from solvers.dual.coefficients import serving_field
+from solvers.fleet_recourse import bracket_fleets
 from solvers.lp.interior import interior_point
 from solvers.lp.program import LpSolution
+from solvers.recourse_brackets import DeploymentRows, Reason, Recourse, write_rows
 from solvers.recourse_lp import (
     Variant,
     bound_any_cost,
@@ -64,38 +67,6 @@ _MORE_ITERATIONS = 40
 _DEPLOYMENTS = 16
 """Deployments of a compiled block of the crossing; its scenarios are in `rodiu_jax.runtime.block_sizes`."""
 
-_LEAST_SLOTS = 4
-"""Fewest slots of a deployment; wider ones have powers of two, so that few widths are compiled for."""
-
-
-class Reason(IntEnum):
-    """Why a deployment has no plan in a scenario."""
-
-    FEASIBLE = 0  # it has one
-    MEMORY = 1  # the weights alone break memory, ...
-    STORAGE = 2  # storage
-    BUDGET = 3  # or budget
-    UNMET = 4  # provably too much stays unmet
-    UNKNOWN = 5  # no plan was found, nothing is proven
-    ERROR = 6  # a number is out of range
-
-    @property
-    def word(self) -> str:
-        """Say the reason as files do; nothing for a deployment that has a plan."""
-        return "" if self is Reason.FEASIBLE else self.name.lower()
-
-
-class Recourse(NamedTuple):
-    """Brackets of Q deployments in B scenarios.
-
-    ``lower`` <= cost of the best routing <= ``upper``, $ per period: both inf where the deployment provably has no
-    plan; ``upper`` inf and ``lower`` finite where that is open. ``reason`` holds `Reason`s.
-    """
-
-    lower: Float64[np.ndarray, "Q B"]
-    upper: Float64[np.ndarray, "Q B"]
-    reason: Int8[np.ndarray, "Q B"]
-
 
 def recourse(
     instances: Instances, deployments: Sequence[Deployment], *, gap: float = RECOURSE_GAP
@@ -114,9 +85,9 @@ def recourse(
       hold in the float64 evaluation (`recourse_plans` shows them, and the independent checker's verdict).
 
     Raises:
-      InputError: as `slots_of`.
+      InputError: as `solvers.recourse_brackets.write_rows`.
     """
-    return _bracket(instances, slots_of(instances, deployments), gap)[0]
+    return _bracket(instances, write_rows(instances, deployments), gap)[0]
 
 
 def recourse_plans(
@@ -127,15 +98,16 @@ def recourse_plans(
     A plan holds the whole deployment, idle pairs too. Plan and verdict are None where the deployment has no plan, or
     the checker refuses it; the upper bound is then inf, and otherwise the checker's cost.
     """
-    slots = slots_of(instances, deployments)
-    (lower, upper, reason), shares = _bracket(instances, slots, gap, keep_shares=True)
+    rows = write_rows(instances, deployments)
+    (lower, upper, reason), shares = _bracket(instances, rows, gap, keep_shares=True)
     assert shares is not None
     plans: list[list[Plan | None]] = [[None] * upper.shape[1] for _ in deployments]
     verdicts: list[list[Verdict | None]] = [[None] * upper.shape[1] for _ in deployments]
     for q, b in np.argwhere(reason == Reason.FEASIBLE).tolist():
         share = shares[q, b]
-        unmet = np.maximum(1.0 - share[:, slots[q] >= 0].sum(1), 0.0)
-        plan = plan_from_shares(instances.names, slots[q], share, unmet, instance=b)
+        slots, replicas = rows.slots[q], rows.replicas[q]
+        unmet = np.maximum(1.0 - share[:, slots >= 0].sum(1), 0.0)
+        plan = plan_from_shares(instances.names, slots, share, unmet, replicas=replicas, instance=b)
         verdict = check_plan(plan, instances, b)
         if verdict.feasible:
             plans[q][b], verdicts[q][b] = plan, verdict
@@ -145,20 +117,13 @@ def recourse_plans(
     return Recourse(np.minimum(lower, upper), upper, reason), plans, verdicts
 
 
-def slots_of(instances: Instances, deployments: Sequence[Deployment]) -> Int32[np.ndarray, "Q D"]:
-    """Write deployments as rows of slots (`rodiu_jax.model.slots`), sorted, the empty ones last.
-
-    Raises:
-      InputError: a deployment names a model, GPU or degree that ``instances`` lack, or a pair twice.
-    """
-    rows: list[list[int]] = []
-    for q, deployment in enumerate(deployments):
-        validate_plan(Plan(None, deployment, (), {}), instances, source=f"deployment {q}")
-        model, gpu, degree = deployed_triples(instances, deployment).T
-        rows.append(np.sort(join_slots(model, gpu, degree, instances.names)).tolist())
-    most = max(map(len, rows), default=0)
-    width = max(_LEAST_SLOTS, 1 << max(most - 1, 0).bit_length())
-    return np.array([row + [EMPTY] * (width - len(row)) for row in rows], np.int32).reshape(-1, width)
+def _bracket(
+    instances: Instances, rows: DeploymentRows, gap: float, *, keep_shares: bool = False
+) -> tuple[Recourse, np.ndarray | None]:
+    """Bracket every deployment in every scenario; the shares (Q,B,I,D) too, where asked for."""
+    if serving_field(instances.fields):
+        return bracket_fleets(instances, rows, gap, keep_shares=keep_shares)
+    return _bracket_on_device(instances, rows.slots, gap, keep_shares=keep_shares)
 
 
 # ---- one deployment in one scenario ----
@@ -378,10 +343,10 @@ class _Table:
         return np.argwhere((known & (width > gap * np.abs(self.upper))) | (self.reason == Reason.UNKNOWN))
 
 
-def _bracket(
+def _bracket_on_device(
     instances: Instances, slots: Int32[np.ndarray, "Q D"], gap: float, *, keep_shares: bool = False
 ) -> tuple[Recourse, np.ndarray | None]:
-    """Bracket every deployment in every scenario; the shares (Q,B,I,D) too, where asked for."""
+    """Bracket as `_bracket`, in batch, where scenarios have no fleets."""
     batch = instances.as_batch()
     shape = len(slots), batch.size
     table = _Table(

@@ -37,6 +37,13 @@ class SparseArrays:
     row_unit: Float64[np.ndarray, " R"]
 
 
+def _spread(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Broadcast as NumPy does; thousands of small programs a second spend their time here."""
+    if array.shape == shape:
+        return array
+    return np.full(shape, array) if array.ndim == 0 else np.broadcast_to(array, shape)
+
+
 class SparseProgram:
     """Collects columns, rows and coefficients in their own units; `arrays` scales and sorts them."""
 
@@ -67,7 +74,7 @@ class SparseProgram:
             ("integer", integer),
             ("unit", unit),
         ):
-            self._columns[name].append(np.broadcast_to(np.asarray(value), (count,)))
+            self._columns[name].append(_spread(np.asarray(value), (count,)))
         self.columns += count
         return np.arange(self.columns - count, self.columns)
 
@@ -82,15 +89,17 @@ class SparseProgram:
         unit = np.abs(np.asarray(unit, dtype=np.float64))
         unit = np.where(unit > 0, unit, 1.0)
         for name, value in (("lower", lower), ("upper", upper), ("unit", unit)):
-            self._rows[name].append(np.broadcast_to(np.asarray(value, dtype=np.float64), (count,)))
+            self._rows[name].append(_spread(np.asarray(value, dtype=np.float64), (count,)))
         self.rows += count
         return np.arange(self.rows - count, self.rows)
 
     def put(self, row: np.ndarray, column: np.ndarray, value: float | np.ndarray) -> None:
         """Add coefficients; the three arrays broadcast."""
-        entries = np.broadcast_arrays(row, column, np.asarray(value, dtype=np.float64))
-        for name, array in zip(("row", "column", "value"), entries, strict=True):
-            self._entries[name].append(array)
+        value = np.asarray(value, dtype=np.float64)
+        shape = row.shape if row.shape == column.shape else np.broadcast_shapes(row.shape, column.shape)
+        shape = shape if value.ndim == 0 else np.broadcast_shapes(shape, value.shape)
+        for name, array in (("row", row), ("column", column), ("value", value)):
+            self._entries[name].append(_spread(array, shape))
 
     def arrays(self, *, bounded: bool) -> SparseArrays:
         """Sort the rows and bring everything to its unit; coefficients of a row within `RANGE` where ``bounded``.

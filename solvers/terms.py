@@ -275,6 +275,56 @@ class Terms:
         )
 
 
+@dataclass(frozen=True)
+class ScenarioTerms:
+    """What all triples of a scenario are made from, derived once; `of` then gives the terms of some of them."""
+
+    fields: Fields
+    dense: Coefficients
+    serving: Serving | None
+
+    @classmethod
+    def derive(cls, instances: Instances, b: int) -> ScenarioTerms:
+        """Derive the coefficients of scenario ``b``."""
+        fields = instances.one(b)
+        with np.errstate(over="ignore"):  # what exceeds the largest float is capped by `most`
+            dense = derive_coefficients(fields, instances.uncertainty, tighten=False)
+            serving = derive_serving(fields, instances.uncertainty)
+        return cls(fields, dense, serving)
+
+    def of(self, triple: np.ndarray | None = None, replicas: np.ndarray | None = None) -> Terms:
+        """Collect the terms of some triples; the arguments are those of `collect`."""
+        fields, dense, serving = self.fields, self.dense, self.serving
+        _, models, gpus = fields.delay_nominal.shape
+        fixed = triple is not None
+        if triple is None:
+            triple = np.argwhere(dense.fits.reshape(models, gpus, -1))
+        pair = triple[:, 0] * gpus + triple[:, 1]
+        pairs = len(np.unique(pair))
+        speedup = fields.tp_speedup
+        terms = Terms(
+            dense=dense,
+            triple=triple,
+            pair=pair,
+            speedup=speedup[None, triple[:, 2]] if speedup.ndim == 1 else speedup[:, *triple.T],
+            most=dense.most[:, pair, triple[:, 2]],
+            routes=min(int(fields.max_routes) or pairs, pairs),
+        )
+        if serving is None:
+            return terms
+        if fixed and replicas is None:
+            replicas = np.ones(len(pair), np.int64)
+        fleet = _derive_fleet(terms, fields, serving, replicas)
+        terms = replace(terms, most=np.minimum(fleet.replicas * fleet.each, 1.0), fleet=fleet)
+        if fixed:
+            return terms
+        allowed = fleet.replicas > 0
+        decides = (fleet.replicas > 1) | (fleet.load > 0).any(0)
+        terms = terms.take(allowed)
+        needed = decides[allowed].any() or np.isfinite(fleet.quota).any() or speedup.ndim > 1
+        return terms if needed else replace(terms, fleet=None)
+
+
 def collect(
     instances: Instances, b: int, triple: np.ndarray | None = None, replicas: np.ndarray | None = None
 ) -> Terms:
@@ -285,38 +335,7 @@ def collect(
         whose replicas the scenario allows.
       replicas: (T,) of each of ``triple``, by default one.
     """
-    _, models, gpus, degrees = instances.shape
-    fields = instances.one(b)
-    with np.errstate(over="ignore"):  # what exceeds the largest float is capped by `most`
-        dense = derive_coefficients(fields, instances.uncertainty, tighten=False)
-        serving = derive_serving(fields, instances.uncertainty)
-    fixed = triple is not None
-    if triple is None:
-        triple = np.argwhere(dense.fits.reshape(models, gpus, degrees))
-    pair = triple[:, 0] * gpus + triple[:, 1]
-    pairs = len(np.unique(pair))
-    speedup = fields.tp_speedup
-    terms = Terms(
-        dense=dense,
-        triple=triple,
-        pair=pair,
-        speedup=speedup[None, triple[:, 2]] if speedup.ndim == 1 else speedup[:, *triple.T],
-        most=dense.most[:, pair, triple[:, 2]],
-        routes=min(int(fields.max_routes) or pairs, pairs),
-    )
-    if serving is None:
-        return terms
-    if fixed and replicas is None:
-        replicas = np.ones(len(pair), np.int64)
-    fleet = _derive_fleet(terms, fields, serving, replicas)
-    terms = replace(terms, most=np.minimum(fleet.replicas * fleet.each, 1.0), fleet=fleet)
-    if fixed:
-        return terms
-    allowed = fleet.replicas > 0
-    decides = (fleet.replicas > 1) | (fleet.load > 0).any(0)
-    terms = terms.take(allowed)
-    needed = decides[allowed].any() or np.isfinite(fleet.quota).any() or speedup.ndim > 1
-    return terms if needed else replace(terms, fleet=None)
+    return ScenarioTerms.derive(instances, b).of(triple, replicas)
 
 
 def _derive_fleet(terms: Terms, fields: Fields, serving: Serving, replicas: np.ndarray | None) -> Fleet:

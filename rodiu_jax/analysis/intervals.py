@@ -32,6 +32,30 @@ def mean_interval(
     return mean - half, mean + half
 
 
+def count_effective(weights: Float64[np.ndarray, " N"]) -> float:
+    """Count the equally weighted values that tell as much as those of these weights, which sum to 1.
+
+    Source: Kish, Survey sampling (1965), section 11.7.
+    """
+    return float(1.0 / (weights @ weights))
+
+
+def weighted_mean_interval(
+    values: Float64[np.ndarray, " N"], weights: Float64[np.ndarray, " N"], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Compute Student's interval of the weighted mean of ``values``, each drawn on its own; nan for fewer than two.
+
+    The weights, which sum to 1, count as so many equal ones (`count_effective`); with equal ones it is `mean_interval`.
+    """
+    count = count_effective(weights)
+    if count < 1.0 + 1e-9:
+        return math.nan, math.nan
+    mean = float(weights @ values)
+    variance = float(weights @ (values - mean) ** 2) * count / (count - 1.0)
+    half = student(confidence, count - 1.0) * math.sqrt(variance / count)
+    return mean - half, mean + half
+
+
 def student(confidence: float, freedom: int | float) -> float:
     """Return Student's quantile that leaves (1 - confidence) / 2 above it."""
     from scipy.special import stdtrit
@@ -40,13 +64,13 @@ def student(confidence: float, freedom: int | float) -> float:
 
 
 def bootstrap_interval(
-    values: Float64[np.ndarray, " N"],
-    statistic: Callable[[Float64[np.ndarray, " N"]], float],
+    values: Float64[np.ndarray, " N *C"],
+    statistic: Callable[[Float64[np.ndarray, " N *C"]], float],
     *,
     seed: int,
     confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """Compute the bootstrap percentiles of a statistic of ``values``, drawn with replacement."""
+    """Compute the bootstrap percentiles of a statistic of ``values``, whose rows are drawn with replacement."""
     rng, count = np.random.default_rng(seed), len(values)
     statistics = [statistic(values[rng.integers(0, count, count)]) for _ in range(RESAMPLES)]
     low, high = np.quantile(statistics, [0.5 - confidence / 2, 0.5 + confidence / 2])
@@ -59,7 +83,8 @@ def clopper_pearson(
     """Compute the exact two-sided interval of a probability of which ``hits`` of ``trials`` trials came true.
 
     With alpha = 1 - confidence, lower = Beta^-1(alpha/2; k, n - k + 1), 0 where k = 0, and upper =
-    Beta^-1(1 - alpha/2; k + 1, n - k), 1 where k = n: it covers the truth at least as often as it says.
+    Beta^-1(1 - alpha/2; k + 1, n - k), 1 where k = n: it covers the truth at least as often as it says. Counts may be
+    effective ones (`count_effective`), which are not whole.
 
     Source: Clopper and Pearson, The use of confidence or fiducial limits (Biometrika, 1934).
     """
@@ -67,8 +92,8 @@ def clopper_pearson(
 
     k, n = np.broadcast_arrays(np.asarray(hits, np.float64), np.asarray(trials, np.float64))
     tail = (1.0 - confidence) / 2.0
-    lower = np.where(k > 0, betaincinv(np.maximum(k, 1.0), n - k + 1.0, tail), 0.0)
-    upper = np.where(k < n, betaincinv(k + 1.0, np.maximum(n - k, 1.0), 1.0 - tail), 1.0)
+    lower = np.where(k > 0, betaincinv(np.where(k > 0, k, 1.0), n - k + 1.0, tail), 0.0)
+    upper = np.where(k < n, betaincinv(k + 1.0, np.where(k < n, n - k, 1.0), 1.0 - tail), 1.0)
     return lower, upper
 
 

@@ -111,6 +111,12 @@ def _tell(
     "--no-recourse", is_flag=True, help="Fix the routing too, instead of routing anew in every scenario."
 )
 @click.option(
+    "--weights",
+    type=PATH,
+    metavar="FILE.csv",
+    help="How much each scenario of FILE.npz counts: columns instance, weight (default: all alike).",
+)
+@click.option(
     "--gap",
     type=GAP,
     default=0.01,
@@ -126,6 +132,7 @@ def choose(
     criterion: str,
     level: float,
     no_recourse: bool,
+    weights: Path | None,
     gap: float,
     seed: int,
     as_json: bool,
@@ -136,32 +143,35 @@ def choose(
 
     \b
     Candidates are the deployments best for some scenario, for the mean one, and their neighbours (local search). A
-    candidate must keep every promise in every scenario; where none does, the nearest is named. Rows of a sweep count as
-    equally likely scenarios. Held out, never chosen with: fresh samples (a sweep, a spec or a preset), or a fifth of a
-    file of at least 500 scenarios.
+    candidate must keep every promise in every scenario; where none does, the nearest is named. Scenarios count alike
+    without --weights; one that counts 0 is left out. Held out, never chosen with: fresh samples (a sweep, a spec or a
+    preset), or a fifth of a file of at least 500 scenarios.
 
     \b
     --json: criterion, level, recourse; meets (false: no candidate keeps every promise everywhere, value is null);
     value ($ per period, of checked plans); lower_bound, upper_bound: between them lies the least value of any
     deployment (two-stage lower bound), for regret the chosen plan's own regret; interval: the chosen plan's value by
     its brackets; gap: how much better any deployment could be; feasible_share, broken (what breaks, in how many
-    scenarios); deployments [{model, gpu, tp}]; plan (without recourse); candidates, scenarios; hopeless (scenarios
-    without any plan); value_of_stochastic_solution [from, to] over the mean scenario's plan; without_recourse or
-    with_recourse {value, feasible_share}: the same deployment routed the other way; hold_out; frontier.
+    scenarios); deployments [{model, gpu, tp, replicas: where there are several}]; plan (without recourse); candidates,
+    scenarios; hopeless (scenarios without any plan); value_of_stochastic_solution [from, to] over the mean scenario's
+    plan; without_recourse or with_recourse {value, feasible_share}: the same deployment routed the other way; hold_out;
+    frontier. With weights, shares are by weight, and effective_scenarios of equal weight tell as much.
     """
     from rodiu_jax.decisions.choose.search import choose as pick
     from rodiu_jax.decisions.sources import read_scenarios
     from rodiu_jax.report.text.choose_section import describe_choice
 
     _prepare(folder)
-    read = read_scenarios(source, gap=gap, seed=seed, quiet=quiet)
+    read = read_scenarios(source, gap=gap, seed=seed, quiet=quiet, weights=weights)
     choice = pick(
         read.instances,
         answers=read.answers,
+        weights=read.weights,
         criterion=criterion,
         level=level,
         recourse=not no_recourse,
         hold_out=read.hold_out,
+        hold_out_weights=read.hold_out_weights,
         gap=gap,
         seed=seed,
         quiet=quiet,

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float64
 
-from rodiu_jax.errors import WorkFailed
+from rodiu_jax.decisions.scenario_weights import read_weights
+from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.npz import load_instances
@@ -29,13 +31,22 @@ _FRESH = 1000
 
 
 def bracket_all(instances: Instances, *, gap: float, quiet: bool = True, title: str = "bracket") -> Answers:
-    """Bracket every scenario's optimum on the device, to a relative gap where branching gets there."""
-    from rodiu_jax.runtime.progress import progress
-    from solvers.answers import gather_answers
-    from solvers.cascade import bracketed
+    """Bracket every scenario's optimum to a relative gap: on the device, where branching gets there.
 
+    Fleets (replicas, rates, quotas) are solved by HiGHS, which closes them sooner.
+    """
+    from rodiu_jax.runtime.progress import progress
+    from solvers.answers import Answers, gather_answers
+    from solvers.cascade import bracketed
+    from solvers.dual.coefficients import serving_field
+    from solvers.pool import solve_iter
+
+    names = instances.names
     with progress(title, instances.size, quiet=quiet) as bar:
-        return gather_answers(bracketed(instances, gap=gap), bar, names=instances.names)
+        if serving_field(instances.fields):
+            one_by_one = (Answers.stack([a], names=names) for a in solve_iter(instances, gap=gap))
+            return gather_answers(one_by_one, bar, names=names)
+        return gather_answers(bracketed(instances, gap=gap), bar, names=names)
 
 
 @dataclass(frozen=True)
@@ -45,38 +56,44 @@ class Scenarios:
     Attributes:
       instances, answers: scenarios to choose for, and a proven bracket of each one's own optimum.
       hold_out: others that it never looks at until it has chosen.
+      weights, hold_out_weights: how much each of the two counts; None: all alike.
     """
 
     instances: Instances
     answers: Answers
     hold_out: Instances | None
+    weights: Float64[np.ndarray, " B"] | None = None
+    hold_out_weights: Float64[np.ndarray, " H"] | None = None
 
 
-def read_scenarios(source: str | Path, *, gap: float, seed: int = 0, quiet: bool = True) -> Scenarios:
+def read_scenarios(
+    source: str | Path, *, gap: float, seed: int = 0, quiet: bool = True, weights: str | Path | None = None
+) -> Scenarios:
     """Scenarios of an ``.npz``, of the folder of a sweep, or of a sweep's spec (a preset's name or a TOML file).
 
-    Every row of a sweep counts as one scenario, all of them equally likely. A spec also says how to draw fresh ones:
-    as many as there are rows, up to 1,000, are held out, each from a sample number of its own that the sweep does not
-    use, at the points of the design in equal shares. A file of at least 500 scenarios gives up a fifth of them.
+    Every row of a sweep counts as one scenario, all of them alike; so do those of a file without ``weights``. A spec
+    also says how to draw fresh ones: as many as there are rows, up to 1,000, are held out, each from a sample number of
+    its own that the sweep does not use, at the points of the design in equal shares. A file of at least 500 scenarios
+    gives up a fifth of them.
 
     Args:
       gap: relative gap to which scenarios are bracketed where no sweep has done it.
       seed: of the choice of a file's scenarios.
+      weights: a CSV with the weight of each scenario of an ``.npz``
+        (`rodiu_jax.decisions.scenario_weights.read_weights`).
 
     Raises:
-      InputError: no such file, folder or preset; a fault in it; another catalogue than the sweep's.
+      InputError: no such file, folder or preset; a fault in it; another catalogue than the sweep's; weights of
+        anything but an ``.npz``.
       WorkFailed: a sweep without rows.
     """
     path = Path(source)
+    if path.suffix == ".npz" and not path.is_dir():
+        return _of_file(path, gap, seed, quiet, weights)
+    if weights is not None:
+        raise InputError("choose", "--weights", "a FILE.npz whose scenarios it weighs", str(source))
     if path.is_dir():
         return _of_sweep(path)
-    if path.suffix == ".npz":
-        instances = load_instances(path)
-        rows = np.arange(instances.size)
-        held = _held_out(instances.size, seed)
-        training = instances.take(np.setdiff1d(rows, held)) if len(held) else instances
-        hold_out = instances.take(held) if len(held) else None
-        return Scenarios(training, bracket_all(training, gap=gap, quiet=quiet), hold_out)
     from rodiu_jax.catalog import load_catalog
     from rodiu_jax.sweeps.scenarios import scenarios
     from rodiu_jax.sweeps.spec import load_spec
@@ -85,6 +102,26 @@ def read_scenarios(source: str | Path, *, gap: float, seed: int = 0, quiet: bool
     catalog = load_catalog(spec.catalog, source=source, key="catalog")
     drawn = scenarios(spec, catalog, 0, spec.rows)
     return Scenarios(drawn, bracket_all(drawn, gap=gap, quiet=quiet), _fresh(spec, catalog))
+
+
+def _of_file(path: Path, gap: float, seed: int, quiet: bool, weights: str | Path | None) -> Scenarios:
+    """Read the scenarios of an ``.npz``; those of no weight are left out."""
+    instances = load_instances(path)
+    size = instances.size
+    known = None if weights is None else read_weights(weights, size)
+    counted = np.arange(size) if known is None else np.flatnonzero(known > 0)
+    held = np.intersect1d(_held_out(size, seed), counted)
+    rows = np.setdiff1d(counted, held)
+    if not len(rows):
+        raise InputError(weights or path, "weights", "one above 0 among the scenarios to choose with", 0.0)
+    training = instances if len(rows) == size else instances.take(rows)
+    return Scenarios(
+        training,
+        bracket_all(training, gap=gap, quiet=quiet),
+        instances.take(held) if len(held) else None,
+        None if known is None else known[rows],
+        None if known is None or not len(held) else known[held],
+    )
 
 
 def _fresh(spec: SweepSpec, catalog: Catalog) -> Instances:
@@ -123,16 +160,23 @@ def _of_sweep(folder: Path) -> Scenarios:
     return Scenarios(instances, answers, _fresh(spec, catalog))
 
 
-def mean_scenario(instances: Instances) -> Instances:
-    """The one scenario in which every field has its mean; a whole number is the most common one."""
+def mean_scenario(instances: Instances, weights: Float64[np.ndarray, " B"] | None = None) -> Instances:
+    """The one scenario in which every field has its mean; a whole number is the most common one.
+
+    Args:
+      weights: how much each scenario counts; None: all alike.
+    """
+    each = np.ones(instances.size) if weights is None else weights
     values = {}
     for name in instances.batched:  # with a batch axis of 1, so that the same programs run
         value = getattr(instances.fields, name)
         if FIELD_SPECS[name].integer:
-            kinds, counts = np.unique(value, axis=0, return_counts=True)
-            values[name] = kinds[[np.argmax(counts)]]
-        else:
+            kinds, kind_of = np.unique(value, axis=0, return_inverse=True)
+            values[name] = kinds[[np.argmax(np.bincount(kind_of.reshape(-1), each))]]
+        elif weights is None:
             values[name] = np.mean(value, axis=0, keepdims=True)
+        else:
+            values[name] = np.average(value, axis=0, weights=weights, keepdims=True)
     return instances.with_fields(source="mean scenario", **values)
 
 
@@ -170,6 +214,7 @@ def hard_scenarios(instances: Instances, quantiles: Sequence[float]) -> Instance
             rows = np.full_like(rows, np.min(value[value > 0], initial=np.max(value)))
         elif name not in ("delay_penalty", "unmet_penalty", "tp_degree"):
             at = [1.0 - q if name in _SCARCE else q for q in quantiles]
-            rows = np.quantile(value, at, axis=0)
+            # Between a number and inf (no limit) there is nothing: one of the two is taken.
+            rows = np.quantile(value, at, axis=0, method="linear" if np.isfinite(value).all() else "nearest")
         values[name] = np.concatenate([first, rows])
     return instances.with_fields(source="hard scenarios", **values)

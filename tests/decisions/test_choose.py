@@ -174,7 +174,7 @@ def test_two_stage_bound_and_value_of_the_stochastic_solution(known, truth):
 
 
 def test_small_screens_find_it_too(known, truth, monkeypatch):
-    monkeypatch.setattr(module, "_SCREEN", 3)
+    monkeypatch.setattr(module, "_STAGES", (module._Stage(3, 16),))
     best = min(costs.mean() for costs in truth.values())
     found = pick(known_of(known.instances, known.answers.lower, known.answers.upper, (None,) * COUNT))
     assert truth[found.deployment].mean() <= 1.02 * best
@@ -219,7 +219,7 @@ def test_no_deployment_is_better_with_one_fixed_routing(known, criterion):
     easy = known_of(easy.instances, optimum, optimum, easy.answers.plans())
     found = pick(easy, criterion=criterion, level=LEVEL, recourse=False)
     offset = optimum if criterion == "regret" else 0.0
-    below = CRITERIA[criterion].load()(LEVEL).weights
+    below = CRITERIA[criterion].load()(LEVEL).planes
     values = []
     for plan in fixed_routings(easy.instances, every_deployment(easy.instances), below, offset):
         verdicts = [check_plan(plan, easy.instances, b) for b in range(COUNT)] if plan else []

@@ -247,6 +247,7 @@ def test_serving_everyone_within_the_limits_has_a_price():
 def test_adjustments_are_the_seeds():
     fields = random_instances(0, (2, 2, 2, 1), budget=3000.0, gamma_delay=10.0).one(0)
     changes = adjustments_of(fields)
+    assert list(adjustments_of(fields._replace(gamma_delay=np.array(0.0)))) == list(changes)[:3]
     assert list(changes) == [
         "budget 3,000 -> 5,000",
         "delay thresholds x1.5 and error thresholds x1.2",

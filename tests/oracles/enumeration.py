@@ -6,6 +6,7 @@ Written from MODEL sections 2 to 5 and 9 alone: shares per pair, adversaries by 
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linprog
@@ -94,7 +95,69 @@ def cheapest_routing(instances: Instances, b: int, fleet: list[tuple], best: flo
 def _route(
     instances: Instances, b: int, fleet: list[tuple], fixed: float, allowed: tuple
 ) -> tuple[float, np.ndarray]:
-    """Least cost of a fleet with some routes, inf if there is none, and how many of them each type uses.
+    """Least cost of a fleet with some routes, inf if there is none, and how many of them each type uses."""
+    program = _program(instances, b, fleet, fixed, allowed)
+    types, slots = instances.shape[0], len(fleet)
+    bounds = np.column_stack([np.zeros(len(program.top)), program.top])
+    answer = linprog(
+        program.cost,
+        A_ub=program.left,
+        b_ub=program.right,
+        A_eq=program.balance,
+        b_eq=np.ones(types),
+        bounds=bounds,
+    )
+    assert answer.status in (0, 2), answer.message
+    if answer.status == 2:
+        return np.inf, np.zeros(types)
+    shares = answer.x[: types * slots].reshape(types, slots)
+    return fixed + answer.fun, (shares > 1e-12).sum(1)
+
+
+def cheapest_fixed_routing(instances: Instances, fleet: list[tuple], weights: np.ndarray) -> float:
+    """Least weighted mean cost of a fleet over all scenarios with one routing for all of them; inf where none holds.
+
+    Variables: share and unmet as in `_program`, and the worst extra delays of each scenario.
+    """
+    types, slots = instances.shape[0], len(fleet)
+    common = types * slots + types
+    width = common + types * instances.size
+    cost, top = np.zeros(width), np.full(width, np.inf)
+    left, right = [], []
+    for b in range(instances.size):
+        fixed = _fixed_cost(instances, b, fleet)
+        if not np.isfinite(fixed):
+            return np.inf
+        program = _program(instances, b, fleet, fixed, (range(slots),) * types)
+        own = common + types * b + np.arange(types)
+        at = np.concatenate([np.arange(common), own])
+        cost[at] += weights[b] * program.cost
+        top[:common] = np.minimum(top[:common], program.top[:common])
+        rows = np.zeros((len(program.left), width))
+        rows[:, at] = program.left
+        left.append(rows)
+        right += program.right
+        balance = np.zeros((types, width))
+        balance[:, at] = program.balance
+    mean = weights @ [_fixed_cost(instances, b, fleet) for b in range(instances.size)]
+    bounds = np.column_stack([np.zeros(width), top])
+    answer = linprog(cost, np.concatenate(left), right, balance, np.ones(types), bounds)
+    assert answer.status in (0, 2), answer.message
+    return np.inf if answer.status == 2 else float(mean + answer.fun)
+
+
+class _Program(NamedTuple):
+    """min cost v, left v <= right, balance v = 1, 0 <= v <= top."""
+
+    cost: np.ndarray
+    left: np.ndarray
+    right: list[float]
+    balance: np.ndarray
+    top: np.ndarray
+
+
+def _program(instances: Instances, b: int, fleet: list[tuple], fixed: float, allowed: tuple) -> _Program:
+    """The routing of a fleet with some routes; ``fixed`` is what it costs before that.
 
     Variables: share[i,d] (I*D), unmet[i] (I), the worst extra delay[i] (I).
     """
@@ -164,10 +227,4 @@ def _route(
             right.append(float(f.max_utilization) * r)
     left.append(money)
     right.append(float(f.budget) - fixed)
-    bounds = np.column_stack([np.zeros(width), top])
-    answer = linprog(cost, A_ub=np.array(left), b_ub=right, A_eq=balance, b_eq=np.ones(types), bounds=bounds)
-    assert answer.status in (0, 2), answer.message
-    if answer.status == 2:
-        return np.inf, np.zeros(types)
-    shares = answer.x[: types * slots].reshape(types, slots)
-    return fixed + answer.fun, (shares > 1e-12).sum(1)
+    return _Program(cost, np.array(left), right, balance, top)

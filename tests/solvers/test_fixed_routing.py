@@ -151,7 +151,7 @@ def test_the_optimum_of_the_large_program(case: str, criterion: str):
     instances = CASES[case]()
     offset = np.linspace(0.0, 300.0, COUNT) if criterion == "regret" else np.zeros(COUNT)
     served = 0
-    below = CRITERIA[criterion].load()(LEVEL).weights
+    below = CRITERIA[criterion].load()(LEVEL).planes
     for deployment, plan in zip(
         (PAIRS, MORE), fixed_routings(instances, [PAIRS, MORE], below, offset), strict=True
     ):
@@ -166,7 +166,7 @@ def test_the_optimum_of_the_large_program(case: str, criterion: str):
 
 
 def test_what_cannot_be_kept_everywhere_has_no_routing():
-    below = CRITERIA["expected"].load()(LEVEL).weights
+    below = CRITERIA["expected"].load()(LEVEL).planes
     instances = easy(unmet_cap=np.array([1.0, 1.0, 0.0, 1.0, 1.0]))
     dear = instances.with_fields(budget=np.array([900.0] * 4 + [1.0]))
     none = instances.with_fields(error_threshold=np.zeros((COUNT, 3)))
@@ -180,7 +180,7 @@ def test_what_cannot_be_kept_everywhere_has_no_routing():
 
 
 def test_route_limits_hold():
-    below = CRITERIA["expected"].load()(LEVEL).weights
+    below = CRITERIA["expected"].load()(LEVEL).planes
     free, limited = easy(), easy(max_routes=np.array([0, 1, 2, 0, 1]))
     most, plan = (fixed_routings(i, [MORE], below)[0] for i in (free, limited))
     routes = [r.query for r in plan.routes]
@@ -189,7 +189,7 @@ def test_route_limits_hold():
 
 
 def test_blocks_change_nothing_and_nothing_recompiles(monkeypatch):
-    below = CRITERIA["cvar"].load()(LEVEL).weights
+    below = CRITERIA["cvar"].load()(LEVEL).planes
     instances = CASES["any adversary"]()
     whole = fixed_routings(instances, [PAIRS, MORE, ()], below)
     size = module._coefficients.__wrapped__._cache_size()
@@ -205,7 +205,7 @@ def test_weights_are_planes_below_the_criterion():
     for criterion in CRITERIA:
         for level in (0.05, 0.6, 0.95):
             here, there = rng.uniform(0, 1, (2, 12))
-            weights = CRITERIA[criterion].load()(level).weights(here)
+            weights = CRITERIA[criterion].load()(level).planes(here)
             assert weights[0] @ here == pytest.approx(float(CRITERIA[criterion].load()(level).value(here)))
             assert (weights @ there <= float(CRITERIA[criterion].load()(level).value(there)) + 1e-12).all()
             assert (weights >= 0).all()

@@ -13,7 +13,8 @@ from rodiu_jax.model.plan import DeployedPair, Deployment
 from rodiu_jax.model.plan_columns import deployment_from_slots
 from rodiu_jax.runtime.block_sizes import BlockSize
 from solvers import recourse as module
-from solvers.recourse import Reason, Recourse, recourse, recourse_plans, slots_of
+from solvers.recourse import recourse, recourse_plans
+from solvers.recourse_brackets import Reason, Recourse, write_rows
 from tests.oracles.enumeration import cheapest_routing
 from tests.oracles.instances import default_instances, random_instances
 from tests.oracles.routing import deployment_positions, highs_routing_cost, random_deployments
@@ -210,7 +211,7 @@ def test_scenario_that_is_not_a_number_is_an_error_and_its_neighbours_are_unchan
 def test_slots_and_names():
     instances = random_instances(39, SMALL)
     deployment = (DeployedPair("m1", "g2", 2), DeployedPair("m0", "g1", 1))
-    slots = slots_of(instances, [deployment, ()])
+    slots = write_rows(instances, [deployment, ()]).slots
     assert slots.shape == (2, 4)
     assert set(deployment_from_slots(instances.names, slots[0])) == set(deployment)
     assert deployment_from_slots(instances.names, slots[1]) == ()

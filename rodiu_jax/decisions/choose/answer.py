@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 
-from rodiu_jax.analysis.intervals import clopper_pearson
-from rodiu_jax.decisions.choose.book import Book, subtract_optimum
-from rodiu_jax.decisions.choose.criteria import Cvar
+from rodiu_jax.analysis.intervals import clopper_pearson, count_effective
+from rodiu_jax.decisions.choose.book import Book, measure_share, subtract_optimum
+from rodiu_jax.decisions.choose.criteria import Cvar, Expected, normalize
 from rodiu_jax.decisions.choose.crossing import Option, cross, with_recourse
 from rodiu_jax.decisions.sources import bracket_all
 from rodiu_jax.io.files import json_number
@@ -25,8 +25,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """Scenarios to judge a choice by, and how much each counts; None: all alike, 0: not at all."""
+
+    instances: Instances
+    weights: Float64[np.ndarray, " B"] | None = None
+
+
+@dataclass(frozen=True)
 class HeldOut:
     """The chosen plan in scenarios that no choice has seen.
+
+    Shares are by weight. Where the weights differ, intervals count so many scenarios as tell as much with equal ones.
 
     Attributes:
       scenarios: how many.
@@ -56,7 +66,7 @@ class Choice:
       value: the criterion at the costs of plans that the independent checker accepts; nan where not ``meets``.
       lower, upper: the chosen plan's own criterion, as far as its brackets tell; ``upper`` is ``value``.
       best_possible: no deployment whatever has a smaller value (0 for regret).
-      feasible_share: share of the scenarios in which every promise holds; ``broken`` counts what breaks.
+      feasible_share: share of the scenarios, by weight, in which every promise holds; ``broken`` counts what breaks.
       candidates: how many deployments were crossed with scenarios.
       scenarios, hopeless: how many scenarios were chosen with, and in how many of them no plan exists at all.
       unservable: query types that nobody can serve, with the reason, and in how many of the hopeless scenarios.
@@ -64,6 +74,7 @@ class Choice:
         scenario's deployment less that of this one; None unless the criterion is expected cost with recourse.
       otherwise: the criterion with the same deployment and the other kind of routing (the best fixed one, or chosen
         anew), over the scenarios in which it keeps every promise; and their share.
+      effective_scenarios: how many scenarios of equal weight tell as much; None where all weigh the same by default.
       held_out: the plan in unseen scenarios, or None where there are none.
       table: a row per candidate crossed with all scenarios: deployment, expected, cvar, worst, regret, regret_lower,
         feasible_share, frontier (no other has both a smaller expected cost and a smaller CVaR), chosen.
@@ -87,6 +98,7 @@ class Choice:
     unservable: dict[str, int]
     stochastic: tuple[float, float] | None
     otherwise: tuple[float, float]
+    effective_scenarios: float | None
     held_out: HeldOut | None
     table: pd.DataFrame = field(repr=False)
 
@@ -116,6 +128,7 @@ class Choice:
             "plan": None if self.plan is None else self.plan.to_json(),
             "candidates": self.candidates,
             "scenarios": self.scenarios,
+            **({} if self.effective_scenarios is None else {"effective_scenarios": self.effective_scenarios}),
             "hopeless": self.hopeless,
             **({"unservable": self.unservable} if self.unservable else {}),
             "value_of_stochastic_solution": (
@@ -142,27 +155,30 @@ class Choice:
         }
 
 
-def make_answer(book: Book, best: int, average: Deployment, hold_out: Instances | None) -> Choice:
+def make_answer(
+    book: Book, best: int, average: Deployment, hold_out: Unseen | None, *, weighted: bool = False
+) -> Choice:
     """Say what is known of option ``best``.
 
     Args:
       average: what is best to rent in the mean scenario.
       hold_out: scenarios to judge the choice by.
+      weighted: whether the scenarios were given weights.
     """
     task, option = book.task, book.options[best]
-    criterion, instances = task.criterion, task.instances
+    criterion, instances, weights = task.criterion, task.instances, task.weights
     upper = _check_costs(option, instances)
     meets = bool(book.feasible_shares()[best] == 1.0 and np.isfinite(upper).all())
-    value = float(criterion.value(book.measure(upper[None])[0])) if meets else math.nan
+    value = float(criterion.value(book.measure(upper[None])[0], weights)) if meets else math.nan
     if criterion.of_regrets:
         lower, possible = float(book.regret_floors()[best]), 0.0
     else:
-        lower = float(criterion.value(book.costs.lower[best]))
-        possible = float(criterion.value(book.optimum_lower))
+        lower = float(criterion.value(book.costs.lower[best], weights))
+        possible = float(criterion.value(book.optimum_lower, weights))
     stochastic = None
     if task.name == "expected" and task.recourse and meets:
         mean = next(q for q, o in enumerate(book.options) if o.deployment == average)
-        low, high = (float(c[mean].mean()) for c in book.costs[:2])
+        low, high = (float(criterion.value(c[mean], weights)) for c in book.costs[:2])
         stochastic = max(low - value, 0.0), high - lower
     return Choice(
         criterion=task.name,
@@ -175,7 +191,7 @@ def make_answer(book: Book, best: int, average: Deployment, hold_out: Instances 
         lower=min(lower, value) if meets else math.nan,
         upper=value,
         best_possible=min(possible, value) if meets else possible,
-        feasible_share=float(np.isfinite(upper).mean()),
+        feasible_share=float(measure_share(np.isfinite(upper), weights)),
         broken=book.costs.broken[best],
         candidates=len({o.deployment for o in book.options} | book.tried),
         scenarios=instances.size,
@@ -183,6 +199,7 @@ def make_answer(book: Book, best: int, average: Deployment, hold_out: Instances 
         unservable=_count_unservable(instances, np.flatnonzero(task.answers.lower == math.inf)),
         stochastic=stochastic,
         otherwise=_route_otherwise(book, option.deployment),
+        effective_scenarios=count_effective(weights) if weighted else None,
         held_out=None if hold_out is None else _judge_by(hold_out, book, best),
         table=_tabulate_options(book, best),
     )
@@ -206,7 +223,8 @@ def _route_otherwise(book: Book, deployment: Deployment) -> tuple[float, float]:
     if not options:
         return math.inf, 0.0
     upper = cross(options, book.task.instances).upper
-    share, value = np.isfinite(upper).mean(1), book.values_where_feasible(upper)
+    share = measure_share(np.isfinite(upper), book.task.weights)
+    value = book.values_where_feasible(upper)
     best = int(np.lexsort((value, -share))[0])
     return float(value[best]), float(share[best])
 
@@ -223,29 +241,35 @@ def _check_costs(option: Option, instances: Instances) -> Float64[np.ndarray, " 
     return np.array([v.costs["total_cost"] if v is not None and v.feasible else math.inf for v in verdicts])
 
 
-def _judge_by(instances: Instances, book: Book, best: int) -> HeldOut:
+def _judge_by(unseen: Unseen, book: Book, best: int) -> HeldOut:
     """Say how option ``best`` does in scenarios that no choice has seen."""
     task, option = book.task, book.options[best]
+    instances = unseen.instances
+    weights = normalize(unseen.weights, instances.size)
+    if (weights == 0).any():
+        instances, weights = instances.take(np.flatnonzero(weights > 0)), weights[weights > 0]
     costs = cross([option], instances).upper[0]
     feasible, measured = np.isfinite(costs), costs
     if task.criterion.of_regrets:
         own = bracket_all(instances, gap=task.gap, quiet=task.quiet, title="bracket what was held out")
         measured = subtract_optimum(costs[None], own.lower)[0]
     worst = book.measure(book.costs.upper)[best].max()
-    count = len(costs)
     return HeldOut(
-        scenarios=count,
-        value=float(task.criterion.value(measured)),
-        interval=task.criterion.sampling_interval(measured, seed=task.seed),
-        feasible_share=float(feasible.mean()),
-        feasible_interval=_share_interval(int(feasible.sum()), count),
-        exceeded_interval=_share_interval(int((measured > worst).sum()), count),
+        scenarios=len(costs),
+        value=float(task.criterion.value(measured, weights)),
+        interval=task.criterion.sampling_interval(measured, weights, seed=task.seed),
+        feasible_share=float(measure_share(feasible, weights)),
+        feasible_interval=_share_interval(feasible, weights),
+        exceeded_interval=_share_interval(measured > worst, weights),
     )
 
 
-def _share_interval(hits: int, trials: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a probability."""
-    low, high = clopper_pearson(np.array(hits), trials)
+def _share_interval(flags: Bool[np.ndarray, " B"], weights: Float64[np.ndarray, " B"]) -> tuple[float, float]:
+    """Return the 95 % interval of the probability of a flag, exact where all weights are equal."""
+    equal = bool((weights == weights[0]).all())
+    trials = float(len(flags)) if equal else count_effective(weights)
+    hits = float(flags.sum()) if equal else float(measure_share(flags, weights)) * trials
+    low, high = clopper_pearson(hits, np.array(trials))
     return float(low), float(high)
 
 
@@ -253,7 +277,9 @@ def _tabulate_options(book: Book, best: int) -> pd.DataFrame:
     import pandas as pd
 
     upper = book.costs.upper
-    expected, tail = upper.mean(1), np.asarray(Cvar(book.task.criterion.level).value(upper))
+    weights = book.task.weights
+    expected = np.asarray(Expected().value(upper, weights))
+    tail = np.asarray(Cvar(book.task.criterion.level).value(upper, weights))
     frontier = [
         bool(np.isfinite(e) and not ((expected <= e) & (tail <= t) & ((expected < e) | (tail < t))).any())
         for e, t in zip(expected, tail, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,14 @@ class Task:
 
     Attributes:
       answers: a bracket of each scenario's own optimum.
+      weights: of the scenarios, positive, summing to 1.
       gap: relative gap to which scenarios that were held out are bracketed.
       seed: of the screening and of the bootstrap.
     """
 
     instances: Instances
     answers: Answers
+    weights: Float64[np.ndarray, " B"]
     name: str
     criterion: Criterion
     recourse: bool
@@ -70,7 +73,8 @@ class Book:
         """Return deployments with their best fixed routings."""
         known = np.isfinite(self.optimum_lower)
         offset = np.where(known, self.optimum_lower, 0.0) if self.task.criterion.of_regrets else 0.0
-        return fix_routings(deployments, self.task.instances, self.task.criterion.weights, offset)
+        planes = partial(self.task.criterion.planes, weights=self.task.weights)
+        return fix_routings(deployments, self.task.instances, planes, offset)
 
     def add(self, options: list[Option]) -> None:
         """Cross options with all scenarios."""
@@ -97,11 +101,11 @@ class Book:
 
     def values(self) -> Float64[np.ndarray, " Q"]:
         """Return the criterion of every option, from above; inf where a promise breaks somewhere."""
-        return np.asarray(self.task.criterion.value(self.measure(self.costs.upper)))
+        return np.asarray(self.task.criterion.value(self.measure(self.costs.upper), self.task.weights))
 
     def feasible_shares(self) -> Float64[np.ndarray, " Q"]:
-        """Return the share of the scenarios in which each option keeps every promise."""
-        return np.isfinite(self.costs.upper).mean(1)
+        """Return the share of the scenarios, by weight, in which each option keeps every promise."""
+        return measure_share(np.isfinite(self.costs.upper), self.task.weights)
 
     def best(self) -> int:
         """Return the option with the least value; where none keeps all promises, the one that keeps them most often."""
@@ -114,8 +118,11 @@ class Book:
         """Return the criterion of rows of costs over the scenarios that break nothing; inf where there is none."""
         values = []
         for row in self.measure(costs):
-            finite = row[np.isfinite(row)]
-            values.append(float(self.task.criterion.value(finite)) if len(finite) else math.inf)
+            known = np.isfinite(row)
+            value = (
+                self.task.criterion.value(row[known], self.task.weights[known]) if known.any() else math.inf
+            )
+            values.append(float(value))
         return np.array(values)
 
     def regret_floors(self) -> Float64[np.ndarray, " Q"]:
@@ -125,6 +132,15 @@ class Book:
     def hopeless(self) -> Bool[np.ndarray, " B"]:
         """Return the scenarios in which no plan exists."""
         return self.optimum_lower == math.inf
+
+
+def measure_share(
+    flags: Bool[np.ndarray, "*Q B"], weights: Float64[np.ndarray, " B"]
+) -> Float64[np.ndarray, "*Q"]:
+    """Return the weight of the scenarios with a flag; exactly 1 where all have one."""
+    if (weights == weights[0]).all():
+        return np.asarray(flags.mean(-1))
+    return np.where(flags.all(-1), 1.0, flags @ weights)
 
 
 def subtract_optimum(

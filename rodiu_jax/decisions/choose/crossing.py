@@ -11,8 +11,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from rodiu_jax.decisions.sources import hard_scenarios
+from rodiu_jax.model.fields import uses_serving
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan, PlanArrays, plan_arrays
+from rodiu_jax.model.slots import EMPTY, join_slots
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE, RECOURSE_GAP
 
 QUANTILES = (0.5, 0.75, 0.9, 0.99, 1.0)
@@ -76,7 +78,8 @@ def cross(
 
 
 def _cross_with_recourse(options: Sequence[Option], instances: Instances) -> Costs:
-    from solvers.recourse import Reason, recourse
+    from solvers.recourse import recourse
+    from solvers.recourse_brackets import Reason
 
     found = recourse(instances, [o.deployment for o in options], gap=RECOURSE_GAP)
     broken = [
@@ -91,21 +94,45 @@ def _cross_with_recourse(options: Sequence[Option], instances: Instances) -> Cos
 
 
 def _cross_fixed(options: Sequence[Option], instances: Instances) -> Costs:
-    from rodiu_jax.model.evaluation import score_crossed
-
     plans = [o.plan for o in options if o.plan is not None]
     arrays = plan_arrays(plans, instances)
+    score = _check_crossed if uses_serving(instances.fields) else _score_crossed
     costs, broken = [], []
     for first in range(0, len(plans), _PLANS):
-        scores = score_crossed(instances, PlanArrays(*(a[first : first + _PLANS] for a in arrays)))
-        margins = np.asarray(scores.margins)
+        cost, margins = score(instances, PlanArrays(*(a[first : first + _PLANS] for a in arrays)))
         bad = ~(margins >= -MARGIN_TOLERANCE)
-        costs.append(np.where(bad.any(-1), np.inf, np.asarray(scores.costs)[..., 0]))
+        costs.append(np.where(bad.any(-1), np.inf, cost))
         broken += [
             {name: int(n) for name, n in zip(instances.families, row, strict=True) if n} for row in bad.sum(1)
         ]
     cost = np.concatenate(costs)
     return Costs(cost, cost, broken)
+
+
+def _score_crossed(
+    instances: Instances, plans: PlanArrays
+) -> tuple[Float64[np.ndarray, "Q B"], Float64[np.ndarray, "Q B F"]]:
+    """Return costs and margins of all plans in all scenarios, on the device."""
+    from rodiu_jax.model.evaluation import score_crossed
+
+    scores = score_crossed(instances, plans)
+    return np.asarray(scores.costs)[..., 0], np.asarray(scores.margins)
+
+
+def _check_crossed(
+    instances: Instances, plans: PlanArrays
+) -> tuple[Float64[np.ndarray, "Q B"], Float64[np.ndarray, "Q B F"]]:
+    """Do as `_score_crossed` by the independent checker, which compiles nothing: fleets come in small batches."""
+    from rodiu_jax.model.check import check_columns
+
+    count, size = len(plans.unmet), instances.size
+    slots = join_slots(plans.model, plans.gpu, np.maximum(plans.degree, 0), instances.names)
+    slots = np.where(plans.degree >= 0, slots, EMPTY).astype(np.int32)
+    q, b = np.divmod(np.arange(count * size), size)
+    checks = check_columns(
+        instances, slots[q], plans.share[q], plans.unmet[q], replicas=plans.replicas[q], scenario=b
+    )
+    return checks.costs[:, 0].reshape(count, size), checks.margins.reshape(count, size, -1)
 
 
 def with_recourse(deployments: Sequence[Deployment]) -> list[Option]:
@@ -116,7 +143,7 @@ def with_recourse(deployments: Sequence[Deployment]) -> list[Option]:
 def fix_routings(
     deployments: Sequence[Deployment],
     instances: Instances,
-    weights: Callable[[Float64[np.ndarray, " B"]], Float64[np.ndarray, "M B"]],
+    planes: Callable[[Float64[np.ndarray, " B"]], Float64[np.ndarray, "M B"]],
     offset: Float64[np.ndarray, " B"] | float = 0.0,
 ) -> list[Option]:
     """Return options with a fixed routing: per deployment the best one that keeps every promise in every scenario.
@@ -125,13 +152,13 @@ def fix_routings(
     deployment that has a plan in none of these serves nothing.
 
     Args:
-      weights: the criterion as planes below it (`rodiu_jax.decisions.choose.criteria.Criterion.weights`).
+      planes: those below the criterion (`rodiu_jax.decisions.choose.criteria.Criterion.planes`).
       offset: what each scenario's cost is less, $ per period (for regret, the scenario's own optimum).
     """
     from solvers.fixed_routing import fixed_routings
     from solvers.recourse import recourse_plans
 
-    best = fixed_routings(instances, deployments, weights, offset)
+    best = fixed_routings(instances, deployments, planes, offset)
     options = [Option(d, plan) for d, plan in zip(deployments, best, strict=True) if plan is not None]
     others = [d for d, plan in zip(deployments, best, strict=True) if plan is None]
     if not others:

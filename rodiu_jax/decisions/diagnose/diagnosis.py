@@ -118,21 +118,23 @@ class Diagnosis:
 
 
 def adjustments_of(fields: Fields) -> dict[str, Change]:
-    """The seed's four adjustments (its section 6), relative to the scenario's own values."""
+    """The seed's four adjustments (its section 6), relative to the scenario's own values; none that changes nothing."""
 
     def scaled(name: str, factor: float) -> np.ndarray:
         return np.asarray(getattr(fields, name), np.float64) * factor
 
     budget, gamma = float(fields.budget), float(fields.gamma_delay)
-    return {
+    changes = {
         f"budget {budget:,.0f} -> {budget * 5 / 3:,.0f}": {"budget": scaled("budget", 5 / 3)},
         "delay thresholds x1.5 and error thresholds x1.2": {
             "delay_threshold": scaled("delay_threshold", 1.5),
             "error_threshold": scaled("error_threshold", 1.2),
         },
         "unmet penalty x0.1": {"unmet_penalty": scaled("unmet_penalty", 0.1)},
-        f"Gamma_d {gamma:g} -> {gamma / 2:g}": {"gamma_delay": scaled("gamma_delay", 0.5)},
     }
+    if gamma > 0:
+        changes[f"Gamma_d {gamma:g} -> {gamma / 2:g}"] = {"gamma_delay": scaled("gamma_delay", 0.5)}
+    return changes
 
 
 def diagnose(

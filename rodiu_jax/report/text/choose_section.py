@@ -70,7 +70,10 @@ def _name_pair(pair: DeployedPair) -> str:
 
 def _name_scenarios(choice: Choice) -> str:
     routing = "routing chosen anew in each" if choice.recourse else "one fixed routing"
-    return f"{choice.scenarios:,} scenarios ({routing})"
+    weighted = ""
+    if choice.effective_scenarios is not None:
+        weighted = f" by weight, as good as {number(choice.effective_scenarios)} equal ones"
+    return f"{choice.scenarios:,} scenarios{weighted} ({routing})"
 
 
 def _describe_nearest(choice: Choice) -> list[str]:

@@ -219,8 +219,8 @@ def test_one_device_with_a_quota_and_one_without():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "left_out",
-    [("throughput", "throughput_shortfall", "gpu_quota"), ("max_replicas", "gpu_quota"), ("max_replicas",)],
-    ids=["replicas alone", "rates alone", "rates and quotas"],
+    [("throughput", "throughput_shortfall", "gpu_quota"), ("max_replicas",)],
+    ids=["replicas alone", "rates and quotas"],
 )
 def test_each_part_of_the_serving_model_alone(left_out):
     defaults = {"max_replicas": 1, "throughput": np.inf, "throughput_shortfall": 0.0, "gpu_quota": np.inf}
@@ -238,7 +238,7 @@ def test_each_part_of_the_serving_model_alone(left_out):
 def test_limits_of_routes_count_in_fleets():
     cases = [serving_instances(seed + 3, SHAPE, max_routes=1 + seed % 2) for seed in range(8)]
     optima = np.array([cheapest(case, 0) for case in cases])
-    found = brackets(stack(cases), gap=0.01, effort=QUICK)
+    found = brackets(stack(cases), gap=0.01, effort=COLD)
     assert (found.lower <= optima * (1.0 + 1e-7)).all()
     assert (found.upper >= optima * (1.0 - 1e-6)).all()
     routed = (found.shares > 0).sum(2)

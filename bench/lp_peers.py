@@ -87,7 +87,7 @@ def join_programs(programs: list[Formulation]) -> Formulation:
 
     start = np.concatenate([f.start[:-1] + at for f, at in zip(programs, entries, strict=False)])
     index = np.concatenate([f.index + at for f, at in zip(programs, columns, strict=False)])
-    rest = ("cost", "lower", "upper", "integer", "value", "row_lower", "row_upper", "unit")
+    rest = ("cost", "lower", "upper", "integer", "value", "row_lower", "row_upper", "row_unit", "unit")
     return replace(
         programs[0],
         **{name: ends(name) for name in rest},

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int8, Int32
 
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Deployment, Plan, deployed_triples, validate_plan
+from rodiu_jax.model.plan import Deployment, Plan, deployed_triples, validate_names
 from rodiu_jax.model.slots import EMPTY, join_slots
 
 _LEAST_SLOTS = 4
@@ -59,15 +59,15 @@ def write_rows(instances: Instances, deployments: Sequence[Deployment]) -> Deplo
     """Write deployments as rows of slots and replicas.
 
     Raises:
-      InputError: a deployment names a model, GPU or degree that ``instances`` lack, a pair twice, or more replicas than
-        any scenario allows.
+      InputError: a deployment names a model, GPU or degree that ``instances`` lack, or a pair twice. More
+        replicas than a scenario allows are no error: the deployment has no plan there (`Reason.REPLICAS`).
     """
     most = max(map(len, deployments), default=0)
     width = max(_LEAST_SLOTS, 1 << max(most - 1, 0).bit_length())
     slots = np.full((len(deployments), width), EMPTY, np.int32)
     replicas = np.ones_like(slots)
     for q, deployment in enumerate(deployments):
-        validate_plan(Plan(None, deployment, (), {}), instances, source=f"deployment {q}")
+        validate_names(Plan(None, deployment, (), {}), instances.names, source=f"deployment {q}")
         model, gpu, degree = deployed_triples(instances, deployment).T
         row = join_slots(model, gpu, degree, instances.names)
         order = np.argsort(row)

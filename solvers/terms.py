@@ -383,7 +383,8 @@ def _most_replicas(terms: Terms, fleet: Fleet, allowed: ByTriple) -> Int[np.ndar
     by_quota = fleet.quota[terms.triple[:, 1]] * over / fleet.gpus
     by_budget = ratio(np.maximum(terms.budget * over - fleet.hold, 0.0), fleet.rent)
     limit = np.floor(np.minimum(np.minimum(allowed, by_quota), by_budget))
-    return np.minimum(limit, np.maximum(np.ceil(needed * (1.0 - 1e-9)), 1.0)).astype(np.int64)
+    rounding = 4 * (len(served) + 8) * np.finfo(np.float64).eps
+    return np.minimum(limit, np.maximum(np.ceil(needed * (1.0 - rounding)), 1.0)).astype(np.int64)
 
 
 def _ratio_of_positive(over: ByTriple, under: ByTriple) -> ByTriple:

@@ -177,7 +177,7 @@ def check_ranges(ranges: Sequence[Sequence[int]], degrees: int, largest: float |
     for number, option in enumerate(ranges):
         if len(option) != 3 or not all(type(part) is int for part in option):
             return f"option {number}: three whole numbers"
-        if not 0 <= option[0] < degrees or not 1 <= option[1] <= option[2]:
+        if not 0 <= option[0] < degrees or not 1 <= option[1] <= option[2] < 2**53:
             return f"option {number}: a degree from 0 to {degrees - 1}, and fewest <= largest from 1 on"
     for degree in range(degrees):
         held = 0
@@ -185,6 +185,6 @@ def check_ranges(ranges: Sequence[Sequence[int]], degrees: int, largest: float |
             if first > held + 1:
                 break
             held = max(held, last)
-        if held < largest:
+        if held < max(largest, 1):
             return f"options of degree {degree} that hold 1 to {largest:g} replicas"
     return ""

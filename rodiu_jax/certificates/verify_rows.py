@@ -106,7 +106,8 @@ class Proofs:
       bare: rows without a leaf; ``covers``: rows whose leaves hold every plan.
       lower: the least dual value of the leaves; -inf where they prove nothing.
       costs: of the checked plan, by name; nan without one. ``breaks``: what the plan breaks, or empty.
-      highest: no plan costs more; ``floor``: what rounding leaves of a bound that is 0.
+      highest: no plan costs more.
+      floor: what rounding leaves of a bound that is 0, in terms of money that is paid, as limits may be of any size.
     """
 
     bare: Bool[np.ndarray, " R"]
@@ -303,7 +304,7 @@ def read_claims(table: pd.DataFrame, size: int, source: str | Path) -> Claims:
     certified = "certified_lower_bound"
     return Claims(
         scenario=scenario.astype(np.int64),
-        lower=np.where(infeasible & np.isnan(lower), math.inf, lower),
+        lower=np.where(infeasible, math.inf, lower),
         upper=upper,
         certified=_read_numbers(table, certified, source) if certified in table.columns else lower * math.nan,
         gap=_read_numbers(table, "gap", source) if "gap" in table.columns else None,
@@ -355,7 +356,8 @@ def recompute_proofs(
         costs=costs,
         breaks=breaks,
         highest=highest,
-        floor=RECOMPUTED_FLOOR * (1.0 + highest),
+        floor=RECOMPUTED_FLOOR
+        * (1.0 + _unserved_costs(instances)[scenario] + np.nan_to_num(costs["total_cost"])),
     )
 
 
@@ -389,6 +391,13 @@ def _covers_every_plan(paths: tuple[np.ndarray, ...]) -> bool:
             return False
         open_sets += [(depth + 1, [p for p in group if (p[depth] > 0) is side]) for side in (True, False)]
     return True
+
+
+def _unserved_costs(instances: Instances) -> Float64[np.ndarray, " B"]:
+    """Compute what serving nobody costs, $ per period."""
+    f = instances.fields
+    cost = np.asarray(f.rental_hours) * (np.asarray(f.arrival_rate) * np.asarray(f.unmet_penalty)).sum(-1)
+    return np.broadcast_to(np.asarray(cost, np.float64), (instances.size,))
 
 
 def _highest_costs(instances: Instances) -> Float64[np.ndarray, " B"]:

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 
 from rodiu_jax.certificates.leaf_codec import Ranges
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.tolerances import PROMISE_BAND, RECOMPUTED, RENT_BAND
+from rodiu_jax.model.tolerances import PROMISE_BAND, RENT_BAND
 
 UNIT = 2.0**-53
 
@@ -134,8 +134,8 @@ def derive_problem(instances: Instances, scenario: np.ndarray, ranges: Ranges | 
         ]
         shares = np.broadcast_arrays(*shares)
         needed = np.max([np.where(np.isfinite(s), s, 1.0) for s in shares], axis=0)
-        # More only cost rent; a part in 10^9 of the load is what a recomputed bound may be off by.
-        useful = np.maximum(np.ceil(needed * (1 - RECOMPUTED)), 1.0)
+        # More only cost rent. Nothing but rounding is taken off: prices without bounds would find any more.
+        useful = np.maximum(np.ceil(needed * (1 - 4 * (types + 8) * UNIT)), 1.0)
         allowed = np.broadcast_to(get("max_replicas", 2), (len(get("max_replicas")), models, gpus))
         useful = np.minimum(useful, np.repeat(allowed.reshape(-1, pairs), options, axis=1))
         useful = np.minimum(useful, np.floor(quota[:, device] * (1 + EXCLUDED_BAND) / gpu_count))

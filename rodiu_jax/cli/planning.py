@@ -196,7 +196,8 @@ def plan(
     from rodiu_jax.report.text.plan_sentences import write_sentences
     from rodiu_jax.report.text.plan_tables import make_tables
 
-    check_folder(output, options["catalog"])
+    listed = [] if options["prices"] is None else [options["prices"]]
+    check_folder(output, [options["catalog"], *_pairs("--trace", traces).values(), *listed])
     answer = plan_fleet(
         traces=_pairs("--trace", traces),
         rates=_pairs("--rate", rates),

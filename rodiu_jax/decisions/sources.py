@@ -214,7 +214,8 @@ def hard_scenarios(instances: Instances, quantiles: Sequence[float]) -> Instance
             rows = np.full_like(rows, np.min(value[value > 0], initial=np.max(value)))
         elif name not in ("delay_penalty", "unmet_penalty", "tp_degree"):
             at = [1.0 - q if name in _SCARCE else q for q in quantiles]
-            # Between a number and inf (no limit) there is nothing: one of the two is taken.
-            rows = np.quantile(value, at, axis=0, method="linear" if np.isfinite(value).all() else "nearest")
+            # Between a number and inf (no limit) there is nothing, nor between whole numbers: one of the two is taken.
+            between = np.isfinite(value).all() and not FIELD_SPECS[name].integer
+            rows = np.quantile(value, at, axis=0, method="linear" if between else "nearest")
         values[name] = np.concatenate([first, rows])
     return instances.with_fields(source="hard scenarios", **values)

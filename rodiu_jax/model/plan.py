@@ -179,15 +179,18 @@ def deployed_triples(instances: Instances, deployments: Sequence[DeployedPair]) 
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def plan_arrays(plans: Sequence[Plan], instances: Instances, *, slots: int | None = None) -> PlanArrays:
+def plan_arrays(
+    plans: Sequence[Plan], instances: Instances, *, slots: int | None = None, any_replicas: bool = False
+) -> PlanArrays:
     """Plans as arrays over D deployment slots.
 
     Args:
       slots: D; by default the smallest power of two, at least 4, that holds every plan, so that plans of
         about the same size share one compiled program.
+      any_replicas: take plans with more replicas than these scenarios allow, whose margin says so.
 
     Raises:
-      InputError: as `validate_plan`.
+      InputError: as `validate_plan`; with ``any_replicas`` as `validate_names`.
     """
     types, _, _, _ = instances.shape
     most = max((len(p.deployments) for p in plans), default=0)
@@ -205,7 +208,10 @@ def plan_arrays(plans: Sequence[Plan], instances: Instances, *, slots: int | Non
         np.ones((len(plans), width), np.int32),
     )
     for p, plan in enumerate(plans):
-        validate_plan(plan, instances, source=f"plan {p}")
+        if any_replicas:
+            validate_names(plan, instances.names, source=f"plan {p}")
+        else:
+            validate_plan(plan, instances, source=f"plan {p}")
         slot: dict[tuple[str, str], int] = {}
         for s, d in enumerate(plan.deployments):
             slot[d.model, d.gpu] = s

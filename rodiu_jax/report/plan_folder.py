@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,17 +40,30 @@ _TABLES = (
 """Tables that an answer may have; one that it lacks is removed where an earlier answer left it."""
 
 
-def check_folder(folder: str | Path, catalog: str | Path) -> Path:
+def check_folder(folder: str | Path, given: Iterable[str | Path]) -> Path:
     """Make the folder of an answer, before the work.
 
+    Args:
+      given: files that are asked about: catalogue, traces, prices.
+
     Raises:
-      InputError: it cannot be made or written, or the catalogue that is asked about would be overwritten in it.
+      InputError: it cannot be made or written, one of the files given would be overwritten in it, or it holds files of
+        these names that no earlier answer wrote.
     """
     from rodiu_jax.io.files import make_folder
 
-    target = Path(folder) / "catalog.toml"
-    if Path(catalog).exists() and target.exists() and Path(catalog).samefile(target):
-        raise InputError(target, "", "another folder than that of the catalogue, which would be overwritten")
+    place = Path(folder)
+    names = [name for name, _ in (*FILES, *_DAY_FILES)] + [f"{name}.csv" for name in _TABLES] + [_PAGE]
+    ours = [place / name for name in names if (place / name).exists()]
+    for target in ours:
+        if any(Path(file).exists() and Path(file).samefile(target) for file in given):
+            raise InputError(
+                target, "", "another folder than that of a file asked about, which would be overwritten"
+            )
+    if ours and not (place / "answer.json").exists():
+        raise InputError(
+            ours[0], "", "a folder without a file of this name, or one that holds an earlier plan"
+        )
     return make_folder(folder)
 
 
@@ -64,7 +78,7 @@ def write_plan(answer: FleetAnswer, folder: str | Path) -> list[Path]:
       The files written, ``report.html`` first.
 
     Raises:
-      InputError: the folder cannot be made or written, or holds the catalogue that was asked about.
+      InputError: as `check_folder`.
     """
     from rodiu_jax.catalog.readers.imported import write_checked
     from rodiu_jax.io.files import remove_leftovers, write_csv, write_text
@@ -72,7 +86,7 @@ def write_plan(answer: FleetAnswer, folder: str | Path) -> list[Path]:
     from rodiu_jax.report.page.plan_page import render_plan_page
     from rodiu_jax.report.text.plan_tables import make_tables
 
-    place = check_folder(folder, answer.inputs.request.catalog)
+    place = check_folder(folder, answer.inputs.request.files)
     remove_leftovers(place)
     tables = [t for t in make_tables(answer) if t.data is not None]
     save_plans([answer.plan], place / "plan.json")

@@ -27,8 +27,10 @@ from rodiu_jax.certificates import (
     write_certificates,
 )
 from rodiu_jax.errors import InputError
+from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.fields import REQUIRED_FIELDS
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.status import Status
 from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.sweeps.rows import proofs_of
@@ -297,6 +299,28 @@ def test_a_row_without_certificate_fails_and_a_row_without_claims_needs_no_plan(
     result = verify_rows(table, held, instances)
     assert result["ok"].tolist() == [False, True, True]
     assert "no certificate" in result.loc[0, "reason"]
+
+
+def test_a_status_of_infeasible_wants_a_proof_whatever_the_bounds_say() -> None:
+    instances = random_instances(1, SMALL, unmet_cap=1.0)
+    values = np.zeros(3 * 2 + 2, np.float32)
+    held = {0: Certificate((np.array([], np.int32),), (np.array([], np.int32),), (values,))}
+    for lower in (-1.0, -math.inf, math.nan):
+        row = {"instance": [0], "lower_bound": [lower], "upper_bound": [math.inf], "status": ["infeasible"]}
+        assert not verify_rows(pd.DataFrame(row), held, instances)["ok"].any()
+
+
+def test_limits_of_any_size_forgive_nothing() -> None:
+    """A budget that stands for no limit must not be what rounding is measured by."""
+    instances = random_instances(1, SMALL, unmet_cap=1.0, budget=1e15)
+    plan = Plan(None, (), (), dict.fromkeys(instances.query_names, 1.0))
+    cost = check_plan(plan, instances, 0).costs["total_cost"]
+    values = np.zeros(3 * 2 + 2, np.float32)
+    held = {0: Certificate((np.array([], np.int32),), (np.array([], np.int32),), (values,), plan)}
+    row = {"instance": [0], "lower_bound": [-math.inf], "upper_bound": [cost]}
+    assert verify_rows(pd.DataFrame(row), held, instances)["ok"].all()
+    assert not verify_rows(pd.DataFrame(row | {"upper_bound": [cost + 1.0]}), held, instances)["ok"].any()
+    assert not verify_rows(pd.DataFrame(row | {"lower_bound": [1.0]}), held, instances)["ok"].any()
 
 
 def test_infeasibility_is_proven_by_a_bound_above_any_cost() -> None:

@@ -137,6 +137,8 @@ def test_certificates_of_fleets_come_back_as_written(tmp_path: Path) -> None:
         ([[0, 1, 9], [1, 1, 9], [2, 1, 9]], "option 2: a degree from 0 to 1"),
         ([[0, 1, 9], [1, 0, 9]], "option 1: a degree"),
         ([[0, 1.5, 9], [1, 1, 9]], "option 0: three whole numbers"),
+        ([[0, 1, 10**30], [1, 1, 9]], "option 0: a degree"),
+        ([], "options of degree 0 that hold 1 to"),
     ],
 )
 def test_options_that_do_not_hold_every_fleet_are_refused(
@@ -159,3 +161,27 @@ def test_options_hold_every_number_of_replicas() -> None:
     assert check_ranges([(0, 4, 9), (0, 1, 3)], 1, 9) == ""
     assert check_ranges([(0, 1, 1), (0, 3, 9)], 1, 9)
     assert check_ranges([(0, 1, 8)], 1, 9)
+
+
+def test_a_load_a_little_above_whole_replicas_wants_one_more() -> None:
+    """Without it the problem would be infeasible by a part in 10^12, of which wild prices would prove anything."""
+    shape = (1, 1, 1, 1)
+    one = serving_instances(
+        0,
+        shape,
+        mode="none",
+        arrival_rate=np.array([100.0]),
+        throughput=np.full(shape, 33.3333333333),
+        throughput_shortfall=np.zeros(shape[:3]),
+        unmet_cap=0.0,
+        max_replicas=np.array([[10]]),
+        gpu_quota=np.array([np.inf]),
+        max_utilization=1.0,
+        budget=1e4,
+    )
+    ranges = ((0, 1, 1), (0, 2, 2), (0, 3, 3), (0, 4, 10))
+    codec = LeafCodec.of(one, ranges)
+    for price in (1e3, 1e10, 1e20):
+        drawn = {n: 0.0 * a for n, a in draw_multipliers(np.random.default_rng(1), codec, 1.0, 1).items()}
+        drawn["demand"] = np.full((1, 1), price, np.float32)
+        assert _witness(one, ranges, drawn)[0] <= cheapest(one, 0) * (1 + 1e-9)

@@ -31,6 +31,13 @@ def test_weighted_cvar_is_the_least_of_its_definition(drawn, level):
     assert Cvar(level).value(costs, weights) == pytest.approx(best, rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.parametrize("level", [1 - 1e-10, 0.9999999999999])
+def test_cvar_near_one_is_the_dearest(level):
+    assert Cvar(level).value(np.arange(100.0)) == pytest.approx(99.0)
+    assert Cvar(level).value(np.array([1.0, 2.0]), np.array([0.5, 0.5])) == pytest.approx(2.0)
+    np.testing.assert_array_equal(Cvar(level).planes(np.array([1.0, 3.0, 2.0])), [[0.0, 1.0, 0.0]])
+
+
 @given(weighted_costs)
 def test_a_weight_of_three_is_three_scenarios(drawn):
     costs, weights = np.array(drawn).T

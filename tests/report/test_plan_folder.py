@@ -14,7 +14,7 @@ import rodiu_jax as rj
 from rodiu_jax.decisions.planning.plan import FleetAnswer, plan_fleet
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
-from rodiu_jax.report.plan_folder import FILES, write_plan
+from rodiu_jax.report.plan_folder import FILES, check_folder, write_plan
 from rodiu_jax.report.text.plan_sentences import name_fleet, write_sentences
 from rodiu_jax.report.text.plan_tables import make_tables
 from tests.golden import numbers
@@ -172,3 +172,16 @@ def test_the_switch_holds_every_question(answer: FleetAnswer, folder: Path):
     assert labels == radios
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("name", ["traffic.csv", "hours.csv", "fleet.csv"])
+def test_files_of_others_are_not_overwritten(tmp_path: Path, name: str) -> None:
+    """A trace that is called as a table of ours is refused before the work, and stays as it is."""
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name}: .*a folder without a file of this name"):
+        check_folder(tmp_path, [])
+    (tmp_path / "answer.json").write_text("{}")  # an earlier answer's folder, in which the trace is
+    check_folder(tmp_path, [])
+    with pytest.raises(InputError, match=f"{name}: .*which would be overwritten"):
+        check_folder(tmp_path, [tmp_path / name])
+    assert (tmp_path / name).read_text() == "mine"

@@ -68,6 +68,7 @@ def test_plans_of_many_pairs_cost_what_is_claimed(count):
         value=np.append(formulation.value, np.ones(len(row))),
         row_lower=np.append(formulation.row_lower, float(count)),
         row_upper=np.append(formulation.row_upper, np.inf),
+        row_unit=np.append(formulation.row_unit, 1.0),
     )
     optimum = run_highs(more, relax=True).bound
     assert found.min() <= optimum * (1 + 1e-7)

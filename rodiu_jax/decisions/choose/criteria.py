@@ -134,7 +134,9 @@ class Cvar(Criterion):
         weight = normalize(weights, costs.shape[-1])[order]  # of the dearest first
         before = np.cumsum(weight, axis=-1) - weight
         part = np.clip(1.0 - self.level - before, 0.0, weight)
-        part = np.where(part > _ROUNDING * weight, part, 0.0)
+        counts = part > _ROUNDING * weight
+        counts[..., 0] = True  # the dearest, however near the level is to 1
+        part = np.where(counts, part, 0.0)
         counted = np.zeros(costs.shape)
         np.put_along_axis(counted, order, part / part.sum(-1, keepdims=True), -1)
         return counted

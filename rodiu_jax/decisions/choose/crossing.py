@@ -95,7 +95,7 @@ def _cross_with_recourse(options: Sequence[Option], instances: Instances) -> Cos
 
 def _cross_fixed(options: Sequence[Option], instances: Instances) -> Costs:
     plans = [o.plan for o in options if o.plan is not None]
-    arrays = plan_arrays(plans, instances)
+    arrays = plan_arrays(plans, instances, any_replicas=True)  # of some of the scenarios
     score = _check_crossed if uses_serving(instances.fields) else _score_crossed
     costs, broken = [], []
     for first in range(0, len(plans), _PLANS):

@@ -211,6 +211,9 @@ def _read_promises(request: PlanRequest, base: Catalog) -> dict[str, Promise]:
     found: dict[str, Promise] = {}
     for name, text in request.promises.items():
         require_known(name, base.sets["query"], "promises", "query type")
+        if request.named and name not in request.named:
+            expected = f"a query type with traffic: {', '.join(request.named)}"
+            raise InputError(SOURCE, "promises", expected, f"{name}={text}")
         try:
             promise = parse_promise(text, SOURCE, "promises")
         except InputError as error:

@@ -81,6 +81,11 @@ class PlanRequest:
         """The query types whose traffic is given."""
         return (*self.traces, *self.rates, *self.users)
 
+    @property
+    def files(self) -> tuple[str | Path, ...]:
+        """The files that are asked about: catalogue (or its name), traces, prices."""
+        return (self.catalog, *self.traces.values(), *(() if self.prices is None else (self.prices,)))
+
 
 def require_number(
     value: object, name: str, expected: str, *, least: float = 0.0, most: float = 1e12, above: bool = False

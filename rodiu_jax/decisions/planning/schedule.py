@@ -61,9 +61,8 @@ def find_schedule(
     per_hour, hours = float(fields.rental_hours), scenarios.size
     if start_minutes <= 0:
         costs = [check_plan(p, scenarios, b).costs["total_cost"] / per_hour for b, p in enumerate(plans)]
-        fleets = [p.deployments for p in plans]
-        starting = [count_started(fleets[b], fleets[(b + 1) % hours]) for b in range(hours)]
-        return Schedule(float(np.mean(costs)), tuple(plans), tuple(costs), tuple(starting))
+        # Replicas take the place of others at once: none is rented beside them.
+        return Schedule(float(np.mean(costs)), tuple(plans), tuple(costs), (0,) * hours)
     parts = [p.deployments for p in _find_parts(scenarios, fixed) if p is not None]
     candidates = list(dict.fromkeys([fixed, *parts, *(p.deployments for p in plans)]))
     rent = [_rent(fleet, scenarios) for fleet in candidates]

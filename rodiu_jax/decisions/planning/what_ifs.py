@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rodiu_jax.catalog import Catalog
+from rodiu_jax.catalog.curve_values import FOLLOWING
 from rodiu_jax.decisions.diagnose.fleet_limits import loosen_fleet
 from rodiu_jax.decisions.diagnose.movable_limits import variants
 from rodiu_jax.io.files import json_number
@@ -216,9 +217,11 @@ def _ask_promises(scenario: Instances, catalog: Catalog) -> list[Question]:
     if not promises or not catalog.curves:
         return []
     tight = catalog.with_promises({q: p.scaled(TIGHTER) for q, p in promises.items()})
-    rates = tight.ranges["throughput"][0]
-    what = "Every promise of latency is a fifth tighter; the rates are read off the same curves."
-    return [Question("promises", "promises 20% tighter", what, {"throughput": rates})]
+    # Delays, stays in memory and speed-ups are read off the same points as the rates.
+    follows = [name for name in ("throughput", *FOLLOWING) if name in tight.quantities]
+    change = {name: tight.ranges[name][0] for name in follows}
+    what = "Every promise of latency is a fifth tighter; rates and latencies are read off the same curves."
+    return [Question("promises", "promises 20% tighter", what, change)]
 
 
 def _ask_quota(scenario: Instances) -> list[Question]:

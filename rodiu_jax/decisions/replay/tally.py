@@ -21,7 +21,8 @@ def measure_pool(
     """Return the row of a pool.
 
     ``load`` is what was routed there, in replicas that are full at the rates of the curves (shortfalls taken off),
-    over the replicas; above 1 the queue grows as long as requests come. ``batch`` is how full the batches were.
+    over the replicas; beyond the end of the curves the queue grows as long as requests come. ``batch`` is how full the
+    batches were.
     """
     offered = 0.0
     for kind, service in enumerate(pool.types):

@@ -126,6 +126,11 @@ def _say_headroom(answer: FleetAnswer) -> str:
     room = answer.fleet.headroom
     if math.isinf(room.factor):
         return "The same fleet takes any traffic."
+    if not answer.plan.deployments:
+        return "Without a fleet there is no headroom."
+    if room.factor == 0:
+        why = f": {join_words(room.full)}" if room.full else ""
+        return f"The same fleet cannot serve everyone at any rate{why}; so it has no headroom for all."
     full = f"; then {room.full[0]} is full" if room.full else ""
     if room.factor < 1:
         served = f"up to {number(room.factor, 3)} times this traffic"
@@ -146,7 +151,7 @@ def _say_protection(answer: FleetAnswer) -> list[str]:
     nominal = next((p for p in answer.protections if p.kind == "gamma" and p.level == 0), None)
     if nominal is None or not 0 < nominal.upper < math.inf:
         return []
-    gamma = float(answer.scenario.one(0).gamma_throughput)
+    gamma = min(float(answer.scenario.one(0).gamma_throughput), float(len(answer.scenario.query_names)))
     lines = []
     chosen = next((p for p in answer.protections if p.kind == "gamma" and p.level == gamma), None)
     if answer.headroom > 1:

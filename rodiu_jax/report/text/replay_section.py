@@ -54,6 +54,8 @@ def _write_traffic(result: Replay) -> str:
         "none": "not in the trace, so that their part of the fleet stays idle",
     }
     text += ": " + "; ".join(f"{', '.join(names)} {words[source]}" for source, names in sources.items()) + "."
+    if settings["rate_scale"] not in (1, 1.0, "plan"):
+        text += f" They come {significant(settings['rate_scale'], 4)} times as often."
     if settings["failed"]:
         text += f" {settings['failed']:,} failed requests of the trace are left out."
     short = {name: value for name, value in settings["shortfall"].items() if value}

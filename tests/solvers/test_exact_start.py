@@ -12,6 +12,7 @@ from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from solvers import best_plan, exact
 from solvers.answers import Answer
 from solvers.exact import solve_instance
+from solvers.highs import LinearPrograms
 from solvers.pool import solve
 from tests.oracles.instances import random_instances
 
@@ -33,7 +34,7 @@ def no_highs(monkeypatch):
         raise AssertionError("HiGHS was asked")
 
     monkeypatch.setattr(exact, "run_highs", refuse)
-    monkeypatch.setattr(best_plan, "run_highs", refuse)
+    monkeypatch.setattr(LinearPrograms, "solve", refuse)
 
 
 @pytest.mark.parametrize("seed", range(4))

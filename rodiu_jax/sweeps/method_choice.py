@@ -77,10 +77,7 @@ def choose_method(
         return MethodChoice("cascade", "of so large a catalogue HiGHS alone would take minutes a row")
     if uses_serving(instances.fields) or has_pair_values(instances.fields):
         return MethodChoice("exact", "HiGHS closes small fleets sooner than brackets")
-    paces = {method: find_pace(method, instances, workers) for method in _CHOICES}
-    if gap < _CLOSED_BY_BRACKETS:
-        cascade, exact = paces["cascade"], paces["exact"]
-        paces["cascade"] = Pace(cascade.start + exact.start, cascade.row + exact.row)
+    paces = {method: find_pace(method, instances, workers, gap) for method in _CHOICES}
     expected = {method: pace.seconds(rows) for method, pace in paces.items()}
     first, second = sorted(expected, key=lambda method: expected[method])
     reason = f"{rows} rows take about {expected[first]:.2g} s so, and {expected[second]:.2g} s by {second}"
@@ -99,30 +96,42 @@ def settle_method(
     return spec.model_copy(update={"method": choice.method, "gap": spec.wanted_gap}), choice
 
 
-def find_pace(method: str, instances: Instances, workers: int | None) -> Pace:
+def find_pace(method: str, instances: Instances, workers: int | None, gap: float) -> Pace:
     """Return what this machine took in earlier sweeps of the size, or else an estimate."""
-    estimate = _estimate_pace(method, instances, workers)
-    kept = _read_paces().get(_key(method, instances, workers))
-    return estimate if kept is None else kept
+    kept = _read_paces().get(_key(method, instances, workers, gap))
+    if kept is not None:
+        return kept
+    pace = _estimate_pace(method, instances, workers)
+    if method == "cascade" and gap < _CLOSED_BY_BRACKETS:
+        exact = _estimate_pace("exact", instances, workers)
+        return Pace(pace.start + exact.start, pace.row + exact.row)
+    return pace
 
 
 def keep_pace(
-    method: str, instances: Instances, workers: int | None, first: tuple[int, float], whole: tuple[int, float]
+    method: str,
+    instances: Instances,
+    workers: int | None,
+    gap: float,
+    *,
+    first: tuple[int, float],
+    whole: tuple[int, float],
 ) -> None:
     """Keep what a sweep took, where compiled programs are kept too.
 
     Args:
+      gap: what was asked for.
       first, whole: rows and seconds, of the first part and of the whole.
     """
     if _file() is None or method not in _CHOICES or not whole[0]:
         return
-    before = find_pace(method, instances, workers)
+    before, key = find_pace(method, instances, workers, gap), _key(method, instances, workers, gap)
     more = whole[0] - first[0]
     row = max((whole[1] - first[1]) / more, 1e-9) if more >= first[0] else before.row
     pace = Pace(max(first[1] - first[0] * row, 0.0), row)
     paces = _read_paces()
-    paces.pop(_key(method, instances, workers), None)
-    paces[_key(method, instances, workers)] = pace
+    paces.pop(key, None)
+    paces[key] = pace
     _write_paces(dict(list(paces.items())[-_KEPT:]))
 
 
@@ -136,11 +145,13 @@ def _estimate_pace(method: str, instances: Instances, workers: int | None) -> Pa
     return by_device(cpu=Pace(9.0, 0.012 * size), accelerator=Pace(20.0, 0.0005 * size))
 
 
-def _key(method: str, instances: Instances, workers: int | None) -> str:
+def _key(method: str, instances: Instances, workers: int | None, gap: float) -> str:
     from rodiu_jax.runtime.devices import by_device
 
     size = "x".join(map(str, instances.shape))
-    return f"{method} {size} {by_device(cpu='cpu', accelerator='gpu')} {workers or usable_cores()}"
+    device = by_device(cpu="cpu", accelerator="gpu")
+    tight = " to a small gap" if gap < _CLOSED_BY_BRACKETS else ""
+    return f"{method} {size} {instances.uncertainty} {device} {workers or usable_cores()}{tight}"
 
 
 def _file() -> Path | None:

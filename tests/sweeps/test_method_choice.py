@@ -44,12 +44,16 @@ def test_what_only_brackets_can_do_is_bracketed(default):
 
 def test_paces_are_kept_and_decide(default, kept):
     assert choose_method(default, 1000, gap=0.01, workers=2).method == "cascade"
-    keep_pace("exact", default, 2, (64, 2.0), (1064, 3.0))
-    assert find_pace("exact", default, 2) == Pace(2.0 - 64 * 0.001, 0.001)
+    keep_pace("exact", default, 2, 0.01, first=(64, 2.0), whole=(1064, 3.0))
+    assert find_pace("exact", default, 2, 0.01) == Pace(2.0 - 64 * 0.001, 0.001)
     assert choose_method(default, 1000, gap=0.01, workers=2).method == "exact"
     assert choose_method(default, 1000, gap=0.01, workers=3).method == "cascade", "kept of two workers"
-    keep_pace("exact", default, 2, (64, 100.0), (64, 100.0))  # too few rows to tell what a row takes
-    assert find_pace("exact", default, 2) == Pace(100.0 - 64 * 0.001, 0.001)
+    assert choose_method(default, 1000, gap=1e-4, workers=2).method == "exact"
+    assert find_pace("exact", default, 2, 1e-4) != find_pace("exact", default, 2, 0.01), "kept of another gap"
+    keep_pace(
+        "exact", default, 2, 0.01, first=(64, 100.0), whole=(64, 100.0)
+    )  # too few rows to tell what a row takes
+    assert find_pace("exact", default, 2, 0.01) == Pace(100.0 - 64 * 0.001, 0.001)
     assert len(json.loads((kept / "paces.json").read_text())) == 1
 
 
@@ -57,18 +61,18 @@ def test_paces_are_kept_and_decide(default, kept):
     "text", ["", "[]", '{"a": 1}', '{"a": {"start": -1, "row": 1}}', '{"a": {"start": "x"}}']
 )
 def test_a_damaged_file_of_paces_counts_as_none(default, kept, text):
-    before = find_pace("cascade", default, 2)
+    before = find_pace("cascade", default, 2, 0.01)
     kept.mkdir()
     (kept / "paces.json").write_text(text)
-    assert find_pace("cascade", default, 2) == before
-    keep_pace("cascade", default, 2, (10, 1.0), (1010, 2.0))
-    assert find_pace("cascade", default, 2).row == pytest.approx(0.001)
+    assert find_pace("cascade", default, 2, 0.01) == before
+    keep_pace("cascade", default, 2, 0.01, first=(10, 1.0), whole=(1010, 2.0))
+    assert find_pace("cascade", default, 2, 0.01).row == pytest.approx(0.001)
 
 
 def test_nothing_is_kept_where_no_programs_are(default, monkeypatch, tmp_path):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.chdir(tmp_path)
-    keep_pace("exact", default, 2, (64, 2.0), (1064, 3.0))
+    keep_pace("exact", default, 2, 0.01, first=(64, 2.0), whole=(1064, 3.0))
     assert not list(tmp_path.iterdir())
 
 

@@ -40,7 +40,9 @@ def _run(work: Work) -> None:
         done += stop - first
         opening = opening if opening[0] else (done, time.perf_counter() - began)
     if instances is not None:
-        keep_pace(method, instances, work.pool.workers, opening, (done, time.perf_counter() - began))
+        whole = done, time.perf_counter() - began
+        gap = work.store.spec.wanted_gap
+        keep_pace(method, instances, work.pool.workers, gap, first=opening, whole=whole)
 
 
 def chunk_of(method: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rodiu_jax.errors import InputError
 from rodiu_jax.export.backends import find_backends
 from rodiu_jax.export.fleet import UNMET, Fleet, Split, find_repository
 from rodiu_jax.export.settings import Settings
@@ -15,6 +16,9 @@ def write_litellm(fleet: Fleet, settings: Settings) -> dict[str, str]:
     """Write ``litellm.yaml``; a client sends the label of its query type as the model.
 
     Weights are hundredths of a percent; that of a pool with several addresses is divided over them.
+
+    Raises:
+      InputError: the plan buys something elsewhere, and no URL says where: LiteLLM refuses no share of requests.
     """
     backends, other = find_backends(fleet, settings), settings.find_elsewhere()
     head = [
@@ -27,15 +31,15 @@ def write_litellm(fleet: Fleet, settings: Settings) -> dict[str, str]:
             head.append(f"{split.label}: {label} would get {share:.2g} of it, and gets nothing.")
         for label, part in split.parts:
             if label == UNMET:
-                if other is not None:
-                    models.append(
-                        _make_entry(split, f"openai/{split.label}", f"{other}/v1", part, elsewhere=True)
+                if other is None:
+                    expected = (
+                        f"a URL: the plan buys {percent_text(part)} of {split.label} elsewhere, and LiteLLM would send "
+                        "it to the pools, which are not made for it"
                     )
-                else:
-                    head.append(
-                        f"{split.label}: the plan buys {percent_text(part)} elsewhere, and nobody said where "
-                        "(--elsewhere URL); the others take it."
-                    )
+                    raise InputError("export", "elsewhere", expected)
+                models.append(
+                    _make_entry(split, f"openai/{split.label}", f"{other}/v1", part, elsewhere=True)
+                )
                 continue
             repository = find_repository(fleet, fleet.find_pool(label), settings.model_ids)
             hosts = backends[label]

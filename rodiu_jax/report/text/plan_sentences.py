@@ -21,7 +21,7 @@ _WORTH_TELLING = 1e-3
 def write_sentences(answer: FleetAnswer) -> list[str]:
     """Say what a planner reads first, most important first."""
     return [
-        _say_what_to_run(answer.plan.deployments),
+        _say_what_to_run(answer),
         _say_cost(answer),
         _say_proof(answer),
         *_say_unserved(answer),
@@ -55,7 +55,10 @@ def name_gpus(gpus: dict[str, int]) -> str:
     return ", ".join(f"{count} {gpu}" for gpu, count in gpus.items()) or "none"
 
 
-def _say_what_to_run(deployments: Deployment) -> str:
+def _say_what_to_run(answer: FleetAnswer) -> str:
+    deployments = answer.plan.deployments
+    if not deployments and set(answer.scenario.query_names) <= set(answer.unservable):
+        return "Rent nothing: no fleet here serves any of this traffic within its promises."
     if not deployments:
         return "Rent nothing: buying every answer elsewhere is cheaper than any fleet."
     total = sum(d.tp * d.replicas for d in deployments)

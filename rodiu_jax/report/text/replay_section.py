@@ -95,9 +95,9 @@ def _write_used(ratio: float) -> str:
 
 
 def _write_prices(plan: dict[str, Any], others: list[dict[str, Any]]) -> str:
-    """Say what the plan costs beside each other."""
+    """Say what the plan's GPUs cost beside each other's."""
     parts = [f"{_compare_rents(plan['rent_per_hour'], o['rent_per_hour'])} {o['plan']}" for o in others]
-    return f"{_capital(plan['plan'])} costs {'; '.join(parts)}."
+    return f"{_capital(plan['plan'])} rents for {'; '.join(parts)}."
 
 
 def _compare_rents(rent: float, other: float) -> str:

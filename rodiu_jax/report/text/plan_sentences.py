@@ -132,7 +132,7 @@ def _say_headroom(answer: FleetAnswer) -> str:
     if not answer.plan.deployments:
         return "Without a fleet there is no headroom."
     if room.factor == 0:
-        why = f": {join_words(room.full)}" if room.full else ""
+        why = f": {join_words(list(room.full))}" if room.full else ""
         return f"The same fleet cannot serve everyone at any rate{why}; so it has no headroom for all."
     full = f"; then {room.full[0]} is full" if room.full else ""
     if room.factor < 1:

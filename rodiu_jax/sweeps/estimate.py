@@ -18,7 +18,7 @@ from rodiu_jax.sweeps.engines.local import chunk_of
 from rodiu_jax.sweeps.method_choice import settle_method
 from rodiu_jax.sweeps.rows import table_of
 from rodiu_jax.sweeps.run import prepare
-from rodiu_jax.sweeps.scenarios import apply_spec_changes, extreme_scenarios, scenarios
+from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **keys
 
     began = time.perf_counter()
     spec, catalog = prepare(spec, keys)
-    spec, choice = settle_method(spec, apply_spec_changes(extreme_scenarios(catalog), spec), workers)
+    spec, choice = settle_method(spec, catalog, workers)
     # All points of the first samples, or as many of them as are probed.
     last = min(spec.rows, max(spec.points, _PROBE_ROWS)) - 1
     rows = np.unique(np.linspace(0, last, _PROBE_ROWS).astype(int))

@@ -20,8 +20,10 @@ from rodiu_jax.errors import InputError
 from rodiu_jax.io.files import read_json, write_text
 from rodiu_jax.runtime.cores import usable_cores
 from rodiu_jax.sweeps.method_table import AUTO, METHODS
+from rodiu_jax.sweeps.scenarios import apply_spec_changes, extreme_scenarios
 
 if TYPE_CHECKING:
+    from rodiu_jax.catalog import Catalog
     from rodiu_jax.model.instance import Instances
     from rodiu_jax.sweeps.spec import SweepSpec
 
@@ -85,11 +87,12 @@ def choose_method(
 
 
 def settle_method(
-    spec: SweepSpec, instances: Instances, workers: int | None
+    spec: SweepSpec, catalog: Catalog, workers: int | None
 ) -> tuple[SweepSpec, MethodChoice | None]:
     """Put the method that ends first in the place of ``auto``; None where the spec names its method."""
     if spec.method != AUTO:
         return spec, None
+    instances = apply_spec_changes(extreme_scenarios(catalog), spec)
     asked = {key: getattr(spec, key) for key in ("exact", "top", "by", "audit")}
     needs = "certificates" if spec.certificates else next((k for k, v in asked.items() if v is not None), "")
     choice = choose_method(instances, spec.rows, gap=spec.wanted_gap, workers=workers, needs_brackets=needs)

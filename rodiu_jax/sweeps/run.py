@@ -145,7 +145,7 @@ def _settle_method(
         gap = before.gap if spec.gap is None else spec.gap
         spec = spec.model_copy(update={"method": before.method, "gap": gap})
         return spec, MethodChoice(before.method, "the sweep was begun so")
-    return settle_method(spec, apply_spec_changes(extreme_scenarios(catalog), spec), workers)
+    return settle_method(spec, catalog, workers)
 
 
 def _keep_from(before: SweepSpec, keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,9 @@ LARGE = "20 x 20 x 40 x 4"
 
 _FEWER = 20
 
-_WARMING = 64  # scenarios bracketed before the clock starts: on a CPU, programs do not depend on how many there are
+_WARMING = (
+    64  # scenarios bracketed before the clock starts: on a CPU, programs do not depend on how many there are
+)
 
 _COLUMNS = [
     *(

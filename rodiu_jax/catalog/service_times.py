@@ -6,6 +6,7 @@ By Little's law a replica that completes ``rate`` requests an hour, each of whic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,6 +51,16 @@ def find_service_points(curve: Curve, output_tokens: float) -> tuple[ServicePoin
     if any(point is None for point in found):
         return None
     return tuple(sorted((p for p in found if p is not None), key=lambda p: p.concurrency))
+
+
+def find_batch(concurrency: float) -> int:
+    """Return the size of a batch that holds so many requests on average, at least 1.
+
+    A batch is not always full, so that its size is the next whole number; rounding of the rates and latencies that
+    Little's law multiplies, up to 1 %, makes no larger batch.
+    """
+    nearest = round(concurrency)
+    return max(nearest if abs(concurrency - nearest) <= 0.01 * concurrency else math.ceil(concurrency), 1)
 
 
 def _read_point(point: Point, later_tokens: float) -> ServicePoint | None:

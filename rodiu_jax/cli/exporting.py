@@ -80,6 +80,14 @@ class Pairs(click.ParamType):
     help="API that takes what the plan leaves unmet, without its /v1 (default: nobody; nginx answers 503).",
 )
 @click.option(
+    "--elsewhere-model",
+    "elsewhere_models",
+    type=Pairs(),
+    multiple=True,
+    metavar="QUERY=MODEL",
+    help="What that API calls the model for a query type, with litellm (default: the type's label). May be repeated.",
+)
+@click.option(
     "-o", "--output", type=PATH, metavar="FOLDER", help="Write the files there instead of printing."
 )
 def export(
@@ -90,6 +98,7 @@ def export(
     model_ids: tuple[tuple[str, str], ...],
     gpu_names: tuple[tuple[str, str], ...],
     backends: tuple[tuple[str, str], ...],
+    elsewhere_models: tuple[tuple[str, str], ...],
     output: Path | None,
     **settings: Any,
 ) -> None:
@@ -117,6 +126,7 @@ def export(
             model_ids=_collect("--model-id", model_ids),
             gpu_names=_collect("--gpu-name", gpu_names),
             backends={k: tuple(v.split(",")) for k, v in _collect("--backend", backends).items()},
+            elsewhere_models=_collect("--elsewhere-model", elsewhere_models),
             **settings,
         )
     except InputError as error:

@@ -43,7 +43,7 @@ def export_plan(
         folder's, or ``serving``.
       chosen: an alternative of the folder by name, or the position of a plan in the list.
       settings: as `rodiu_jax.export.settings.Settings` has them: model_ids, gpu_names, image, namespace, port,
-        memory_utilization, backends, listen, elsewhere.
+        memory_utilization, backends, listen, elsewhere, elsewhere_models.
 
     Returns:
       Texts by the names of their files.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rodiu_jax.catalog import Catalog
 from rodiu_jax.catalog.labels import ACCELERATOR, PRODUCT, REPOSITORY, Label
-from rodiu_jax.catalog.service_times import find_service_points
+from rodiu_jax.catalog.service_times import find_batch, find_service_points
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.export.names import make_labels
 from rodiu_jax.export.shares import split_whole
@@ -110,7 +110,7 @@ def _find_largest_batch(pair: DeployedPair, queries: list[str], catalog: Catalog
         if curve.cell in cells
         for point in find_service_points(curve, _mean_output(catalog, curve.query)) or ()
     ]
-    return max((max(round(p.concurrency), 1) for p in points), default=None)
+    return max((find_batch(p.concurrency) for p in points), default=None)
 
 
 def _mean_output(catalog: Catalog, query: str) -> float:

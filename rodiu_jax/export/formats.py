@@ -43,7 +43,12 @@ FORMATS: Mapping[str, Format] = {
             (*_ENGINE, "gpu_names", "image", "namespace"),
         ),
         Format("nginx", "a router by the plan's shares", write_nginx, (*_ROUTER, "listen")),
-        Format("litellm", "the same for a LiteLLM proxy", write_litellm, (*_ROUTER, "model_ids")),
+        Format(
+            "litellm",
+            "the same for a LiteLLM proxy",
+            write_litellm,
+            (*_ROUTER, "model_ids", "elsewhere_models"),
+        ),
         Format("skypilot", "services on rented machines", write_skypilot, (*_ENGINE, "gpu_names")),
     )
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from rodiu_jax.errors import InputError
+from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.export.backends import find_backends
 from rodiu_jax.export.fleet import UNMET, Fleet, Split, find_repository
 from rodiu_jax.export.settings import Settings
@@ -18,9 +19,11 @@ def write_litellm(fleet: Fleet, settings: Settings) -> dict[str, str]:
     Weights are hundredths of a percent; that of a pool with several addresses is divided over them.
 
     Raises:
-      InputError: the plan buys something elsewhere, and no URL says where: LiteLLM refuses no share of requests.
+      InputError: the plan buys something elsewhere, and no URL says where: LiteLLM refuses no share of requests;
+        a model elsewhere for a query type that the plan does not have.
     """
     backends, other = find_backends(fleet, settings), settings.find_elsewhere()
+    named = _name_models(fleet, settings)
     head = [
         "Written by rodiu export: litellm --config litellm.yaml",
         "weight: hundredths of a percent of the query type's requests.",
@@ -37,9 +40,12 @@ def write_litellm(fleet: Fleet, settings: Settings) -> dict[str, str]:
                         "it to the pools, which are not made for it"
                     )
                     raise InputError("export", "elsewhere", expected)
-                models.append(
-                    _make_entry(split, f"openai/{split.label}", f"{other}/v1", part, elsewhere=True)
-                )
+                model = named.get(split.query, split.label)
+                if split.query not in named:
+                    head.append(
+                        f"{other} is asked for the model {model} (--elsewhere-model {split.query}=MODEL)."
+                    )
+                models.append(_make_entry(split, f"openai/{model}", f"{other}/v1", part, elsewhere=True))
                 continue
             repository = find_repository(fleet, fleet.find_pool(label), settings.model_ids)
             hosts = backends[label]
@@ -47,6 +53,16 @@ def write_litellm(fleet: Fleet, settings: Settings) -> dict[str, str]:
                 models.append(_make_entry(split, f"hosted_vllm/{repository}", f"http://{host}/v1", weight))
     document = {"model_list": models, "router_settings": {"routing_strategy": "simple-shuffle"}}
     return {"litellm.yaml": write_yaml([document], head)}
+
+
+def _name_models(fleet: Fleet, settings: Settings) -> Mapping[str, str]:
+    """Return what the other API calls the model of each query type that the user named."""
+    known = [split.query for split in fleet.splits]
+    for query in settings.elsewhere_models:
+        if query not in known:
+            expected = f"one of {', '.join(known)}{nearest(query, known)}, then ="
+            raise InputError("--elsewhere-model", "", expected, query)
+    return settings.elsewhere_models
 
 
 def _make_entry(

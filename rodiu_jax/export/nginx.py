@@ -12,6 +12,8 @@ from rodiu_jax.export.fleet import ELSEWHERE, UNMET, Fleet, Split
 from rodiu_jax.export.settings import Address, Settings
 from rodiu_jax.export.shares import percent_text
 
+_KEY_FILE = "elsewhere-key.conf"
+
 _HEAD = """\
 # Written by rodiu export: nginx -p FOLDER -c FOLDER/nginx.conf -e stderr -g 'daemon off;'
 # A client of the query type LABEL has the base URL http://HOST:{listen}/LABEL/v1 and sends LABEL as the model.
@@ -45,11 +47,8 @@ def write_nginx(fleet: Fleet, settings: Settings) -> dict[str, str]:
     other = settings.find_elsewhere()
     parts = [_HEAD.format(listen=settings.used_listen)]
     for label, hosts in find_backends(fleet, settings).items():
-        servers = "".join(f"        server {host};\n" for host in hosts)
         about = one_line(backend_text(fleet.find_pool(label)))
-        parts.append(
-            f"    # {about}\n    upstream {label} {{\n        least_conn;\n{servers}        keepalive 64;\n    }}\n"
-        )
+        parts.append(_write_upstream(label, hosts, about, named=label in settings.backends))
     parts += [_write_split(split) for split in fleet.splits]
     parts.append(f"\n    server {{\n        listen {settings.used_listen};\n")
     parts.append("        location = /healthz {\n            return 200;\n        }\n")
@@ -59,6 +58,23 @@ def write_nginx(fleet: Fleet, settings: Settings) -> dict[str, str]:
         parts.append(_write_elsewhere(other))
     parts.append("    }\n}\n")
     return {"nginx.conf": "".join(parts)}
+
+
+def _write_upstream(label: str, hosts: tuple[str, ...], about: str, *, named: bool) -> str:
+    """Write the addresses of a pool; behind a service of Kubernetes there are several replicas."""
+    lines = [f"    # {about}", f"    upstream {label} {{"]
+    if named:
+        lines += [
+            "        least_conn;",
+            *(f"        server {host};" for host in hosts),
+            "        keepalive 64;",
+        ]
+    else:
+        lines.append(
+            "        # The service picks a replica for each connection, so that none is kept for another request."
+        )
+        lines += [f"        server {host};" for host in hosts]
+    return "\n".join([*lines, "    }", ""])
 
 
 def _variable(split: Split) -> str:
@@ -90,7 +106,7 @@ def _write_location(split: Split, other: Address | None) -> str:
             about = "# The plan buys this part elsewhere, and nobody said where (--elsewhere URL)."
             then = "return 503;"
         else:
-            about = f"# The plan buys this part elsewhere: {other} (--elsewhere)."
+            about = f"# The plan buys this part elsewhere: {other} (--elsewhere), which is sent the client's model."
             then = f"rewrite ^/{split.label}/(.*)$ /{ELSEWHERE}/$1 last;"
         lines += [f"            {about}", f"            if ({variable} = {UNMET}) {{"]
         lines += [f"                {then}", "            }"]
@@ -103,6 +119,11 @@ def _write_elsewhere(other: Address) -> str:
     return f"""\
         location /{ELSEWHERE}/ {{
             internal;
+            # The client's key is for this router. That of the other API stands in {_KEY_FILE}, beside this file:
+            # set $elsewhere_key "Bearer KEY";
+            set $elsewhere_key "";
+            include {_KEY_FILE}*;
+            proxy_set_header Authorization $elsewhere_key;
             add_header X-Pool {UNMET} always;
             rewrite ^/{ELSEWHERE}/(.*)$ {other.path}/$1 break;
             proxy_pass {other.scheme}://{other.host};

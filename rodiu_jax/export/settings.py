@@ -14,6 +14,7 @@ VLLM_VERSION = "0.24.0"
 
 _IMAGE = re.compile(r"[\w][\w./:@-]{0,254}", re.ASCII)
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", re.ASCII)
+_MODEL = re.compile(r"[\w][\w./:@+-]{0,254}", re.ASCII)
 _URL = re.compile(r"(https?)://([A-Za-z0-9][A-Za-z0-9.-]{0,252}(?::\d{1,5})?)((?:/[\w.~%-]+)*)/?", re.ASCII)
 
 
@@ -44,6 +45,7 @@ class Settings:
       backends: ``HOST:PORT`` of the replicas of a pool, by its label; by default the pool's service in Kubernetes.
       listen: port of the router.
       elsewhere: URL of an API that takes what the plan leaves unmet.
+      elsewhere_models: what that API calls the model that answers a query type, by the type's name in the catalogue.
     """
 
     model_ids: Mapping[str, str] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class Settings:
     backends: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     listen: int | None = None
     elsewhere: str | None = None
+    elsewhere_models: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> Settings:
         """Return these settings if each can stand in a file as it is.
@@ -80,6 +83,11 @@ class Settings:
                     raise InputError("--backend", label, "HOST:PORT, several with commas between", host)
         if self.elsewhere is not None:
             self.find_elsewhere()
+        for query, model in self.elsewhere_models.items():
+            if not _MODEL.fullmatch(model):
+                raise InputError("--elsewhere-model", query, "a model's name without spaces", model)
+            if self.elsewhere is None:
+                raise InputError("--elsewhere-model", query, "--elsewhere URL beside it", model)
         return self
 
     def find_elsewhere(self) -> Address | None:
@@ -132,6 +140,7 @@ OPTIONS = {
     "backends": "--backend",
     "listen": "--listen",
     "elsewhere": "--elsewhere",
+    "elsewhere_models": "--elsewhere-model",
 }
 """The option that gives each setting."""
 

@@ -180,6 +180,24 @@ BAD: dict[str, tuple[Plan, str, dict[str, Any], str]] = {
     ),
     "backend": (PLAN, "nginx", {"backends": {LABELS[0]: ("a;b:1",)}}, "--backend: .* HOST:PORT"),
     "URL": (PLAN, "nginx", {"elsewhere": "https://a/;"}, "--elsewhere: got .* URL"),
+    "model elsewhere of nobody": (
+        PLAN,
+        "litellm",
+        {"elsewhere": "https://a.b", "elsewhere_models": {"Chatt": "m"}},
+        "--elsewhere-model: got 'Chatt', .*mean Chat",
+    ),
+    "model elsewhere": (
+        PLAN,
+        "litellm",
+        {"elsewhere": "https://a.b", "elsewhere_models": {"Chat": "a b"}},
+        "Chat: got",
+    ),
+    "model elsewhere, no URL": (
+        PLAN,
+        "litellm",
+        {"elsewhere_models": {"Chat": "m"}},
+        "--elsewhere URL beside it",
+    ),
     "unknown model": (
         PLAN,
         "vllm",
@@ -218,3 +236,19 @@ def test_what_the_catalogue_does_not_know_is_asked_for():
     for to in FORMATS:
         options = {"model_ids": ids, "gpu_names": {HOSTILE[0]: "X"}}
         export_plan(plan, to, catalog=catalog, **{k: v for k, v in options.items() if k in FORMATS[to].reads})
+
+
+def test_litellm_asks_the_other_api_for_its_own_model():
+    """A label means nothing to an API that others run: the file says where it is sent all the same."""
+    url = "https://api.example.com"
+    (named,) = export_ours(PLAN, "litellm", elsewhere=url, elsewhere_models={"Chat": "big/model-1"}).values()
+    assert {m["litellm_params"]["model"] for m in elsewhere_entries(named)} == {"openai/big/model-1"}
+    (silent,) = export_ours(PLAN, "litellm", elsewhere=url).values()
+    assert {m["litellm_params"]["model"] for m in elsewhere_entries(silent)} == {"openai/chat"}
+    assert "--elsewhere-model Chat=MODEL" in silent
+    assert "--elsewhere-model" not in named
+
+
+def elsewhere_entries(text: str) -> list[dict[str, Any]]:
+    """The entries of a LiteLLM file that another API answers."""
+    return [m for m in yaml.safe_load(text)["model_list"] if "api_key" in m["litellm_params"]]

@@ -22,6 +22,8 @@ from tests.export.fleets import HOSTILE, LABELS, PLAN, SHARES, export_ours, host
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx here (Debian: nginx-light)")
 
+CLIENT_KEY = "Bearer of-a-client"
+
 UNLIKELY = 1e-6
 """Request ids are random: so seldom the test fails of a router that is right."""
 
@@ -65,12 +67,13 @@ def running(folder: Path, text: str, port: int) -> Iterator[None]:
 
 
 async def serve_name(name: str, port: int) -> asyncio.Server:
-    """Answer every request with the server's name and the request's first line."""
+    """Answer every request with the server's name, the request's first line and the keys it was sent."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                body = f"{name}|{head.split(b' HTTP')[0].decode()}".encode()
+                keys = [x for x in head.decode().split("\r\n") if x.lower().startswith("authorization:")]
+                body = "|".join([name, head.split(b" HTTP")[0].decode(), *keys]).encode()
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
@@ -85,7 +88,7 @@ async def ask(port: int, path: str, times: int) -> Counter[str]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     found: Counter[str] = Counter()
     for _ in range(times):
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: router\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: router\r\nAuthorization: {CLIENT_KEY}\r\n\r\n".encode())
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         length = int(head.lower().split("content-length: ")[1].split("\r\n")[0])
         body = (await reader.readexactly(length)).decode()
@@ -145,7 +148,10 @@ def test_requests_fall_to_pools_in_the_plans_shares(tmp_path: Path, requests: in
         assert first_lines == {"GET /v1/models?x=1"}, "the query type is not part of the engine's path"
 
 
-def test_what_is_unmet_goes_elsewhere(tmp_path: Path):
+@pytest.mark.parametrize("key", [None, "Bearer of-the-router"])
+def test_what_is_unmet_goes_elsewhere(tmp_path: Path, key: str | None):
+    if key is not None:
+        (tmp_path / "elsewhere-key.conf").write_text(f'set $elsewhere_key "{key}";\n')
     router, ports = free_port(), {label: free_port() for label in (*LABELS, "unmet")}
     backends = {label: (f"127.0.0.1:{ports[label]}",) for label in LABELS}
     elsewhere = f"http://127.0.0.1:{ports['unmet']}/openai/v1"
@@ -156,8 +162,13 @@ def test_what_is_unmet_goes_elsewhere(tmp_path: Path):
         )
     assert found["/elsewhere/v1/models"] == {"404": 4}, "nobody but the router sends requests there"
     assert_shares(found["/chat/v1/models"], SHARES["chat"])
-    lines = {answer.split("|")[1] for answer in found["/chat/v1/models"] if answer.startswith("unmet")}
-    assert lines == {"GET /openai/v1/models"}
+    lines = {
+        tuple(answer.split("|")[1:]) for answer in found["/chat/v1/models"] if answer.startswith("unmet")
+    }
+    keys = () if key is None else (f"Authorization: {key}",)
+    assert lines == {("GET /openai/v1/models", *keys)}, "a client's key is nobody else's business"
+    kept = {answer.split("|")[2] for answer in found["/chat/v1/models"] if not answer.startswith("unmet")}
+    assert kept == {f"Authorization: {CLIENT_KEY}"}
 
 
 def test_replicas_of_a_pool_share_its_requests(tmp_path: Path):
@@ -186,4 +197,6 @@ def test_any_name_gives_a_configuration_that_routes(tmp_path: Path):
     assert len(paths) == len(HOSTILE)
     with running(tmp_path, text, router):
         found = asyncio.run(count_answers(router, {"all": port}, {f"{path}v1/x": 4 for path in paths}))
-    assert [dict(answers) for answers in found.values()] == [{"all|GET /v1/x": 4}] * len(paths)
+    assert [dict(answers) for answers in found.values()] == [
+        {f"all|GET /v1/x|Authorization: {CLIENT_KEY}": 4}
+    ] * len(paths)

@@ -48,9 +48,10 @@ class Replay:
     """What `replay` found.
 
     Attributes:
-      plans: a row per plan: ``plan``, ``what``, ``rent_per_hour`` ($), ``gpus``, ``requests``, ``elsewhere`` and
-        ``rejected``, ``within`` (share of the requests that the plan serves for which every limit of their promise
-        holds), ``kept``, ``promises`` (query types whose promise is kept, and how many have one and traffic).
+      plans: a row per plan: ``plan``, ``what``, ``rent_per_hour`` ($), ``elsewhere_per_hour`` ($, at the scenario's
+        price of a query left unmet), ``gpus``, ``requests``, ``elsewhere`` and ``rejected``, ``within`` (share of the
+        requests that the plan serves for which every limit of their promise holds), ``kept``, ``promises`` (query types
+        whose promise is kept, and how many have one and traffic).
       queries: a row per plan and query type: ``requests``, ``elsewhere``, ``rejected``, ``served``, ``within``,
         ``kept`` (the promise's own statistics hold; None without a promise), ``limit``, ``ratio`` (the limit that is
         nearest to breaking, and its left side over its right), ``wait_p50`` ... ``wait_max``, ``ttft_mean``,
@@ -142,7 +143,7 @@ def replay(
         queries, pools = answer
         rows["queries"] += [{"plan": name} | row for row in queries]
         rows["pools"] += [{"plan": name} | row for row in pools]
-        rows["plans"].append({"plan": name, "what": what} | _summarize(plan, found.instances, queries))
+        rows["plans"].append({"plan": name, "what": what} | _summarize(plan, found.instances, queries, until))
         tell(name)
     settings = {
         "folder": str(found.path),
@@ -234,8 +235,11 @@ def _check_shortfalls(
     return {name: float(value) for name, value in shortfalls.items()}
 
 
-def _summarize(plan: Plan, instances: Instances, queries: list[dict[str, Any]]) -> dict[str, Any]:
+def _summarize(
+    plan: Plan, instances: Instances, queries: list[dict[str, Any]], until: float
+) -> dict[str, Any]:
     fields = instances.one(0)
+    prices = dict(zip(instances.query_names, fields.unmet_penalty, strict=True))
     gpus = [(d.tp * d.replicas, instances.gpu_names.index(d.gpu)) for d in plan.deployments]
     judged = [row for row in queries if row["kept"] is not None]
     here = sum(row["served"] + row["rejected"] for row in judged)
@@ -243,6 +247,8 @@ def _summarize(plan: Plan, instances: Instances, queries: list[dict[str, Any]]) 
     return {
         "gpus": sum(count for count, _ in gpus),
         "rent_per_hour": math.fsum(count * float(fields.gpu_price[k]) for count, k in gpus),
+        "elsewhere_per_hour": math.fsum(row["elsewhere"] * float(prices[row["query"]]) for row in queries)
+        / (until / 3600.0),
         "requests": sum(row["requests"] for row in queries),
         "elsewhere": sum(row["elsewhere"] for row in queries),
         "rejected": sum(row["rejected"] for row in queries),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from rodiu_jax.catalog import Catalog
 from rodiu_jax.catalog.promises import Curve, best_point
-from rodiu_jax.catalog.service_times import ServicePoint, find_service_points
+from rodiu_jax.catalog.service_times import ServicePoint, find_batch, find_service_points
 from rodiu_jax.errors import InputError
 from rodiu_jax.model.fields import has_rates
 from rodiu_jax.model.instance import Instances
@@ -30,7 +30,7 @@ class TypeService:
 
     Attributes:
       weight: fill of one request, 1/c.
-      fills: increasing fills at which latencies are known.
+      fills: increasing fills at which latencies are known; one of them is 1.
       first, rest: seconds to the first token, and from there to the last, of a request of mean lengths at each fill.
       token: seconds per later output token, over ``rest``.
       rate: requests/s that a replica sustains of this type alone, its shortfall taken off.
@@ -47,9 +47,10 @@ class TypeService:
     kv_per_token: float
 
     def work(self, first: float, rest: float) -> float:
-        """Return the share of a mean request that lengths of ``first`` and ``rest`` times the means are."""
-        whole = self.first[-1] + self.rest[-1]
-        return (first * self.first[-1] + rest * self.rest[-1]) / whole
+        """Return the share of a mean request, at fill 1, that lengths of ``first`` and ``rest`` times the means are."""
+        at = self.fills.index(1.0)
+        whole = self.first[at] + self.rest[at]
+        return (first * self.first[at] + rest * self.rest[at]) / whole
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def describe_pool(
                 kv_per_token=float(fields.kv_per_token[j]),
             )
         )
-        most = min(most, points[-1].concurrency / at_best.concurrency)
+        most = min(most, find_batch(points[-1].concurrency) / at_best.concurrency)
     room = pair.tp * float(fields.gpu_memory[k]) - float(fields.weight_memory[j])
     return PoolService(pair, tuple(types), most, room)
 

@@ -77,7 +77,7 @@ def make_traffic(
             mine = arrivals.query == arrivals.queries.index(query)
         if mine is not None and mine.any():
             assert arrivals is not None
-            known = int(mine.sum()) / (arrivals.span / 3600.0)  # requests/h in the trace
+            known = int(mine.sum()) / (_find_period(arrivals) / 3600.0)  # requests/h in the trace
             scale = rate / known if rate_scale == "plan" else float(rate_scale)
             total += known * scale * hours
         else:
@@ -104,14 +104,18 @@ def _repeat(
     if scale == 0:
         return _make(query, np.zeros(0), np.zeros(0), np.zeros(0), means, "trace")
     time = arrivals.time[mine] / scale
-    # The next round begins one mean gap of the whole trace after its last request.
-    period = arrivals.span * (1.0 + 1.0 / max(len(arrivals.time) - 1, 1)) / scale
+    period = _find_period(arrivals) / scale
     rounds = max(math.ceil(until / period), 1)
     times = (time[None, :] + period * np.arange(rounds)[:, None]).ravel()
     inside = times <= until
     tokens = (arrivals.input_tokens, arrivals.output_tokens)
     inputs, outputs = (np.tile(x[mine].astype(np.float64), rounds) for x in tokens)
     return _make(query, times[inside], inputs[inside], outputs[inside], means, "trace")
+
+
+def _find_period(arrivals: Arrivals) -> float:
+    """Return the seconds after which a trace begins anew: one mean gap of all requests after its last."""
+    return arrivals.span * (1.0 + 1.0 / max(len(arrivals.time) - 1, 1))
 
 
 def _draw_poisson(query: str, means: tuple[float, float], rate: float, until: float, seed: int) -> Traffic:

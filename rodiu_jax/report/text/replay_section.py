@@ -79,7 +79,7 @@ def _write_plan(plan: dict[str, Any], queries: list[dict[str, Any]]) -> str:
     if plan["rejected"]:
         text += f" {plan['rejected']:,} requests need more KV memory than a replica has."
     if plan["elsewhere"]:
-        text += f" {plan['elsewhere']:,} requests are bought elsewhere."
+        text += f" {plan['elsewhere']:,} requests are bought elsewhere, for {dollars(plan['elsewhere_per_hour'])}/h."
     return text
 
 
@@ -95,13 +95,17 @@ def _write_used(ratio: float) -> str:
 
 
 def _write_prices(plan: dict[str, Any], others: list[dict[str, Any]]) -> str:
-    """Say what the plan's GPUs cost beside each other's."""
-    parts = [f"{_compare_rents(plan['rent_per_hour'], o['rent_per_hour'])} {o['plan']}" for o in others]
-    return f"{_capital(plan['plan'])} rents for {'; '.join(parts)}."
+    """Say what the plan costs beside each other: its GPUs, and what is bought elsewhere."""
+    parts = [f"{_compare_costs(_total(plan), _total(o))} {o['plan']}" for o in others]
+    return f"{_capital(plan['plan'])} costs {'; '.join(parts)}, with what is bought elsewhere."
 
 
-def _compare_rents(rent: float, other: float) -> str:
-    more = rent - other
+def _total(plan: dict[str, Any]) -> float:
+    return plan["rent_per_hour"] + plan["elsewhere_per_hour"]
+
+
+def _compare_costs(cost: float, other: float) -> str:
+    more = cost - other
     if abs(more) < 0.005:
         return "as much as"
     share = f" ({percent(abs(more) / other)})" if other > 0 else ""
@@ -121,6 +125,7 @@ def _tabulate_plans(plans: list[dict[str, Any]]) -> PageTable:
             percent(p["within"]),
             f"{p['kept']} of {p['promises']}",
             f"{p['elsewhere']:,}",
+            number(p["elsewhere_per_hour"]),
             f"{p['rejected']:,}",
             p["what"],
         ]
@@ -133,10 +138,11 @@ def _tabulate_plans(plans: list[dict[str, Any]]) -> PageTable:
         "requests within promises",
         "promises kept",
         "elsewhere",
+        "for $/h",
         "rejected",
         "made for",
     ]
-    return PageTable("replay_plans", "Plans and what they keep", heads, rows, (1, 2, 3, 4, 5, 6))
+    return PageTable("replay_plans", "Plans and what they keep", heads, rows, (1, 2, 3, 4, 5, 6, 7))
 
 
 def _tabulate_queries(queries: list[dict[str, Any]]) -> PageTable:

@@ -102,7 +102,7 @@ def test_memory_bounds_the_batch_and_rejects_what_never_fits():
 
 def test_latencies_between_points():
     service = make_type((0.5, 1.0, 2.0), (1.0, 3.0, 4.0), first=(0.1, 0.2, 0.4))
-    for fill, expected in ((0.0, (0.1, 1.0)), (0.75, (0.15, 2.0)), (1.5, (0.3, 3.5)), (9.0, (0.4, 4.0))):
+    for fill, expected in ((0.0, (0.1, 1.0)), (0.75, (0.15, 2.0)), (1.5, (0.3, 3.5)), (2.5, (0.5, 5.0))):
         assert read_latencies(service, fill) == pytest.approx(expected)
 
 

@@ -119,7 +119,10 @@ def test_a_replica_is_read_off_the_scenario_and_the_curves(found: PlanFolder):
         at_once = [p.rate / 3600 * p.latencies["e2e_mean"] / 1000 for p in curve.points]
         assert np.array(one.fills) / one.weight == pytest.approx(at_once)
         assert max(f for f in one.fills if f <= 1) == pytest.approx(1.0), "the rate is that of a point"
-    assert usual.largest_fill == min(t.fills[-1] for t in usual.types)
+    sizes = [t.fills[-1] / t.weight for t in usual.types]  # requests at once, none of them below 50
+    assert usual.largest_fill == pytest.approx(
+        min(round(size) * t.weight for size, t in zip(sizes, usual.types, strict=True))
+    )
 
 
 def test_the_same_seed_gives_the_same_numbers(found: PlanFolder):

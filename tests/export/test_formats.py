@@ -118,7 +118,7 @@ def test_litellm_has_the_weights_of_the_plan():
     weights: dict[str, dict[str, float]] = {}
     for entry in document["model_list"]:
         parameters = entry["litellm_params"]
-        pool = parameters["api_base"].removeprefix("http://").split(".default")[0]
+        pool: str = parameters["api_base"].removeprefix("http://").split(".default")[0]
         pool = {"10.0.0.1:8000/v1": LABELS[0], "10.0.0.2:8000/v1": LABELS[0]}.get(pool, pool)
         if parameters["api_base"] == "https://api.example.com/v1":
             pool = "unmet"

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from rodiu_jax.certificates.leaf_codec import LeafCodec, Lists, Ranges, check_ranges, split_lists
 from rodiu_jax.errors import InputError
-from rodiu_jax.io.parquet import read_parquet
+from rodiu_jax.io.parquet import read_parquet, write_parquet
 from rodiu_jax.model.fields import has_replicas
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan

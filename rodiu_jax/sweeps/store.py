@@ -41,6 +41,9 @@ _OURS += ("figures", "tables", "summary.csv", "report.html", "report-files.json"
 _WORDS = ("name", "title", "question")
 """Keys of a spec that change no number: they may differ on resuming."""
 
+_ROWS_AT_ONCE = 16_384
+"""Rows that are read before they are handed on; a frame costs the same however few it has, and exact parts have few."""
+
 
 class Part(NamedTuple):
     """A file of rows ``first`` to ``stop - 1``, as its name says."""
@@ -285,7 +288,7 @@ def read_rows(folder: str | Path, *, plans: bool = False) -> pd.DataFrame:
 def iterate_rows(
     folder: str | Path, *, columns: Sequence[str] | None = None, rows: Sequence[int] | None = None
 ) -> Iterator[pd.DataFrame]:
-    """Read the rows part by part, in order: memory is that of one part.
+    """Read the rows a few parts at a time, in order: memory does not grow with their number.
 
     Args:
       columns: of the table; all but ``plan`` by default.
@@ -296,8 +299,14 @@ def iterate_rows(
     """
     store = Store(Path(folder), read_spec(Path(folder)))
     chosen = [n for n in store.schema.names if n != "plan"] if columns is None else list(columns)
+    waiting: list[pa.Table] = []
     for table in _parts(store, chosen, rows):
-        yield table.to_pandas()
+        waiting.append(table)
+        if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
+            yield pa.concat_tables(waiting).to_pandas()
+            waiting.clear()
+    if waiting:
+        yield pa.concat_tables(waiting).to_pandas()
 
 
 def _parts(store: Store, columns: list[str], rows: Sequence[int] | None = None) -> Iterator[pa.Table]:

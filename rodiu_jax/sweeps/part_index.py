@@ -19,6 +19,9 @@ from rodiu_jax.io.files import open_file, read_bytes, write_text
 INDEX = "parts.jsonl"
 """Name of the index in the folder of a sweep."""
 
+_BLOCK = 2**20
+"""Bytes that are hashed at a time."""
+
 
 class PartIndex:
     """The index in one sweep's folder; only who holds the folder's lock may write it.
@@ -64,8 +67,11 @@ class PartIndex:
 
 def compute_checksum(path: Path) -> str:
     """Compute the SHA-256 of a file's bytes, in little memory; empty where it cannot be read."""
+    digest = hashlib.sha256()
     try:
         with open_file(path) as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            while block := stream.read(_BLOCK):
+                digest.update(block)
     except (OSError, InputError):
         return ""
+    return digest.hexdigest()

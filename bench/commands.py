@@ -58,12 +58,16 @@ def at_home(folder: Path) -> dict[str, str]:
     return os.environ | {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
 
 
-def sweep_apart(method: str, rows: int) -> Footprint:
-    """Sweep at least ``rows`` rows of the preset cost-budget by a method, and count what is left of it."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out"
-        arguments = write_arguments(Path(folder), method, sample_count(rows), certificates=False)
-        memory = run_command([*arguments, "-o", str(out)], at_home(Path(folder) / "home"))
-        parts = list((out / "scenarios").glob("*.parquet"))
-        written = sum(pq.read_metadata(part).num_rows for part in parts)
-        return Footprint(written, sum(part.stat().st_size for part in parts) / 1e6, memory)
+def sweep_apart(folder: Path, method: str, rows: int, *, resume: bool = False) -> Footprint:
+    """Sweep at least ``rows`` rows of the preset cost-budget by a method into ``folder``, and count what is there.
+
+    Args:
+      folder: has nothing in it, or the finished sweep to ``resume``: its rows are checked, and its report written.
+    """
+    out = folder / "out"
+    arguments = write_arguments(folder, method, sample_count(rows), certificates=False)
+    arguments += ["-o", str(out), *(["--resume"] if resume else [])]
+    memory = run_command(arguments, at_home(folder / "home"))
+    parts = list((out / "scenarios").glob("*.parquet"))
+    written = sum(pq.read_metadata(part).num_rows for part in parts)
+    return Footprint(written, sum(part.stat().st_size for part in parts) / 1e6, memory)

@@ -13,13 +13,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from rodiu_jax.certificates.leaf_codec import LeafCodec, Lists, Ranges, check_ranges, split_lists
 from rodiu_jax.errors import InputError
-from rodiu_jax.io.files import write_whole
-from rodiu_jax.io.parquet import read_parquet
+from rodiu_jax.io.parquet import read_parquet, write_parquet
 from rodiu_jax.model.fields import has_replicas
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
@@ -90,10 +88,9 @@ def _describe(instances: Instances, ranges: Ranges | None) -> dict[str, Any]:
     }
 
 
-def write_certificates(path: str | Path, table: pa.Table) -> None:
-    """Write what `tabulate_leaves` made, whole or not at all."""
-    with write_whole(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+def write_certificates(path: str | Path, table: pa.Table) -> str:
+    """Write what `tabulate_leaves` made, whole or not at all; return the SHA-256 of the file."""
+    return write_parquet(path, table, compression="zstd")
 
 
 def tabulate_leaves(leaves: TreeLeaves, plans: Mapping[int, Plan | None], instances: Instances) -> pa.Table:

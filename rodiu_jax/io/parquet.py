@@ -1,7 +1,8 @@
-"""Reading Parquet files that anyone may have written: whole, checked, and never more than memory should hold."""
+"""Parquet files: written whole; read whole, checked, and never more than memory should hold, whoever wrote them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rodiu_jax.errors import InputError
-from rodiu_jax.io.files import MOST_BYTES, open_file, size_text
+from rodiu_jax.io.files import MOST_BYTES, open_file, size_text, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +60,23 @@ def read_parquet(
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         said = getattr(error, "strerror", None) or str(error).splitlines()[0] or "damaged"
         raise InputError(path, "", f"{what} ({said})") from None
+
+
+def write_parquet(path: str | Path, table: pa.Table, *, compression: str = "snappy") -> str:
+    """Write a table, whole or not at all, each page with its checksum.
+
+    Returns:
+      the SHA-256 of the bytes that were to be written, so that what a disk makes of them can be told from them.
+
+    Raises:
+      InputError, OSError: as `rodiu_jax.io.files.write_whole`.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression=compression, write_page_checksum=True)
+    content = sink.getvalue()
+    with write_whole(path) as temporary:
+        temporary.write_bytes(memoryview(content))
+    return hashlib.sha256(memoryview(content)).hexdigest()
 
 
 def _values(file: pq.ParquetFile) -> int:

@@ -79,7 +79,7 @@ def sweep(
 
     Args:
       spec: a spec, the name of a preset, or the path of a TOML file.
-      out: folder for ``spec.toml``, ``manifest.json`` and ``scenarios/*.parquet``; made if need be.
+      out: folder for ``spec.toml``, ``manifest.json``, ``parts.jsonl`` and ``scenarios/*.parquet``; made if need be.
       workers, resume, quiet, log, engine, address, chunk: as in `RunOptions`.
       keys: of the spec (``samples``, ``seed``, ``catalog``, ``method``, ...; see `SweepSpec`), in place of its own;
         ``changes``, such as ``["budget=3000"]``, are added to the spec's. A sweep begun with certificates, or with

@@ -1,11 +1,11 @@
 """The folder of a sweep: its spec, how it was made, and its rows as Parquet parts, each whole or not there.
 
 Row r of a sweep is sample r // points at point r % points. A part holds consecutive rows and says so in its
-name, ``part-<first row>-<rows>.parquet``, and it comes to be in one step, when it is whole. So the names are the index:
-which rows are there is told without reading any. Pages are read, and their checksums compared, when a sweep is resumed
-or verified, as a disk may have damaged what was whole. Where the sweep keeps certificates, a part of the same name in
-``certificates/`` holds the multipliers of its rows, numbered as in the sweep (the plans are in the rows); it is written
-first, and rows without it are done again.
+name, ``part-<first row>-<rows>.parquet``, and it comes to be in one step, when it is whole. So the names tell which
+rows are there, and none is read for that. A disk may damage what was whole: when a sweep is resumed, parts are held
+against the checksums of the index (`rodiu_jax.sweeps.part_index`), and the pages of others are read.
+Where the sweep keeps certificates, a part of the same name in ``certificates/`` holds the multipliers of its rows,
+numbered as in the sweep (the plans are in the rows); it is written first, and rows without it are done again.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rodiu_jax.catalog import Catalog, load_catalog
 from rodiu_jax.certificates import certified_rows, write_certificates
 from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
-from rodiu_jax.io.files import make_folder, read_toml, remove_leftovers, write_text, write_whole
-from rodiu_jax.io.parquet import read_parquet
+from rodiu_jax.io.files import make_folder, read_toml, remove_leftovers, write_text
+from rodiu_jax.io.parquet import read_parquet, write_parquet
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
 from rodiu_jax.sweeps.manifest import begin_run, note_devices, note_method, read_manifest
+from rodiu_jax.sweeps.part_index import INDEX, PartIndex, compute_checksum
 from rodiu_jax.sweeps.rows import schema_of
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 
@@ -36,10 +36,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PART = re.compile(r"part-(\d{12})-(\d+)\.parquet")
-_OURS = ("spec.toml", "manifest.json", "scenarios", "certificates", "top.json")
+_OURS = ("spec.toml", "manifest.json", "scenarios", "certificates", "top.json", INDEX)
 _OURS += ("figures", "tables", "summary.csv", "report.html", "report-files.json")
 _WORDS = ("name", "title", "question")
 """Keys of a spec that change no number: they may differ on resuming."""
+
+_ROWS_AT_ONCE = 16_384
+"""Rows that are read before they are handed on; a frame costs the same however few it has, and exact parts have few."""
 
 
 class Part(NamedTuple):
@@ -51,11 +54,15 @@ class Part(NamedTuple):
 
 
 class CheckedPart(NamedTuple):
-    """A part that was read: its rows, or the fault for which it cannot be used (empty where it can)."""
+    """A part that was checked: its rows if they were read, the fault for which it cannot be used (empty if it can)."""
 
     part: Part
     table: pa.Table | None
     fault: str
+
+
+Check = Callable[[Part], tuple[pa.Table | None, str]]
+"""Returns the rows of a part, if it reads them, and the fault for which it cannot be used (empty where it can)."""
 
 
 class Store:
@@ -66,6 +73,7 @@ class Store:
         self.rows_folder = folder / "scenarios"
         self.certificates_folder = folder / "certificates"
         self.schema = schema_of(spec)
+        self._index = PartIndex(folder, f"{spec.points} points\n{self.schema}")
 
     def write(self, first: int, table: pa.Table, proofs: pa.Table | None = None) -> Path:
         """Write rows ``first``, ``first + 1``, ... as one part: whole, or not at all.
@@ -76,14 +84,14 @@ class Store:
         path = self.rows_folder / f"part-{first:012d}-{len(table)}.parquet"
         if self.spec.certificates:
             assert proofs is not None, "a certificate for every row"
-            write_certificates(self.certificates_folder / path.name, proofs)
+            certificates = self.certificates_folder / path.name
+            self._index.add(self._name(certificates), write_certificates(certificates, proofs))
         self.put(path, table)
         return path
 
     def put(self, path: Path, table: pa.Table) -> None:
         """Write the rows of a part, or others in their place: whole, or not at all."""
-        with write_whole(path) as temporary:
-            pq.write_table(table.cast(self.schema), temporary, write_page_checksum=True)
+        self._index.add(self._name(path), write_parquet(path, table.cast(self.schema)))
 
     def note_method(self, method: str, reason: str) -> None:
         """Say in the manifest which method ``auto`` is in the present run, and why."""
@@ -116,18 +124,15 @@ class Store:
         """Count the rows that are on disk, by the names of their parts."""
         return sum(part.stop - part.first for part in self.parts())
 
-    def check_parts(self, *, certified: bool = True) -> Iterator[CheckedPart]:
-        """Read the parts one by one, in order: every page, so that its checksum is compared.
+    def check_parts(self, check: Check | None = None) -> Iterator[CheckedPart]:
+        """Check the parts one by one, in order; of two that hold the same rows, the second is at fault.
 
         Args:
-          certified: where the sweep keeps certificates, a part without those of its rows is at fault.
+          check: of one part; by default every page is read, so that its checksum is compared.
         """
         end = 0
         for part in self.parts():
-            table, fault = self._read_and_check(part)
-            if not fault and certified and self.spec.certificates:
-                proven = certified_rows(self.certificates_folder / part.path.name)
-                fault = "" if np.array_equal(proven, np.arange(part.first, part.stop)) else "not certified"
+            table, fault = (check or self._read_and_check)(part)
             if not fault and part.first < end:
                 fault = "rows that another part holds too"
             end = end if fault else part.stop
@@ -138,27 +143,44 @@ class Store:
     ) -> list[tuple[int, int]]:
         """Remove damaged parts and leftovers of killed runs; return the ranges of rows that are not there.
 
+        A part is read only where the index does not know its bytes, or those of its certificates. Afterwards the index
+        knows the parts that are there, and no others.
+
         Args:
           report_fault: called with what was removed, and why.
           report_checked: called with the number of rows just checked.
         """
         for folder in (self.rows_folder, self.certificates_folder):
             remove_leftovers(folder, "part-*")
-        for name in ("spec.toml", "manifest.json", "top.json"):
+        for name in ("spec.toml", "manifest.json", "top.json", INDEX):
             remove_leftovers(self.folder, name)
         for path in self.certificates_folder.glob("part-*"):  # written whole, its rows not
             if not (self.rows_folder / path.name).exists():
                 path.unlink()
+        known = self._index.read()
+        checksums: dict[str, str] = {}  # of the files of the part at hand
+        whole: dict[str, str] = {}
+
+        def check(part: Part) -> tuple[None, str]:
+            nonlocal checksums
+            checksums = {self._name(file): compute_checksum(file) for file in self._files_of(part)}
+            if checksums.items() <= known.items() and part.stop <= self.spec.rows:
+                return None, ""
+            _, fault = self._read_and_check(part)
+            return None, fault or self._check_certificates(part)
+
         gaps, end = [], 0
-        for part, _, fault in self.check_parts():
+        for part, _, fault in self.check_parts(check):
             report_checked(part.stop - part.first)
             if fault:
                 report_fault(f"{part.path}: {fault}; its rows are done again")
                 part.path.unlink()
                 continue
+            whole |= checksums
             if part.first > end:
                 gaps.append((end, part.first))
             end = part.stop
+        self._index.replace(whole)
         return gaps + ([(end, self.spec.rows)] if end < self.spec.rows else [])
 
     def _part_of(self, path: Path) -> Part:
@@ -168,8 +190,24 @@ class Store:
         first, count = int(named[1]), int(named[2])
         return Part(path, first, first + count)
 
+    def _name(self, path: Path) -> str:
+        """Return the name of a file of the folder as the index has it."""
+        return path.relative_to(self.folder).as_posix()
+
+    def _files_of(self, part: Part) -> list[Path]:
+        """Return the files that a part needs: its rows, and their certificates where the sweep keeps them."""
+        certificates = [self.certificates_folder / part.path.name] if self.spec.certificates else []
+        return [part.path, *certificates]
+
+    def _check_certificates(self, part: Part) -> str:
+        """Say that the certificates of a part are not those of its rows, where they are not."""
+        for path in self._files_of(part)[1:]:
+            if not np.array_equal(certified_rows(path), np.arange(part.first, part.stop)):
+                return "not certified"
+        return ""
+
     def _read_and_check(self, part: Part) -> tuple[pa.Table | None, str]:
-        """Read a part; say why it cannot be used, or nothing where it can."""
+        """Read the rows of a part; say why they cannot be used, or nothing where they can."""
         try:
             table = self.read(part.path)
         except InputError:
@@ -250,7 +288,7 @@ def read_rows(folder: str | Path, *, plans: bool = False) -> pd.DataFrame:
 def iterate_rows(
     folder: str | Path, *, columns: Sequence[str] | None = None, rows: Sequence[int] | None = None
 ) -> Iterator[pd.DataFrame]:
-    """Read the rows part by part, in order: memory is that of one part.
+    """Read the rows a few parts at a time, in order: memory does not grow with their number.
 
     Args:
       columns: of the table; all but ``plan`` by default.
@@ -261,8 +299,14 @@ def iterate_rows(
     """
     store = Store(Path(folder), read_spec(Path(folder)))
     chosen = [n for n in store.schema.names if n != "plan"] if columns is None else list(columns)
+    waiting: list[pa.Table] = []
     for table in _parts(store, chosen, rows):
-        yield table.to_pandas()
+        waiting.append(table)
+        if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
+            yield pa.concat_tables(waiting).to_pandas()
+            waiting.clear()
+    if waiting:
+        yield pa.concat_tables(waiting).to_pandas()
 
 
 def _parts(store: Store, columns: list[str], rows: Sequence[int] | None = None) -> Iterator[pa.Table]:

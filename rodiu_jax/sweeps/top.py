@@ -26,7 +26,7 @@ from rodiu_jax.runtime.events import EventLog
 from rodiu_jax.runtime.progress import progress
 from rodiu_jax.sweeps.rows import answers_from_rows, table_of
 from rodiu_jax.sweeps.scenarios import scenarios
-from rodiu_jax.sweeps.store import Store, read_rows
+from rodiu_jax.sweeps.store import Store, iterate_rows
 
 if TYPE_CHECKING:
     from solvers.answers import Answers
@@ -90,11 +90,16 @@ def _chosen(store: Store) -> np.ndarray:
     """Which rows are chosen, bool; ties go to the first, a row without a plan has the widest gap of all."""
     spec, path = store.spec, store.folder / "top.json"
     if not path.exists():
-        frame = read_rows(store.folder)
-        values = frame[spec.by or "gap"].to_numpy(np.float64, na_value=math.nan)
-        unknown = math.inf if (spec.by or "gap") == "gap" else -math.inf
-        values = np.where(np.isnan(values), unknown, values)
-        values[(frame["status"] == Status.INFEASIBLE.word).to_numpy()] = -math.inf
+        by = spec.by or "gap"
+        unknown = math.inf if by == "gap" else -math.inf
+        values = np.full(spec.rows, unknown)
+        first = 0
+        for part in iterate_rows(store.folder, columns=[by, "status"]):  # every row is there, in order
+            known = part[by].to_numpy(np.float64, na_value=math.nan)
+            known = np.where(np.isnan(known), unknown, known)
+            infeasible = (part["status"] == Status.INFEASIBLE.word).to_numpy(bool)
+            values[first : first + len(part)] = np.where(infeasible, -math.inf, known)
+            first += len(part)
         rows = np.argsort(-values, kind="stable")[: spec.top]
         write_text(path, json.dumps({"rows": sorted(rows.tolist())}) + "\n")
     mask = np.zeros(spec.rows, bool)

@@ -73,7 +73,7 @@ def verify_sweep(folder: str | Path) -> Iterator[pd.DataFrame]:
     folder = Path(folder)
     store = Store(folder, read_spec(folder))
     catalog = catalog_of(folder, store.spec)
-    for part, table, fault in store.check_parts(certified=False):
+    for part, table, fault in store.check_parts():
         if fault or table is None:
             raise InputError(
                 part.path, "", f"a whole part of this sweep; sweep again with --resume ({fault})"

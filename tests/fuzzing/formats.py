@@ -464,7 +464,7 @@ def _spoil_folder(draw: Draw, here: Folder) -> Path:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(here / "out", copy)
     shutil.copy(here / "tiny.toml", here / "bad-tiny.toml")
-    files = sorted(p for p in copy.rglob("*") if p.suffix in (".toml", ".json", ".parquet"))
+    files = sorted(p for p in copy.rglob("*") if p.suffix in (".toml", ".json", ".jsonl", ".parquet"))
     for path in draw(st.lists(st.sampled_from(files), min_size=1, max_size=2, unique=True)):
         kind = draw(st.sampled_from(["inside"] * 8 + ["gone", "folder", "empty", "name"]))
         if kind == "gone":
@@ -480,7 +480,7 @@ def _spoil_folder(draw: Draw, here: Folder) -> Path:
             )
         elif path.suffix == ".parquet":
             path.write_bytes(_table(draw, path)[0])
-        elif draw(st.booleans()):
+        elif path.suffix == ".jsonl" or draw(st.booleans()):
             path.write_bytes(draw(spoiled(path.read_bytes())))
         else:
             path.write_bytes((as_toml if path.suffix == ".toml" else as_json)(draw(mutated(tree(path)))))

@@ -511,11 +511,14 @@ def test_constraints_are_those_of_the_evaluator(tmp_path):
 def test_only_the_parts_that_hold_the_chosen_rows_are_read(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "fake", toy(Partly(3)))
     sweep(small(method="fake"), tmp_path, quiet=True, chunk=5)
-    numbers = [
-        (part["sample"] * 6 + part["point"]).tolist()
-        for part in iterate_rows(tmp_path, columns=["sample", "point"], rows=[11, 0])
-    ]
-    assert numbers == [[0, 1, 2, 3, 4], [10, 11]]
+
+    def numbers(rows: list[int] | None) -> list[list[int]]:
+        frames = iterate_rows(tmp_path, columns=["sample", "point"], rows=rows)
+        return [(frame["sample"] * 6 + frame["point"]).tolist() for frame in frames]
+
+    assert numbers([11, 0]) == [[0, 1, 2, 3, 4, 10, 11]]
+    monkeypatch.setattr("rodiu_jax.sweeps.store._ROWS_AT_ONCE", 6)
+    assert numbers(None) == [list(range(10)), [10, 11]], "parts are read together, but no more than need be"
     assert list(iterate_rows(tmp_path, rows=[])) == []
     whole = pd.concat(iterate_rows(tmp_path), ignore_index=True)
     pd.testing.assert_frame_equal(whole, read_rows(tmp_path))

@@ -1,5 +1,7 @@
 """A small sweep by a method that answers at once, and what may befall it."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,18 @@ def run(out, a_spec=None, **options) -> pd.DataFrame:
 
 def parts(out) -> list[str]:
     return sorted(p.name for p in (out / "scenarios").iterdir())
+
+
+def recount(folder: Path) -> dict[str, str]:
+    """What the index of parts must say: the SHA-256 of every file of rows and certificates."""
+    files = [p for place in ("scenarios", "certificates") for p in (folder / place).glob("*")]
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def indexed(folder: Path) -> dict[str, str]:
+    """What the index of parts says, read as the JSON lines that it promises to be; the last about a file counts."""
+    lines = map(json.loads, (folder / "parts.jsonl").read_text().splitlines())
+    return {line["file"]: line["sha256"] for line in lines}
 
 
 def damage(path: Path, how: str) -> None:

@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.io.files import write_text
 from rodiu_jax.sweeps import METHODS, load_spec, read_rows, store, sweep
+from rodiu_jax.sweeps.part_index import INDEX
 from solvers.answers import Answers
 from tests.sweeps.small import GOOD, Stopping, damage, fake, parts, run, spec, toy
 
@@ -38,7 +40,7 @@ def test_an_interrupted_sweep_keeps_its_rows_and_goes_on(tmp_path, monkeypatch, 
 
 
 def test_rows_are_counted_without_reading_any(tmp_path, monkeypatch):
-    """An interruption tells how much is kept from the names of the parts; only resuming reads, each part once."""
+    """What is kept is told by the names of the parts; resuming reads those that the index lacks, each once."""
     read, real = [], store.read_parquet
 
     def reading(path, **options):
@@ -49,12 +51,13 @@ def test_rows_are_counted_without_reading_any(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "fake", toy(Stopping(10, KeyboardInterrupt())))
     with pytest.raises(WorkFailed, match="interrupted: 10 of 18 rows are kept"):
         run(tmp_path, chunk=4)
-    assert read == []
-    kept = parts(tmp_path)
     monkeypatch.setitem(METHODS, "fake", toy(Stopping(0, KeyboardInterrupt())))
-    with pytest.raises(WorkFailed, match="interrupted: 10 of 18 rows are kept"):
-        run(tmp_path, chunk=4, resume=True)
-    assert sorted(read) == kept
+    for lost in (False, True):
+        if lost:
+            (tmp_path / INDEX).unlink()
+        with pytest.raises(WorkFailed, match="interrupted: 10 of 18 rows are kept"):
+            run(tmp_path, chunk=4, resume=True)
+        assert sorted(read) == (parts(tmp_path) if lost else [])
 
 
 def test_resuming_a_finished_sweep_does_nothing(tmp_path, monkeypatch):
@@ -219,7 +222,7 @@ def test_a_folder_that_cannot_be_made(tmp_path, place):
 
 
 def test_a_full_disk_keeps_the_finished_parts(tmp_path, monkeypatch):
-    real, calls = store.pq.write_table, []
+    real, calls = pq.write_table, []
 
     def full(*args, **options):
         calls.append(args)
@@ -227,7 +230,7 @@ def test_a_full_disk_keeps_the_finished_parts(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return real(*args, **options)
 
-    monkeypatch.setattr(store.pq, "write_table", full)
+    monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(WorkFailed, match="No space left on device; 8 of 18 rows are kept"):
         run(tmp_path, chunk=4)
     assert parts(tmp_path) == ["part-000000000000-4.parquet", "part-000000000004-4.parquet"]

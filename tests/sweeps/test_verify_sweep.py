@@ -22,6 +22,7 @@ from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 from rodiu_jax.sweeps.verify_sweep import Tally, verify_sweep
 from solvers import cascade as cascade_module
 from solvers.pool import Pool
+from tests.sweeps.small import indexed, recount
 
 TINY = """
 [catalog]
@@ -275,6 +276,7 @@ def test_a_resumed_sweep_has_the_certificates_of_all_its_rows(
     same(out, whole)
     for folder in ("scenarios", "certificates"):
         assert sorted(p.name for p in (out / folder).iterdir()) == list(PARTS)
+    assert indexed(out) == recount(out)
 
 
 def test_an_interrupted_sweep_keeps_rows_with_certificates(
@@ -343,6 +345,7 @@ def test_top_solves_the_rows_with_the_largest_value_of_the_whole_sweep(ranked: P
     assert (rows["nodes"] >= 1).all()
     assert verified(ranked).held == 8
     assert sorted(p.name for p in (ranked / "scenarios").iterdir()) == list(PARTS)
+    assert indexed(ranked) == recount(ranked), "parts that were written twice"
 
 
 def test_top_goes_on_with_its_first_choice(

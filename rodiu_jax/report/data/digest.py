@@ -264,10 +264,11 @@ class _Choices:
         self._held = 0
 
     def add(self, points: np.ndarray, names: Any) -> None:
-        known = names.notna().to_numpy()
-        chosen = names[known]
-        codes = np.array([self._codes.setdefault(n, len(self._codes)) for n in chosen], np.int64)
-        counts: Any = pd.DataFrame({"point": points[known], "code": codes}).groupby(["point", "code"]).size()
+        own, distinct = pd.factorize(names)  # -1 where there is none
+        known = own >= 0
+        numbers = np.array([self._codes.setdefault(n, len(self._codes)) for n in distinct], np.int64)
+        pairs = {"point": points[known], "code": numbers[own[known]]}
+        counts: Any = pd.DataFrame(pairs).groupby(["point", "code"]).size()
         self._parts.append(counts)
         self._held += len(counts)
         if self._held > _COMPACT:

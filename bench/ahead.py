@@ -28,11 +28,6 @@ DEVICE = Path(__file__).with_name("h100.txtpb")
 
 PACKAGE = "jax-cuda13-plugin"
 
-LOOPS_IN_GRAPHS = {
-    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,CONDITIONAL,DYNAMIC_SLICE_FUSION,WHILE"
-}
-"""Options of the compiler that put loops into CUDA graphs too."""
-
 # ---- the model: an H100 SXM5 ----
 
 BANDWIDTH = 0.9 * 3.35e12
@@ -119,12 +114,8 @@ def describe_device() -> Any:
     return described.devices[0]
 
 
-def compile_program(program: Any, rows: int, device: Any, options: dict[str, Any] | None = None) -> Compiled:
-    """Compile a program of `bench.ahead_programs` for a device.
-
-    Args:
-      options: of the compiler.
-    """
+def compile_program(program: Any, rows: int, device: Any) -> Compiled:
+    """Compile a program of `bench.ahead_programs` for a device."""
     import jax
     import numpy as np
 
@@ -137,7 +128,7 @@ def compile_program(program: Any, rows: int, device: Any, options: dict[str, Any
     args, arrays = jax.tree.map(place, (args, {n: a for n, a in arrays.items() if n not in static}))
     with jax.enable_x64(True), jax.default_device(device):  # the latter chooses an accelerator's variants
         traced = program.program.trace(*args, **arrays, **static)
-        compiled = traced.lower(lowering_platforms=("cuda",)).compile(compiler_options=options)
+        compiled = traced.lower(lowering_platforms=("cuda",)).compile()
     return Compiled(compiled.as_text(), compiled.memory_analysis().temp_size_in_bytes)
 
 

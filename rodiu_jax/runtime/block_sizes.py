@@ -1,7 +1,7 @@
 """How many rows each batched program takes at a time: the one table of block sizes.
 
 A CPU wants what its caches hold, an accelerator enough rows to be busy. Another size is another compiled program, so
-last bits of a row may differ; nothing else depends on it.
+last bits of a row may differ, and in brackets what follows from them; nothing else depends on it.
 """
 
 from __future__ import annotations

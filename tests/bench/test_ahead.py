@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench import ahead
+from bench.ahead_brackets import COPIES, START, Call, Pricer, Recorded, record_brackets, tabulate
 from bench.compiled_text import Kernel, Reader, Run
 
 PROGRAM = """HloModule jit_f, is_scheduled=true
@@ -182,3 +183,37 @@ def test_a_program_compiles_for_the_described_device(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "evaluate 1" in done.stdout
+
+
+def test_calls_of_brackets_are_priced_at_the_blocks_of_an_accelerator():
+    """Every program is `PROGRAM`: a kernel alone, a loop of 3, one of the call's turns; each launch-bound."""
+    compiled = ahead.Compiled(PROGRAM, 0)
+    names = ("_bound_nodes", 0), ("_route_plans", 4), ("_route_plans", 6), ("_neighbours", 6)
+    pricer = Pricer({(name, slots, rows): compiled for name, slots in names for rows in (64, 512, 4096)})
+
+    def seconds(turns: int) -> float:
+        in_graphs, alone = 5 * (3 + turns), 1 + turns + 1
+        starts = ahead.GRAPH * (3 + turns) + ahead.LOOP_READ * (turns + 1)
+        return ahead.IN_GRAPH * in_graphs + ahead.ALONE * alone + starts
+
+    assert pricer.price(Call("_route_plans", 70, 5, 25, 0)) == (pytest.approx(seconds(25)), 1)
+    assert pricer.price(Call("_bound_nodes", 9000, 0, 60, 0)) == (pytest.approx(3 * seconds(60)), 3)
+    calls = [Call("_bound_nodes", 128, 0, 60, 10**6), Call("_neighbours", 2, 6, 25, 0)]
+    row = tabulate("now", Recorded(128, calls, host=0.02), pricer, 16_384)
+    assert row[:4] == ["now", 16_384, 2, 0], "2 rows of 128 scenarios are 256 of 16,384"
+    device, blocks = 4 * seconds(60) + seconds(25), 5
+    host = 128 * 0.02 + START * blocks + 128 * 10**6 / COPIES
+    assert row[-2:] == pytest.approx([16_384 / (device + host), 16_384 / max(device, host)])
+
+
+@pytest.mark.slow
+def test_calls_of_brackets_are_recorded():
+    many, few = (record_brackets(8, 3, merged=merged) for merged in (False, True))
+    assert {call.turns for call in few.calls if call.program == "_route_plans"} == {25}
+    assert {call.turns for call in many.calls if call.program == "_route_plans"} == {9, 25}
+    assert len(few.calls) < len(many.calls)
+    for recorded in (many, few):
+        roots = recorded.calls[1]
+        assert (roots.program, roots.rows, roots.turns) == ("_bound_nodes", 8, 150)
+        assert roots.moved > 8 * 60 * 4
+        assert recorded.host > 0

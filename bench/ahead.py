@@ -203,7 +203,7 @@ def main(names: tuple[str, ...], rows: tuple[int, ...], out: Path | None) -> Non
     with jax.enable_x64(True):
         programs = list_programs()
     for program in choose_programs(programs, names):
-        for size in rows or (64, 512, 4096, 16_384):
+        for size in rows or (64, 4096, 16_384):
             study.rows.append(make_row(program, size, compile_program(program, size, device)))
             click.echo(f"{program.name}, {size} rows: {study.rows[-1][-2]:,.0f} rows/s", err=True)
     show_study(study, describe_this_machine(), out)

@@ -96,16 +96,9 @@ def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **keys
         made = scenarios(spec, catalog, 0, last + 1)
         each = sum(getattr(made.fields, name)[:1].nbytes for name in made.batched)
         made = made.take(rows)
-        rounds: list[_Round] = []
-        for size in _list_sizes(len(rows)):
-            if rounds and size > rounds[-1].rows and time.perf_counter() - began > _most_seconds():
-                break
-            rounds.append(_round(spec, made, size, pool))
+        rounds = _probe(spec, made, pool, began)
     found = rounds[-1]
-    rate = found.rows / found.seconds
-    cold = [first for first, second in pairwise(rounds) if first.rows == second.rows]
-    start_seconds = rounds[0].ended - began - rounds[0].seconds + sum(r.seconds - r.rows / rate for r in cold)
-    start_seconds = max(start_seconds, 0.0)
+    start_seconds, rate = _pace(rounds, began)
     chunk = chunk_of(spec.method)
     table = table_of(spec, found.rows_of(rows), found.answers, found.made)
     empty = _bytes(table[:0])
@@ -140,6 +133,24 @@ def _list_sizes(rows: int) -> list[int]:
     sizes = by_device(cpu=(32, 32, 64, 128), accelerator=(64, 64, 512, 512, 4096, 4096))
     smaller = [size for size in sizes if size < rows]
     return smaller + [rows] * by_device(cpu=1 if smaller else 2, accelerator=2)
+
+
+def _probe(spec: SweepSpec, made: Instances, pool: Pool, began: float) -> list[_Round]:
+    """Answer more and more of the scenarios ``made`` until all are, or the time is over."""
+    rounds: list[_Round] = []
+    for size in _list_sizes(made.size):
+        if rounds and size > rounds[-1].rows and time.perf_counter() - began > _most_seconds():
+            break
+        rounds.append(_round(spec, made, size, pool))
+    return rounds
+
+
+def _pace(rounds: list[_Round], began: float) -> tuple[float, float]:
+    """Return the seconds from nothing to the first rows, and rows per second after that."""
+    rate = rounds[-1].rows / rounds[-1].seconds
+    cold = [first for first, second in pairwise(rounds) if first.rows == second.rows]
+    before = rounds[0].ended - rounds[0].seconds - began
+    return max(before + sum(r.seconds - r.rows / rate for r in cold), 0.0), rate
 
 
 @dataclass(frozen=True)

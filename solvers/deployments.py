@@ -33,8 +33,8 @@ from solvers.routing import THOROUGH_ITERATIONS, route_deployment
 _WIDTHS = (4, 12, 24)
 """Slots of the routing programs, beside one for all slots: most deployments need few, and pay for no more."""
 
-_FEW = 1024
-"""Deployments that an accelerator routes in one call: so few take as long as one does, however many slots they need."""
+_FEW, _NARROW = 1024, 12
+"""Deployments that an accelerator routes in one call, and their most slots: so few take about as long as one does."""
 
 _ROOM_TO_MOVE = 6
 """Fewest slots of the programs that look for neighbours: these may deploy a pair more."""
@@ -151,8 +151,8 @@ class Deployments:
 
     def _price(self, scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
         """What deployments cost; most need few slots and few iterations, and pay for no more."""
-        if len(slot) <= by_device(cpu=0, accelerator=_FEW):
-            widest = max((narrow.shape[1] for narrow, _ in by_width(slot)))
+        widest = max(narrow.shape[1] for narrow, _ in by_width(slot))
+        if len(slot) <= by_device(cpu=0, accelerator=_FEW) and widest <= _NARROW:
             return self._route(scenario, slot[:, :widest], THOROUGH_ITERATIONS).cost
         cost = np.full(len(slot), math.inf)
         for narrow, rows in by_width(slot):

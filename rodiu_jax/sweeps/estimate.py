@@ -116,11 +116,15 @@ def _most_probed() -> int:
     return by_device(cpu=256, accelerator=16_384)
 
 
-def _most_seconds() -> float:
-    """Return until when rounds of more rows are begun; an accelerator's programs take up to a minute to compile."""
+def _most_seconds(last: _Round, size: int) -> float:
+    """Return until when a round of ``size`` rows is begun after the round ``last``.
+
+    An accelerator's programs take up to a minute to compile, and its rounds grow so fast that one of HiGHS, which gains
+    nothing, must not begin where it would take far longer.
+    """
     from rodiu_jax.runtime.devices import by_device
 
-    return by_device(cpu=20.0, accelerator=80.0)
+    return by_device(cpu=20.0, accelerator=80.0 - 2 * last.seconds * size / last.rows)
 
 
 def _list_sizes(rows: int) -> list[int]:
@@ -139,7 +143,11 @@ def _probe(spec: SweepSpec, made: Instances, pool: Pool, began: float) -> list[_
     """Answer more and more of the scenarios ``made`` until all are, or the time is over."""
     rounds: list[_Round] = []
     for size in _list_sizes(made.size):
-        if rounds and size > rounds[-1].rows and time.perf_counter() - began > _most_seconds():
+        if (
+            rounds
+            and size > rounds[-1].rows
+            and time.perf_counter() - began > _most_seconds(rounds[-1], size)
+        ):
             break
         rounds.append(_round(spec, made, size, pool))
     return rounds

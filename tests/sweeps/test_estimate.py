@@ -65,7 +65,10 @@ def test_few_rows_are_all_probed(monkeypatch: pytest.MonkeyPatch, rows: int, siz
     assert machine.sizes == sizes
 
 
-@pytest.mark.parametrize(("gpu", "each", "sizes"), [(False, 0.5, [32, 32]), (True, 1.0, [64, 64])])
+@pytest.mark.parametrize(
+    ("gpu", "each", "sizes"),
+    [(False, 0.5, [32, 32]), (True, 0.02, [64, 64, 512, 512]), (True, 0.1, [64, 64])],
+)
 def test_no_larger_round_begins_when_the_time_is_over(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, each: float, sizes: list[int]
 ):

@@ -75,6 +75,11 @@ def list_programs() -> list[Program]:
     ]
 
 
+def _unwrap(program: Any) -> Any:
+    """Return the jitted program of settled scenarios behind one of `rodiu_jax.model.scenario_blocks.of_settled`."""
+    return program.__wrapped__
+
+
 def _shape_fields(instances: Instances) -> Any:
     """Return the shapes of scenarios as `rodiu_jax.model.scenario_blocks.of_settled` gives them to a program."""
     static = {"uncertainty": instances.uncertainty, "batched": instances.batched}
@@ -84,7 +89,7 @@ def _shape_fields(instances: Instances) -> Any:
 def _list_bracket_programs(instances: Instances) -> list[Program]:
     fields = _shape_fields(instances)
     _, models, gpus, degrees = instances.shape
-    start, _ = jax.eval_shape(lambda f: bracket._cold_starts.__wrapped__(f, far=False), fields)
+    start, _ = jax.eval_shape(lambda f: _unwrap(bracket._cold_starts)(f, far=False), fields)
     node, root, how = USUAL.node, USUAL.root, USUAL.search
 
     def shape(rows: int, *sizes: int, kind: Any) -> Any:
@@ -107,13 +112,13 @@ def _list_bracket_programs(instances: Instances) -> list[Program]:
         name = f"route, {slots} slots, {iterations} iterations"
         static = {"limited": False}
         build = build_routes(slots, iterations)
-        return Program(name, "deployment", deployments._route_plans.__wrapped__, build, static, iterations)
+        return Program(name, "deployment", _unwrap(deployments._route_plans), build, static, iterations)
 
     return [
         Program(
             f"bound, {root.steps} steps",
             "scenario",
-            bounds._value_block.__wrapped__,
+            _unwrap(bounds._value_block),
             lambda rows: ((_with_rows(fields, rows),), {"controls": root.controls}),
             {"reach": root.reach},
             root.steps,
@@ -121,7 +126,7 @@ def _list_bracket_programs(instances: Instances) -> list[Program]:
         Program(
             f"node, {node.steps} steps",
             "node",
-            bracket._bound_nodes.__wrapped__,
+            _unwrap(bracket._bound_nodes),
             build_nodes,
             {"reach": node.reach, "how": how},
             node.steps,
@@ -131,7 +136,7 @@ def _list_bracket_programs(instances: Instances) -> list[Program]:
         Program(
             "neighbours",
             "deployment",
-            deployments._neighbours.__wrapped__,
+            _unwrap(deployments._neighbours),
             build_routes(how.slots, THOROUGH_ITERATIONS),
             {"how": how},
             THOROUGH_ITERATIONS,
@@ -190,4 +195,4 @@ def _cross_deployments(instances: Instances) -> Program:
 
     static = {"variant": Variant(sharp=False, capped=False), "limited": False}
     name = f"recourse {DEPLOYMENTS}"
-    return Program(name, "scenario", recourse._cross.__wrapped__, build, static, recourse._FIRST_ITERATIONS)
+    return Program(name, "scenario", _unwrap(recourse._cross), build, static, recourse._FIRST_ITERATIONS)

@@ -41,8 +41,6 @@ from solvers.recourse_brackets import write_rows
 from solvers.routing import route_deployment
 
 _REPEATS = 7
-_CHAIN = 64
-"""Multiply-adds of an entry in a step of the arithmetic's kernel."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +79,14 @@ def _seconds(run: Callable[[], Any]) -> float:
     return statistics.median(seconds)
 
 
-def measure_peaks(entries: int, *, width: int) -> Peaks:
+def measure_peaks(entries: int, *, width: int, length: int) -> Peaks:
     """Measure the peaks of the default device.
 
     Args:
       entries: of each array of the bandwidth's kernel, float32.
-      width: entries of each chain of the arithmetic's kernel.
+      width: chains of the arithmetic's kernel, side by side.
+      length: multiply-adds of a chain in a turn of its loop. An accelerator starts a kernel and asks the host at every
+        turn, so that one must take far longer than that (some 30 us).
     """
 
     @jax.jit
@@ -96,7 +96,7 @@ def measure_peaks(entries: int, *, width: int) -> Peaks:
     @jax.jit
     def chain(x: jax.Array, steps: jax.Array) -> jax.Array:
         def step(_: Any, x: jax.Array) -> jax.Array:
-            for _ in range(_CHAIN):
+            for _ in range(length):
                 x = x * 0.999 + 0.001
             return x
 
@@ -111,7 +111,7 @@ def measure_peaks(entries: int, *, width: int) -> Peaks:
             x = jnp.ones(width, kind)
             few, many = jnp.int32(50), jnp.int32(250)
             more = _seconds(partial(chain, x, many)) - _seconds(partial(chain, x, few))
-            arithmetic[kind] = 200 * _CHAIN * 2 * x.size / more
+            arithmetic[kind] = 200 * length * 2 * x.size / more
     return Peaks(bandwidth, arithmetic)
 
 
@@ -164,10 +164,10 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
     last = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), opened_all)
     given = (last.iterate, last.part, last.unit)
     name = f"ascent, {ascent.steps} steps"
-    climb, still = (
-        jax.jit(partial(dual.climb_together, controls=jnp.asarray(replace(ascent, steps=steps).controls)))
-        for steps in (ascent.steps, 0)
-    )
+    none = jnp.asarray(replace(ascent, steps=0).controls)
+    still = jax.jit(lambda v, part, units, _: dual.climb_together(v, part, units, none))
+    given = (*given, ascent.controls)  # data, as in the program that is used: a constant would be another
+    climb = jax.jit(dual.climb_together)
     found.append(_stage(name, "float32", climb, given, scenarios, loop=ascent.steps, without=still))
 
     bounds = dual.lower_bounds(instances)
@@ -251,7 +251,9 @@ def main(scenarios: int | None, out: Path | None) -> None:
     """Print each stage's share of the machine's peaks."""
     machine = describe_this_machine()
     peaks = measure_peaks(
-        by_device(cpu=2**26, accelerator=2**28), width=by_device(cpu=2**14, accelerator=2**20)
+        by_device(cpu=2**26, accelerator=2**28),
+        width=by_device(cpu=2**14, accelerator=2**26),
+        length=by_device(cpu=64, accelerator=512),
     )
     with jax.enable_x64(True):
         found = stages(scenarios or by_device(cpu=256, accelerator=16_384))

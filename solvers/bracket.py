@@ -5,8 +5,8 @@ What stays wide at the root is bracketed a second time with prices that climb fa
 Root: dual ascent (`solvers.dual`), then a plan by local search (`solvers.deployments`). Where the bracket is wider than
 the target, a best-first branch and bound goes on over all open scenarios at once: in each round every open scenario
 splits its weakest nodes on the triple that promises most (`solvers.tree.rate_splits`), and all children are bounded in
-one batch, starting from their parent's multipliers. The rows never depend on which scenarios share a batch: a
-scenario's rounds are its own.
+one batch, starting from their parent's multipliers. A scenario's rounds are its own: on a CPU its row does not depend
+on which scenarios share a batch. On an accelerator their number chooses the size of blocks, and with it the last bits.
 """
 
 from __future__ import annotations

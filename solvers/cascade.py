@@ -24,6 +24,7 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.tolerances import CASCADE_GAP, CROSSED_BY_HIGHS, OPTIMAL_GAP
 from rodiu_jax.runtime.devices import by_device, devices
+from rodiu_jax.runtime.overlap import map_ahead
 from solvers.answers import Answer, Answers, relative_gap
 from solvers.bracket import Effort, brackets
 from solvers.dual.coefficients import serving_field
@@ -47,7 +48,7 @@ _BLOCKS_AHEAD = 3
 
 def _block() -> int:
     """Scenarios bracketed at a time, on all devices."""
-    return by_device(cpu=_BLOCK, accelerator=4096) * len(devices())
+    return by_device(cpu=_BLOCK, accelerator=16_384) * len(devices())
 
 
 def bracketed(
@@ -314,11 +315,22 @@ def _together(bracket: Answers, exact: Answers, gap: float) -> Answers:
 def _blocks(
     instances: Instances, gap: float, effort: Effort | None, certificates: bool
 ) -> Iterator[tuple[int, Instances, Answers]]:
-    """Yield blocks of brackets: the first scenario's number, the scenarios, their brackets."""
-    size = _block()
-    for first in range(0, instances.size, size):
+    """Yield blocks of brackets: the first scenario's number, the scenarios, their brackets.
+
+    An accelerator has two at a time, as Python works as long on a block as it does. Each is told the time from the end
+    of the one before.
+    """
+    size, last = _block(), 0.0
+
+    def bracket_block(first: int) -> tuple[float, float, Instances, Answers]:
         began = time.perf_counter()
         block = instances.span(first, min(first + size, instances.size))
         found = brackets(block, gap=gap, effort=effort, certificates=certificates)
-        each = (time.perf_counter() - began) / len(found)
+        return began, time.perf_counter(), block, found
+
+    firsts = range(0, instances.size, size)
+    done = map_ahead(bracket_block, firsts, at_once=by_device(cpu=1, accelerator=2))
+    for first, (began, ended, block, found) in zip(firsts, done, strict=True):
+        each = max(ended - max(began, last), 0.0) / len(found)
+        last = max(ended, last)
         yield first, block, replace(found, seconds=np.full(len(found), each))

@@ -24,6 +24,7 @@ from rodiu_jax.model.scenario_blocks import of_settled, run_scenarios
 from rodiu_jax.model.slots import EMPTY, widen
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE_ON_DEVICE, NEGLIGIBLE_UNMET_ON_DEVICE
 from rodiu_jax.runtime.block_sizes import BlockSize
+from rodiu_jax.runtime.devices import by_device
 from solvers.dual import derive_coefficients
 from solvers.neighbours import Search, find_neighbours
 from solvers.options import Options, count_replicas
@@ -31,6 +32,9 @@ from solvers.routing import THOROUGH_ITERATIONS, route_deployment
 
 _WIDTHS = (4, 12, 24)
 """Slots of the routing programs, beside one for all slots: most deployments need few, and pay for no more."""
+
+_FEW, _NARROW = 1024, 12
+"""Deployments that an accelerator routes in one call, and their most slots: so few take about as long as one does."""
 
 _ROOM_TO_MOVE = 6
 """Fewest slots of the programs that look for neighbours: these may deploy a pair more."""
@@ -147,23 +151,30 @@ class Deployments:
 
     def _price(self, scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
         """What deployments cost; most need few slots and few iterations, and pay for no more."""
+        widest = max(narrow.shape[1] for narrow, _ in by_width(slot))
+        if len(slot) <= by_device(cpu=0, accelerator=_FEW) and widest <= _NARROW:
+            return self._route(scenario, slot[:, :widest], THOROUGH_ITERATIONS).cost
         cost = np.full(len(slot), math.inf)
         for narrow, rows in by_width(slot):
             for iterations in (self._how.iterations, THOROUGH_ITERATIONS):
                 if not len(rows):
                     break
-                found = run_scenarios(
-                    _route_plans,
-                    self._batch,
-                    scenario[rows],
-                    (narrow,),
-                    BlockSize(self._chunk),
-                    limited=self._how.limited,
-                    iterations=np.int32(iterations),
-                )
+                found = self._route(scenario[rows], narrow, iterations)
                 cost[rows] = found.cost
                 rows, narrow = rows[~found.sure], narrow[~found.sure]
         return cost
+
+    def _route(self, scenario: np.ndarray, slot: np.ndarray, iterations: int) -> _Routed:
+        """Route deployments of one width."""
+        return run_scenarios(
+            _route_plans,
+            self._batch,
+            scenario,
+            (slot,),
+            BlockSize(self._chunk),
+            limited=self._how.limited,
+            iterations=np.int32(iterations),
+        )
 
 
 def by_width(

@@ -32,7 +32,7 @@ from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Deployment, Plan, PlanArrays
 from rodiu_jax.model.plan_columns import plan_from_shares
-from rodiu_jax.model.scenario_blocks import of_settled, run_scenarios
+from rodiu_jax.model.scenario_blocks import keep_on_device, of_settled, run_scenarios
 from rodiu_jax.model.tolerances import (
     ABOVE_ANY_COST,
     MARGIN_TOLERANCE,
@@ -359,13 +359,14 @@ def _bracket_on_device(
     limited = bool((np.asarray(batch.fields.max_routes) > 0).any())
     size = block_size("recourse")
     with jax.enable_x64(True):
+        placed = keep_on_device(batch)
         everyone, by_cost = np.arange(batch.size), np.zeros(batch.size, bool)
         for first in range(0, len(slots), _DEPLOYMENTS):
             group = np.arange(first, first + _DEPLOYMENTS)
             group = np.where(group < len(slots), group, first)  # the last group is filled up with its first
             answer = run_scenarios(
                 _cross,
-                batch,
+                placed,
                 everyone,
                 (by_cost,),
                 size,
@@ -383,7 +384,7 @@ def _bracket_on_device(
             q, b = again.T
             answer = run_scenarios(
                 _solve_again,
-                batch,
+                placed,
                 b,
                 (slots[q], np.full(len(again), minimise_excess)),
                 size,

@@ -28,7 +28,7 @@ def keep_on_device(batch: Instances) -> Instances:
     CPU, with several accelerators, or above `_MOST_BYTES_ON_DEVICE` each block is sent with its scenarios.
     """
     size = 1 << max(batch.size - 1, 0).bit_length()
-    total = size // batch.size * sum(np.asarray(v).nbytes for v in batch.fields)
+    total = size * sum(v.nbytes for v in batch.fields) // batch.size
     if by_device(cpu=True, accelerator=False) or len(devices()) > 1 or total > _MOST_BYTES_ON_DEVICE:
         return batch
     padded = batch.take(np.minimum(np.arange(size), batch.size - 1))

@@ -1,7 +1,7 @@
 """How many rows each batched program takes at a time: the one table of block sizes.
 
 A CPU wants what its caches hold, an accelerator enough rows to be busy. Another size is another compiled program, so
-last bits of a row may differ; nothing else depends on it.
+last bits of a row may differ, and in brackets what follows from them; nothing else depends on it.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ _SIZES = {
     "bound": _Entry(256, 16_384),  # scenarios whose lower bound alone is wanted
     # scenarios or nodes of their trees, and the routings of their plans; bytes of a share per type and triple
     "bracket": _Entry(32, 4096, 2 * _MIB, 1024 * _MIB),
-    "recourse": _Entry(64, 64, fixed=True),  # scenarios, each with several deployments, or pairs of the two
-    "coefficients": _Entry(256, 256),  # scenarios, each with several deployments
+    "recourse": _Entry(64, 4096),  # scenarios, each with several deployments, or pairs of the two
+    "coefficients": _Entry(256, 4096),  # scenarios, each with several deployments
 }
 
 

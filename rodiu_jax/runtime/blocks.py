@@ -87,7 +87,10 @@ class BlockRunner:
         for first in range(0, call.count, call.rows):
             if len(running) == self.lanes:
                 results.put(*running.popleft())
-            running.append((first, call.begin(first, taking)))
+            block = call.begin(first, taking)
+            for leaf in jax.tree.leaves(block):
+                leaf.copy_to_host_async()  # all results at once, while the next block is computed
+            running.append((first, block))
         for first, block in running:
             results.put(first, block)
         return results.whole()

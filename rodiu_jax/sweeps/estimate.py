@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     from rodiu_jax.model.instance import Instances
     from solvers.answers import Answers
     from solvers.pool import Pool
-
-_FIRST_ROWS = 32
-_PROBE_ROWS = 256
-_PROBE_SECONDS = 20.0
-"""Rounds of more rows are begun until then."""
 
 
 @dataclass(frozen=True)
@@ -93,23 +89,17 @@ def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **keys
     spec, catalog = prepare(spec, keys)
     spec, choice = settle_method(spec, catalog, workers)
     # All points of the first samples, or as many of them as are probed.
-    last = min(spec.rows, max(spec.points, _PROBE_ROWS)) - 1
-    rows = np.unique(np.linspace(0, last, _PROBE_ROWS).astype(int))
+    probed = _most_probed()
+    last = min(spec.rows, max(spec.points, probed)) - 1
+    rows = np.unique(np.linspace(0, last, probed).astype(int))
     with Pool(workers) as pool:
         made = scenarios(spec, catalog, 0, last + 1)
         each = sum(getattr(made.fields, name)[:1].nbytes for name in made.batched)
         made = made.take(rows)
-        rounds: list[_Round] = []
-        # The first round compiles; larger ones follow while time is left, as batches are faster by the row.
-        while not rounds or (rounds[-1].rows < len(rows) and time.perf_counter() - began < _PROBE_SECONDS):
-            size = min(_FIRST_ROWS if len(rounds) < 2 else 2 * rounds[-1].rows, len(rows))
-            rounds.append(_round(spec, made, size, pool))
-        if len(rounds) == 1:
-            rounds.append(_round(spec, made, rounds[0].rows, pool))
-    cold, found = rounds[0], rounds[-1]
-    rate = found.rows / found.seconds
-    start_seconds = max(cold.ended - began - cold.rows / rate, 0.0)
-    chunk = chunk_of(spec.method)
+        rounds = _probe(spec, made, pool, began)
+    found = rounds[-1]
+    start_seconds, rate = _pace(rounds, began)
+    chunk = chunk_of(spec.method, catalog)
     table = table_of(spec, found.rows_of(rows), found.answers, found.made)
     empty = _bytes(table[:0])
     disk = round((_bytes(table) - empty) * spec.rows / found.rows) + empty * -(-spec.rows // chunk)
@@ -117,6 +107,58 @@ def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **keys
     return Estimate(
         spec, found.rows, start_seconds, rate, memory, disk, "" if choice is None else choice.reason
     )
+
+
+def _most_probed() -> int:
+    """Return the most rows of a round: a few rows take an accelerator as long as a full block."""
+    from rodiu_jax.runtime.devices import by_device
+
+    return by_device(cpu=256, accelerator=16_384)
+
+
+def _most_seconds(last: _Round, size: int) -> float:
+    """Return until when a round of ``size`` rows is begun after the round ``last``.
+
+    An accelerator's programs take up to a minute to compile, and its rounds grow so fast that one of HiGHS, which gains
+    nothing, must not begin where it would take far longer.
+    """
+    from rodiu_jax.runtime.devices import by_device
+
+    return by_device(cpu=20.0, accelerator=80.0 - 2 * last.seconds * size / last.rows)
+
+
+def _list_sizes(rows: int) -> list[int]:
+    """List the rows of the probe's rounds, where ``rows`` are probed: more are faster by the row.
+
+    A size that stands twice compiles the first time: on an accelerator all, as larger blocks are other programs.
+    """
+    from rodiu_jax.runtime.devices import by_device
+
+    sizes = by_device(cpu=(32, 32, 64, 128), accelerator=(64, 64, 512, 512, 4096, 4096))
+    smaller = [size for size in sizes if size < rows]
+    return smaller + [rows] * by_device(cpu=1 if smaller else 2, accelerator=2)
+
+
+def _probe(spec: SweepSpec, made: Instances, pool: Pool, began: float) -> list[_Round]:
+    """Answer more and more of the scenarios ``made`` until all are, or the time is over."""
+    rounds: list[_Round] = []
+    for size in _list_sizes(made.size):
+        if (
+            rounds
+            and size > rounds[-1].rows
+            and time.perf_counter() - began > _most_seconds(rounds[-1], size)
+        ):
+            break
+        rounds.append(_round(spec, made, size, pool))
+    return rounds
+
+
+def _pace(rounds: list[_Round], began: float) -> tuple[float, float]:
+    """Return the seconds from nothing to the first rows, and rows per second after that."""
+    rate = rounds[-1].rows / rounds[-1].seconds
+    cold = [first for first, second in pairwise(rounds) if first.rows == second.rows]
+    before = rounds[0].ended - rounds[0].seconds - began
+    return max(before + sum(r.seconds - r.rows / rate for r in cold), 0.0), rate
 
 
 @dataclass(frozen=True)

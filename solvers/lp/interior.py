@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 
 from solvers.lp.newton import compute_residuals, factor, find_step
 from solvers.lp.program import BlockLp, LpSolution, PrimalDual, RowValues, Side, row_values
-from solvers.lp.stages import Run, broadcast_batch, fold_all, run_once
+from solvers.lp.stages import Run, broadcast_batch, fold_all, repeat, run_once
 
 _START = 0.3
 """Columns and least slacks to start from: columns are shares of 1, and rows are scaled to limits of about 1."""
@@ -195,9 +195,9 @@ def predict_and_correct(
         )
         return corrected, (step, lengths)
 
-    # One loop body for both steps halves what XLA compiles. The predictor's aim is that all products fall to zero.
+    # The predictor's aim is that all products fall to zero.
     nothing = (now, (jnp.zeros_like(mean), jnp.zeros_like(mean)))
-    return jax.lax.fori_loop(0, 2, attempt, (products, nothing))[1]
+    return repeat(2, attempt, (products, nothing))[1]
 
 
 def can_move(mean: Float[Array, " B"], step: PrimalDual) -> Bool[Array, " B"]:

@@ -47,7 +47,7 @@ from solvers.lp.program import (
     split_shared,
     stack_shared,
 )
-from solvers.lp.stages import Run, dot, fold_all
+from solvers.lp.stages import Run, dot, fold_all, repeat
 
 _DEPENDENT = 1e-10
 """A pivot below this, relative to the diagonal it came from, belongs to a row that depends on those before: what is
@@ -351,5 +351,5 @@ def find_step(run: Run, lp: BlockLp, newton: Newton, now: PrimalDual, fall: Side
         left_over = run(compute_left_over, lp, ratios, right, solution)
         return jax.tree.map(jnp.add, solution, solve_reduced(run, lp, newton, left_over))
 
-    solution = jax.lax.fori_loop(0, _SOLVES, refine, jax.tree.map(jnp.zeros_like, right))
+    solution = repeat(_SOLVES, refine, jax.tree.map(jnp.zeros_like, right))
     return run(expand, lp, now, ratios, row_residual, fall, aim, solution)

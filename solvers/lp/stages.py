@@ -1,4 +1,4 @@
-"""Help for XLA on a CPU: results that are computed once, and sums that it vectorises.
+"""Help for XLA: results that a CPU computes once, sums that it vectorises, and short loops.
 
 XLA's CPU compiler fuses an elementwise computation into every operation that reads its result, and computes it again in
 each of them. In a long chain of elementwise stages each of which reads the one before several times, the work would
@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
+
+from rodiu_jax.runtime.devices import by_device
 
 Run: TypeAlias = Callable[..., Any]
 """``run(stage, *arguments)`` is ``stage(*arguments)``: `run_once` with its first argument given, or a plain call."""
@@ -38,6 +40,15 @@ def run_once(always: Bool[Array, ""], stage: Callable[..., Any], *arguments: Any
         return jax.lax.cond(always, stage, give_zeros, *arguments)
 
     return jax.lax.platform_dependent(*arguments, cpu=run_guarded, default=stage)
+
+
+def repeat(times: int, step: Callable[[Array, Any], Any], state: Any) -> Any:
+    """Apply ``step(number, state)`` a few times: `jax.lax.fori_loop`, unrolled on an accelerator.
+
+    On a CPU one body for all of them is that much less to compile. An accelerator starts a kernel for every copy that a
+    loop makes of its state: unrolled, an iteration of the interior point has half as many kernels.
+    """
+    return jax.lax.fori_loop(0, times, step, state, unroll=by_device(cpu=False, accelerator=True))
 
 
 def fold(combine: Callable[[Array, Array], Array], values: Array, axis: int) -> Array:

@@ -14,9 +14,11 @@ from bench.specs import NAMES
 
 def test_one_call_measures_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ran: list[list[str]] = []
+    in_graphs: list[bool] = []
 
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    def run(command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
         ran.append(command[2:])
+        in_graphs.append("+WHILE" in env.get("XLA_FLAGS", ""))
         return subprocess.CompletedProcess(command, int("bench.roofline" in command))
 
     monkeypatch.setattr(device.subprocess, "run", run)
@@ -25,6 +27,7 @@ def test_one_call_measures_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [command[0] for command in ran][:3] == ["pytest", "bench.roofline", "bench"], "the others ran"
     for command in ran[1:]:
         assert Path(command[command.index("--out") + 1]).parent == tmp_path / "out"
+    assert [command[1] for command, asked in zip(ran, in_graphs, strict=True) if asked] == ["bound"]
     ran.clear()
     assert CliRunner().invoke(device.main, [str(tmp_path), "--only", "tests"]).exit_code == 0
     assert len(ran) == 1

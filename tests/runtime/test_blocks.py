@@ -180,6 +180,40 @@ def test_a_block_that_fails_in_a_thread_fails_the_call():
     np.testing.assert_array_equal(runner.run(program, lambda at: (at,), 35, BlockSize(8)), np.arange(35))
 
 
+class Device:
+    """An accelerator that is not there."""
+
+    platform = "gpu"
+
+
+class Result:
+    """An array of a device that says when it was asked for and when it was fetched."""
+
+    def __init__(self, rows: np.ndarray, log: list[tuple[str, int]]) -> None:
+        self.rows, self.log = rows, log
+
+    def copy_to_host_async(self) -> None:
+        self.log.append(("asked", int(self.rows[0])))
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        self.log.append(("fetched", int(self.rows[0])))
+        return self.rows
+
+
+def test_an_accelerator_sends_results_while_it_is_at_the_next_block(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rodiu_jax.runtime.blocks.devices", lambda: [Device()])
+    log: list[tuple[str, int]] = []
+
+    def program(rows: np.ndarray) -> Result:
+        log.append(("begun", int(rows[0])))
+        return Result(rows, log)
+
+    rows = BlockRunner().run(program, lambda at: (at,), 6, BlockSize(2))
+    np.testing.assert_array_equal(rows, np.arange(6))
+    first_two = [("begun", 0), ("asked", 0), ("begun", 2), ("asked", 2)]
+    assert log == [*first_two, ("fetched", 0), ("begun", 4), ("asked", 4), ("fetched", 2), ("fetched", 4)]
+
+
 def test_a_block_has_the_settings_of_the_caller():
     import jax
     import jax.numpy as jnp

@@ -290,6 +290,48 @@ def test_effort_is_spent_only_where_needed(hard):
     assert easy.nodes.sum() < hard[4].nodes[:16].sum()
 
 
+def test_an_accelerator_routes_few_deployments_in_one_call(monkeypatch: pytest.MonkeyPatch):
+    """It finds the plans of the CPU's many calls: each is as cheap, to the accuracy of a routing."""
+    instances = random_instances(3, SMALL, batch=24)
+    calls: list[tuple[tuple[int, ...], int]] = []
+    real = deployments.run_scenarios
+
+    def count(program, batch, scenario, arrays, size, **options):
+        if program is deployments._route_plans:
+            calls.append((arrays[0].shape, int(options["iterations"])))
+        return real(program, batch, scenario, arrays, size, **options)
+
+    monkeypatch.setattr(deployments, "run_scenarios", count)
+    usual = brackets(instances, effort=ROOT)
+    narrow = {shape[1] for shape, _ in calls}
+    assert {iterations for _, iterations in calls} == {
+        ROOT.search.iterations,
+        deployments.THOROUGH_ITERATIONS,
+    }
+    many = len(calls)
+    calls.clear()
+    monkeypatch.setattr(deployments, "by_device", lambda *, cpu, accelerator: accelerator)
+    found = brackets(instances, effort=ROOT)
+    np.testing.assert_allclose(found.upper, usual.upper, rtol=2e-5)
+    np.testing.assert_array_equal(found.lower, usual.lower)
+    assert {iterations for _, iterations in calls} == {deployments.THOROUGH_ITERATIONS}
+    assert {shape[1] for shape, _ in calls} <= narrow, "no wider than they need"
+    assert len(calls) < many
+    monkeypatch.setattr(deployments, "_FEW", 0)
+    assert_same(brackets(instances, effort=ROOT), usual)
+
+
+def test_scenarios_stay_on_a_device_that_has_room(monkeypatch: pytest.MonkeyPatch):
+    """33 scenarios are kept as 64, so they take the room of 64."""
+    monkeypatch.setattr(scenario_blocks, "by_device", lambda *, cpu, accelerator: accelerator)
+    instances = random_instances(3, SMALL, batch=33)
+    sent = sum(np.asarray(v).nbytes for v in instances.fields)
+    monkeypatch.setattr(scenario_blocks, "_MOST_BYTES_ON_DEVICE", 2 * sent)
+    assert scenario_blocks.keep_on_device(instances).size == 64
+    monkeypatch.setattr(scenario_blocks, "_MOST_BYTES_ON_DEVICE", 3 * sent // 2)
+    assert scenario_blocks.keep_on_device(instances) is instances
+
+
 def test_rows_taken_on_the_device_are_those_taken_on_the_host(monkeypatch: pytest.MonkeyPatch):
     instances = random_instances(3, SMALL, batch=40)
     usual = brackets(instances, effort=TREE)

@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from concurrent.futures import Future
 from dataclasses import replace
@@ -20,7 +21,7 @@ from rodiu_jax.model.status import Prover, Status
 from solvers import cascade as module
 from solvers.answers import Answer, Answers
 from solvers.bracket import Effort
-from solvers.cascade import cascade, exactly
+from solvers.cascade import bracketed, cascade, exactly
 from solvers.dual import Ascent
 from solvers.exact import solve_instance
 from solvers.pool import Pool, Ticket, solve
@@ -73,6 +74,27 @@ def test_a_gpu_branches_for_small_gaps(batch, monkeypatch):
     monkeypatch.setattr(module, "by_device", lambda *, cpu, accelerator: accelerator)
     found = whole(cascade(batch.take([0]), gap=1e-4, workers=Watched(echo)))
     assert found.nodes[0] > 1
+
+
+def test_a_gpu_has_two_blocks_at_a_time(batch, monkeypatch):
+    """The answers are those of one after the other, and their seconds no more than have passed."""
+    monkeypatch.setattr(module, "_block", lambda: 2)
+    usual = whole(bracketed(batch, gap=0.01))
+    threads = []
+    real = module.brackets
+
+    def watch(*given, **options):
+        threads.append(threading.current_thread())
+        return real(*given, **options)
+
+    monkeypatch.setattr(module, "brackets", watch)
+    monkeypatch.setattr(module, "by_device", lambda *, cpu, accelerator: accelerator)
+    began = time.perf_counter()
+    found = whole(bracketed(batch, gap=0.01))
+    assert_same(found, usual)
+    assert len(threads) == 3
+    assert threading.main_thread() not in threads
+    assert 0 < found.seconds.sum() <= time.perf_counter() - began
 
 
 def test_brackets_alone_need_no_exact_solver(batch, optima, monkeypatch):

@@ -60,6 +60,12 @@ def test_tasks_are_larger_where_there_are_many_brackets(method, left, workers, r
     assert rows_of_task(method, left, workers) == rows
 
 
+def test_a_gpu_gets_larger_tasks_of_brackets():
+    assert rows_of_task("bracket", 10**6, 2, gpus=1) == 32 * 1024
+    assert rows_of_task("cascade", 8_000, 2, gpus=1) == 500, "each worker still has eight"
+    assert rows_of_task("exact", 10**6, 2, gpus=1) == 256, "HiGHS gains nothing"
+
+
 def test_engines_that_do_not_exist_are_refused(tmp_path):
     with pytest.raises(InputError, match="sweep: engine: got 'moon', expected one of local, ray"):
         sweep(given(), tmp_path / "out", engine="moon", quiet=True)

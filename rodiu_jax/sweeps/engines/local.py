@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
+from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import AuditFailed
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.sweeps.ask import answer_rows
@@ -18,6 +20,9 @@ from rodiu_jax.sweeps.work import Run, Work
 
 OPENING = 64
 """Scenarios in the first chunk, which also compiles."""
+
+_MOST_BYTES = 2**30
+"""Bytes of a GPU's scenarios that are made at a time."""
 
 FLUSH_SECONDS = 10.0
 """Rows wait at most this long before they are on disk, and a result longer."""
@@ -35,7 +40,7 @@ def _run(work: Work) -> None:
     work.store.note_devices(sorted({d.device_kind for d in jax.devices()}))
     method, began = work.store.spec.method, time.perf_counter()
     instances, done, opening = None, 0, (0, 0.0)
-    for first, stop in work.chunks(chunk_of(method), OPENING):
+    for first, stop in work.chunks(chunk_of(method, work.catalog), OPENING):
         instances = _run_chunk(work, first, stop)
         done += stop - first
         opening = opening if opening[0] else (done, time.perf_counter() - began)
@@ -45,14 +50,18 @@ def _run(work: Work) -> None:
         keep_pace(method, instances, work.pool.workers, gap, first=opening, whole=whole)
 
 
-def chunk_of(method: str) -> int:
+def chunk_of(method: str, catalog: Catalog) -> int:
     """Return the number of scenarios made at a time for a method on all devices of this process.
 
-    2048 of the default catalogue's scenarios take about 30 MB; a GPU gets eight times as many.
+    2048 of the default catalogue's scenarios take about 30 MB; a GPU gets 16 times as many, so that two blocks of
+    brackets (`solvers.cascade`) are in flight, or as many as `_MOST_BYTES` hold.
     """
     from rodiu_jax.runtime.devices import by_device, devices
 
-    return METHODS[method].chunk * by_device(cpu=1, accelerator=8) * len(devices())
+    usual = METHODS[method].chunk
+    scenario = 8 * sum(math.prod(catalog.shape(name)) for name in catalog.varying)
+    room = max(_MOST_BYTES // max(scenario, 1), usual)
+    return by_device(cpu=usual, accelerator=min(16 * usual, room)) * len(devices())
 
 
 def _run_chunk(work: Work, first: int, stop: int) -> Instances:

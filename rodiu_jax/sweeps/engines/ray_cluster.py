@@ -36,6 +36,9 @@ from rodiu_jax.sweeps.work import Run, Work
 _TASKS = 8
 """Tasks grow towards a method's largest while each worker still has so many of them: batches are fuller."""
 
+_FULLER = 32
+"""Times as many rows a GPU's largest task has as a CPU's: two blocks of brackets (`solvers.cascade`)."""
+
 _OPENING = 64
 _TRIES = 4
 """A chunk whose worker died is given to another so often."""
@@ -115,7 +118,7 @@ def _run(ray: Any, count: int, share: Share, work: Work) -> None:
         runtime_env={"env_vars": _environment(share)},
     )
     left = sum(end - start for start, end in work.gaps)
-    todo = work.chunks(rows_of_task(work.store.spec.method, left, count), _OPENING)[::-1]
+    todo = work.chunks(rows_of_task(work.store.spec.method, left, count, gpus=share.gpus), _OPENING)[::-1]
     keep = "JAX_COMPILATION_CACHE_DIR" in os.environ  # here it is so; a worker has a folder of its own
     shared = ray.put((work.store.spec, work.catalog, {n: version(n) for n in _VERSIONS}, keep))
     tries: dict[tuple[int, int], int] = {}
@@ -152,9 +155,15 @@ def _run(ray: Any, count: int, share: Share, work: Work) -> None:
             ray.cancel(left, force=True)
 
 
-def rows_of_task(method: str, left: int, count: int) -> int:
-    """Return the rows of a task by ``method``, where ``left`` are to be answered by ``count`` workers."""
+def rows_of_task(method: str, left: int, count: int, *, gpus: int = 0) -> int:
+    """Return the rows of a task by ``method``, where ``left`` are to be answered by ``count`` workers.
+
+    Args:
+      gpus: of a worker. Where batches gain by being fuller, a GPU's gain up to `_FULLER` times as many rows.
+    """
     fewest, most = METHODS[method].task_rows
+    if gpus and most > fewest:
+        most *= _FULLER
     return min(max(left // (_TASKS * count), fewest), most)
 
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from solvers.lp.interior import interior_point
+from solvers.lp import stages
+from solvers.lp.interior import interior_point, solve_batch
 from solvers.lp.newton import diagonal_of, invert
 from solvers.lp.program import BlockLp, LpSolution
 from tests.oracles.interior_point import solve_plainly, write_densely
@@ -48,6 +49,29 @@ def _solved(q: BlockLp, iterations: jax.Array) -> tuple[LpSolution, jax.Array]:
 def solved(q: BlockLp, iterations: int = ITERATIONS) -> tuple[LpSolution, np.ndarray]:
     with jax.enable_x64(True):
         return jax.tree.map(np.asarray, _solved(q, np.int32(iterations)))
+
+
+def test_short_loops_unrolled_for_an_accelerator_solve_the_same(monkeypatch: pytest.MonkeyPatch):
+    """HiGHS is the witness; the program has the loop over iterations and no other."""
+    q = program(5)
+    last = jax.tree.map(lambda a: np.moveaxis(a, 0, -1), q)
+
+    def solve() -> tuple[LpSolution, int]:
+        fresh = jax.jit(lambda lp, iterations: solve_batch.__wrapped__(lp, iterations))
+        with jax.enable_x64(True):
+            lowered = fresh.lower(last, np.int32(ITERATIONS))
+            return jax.tree.map(np.asarray, fresh(last, np.int32(ITERATIONS))[0]), lowered.as_text().count(
+                "while("
+            )
+
+    looped, loops = solve()
+    assert loops == 3
+    monkeypatch.setattr(stages, "by_device", lambda *, cpu, accelerator: accelerator)
+    unrolled, loops = solve()
+    assert loops == 1
+    np.testing.assert_allclose(unrolled.x, looped.x, atol=1e-9)
+    for b in range(4):
+        assert (q.cost[b] * unrolled.x[..., b]).sum() == pytest.approx(optimum(q, b), abs=1e-7)
 
 
 def optimum(q: BlockLp, b: int) -> float:

@@ -1,0 +1,198 @@
+"""The programs that matter, with arguments of any number of rows that exist by shape alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from bench.inputs import make_random_plans
+from rodiu_jax.catalog import draw_program, load_catalog, sampling
+from rodiu_jax.decisions.stress import tally
+from rodiu_jax.decisions.stress.linear_forms import expose
+from rodiu_jax.model import evaluation, scenario_blocks
+from rodiu_jax.model.fields import FIELD_SPECS
+from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import plan_arrays
+from solvers import bracket, deployments, recourse
+from solvers.bracket import USUAL
+from solvers.dual import bounds
+from solvers.recourse_lp import Variant
+from solvers.routing import THOROUGH_ITERATIONS
+
+PAIRS = 16
+"""Pairs of a plan and a scenario whose stress is drawn together, as `rodiu_jax.runtime.block_sizes` has it."""
+
+PLANS = 64
+"""Plans that a scenario is evaluated with."""
+
+DEPLOYMENTS = 8
+"""Deployments that a scenario is crossed with."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled program, and how to call it for a number of rows.
+
+    Attributes:
+      row: what a row is.
+      program: jitted.
+      build: rows to its arguments and, by name, its further arrays.
+      static: what it is compiled for.
+      turns: of the loop whose number of turns is data; 0 where it has none.
+    """
+
+    name: str
+    row: str
+    program: Any
+    build: Callable[[int], tuple[tuple[Any, ...], dict[str, Any]]]
+    static: dict[str, Any] = field(default_factory=dict)
+    turns: int = 0
+
+
+def _with_rows(tree: Any, rows: int) -> Any:
+    """Replace the first axis of all arrays of a tree."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), tree)
+
+
+def list_programs() -> list[Program]:
+    """List the programs: drawing, bounding, the parts of a bracket, evaluation, stress and recourse.
+
+    They are those of the default catalogue, and of an accelerator if that is the default device. Call it with
+    ``jax_enable_x64``.
+    """
+    catalog = load_catalog("seed")
+    instances = sampling.sample(catalog, n=2, seed=1)
+    return [
+        *_list_bracket_programs(instances),
+        _draw_scenarios(),
+        *(_evaluate_plans(instances, count) for count in (1, PLANS)),
+        _stress_plans(instances),
+        _cross_deployments(instances),
+    ]
+
+
+def _unwrap(program: Any) -> Any:
+    """Return the jitted program of settled scenarios behind one of `rodiu_jax.model.scenario_blocks.of_settled`."""
+    return program.__wrapped__
+
+
+def _shape_fields(instances: Instances) -> Any:
+    """Return the shapes of scenarios as `rodiu_jax.model.scenario_blocks.of_settled` gives them to a program."""
+    static = {"uncertainty": instances.uncertainty, "batched": instances.batched}
+    return jax.eval_shape(lambda fields: scenario_blocks._settle(fields, **static), instances.fields)
+
+
+def _list_bracket_programs(instances: Instances) -> list[Program]:
+    fields = _shape_fields(instances)
+    _, models, gpus, degrees = instances.shape
+    start, _ = jax.eval_shape(lambda f: _unwrap(bracket._cold_starts)(f, far=False), fields)
+    node, root, how = USUAL.node, USUAL.root, USUAL.search
+
+    def shape(rows: int, *sizes: int, kind: Any) -> Any:
+        return jax.ShapeDtypeStruct((rows, *sizes), kind)
+
+    def build_nodes(rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        decided = shape(rows, models * gpus, degrees, kind=np.int8)
+        weight = shape(rows, kind=np.float32)
+        return (_with_rows(fields, rows), decided, _with_rows(start, rows), None, weight), {
+            "controls": node.controls
+        }
+
+    def build_routes(slots: int, iterations: int) -> Callable[[int], tuple[tuple[Any, ...], dict[str, Any]]]:
+        return lambda rows: (
+            (_with_rows(fields, rows), shape(rows, slots, kind=np.int32)),
+            {"iterations": np.int32(iterations)},
+        )
+
+    def route(slots: int, iterations: int) -> Program:
+        name = f"route, {slots} slots, {iterations} iterations"
+        static = {"limited": False}
+        build = build_routes(slots, iterations)
+        return Program(name, "deployment", _unwrap(deployments._route_plans), build, static, iterations)
+
+    return [
+        Program(
+            f"bound, {root.steps} steps",
+            "scenario",
+            _unwrap(bounds._value_block),
+            lambda rows: ((_with_rows(fields, rows),), {"controls": root.controls}),
+            {"reach": root.reach},
+            root.steps,
+        ),
+        Program(
+            f"node, {node.steps} steps",
+            "node",
+            _unwrap(bracket._bound_nodes),
+            build_nodes,
+            {"reach": node.reach, "how": how},
+            node.steps,
+        ),
+        route(4, how.iterations),
+        route(how.slots, THOROUGH_ITERATIONS),
+        Program(
+            "neighbours",
+            "deployment",
+            _unwrap(deployments._neighbours),
+            build_routes(how.slots, THOROUGH_ITERATIONS),
+            {"how": how},
+            THOROUGH_ITERATIONS,
+        ),
+    ]
+
+
+def _draw_scenarios() -> Program:
+    catalog = load_catalog("seed")
+    names = [name for name in FIELD_SPECS if name in catalog.varying]
+    program, params = draw_program.make_program(catalog, names)
+
+    def build(rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (params, np.zeros(2, np.uint32), jax.ShapeDtypeStruct((rows,), np.uint32)), {}
+
+    return Program("draw", "scenario", sampling._draw, build, {"program": program})
+
+
+def _evaluate_plans(instances: Instances, count: int) -> Program:
+    plans = plan_arrays(make_random_plans(instances, count, everywhere=True), instances)
+    fields = instances.fields._asdict()
+
+    def build(rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        drawn = {n: _with_rows(v, rows) if n in instances.batched else v for n, v in fields.items()}
+        return (type(instances.fields)(**drawn), plans), {}
+
+    static = {"uncertainty": instances.uncertainty, "batched": instances.batched, "crossed": True}
+    return Program(f"evaluate {count}", "scenario", evaluation._score_block, build, static)
+
+
+def _stress_plans(instances: Instances) -> Program:
+    plans = plan_arrays(make_random_plans(instances, PAIRS, everywhere=True), instances)
+    at = np.arange(PAIRS)
+    forms = expose(instances, plans, at, at % instances.size, reality="ddu", seed=1).forms
+    empty = tally._empty_tally(PAIRS, 1, forms.room.shape[1])
+
+    def build(rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (empty, forms), {
+            "table": None,
+            "scales": np.ones(1),
+            "first": np.int64(0),
+            "stop": np.int64(rows),
+            "size": rows,
+        }
+
+    return Program(f"stress {PAIRS}", "draw", tally._tally_draws, build, {}, turns=1)
+
+
+def _cross_deployments(instances: Instances) -> Program:
+    fields = _shape_fields(instances)
+    slots = jax.ShapeDtypeStruct((DEPLOYMENTS, 4), np.int32)
+
+    def build(rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        arrays = {"slots": slots, "iterations": np.int32(recourse._FIRST_ITERATIONS)}
+        return (_with_rows(fields, rows), jax.ShapeDtypeStruct((rows,), np.bool_)), arrays
+
+    static = {"variant": Variant(sharp=False, capped=False), "limited": False}
+    name = f"recourse {DEPLOYMENTS}"
+    return Program(name, "scenario", _unwrap(recourse._cross), build, static, recourse._FIRST_ITERATIONS)

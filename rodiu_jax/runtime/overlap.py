@@ -1,0 +1,45 @@
+"""Pieces of work of which the next begins before one ends, so that the host works on one and a device on another."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import jax
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def map_ahead(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> Iterator[R]:
+    """Yield ``work(item)`` of every item, in order, while the next are worked on in threads.
+
+    Work has the caller's ``jax_enable_x64`` and ``jax_default_device``, which are a thread's own. What it raises is
+    raised in its turn; what had begun by then ends first, and nothing else begins.
+
+    Args:
+      at_once: pieces that are worked on or wait to be fetched; 1 works in the caller's thread, when asked.
+    """
+    if at_once == 1:
+        yield from map(work, items)
+        return
+    double, default = jax.config.jax_enable_x64, jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+
+    def work_alike(item: T) -> R:
+        with jax.enable_x64(double), jax.default_device(default):
+            return work(item)
+
+    with ThreadPoolExecutor(at_once, "rodiu-ahead") as pool:
+        begun: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                begun.append(pool.submit(work_alike, item))
+                if len(begun) == at_once:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for left in begun:
+                left.cancel()

@@ -1,0 +1,72 @@
+"""Work ahead: results in order, as many pieces at once as asked, the caller's settings, errors in their turn."""
+
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rodiu_jax.runtime.overlap import map_ahead
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_results_are_in_order(at_once: int):
+    assert list(map_ahead(lambda n: n * n, range(7), at_once=at_once)) == [n * n for n in range(7)]
+    assert list(map_ahead(lambda n: n, [], at_once=at_once)) == []
+
+
+def test_two_pieces_are_worked_on_together_and_no_more():
+    both, lock = threading.Barrier(2, timeout=60), threading.Lock()
+    running = most = 0
+
+    def work(number: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        both.wait()  # each needs another beside it
+        with lock:
+            running -= 1
+        return number
+
+    assert list(map_ahead(work, range(6), at_once=2)) == list(range(6))
+    assert most == 2
+
+
+def test_one_at_a_time_stays_in_the_callers_thread_and_waits_to_be_asked():
+    done: list[threading.Thread] = []
+    ahead = map_ahead(lambda _: done.append(threading.current_thread()), range(3), at_once=1)
+    next(ahead)
+    assert done == [threading.current_thread()]
+
+
+def test_work_has_the_settings_of_the_caller():
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            kinds = {a.dtype for a in map_ahead(lambda n: jnp.asarray(float(n)), range(3), at_once=2)}
+        assert kinds == {np.dtype(np.float64 if wide else np.float32)}
+
+
+def test_an_error_comes_in_its_turn_and_nothing_else_begins():
+    begun: list[int] = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        if number == 1:
+            raise ValueError("piece 1")
+        return number
+
+    results = map_ahead(work, range(100), at_once=2)
+    assert next(results) == 0
+    with pytest.raises(ValueError, match="piece 1"):
+        list(results)
+    assert len(begun) <= 3
+
+
+def test_who_stops_early_begins_nothing_more():
+    begun: list[int] = []
+    results = map_ahead(begun.append, range(100), at_once=2)
+    next(results)
+    results.close()
+    assert len(begun) <= 3

@@ -34,7 +34,7 @@ _DAY_FILES = (
 
 _PAGE = "report.html"
 _TABLES = (
-    *("fleet", "routing", "traffic", "quotas", "what_if", "protections", "limits", "rests_on"),
+    *("fleet", "routing", "traffic", "promises", "quotas", "what_if", "protections", "limits", "rests_on"),
     *("hours",),
 )
 """Tables that an answer may have; one that it lacks is removed where an earlier answer left it."""

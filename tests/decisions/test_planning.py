@@ -101,7 +101,7 @@ def test_every_question_is_bracketed(answer: FleetAnswer, catalog: Path):
         "Qwen3-30B-A3B only": {"max_replicas": np.array([[0, 0], [64, 64]])},
         "no quota": {"gpu_quota": np.full(2, np.inf), "max_replicas": many},
         "rates 22% lower": {"throughput": f.throughput * 0.78},
-        "promises 20% tighter": {"throughput": rates},
+        "promises 20% tighter": {"throughput": rates, "delay_threshold": f.delay_threshold * 0.8},
         "B200 180GB 20% dearer": {"gpu_price": np.where(h100, f.gpu_price, f.gpu_price * 1.2)},
         "no B200 180GB": {"gpu_quota": np.where(h100, f.gpu_quota, 0)},
         "H100 80GB 20% dearer": {"gpu_price": np.where(h100, f.gpu_price * 1.2, f.gpu_price)},

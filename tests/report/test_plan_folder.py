@@ -21,7 +21,10 @@ from tests.golden import numbers
 from tests.oracles.planning import SMALL, write_trace
 from tests.page_structure import Structure
 
-TABLES = ("fleet", "routing", "traffic", "quotas", "hours", "what_if", "protections", "limits", "rests_on")
+TABLES = (
+    *("fleet", "routing", "traffic", "promises", "quotas", "hours", "what_if", "protections", "limits"),
+    "rests_on",
+)
 
 
 @pytest.fixture(scope="module")

@@ -120,8 +120,11 @@ class FleetAnswer:
                 "output_tokens": t.output_tokens,
                 "source": t.source,
                 "basis": t.basis,
+                "mean_end_to_end_ms": json_number(most),
             }
-            for t in self.inputs.traffic
+            for t, most in zip(
+                self.inputs.traffic, self.scenario.one(0).delay_threshold.tolist(), strict=True
+            )
         ]
         return {
             "traffic": traffic,

@@ -27,7 +27,7 @@ _SECTIONS = (
     ("what-if", "What if", ("what_if",)),
     ("robustness", "If rates fall short", ("protections",)),
     ("limits", "What limits it", ("limits",)),
-    ("inputs", "What it rests on", ("traffic", "rests_on")),
+    ("inputs", "What it rests on", ("traffic", "promises", "rests_on")),
 )
 """Name, heading and tables of each section."""
 

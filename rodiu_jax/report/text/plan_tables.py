@@ -24,6 +24,7 @@ def make_tables(answer: FleetAnswer) -> list[PageTable]:
         tabulate_fleet(answer),
         tabulate_routing(answer),
         tabulate_traffic(answer),
+        tabulate_promises(answer),
         tabulate_quotas(answer),
         *([tabulate_hours(answer.day)] if answer.day is not None else []),
         tabulate_what_ifs("what_if", "What if: each solved again, $/h", answer.what_ifs, answer.found),
@@ -97,12 +98,10 @@ def tabulate_routing(answer: FleetAnswer) -> PageTable:
 
 
 def tabulate_traffic(answer: FleetAnswer) -> PageTable:
-    """Make a row per query type: rate, token lengths, promise, price elsewhere, and where the rate comes from."""
+    """Make a row per query type: rate, token lengths, price elsewhere, and where the rate comes from."""
     fields = answer.scenario.one(0)
-    promises = answer.inputs.catalog.promises
     data = []
     for i, t in enumerate(answer.inputs.traffic):
-        promise = promises.get(t.query)
         elsewhere = float(fields.unmet_penalty[i]) / t.tokens * 1e6 if t.tokens > 0 else math.nan
         data.append(
             {
@@ -110,7 +109,6 @@ def tabulate_traffic(answer: FleetAnswer) -> PageTable:
                 "queries_per_second": t.rate / 3600.0,
                 "input_tokens": t.input_tokens,
                 "output_tokens": t.output_tokens,
-                "promise": "" if promise is None else str(promise),
                 "elsewhere_per_million_tokens": elsewhere,
                 "source": t.source,
             }
@@ -121,16 +119,39 @@ def tabulate_traffic(answer: FleetAnswer) -> PageTable:
             significant(r["queries_per_second"], 4),
             significant(r["input_tokens"], 4),
             significant(r["output_tokens"], 4),
-            r["promise"] or "-",
             significant(r["elsewhere_per_million_tokens"], 3),
             r["source"],
         ]
         for r in data
     ]
-    heads = ["traffic", "queries/s", "tokens in", "out", "promise", "$/M tokens elsewhere", "rate from"]
-    return PageTable(
-        "traffic", "Traffic and promises planned for", heads, rows, (1, 2, 3, 5), pd.DataFrame(data)
-    )
+    heads = ["traffic", "queries/s", "tokens in", "out", "$/M tokens elsewhere", "rate from"]
+    return PageTable("traffic", "Traffic planned for", heads, rows, range(1, 5), pd.DataFrame(data))
+
+
+def tabulate_promises(answer: FleetAnswer) -> PageTable:
+    """Make a row per query type: what rates are read off curves by, and the end-to-end limit with what it rests on."""
+    catalog = answer.inputs.catalog
+    data = []
+    for query, most in zip(
+        answer.scenario.query_names, answer.scenario.one(0).delay_threshold.tolist(), strict=True
+    ):
+        promise, held = catalog.promises.get(query), catalog.quantities["delay_threshold"]
+        entry = catalog.find_entry("delay_threshold", (query,))
+        data.append(
+            {
+                "query": query,
+                "promise": "" if promise is None else str(promise),
+                "mean_end_to_end_ms": most,
+                "basis": (None if entry is None else entry.basis) or held.basis or "unstated",
+                "source": (entry.source if entry is not None else "") or held.source,
+            }
+        )
+    rows = [
+        [r["query"], r["promise"] or "-", significant(r["mean_end_to_end_ms"], 6), r["basis"], r["source"]]
+        for r in data
+    ]
+    heads = ["traffic", "promise", "mean end to end at most, ms", "which is", "from"]
+    return PageTable("promises", "Promises planned for", heads, rows, (2,), pd.DataFrame(data))
 
 
 def tabulate_quotas(answer: FleetAnswer) -> PageTable:

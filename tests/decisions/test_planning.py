@@ -15,7 +15,12 @@ from rodiu_jax.decisions.planning.even_routing import route_evenly
 from rodiu_jax.decisions.planning.inputs import prepare
 from rodiu_jax.decisions.planning.plan import FleetAnswer, plan_fleet
 from rodiu_jax.decisions.planning.request import PlanRequest, read_price, read_rate
-from rodiu_jax.decisions.planning.robustness_price import DRAWS, count_overloads, load_pairs
+from rodiu_jax.decisions.planning.robustness_price import (
+    DRAWS,
+    compare_protections,
+    count_overloads,
+    load_pairs,
+)
 from rodiu_jax.decisions.planning.traffic import pick_level
 from rodiu_jax.decisions.planning.what_ifs import WhatIf
 from rodiu_jax.errors import InputError, WorkFailed
@@ -24,7 +29,9 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
 from rodiu_jax.report.page.plan_page import render_plan_page
 from rodiu_jax.report.text.plan_sentences import write_sentences
+from rodiu_jax.report.text.plan_tables import tabulate_protections
 from solvers.exact import solve_instance
+from tests.golden import numbers
 from tests.oracles.plain_fleet import solve_plain
 from tests.oracles.planning import SMALL
 
@@ -143,10 +150,40 @@ def test_protections_are_bought_and_routed_for_the_real_traffic(answer: FleetAns
         verdict = check_plan(p.plan, trusted, 0)
         assert verdict.feasible
         assert verdict.costs["total_cost"] / 24 <= p.upper * (1 + 1e-6)
+        assert p.cost == pytest.approx(cost_by_hand(p.plan, answer.scenario), rel=1e-9)
         assert p.overload_low <= p.overload <= p.overload_high
         assert p.overload <= p.fuller
     costs = [p.lower for p in answer.protections if p.kind == "gamma"]
     assert costs == sorted(costs)
+
+
+def cost_by_hand(plan: Plan, scenario: Instances) -> float:
+    """Rent and what is bought elsewhere on the traffic of a scenario, $/h: nothing else costs anything there."""
+    f = scenario.one(0)
+    price = dict(zip(scenario.gpu_names, f.gpu_price.tolist(), strict=True))
+    rent = sum(price[d.gpu] * d.tp * d.replicas for d in plan.deployments)
+    rates = zip(scenario.query_names, f.arrival_rate.tolist(), f.unmet_penalty.tolist(), strict=True)
+    return rent + sum(rate * penalty * plan.unmet.get(q, 0.0) for q, rate, penalty in rates)
+
+
+def test_equal_fleets_cost_the_same_however_they_are_protected(catalog: Path):
+    """All that the quota allows is rented anyway: buying for half as much traffic again buys nothing, and costs so."""
+    asked = PlanRequest(catalog, rates={"Chat": 150.0}, quotas={"H100": 1, "B200": 0}, shortfall=0.0)
+    scenario = prepare(asked).scenario
+
+    def solve(batch: Instances) -> list[Any]:
+        return [solve_instance(batch, b, gap=1e-6) for b in range(batch.size)]
+
+    nominal, *_, more = compare_protections(scenario, solve, factors=(1.5,))
+    assert nominal.plan is not None
+    assert more.plan is not None
+    assert (more.kind, more.level) == ("headroom", 1.5)
+    assert more.plan.deployments == nominal.plan.deployments == (DeployedPair("Llama-3.1-8B", "H100", 1),)
+    assert more.cost == pytest.approx(nominal.cost, rel=1e-6)
+    assert more.cost == pytest.approx(cost_by_hand(more.plan, scenario), rel=1e-6)
+    assert more.upper > 1.3 * nominal.upper  # with what nobody buys at a traffic that is not there
+    (row,) = [r for r in tabulate_protections((nominal, more)).rows if r[0] == "headroom 1.5"]
+    assert row[2] in ("+0.0%", "-0.0%")
 
 
 def test_overloads_follow_the_distribution_of_the_shortfall(answer: FleetAnswer):
@@ -199,6 +236,14 @@ def test_headroom_buys_for_more_and_routes_for_the_real_traffic(catalog: Path):
     assert sum(r.share for r in found.plan.routes) == pytest.approx(1.0)
     assert found.fleet.headroom.factor >= 1.3 * (1 - 1e-6)
     assert "headroom 1.3" in found.alternatives()
+    proof, protection = (
+        next(line for line in write_sentences(found) if line.startswith(start))
+        for start in ("It is bought for 1.3", "On this traffic")
+    )
+    assert numbers(proof) == pytest.approx([1.3, found.found.upper, found.found.lower], abs=0.005)
+    costs = {p.name: p.cost for p in found.protections}
+    extra = 100 * (costs["headroom 1.3"] / costs["nominal"] - 1)
+    assert numbers(protection)[:2] == pytest.approx([extra, costs["nominal"]], rel=1e-2)
 
 
 def test_only_named_types_carry_traffic(catalog: Path):

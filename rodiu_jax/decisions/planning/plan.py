@@ -192,8 +192,8 @@ def plan_fleet(
         by query type, the empty name standing for all others. What costs less there is not served.
       headroom: trust every rate and buy for so many times the traffic; by default rates may fall short by
         ``shortfall``, those of ``gamma`` types at once on each deployed pair (as the catalogue states if not given).
-      by_hour: plan the day too: a scenario for each hour of the day that the traces cover whole, at ``traffic_at`` of
-        the windows in that hour; the cheapest fixed fleet, the cheapest of each hour, and a schedule between them.
+      by_hour: plan the day too: a scenario for each hour that the traces cover whole (of the day, or of the trace where
+        its clock has no dates), at ``traffic_at`` of the windows in that hour; the cheapest fixed fleet, the cheapest of each hour, and a schedule between them.
       start_minutes: from when a replica is rented until it serves, from 0 to 60; it counts in that schedule.
       gap: relative gap at which a scenario counts as solved (the fleets of a day: at least 1 %).
       time_limit: seconds for each of them.
@@ -276,11 +276,11 @@ def answer_request(
         protections = compare_protections(scenario, solve, gammas=gammas, factors=factors)
         planned = None
         if day is not None and start_minutes is not None:
-            hours, scenarios = day
+            clock, scenarios = day
             scenarios = scenarios.with_fields(arrival_rate=np.asarray(scenarios.fields.arrival_rate) * factor)
             patient = Solving(pool, bar, gap=max(gap, CASCADE_GAP), time_limit=_DAY_SECONDS)
             planned = plan_day(
-                hours,
+                clock,
                 scenarios,
                 patient.begin,
                 start_minutes=start_minutes,

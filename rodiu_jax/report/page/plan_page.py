@@ -103,8 +103,9 @@ def _make_sections(answer: FleetAnswer, sentences: list[str], day: list[str]) ->
 def _make_level(asked: WhatIf, base: WhatIf) -> _Level:
     if not math.isfinite(asked.upper):
         return _Level(asked.name, asked.what, (("answer", f"no plan ({asked.status})"),))
+    bound = f"at least {dollars(asked.lower)}/h" if math.isfinite(asked.lower) else "no bound"
     facts = [
-        ("cost", f"{dollars(asked.upper)}/h, at least {dollars(asked.lower)}/h"),
+        ("cost", f"{dollars(asked.upper)}/h, {bound}"),
         ("change", write_change(asked, base)),
         ("rent", f"{dollars(asked.rent)}/h"),
         ("bought elsewhere", f"{dollars(asked.elsewhere)}/h, {percent(asked.unmet)} of the queries"),

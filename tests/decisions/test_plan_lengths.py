@@ -36,9 +36,7 @@ def request(catalog: Path, tokens: tuple[int, int], **options: Any) -> PlanReque
 def sustained(query: str, model: str, gpu: str, tp: int, *, ttft: float, tpot: float) -> float:
     """Read the highest rate at which both limits hold off the text of the catalogue."""
     (curve,) = [
-        c
-        for c in STATED["curve"]
-        if (c["query"], c["model"], c["gpu"], c["tp"]) == (query, model, gpu, tp)
+        c for c in STATED["curve"] if (c["query"], c["model"], c["gpu"], c["tp"]) == (query, model, gpu, tp)
     ]
     good = [
         p["rate"] for p in curve["points"] if p["ms"]["ttft_mean"] <= ttft and p["ms"]["tpot_mean"] <= tpot
@@ -145,9 +143,12 @@ def test_curves_are_carried_from_the_lengths_that_they_state(catalog: Path):
 def test_rates_without_a_curve_are_carried_too(catalog: Path):
     head, *curves = re.split(r"(?=\[\[curve\]\])", SMALL)
     kept = [c for c in curves if 'query = "Chat"' not in c]
-    stated = '[quantity.throughput.values.Chat."Llama-3.1-8B".H100]\n1 = { fixed = 90000, basis = "measured" }\n\n'
+    stated = (
+        '[quantity.throughput.values.Chat."Llama-3.1-8B".H100]\n1 = { fixed = 90000, basis = "measured" }\n\n'
+    )
     catalog.write_text(
-        head.replace("[quantity.throughput_shortfall]", f"{stated}[quantity.throughput_shortfall]") + "".join(kept)
+        head.replace("[quantity.throughput_shortfall]", f"{stated}[quantity.throughput_shortfall]")
+        + "".join(kept)
     )
     inputs = prepare(request(catalog, (2048, 256)))
     assert inputs.scenario.one(0).throughput[0, 0, 0].tolist() == pytest.approx([90_000 / 4, 0])
@@ -157,7 +158,8 @@ def test_rates_without_a_curve_are_carried_too(catalog: Path):
 
 
 def test_a_limit_by_a_rule_stays_and_the_note_says_so(catalog: Path):
-    rule = '[quantity.delay_threshold]\nover = ["query"]\nunit = "ms"\nsource = "a rule"\nmultiply = ["ms_per_token", "input_tokens"]'
+    rule = '[quantity.delay_threshold]\nover = ["query"]\nunit = "ms"\nsource = "a rule"\n'
+    rule += 'multiply = ["ms_per_token", "input_tokens"]'
     own = '[quantity.ms_per_token]\nover = ["query"]\nunit = "ms/token"\nsource = "mine"\neach = 40\n'
     before, _, after = SMALL.partition("[quantity.delay_threshold]")
     catalog.write_text(f"{before}{rule}\n\n{own}\n{after[after.index('[quantity.error_threshold]') :]}")
@@ -186,5 +188,7 @@ def test_longer_requests_of_the_packaged_catalogue_are_served(tmp_path: Path):
     assert find_unservable(found.scenario, 0) == {}
     assert f.delay_threshold.tolist() == pytest.approx([39_900])
     assert np.allclose(f.throughput, same.throughput / 4, rtol=1e-8)
-    assert np.allclose(f.delay_nominal, same.delay_nominal, rtol=1e-8)  # a token takes as long, a request three times
+    assert np.allclose(
+        f.delay_nominal, same.delay_nominal, rtol=1e-8
+    )  # a token takes as long, a request three times
     assert np.allclose(f.residency_hours, same.residency_hours * 3, rtol=1e-8)

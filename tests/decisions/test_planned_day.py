@@ -110,7 +110,9 @@ def test_gpu_hours_are_sums(day: Day):
     assert day.gpu_hours["fixed"] == fixed * HOURS
     assert day.gpu_hours["hourly"] == sum(count_gpus(p.deployments) for p in day.hourly_plans)
     fleets = [p.deployments for p in day.schedule.plans]
-    started = [count_started(fleets[b], fleets[b + 1]) for b in range(HOURS - 1)] + [0]  # hour 6 is not covered
+    started = [count_started(fleets[b], fleets[b + 1]) for b in range(HOURS - 1)] + [
+        0
+    ]  # hour 6 is not covered
     assert list(day.schedule.starting) == started
     assert day.gpu_hours["scheduled"] == pytest.approx(sum(map(count_gpus, fleets)) + sum(started) / 6)
     price = dict(zip(day.scenarios.gpu_names, day.scenarios.one(0).gpu_price.tolist(), strict=True))
@@ -251,7 +253,9 @@ def test_traces_with_and_without_dates_share_no_hours(folder: Path):
     counted = write_counted(folder / "counted.csv", 40, 6)
     traces = {"Chat": counted, "Document_QA": folder / "docs.csv"}
     inputs = prepare(PlanRequest(folder / "small.toml", traces=traces))
-    with pytest.raises(InputError, match="traces that all have dates, or none of them: .* of Chat, .* Document_QA"):
+    with pytest.raises(
+        InputError, match=r"traces that all have dates, or none of them: .* of Chat, .* Document_QA"
+    ):
         make_day(inputs.scenario, inputs.traffic, "p95")
 
 
@@ -261,7 +265,9 @@ def test_sentences_of_a_day_name_its_clock_and_missing_bounds(answer: FleetAnswe
     assert "where the next hour is not covered" in text
     counted = replace(day, clock=replace(day.clock, dated=False), hourly_lower=-math.inf)
     text = " ".join(say_day(replace(answer, day=counted)))
-    assert "Over the 6 hours of the trace that the traces cover, counted from the first request of each," in text
+    assert (
+        "Over the 6 hours of the trace that the traces cover, counted from the first request of each," in text
+    )
     assert "Nothing is proven about how much less" in text
     assert "$-" not in text
     assert [row[0] for row in tabulate_hours(counted).rows] == [f"hour {h}" for h in range(6)]

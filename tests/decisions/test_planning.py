@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import rodiu_jax as rj
+from rodiu_jax.decisions.pair_load import measure_load
+from rodiu_jax.decisions.plan_basis import WEIGHTS, find_plan_basis
 from rodiu_jax.decisions.planning.even_routing import route_evenly
 from rodiu_jax.decisions.planning.inputs import prepare
 from rodiu_jax.decisions.planning.plan import FleetAnswer, plan_fleet
@@ -19,7 +21,6 @@ from rodiu_jax.decisions.planning.robustness_price import (
     DRAWS,
     compare_protections,
     count_overloads,
-    load_pairs,
 )
 from rodiu_jax.decisions.planning.traffic import pick_level
 from rodiu_jax.decisions.planning.what_ifs import WhatIf
@@ -195,15 +196,16 @@ def test_overloads_follow_the_distribution_of_the_shortfall(answer: FleetAnswer)
         (Route("Chat", "Llama-3.1-8B", "H100", 1.0),),
         {"Document_QA": 1.0},
     )
-    load, extra, replicas = load_pairs(plan, one)
-    full = load[0, 0] / 0.9  # a rate at which the load is 0.9
+    full = 20 * 3600 / float(one.one(0).throughput[0, 0, 0, 0]) / 0.9  # a rate at which the load is 0.9
     one = one.with_fields(arrival_rate=np.array([3600.0 * 20 / full, 0.0]))
-    load, extra, replicas = load_pairs(plan, one)
-    assert load[0, 0] == pytest.approx(0.9)
-    assert replicas.tolist() == [1.0]
+    found = measure_load(plan, one, 0)
+    assert found.load[:, 0].tolist() == pytest.approx([0.9, 0.0])
+    assert found.replicas.tolist() == [1.0]
     short = float(one.one(0).throughput_shortfall[0, 0, 0])
-    assert extra[0, 0] == pytest.approx(0.9 * short / (1 - short))
-    expected = 1 - (1 - 0.9) / extra[0, 0]
+    extra = 0.9 * short / (1 - short)
+    assert found.extra[:, 0].tolist() == pytest.approx([extra, 0.0])
+    assert found.worst.tolist() == pytest.approx([0.9 + extra])  # Gamma is 1: this type's rate falls short
+    expected = 1 - (1 - 0.9) / extra
     above, over = count_overloads(plan, one)
     assert above == DRAWS  # 0.9 is above the 0.85 that is planned for
     assert over / DRAWS == pytest.approx(expected, abs=0.02)
@@ -216,10 +218,10 @@ def test_routing_is_as_even_as_can_be(answer: FleetAnswer):
     pairs = (DeployedPair("Llama-3.1-8B", "H100", 1, 2), DeployedPair("Llama-3.1-8B", "B200", 1, 1))
     lopsided = Plan(0, pairs, (Route("Chat", "Llama-3.1-8B", "B200", 1.0),), {"Document_QA": 1.0})
     even = route_evenly(one, lopsided)
-    load, _, replicas = load_pairs(even, one)
+    found = measure_load(even, one, 0)
     a, b = (float(f.throughput[0, 0, k, 0]) for k in (0, 1))
     expected = 3600.0 * 20 / (2 * a + b)
-    assert (load.sum(0) / replicas).tolist() == pytest.approx([expected] * 2, rel=2e-3)
+    assert (found.load.sum(0) / found.replicas).tolist() == pytest.approx([expected] * 2, rel=2e-3)
     assert even.deployments == pairs
     assert check_plan(even, one, 0).feasible
 
@@ -413,21 +415,27 @@ def test_where_answers_cost_nothing_elsewhere_nothing_is_rented(catalog: Path):
     assert "Rent nothing" in render_plan_page(found, [])
 
 
-def test_the_footing_is_weighted(answer: FleetAnswer, catalog: Path):
-    rests = {f.inputs: f.shares for f in answer.footing}
-    assert rests["rates of replicas"]["predicted"] == 1.0
-    assert rests["prices of GPUs"]["measured"] == 1.0
-    assert rests["traffic"]["assumed"] == 1.0
-    assert all(math.isclose(sum(shares.values()), 1.0) for shares in rests.values())
+def test_what_it_rests_on_is_weighed(answer: FleetAnswer, catalog: Path):
+    rests = {name: answer.basis.find_shares(name) for name in WEIGHTS}
+    assert rests["throughput"]["predicted"] == 1.0
+    assert rests["gpu_price"]["measured"] == 1.0
+    assert rests["arrival_rate"]["assumed"] == 1.0
+    assert rests["gpu_quota"]["assumed"] == 1.0
+    assert all(math.isclose(sum(shares.values()), 1.0) for shares in rests.values() if shares)
+    said = next(line for line in write_sentences(answer) if line.startswith("It rests on: "))
+    assert "traffic assumed" in said
+    assert "prices of GPUs measured" in said
     mixed = prepare(
         PlanRequest(catalog, traces={"Chat": EXCERPT}, rates={"Document_QA": 1.0}, traffic_at="peak")
     )
-    from rodiu_jax.decisions.planning.basis import find_footing
-
     nothing = Plan(0, (), (), dict.fromkeys(mixed.scenario.query_names, 1.0))
-    (traffic, *_) = find_footing(nothing, mixed.scenario, mixed.catalog)
-    measured = 370 * (1960.9 + 26.09)
-    assert traffic.shares["measured"] == pytest.approx(measured / (measured + 3600 * 4608), rel=1e-3)
+    found = find_plan_basis(mixed.catalog, [(nothing, mixed.scenario, 0)])
+    assert found.find_shares("arrival_rate")["measured"] == pytest.approx(370 / (370 + 3600), rel=1e-9)
+    prompts = 370 * 1960.9
+    assert found.find_shares("input_tokens")["measured"] == pytest.approx(
+        prompts / (prompts + 3600 * 4096), rel=1e-3
+    )
+    assert found.find_shares("throughput") == {}
 
 
 def test_catalogues_may_leave_out_quotas_and_shortfalls(tmp_path: Path):

@@ -26,8 +26,8 @@ def test_shares_keep_their_digits_and_never_get_an_exponent(share: float, digits
 
 @pytest.mark.parametrize(
     ("share", "digits", "text"),
-    [(1.0, 2, "100%"), (0.9999, 2, "99.99%"), (0.996, 2, "99.6%"), (12.34, 3, "1234%"), (1.2, 2, "120%"), (-0.5, 1, "-50%")],
-)  # fmt: skip
+    [(1.0, 2, "100%"), (0.9999, 2, "99.99%"), (0.996, 2, "99.6%"), (12.34, 3, "1234%"), (1.2, 2, "120%")],
+)
 def test_shares_near_whole_ones(share: float, digits: int, text: str):
     assert percent(share, digits) == text
 

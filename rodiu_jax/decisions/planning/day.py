@@ -231,8 +231,8 @@ def plan_day(
       scenarios: they differ in their arrival rates alone; every hour weighs the same.
       begin: lets workers begin to solve the hours, while this process looks for the fixed fleet.
       start_minutes: from when a replica is rented until it serves.
-      gap: relative gap of the fixed fleet; ``time_limit``: seconds for it, and for finding the parts of it that a schedule
-        may rent.
+      gap: relative gap of the fixed fleet; ``time_limit``: seconds for it, and again for the parts of it that a
+        schedule may rent.
       bought: the factor on the real traffic that the scenarios' is; the hours are told with the real one.
 
     Raises:

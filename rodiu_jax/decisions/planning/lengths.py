@@ -1,13 +1,13 @@
 """What a catalogue states of requests of one length, carried to requests of another: limits, prices, rates, latencies.
 
-A catalogue promises an end-to-end latency, and quotes a price elsewhere, for requests of its own mean lengths; its rates
-are of the lengths that its curves state. Where a trace brings other lengths,
+A catalogue promises an end-to-end latency, and quotes a price elsewhere, for requests of its own mean lengths; its
+rates are of the lengths that its curves state. Where a trace brings other lengths,
 
-- the end-to-end limit and the price elsewhere keep their amount **per token**: they grow as the tokens of a request do;
+- the end-to-end limit and the price elsewhere keep their amount **per token**: they grow as a request's tokens do;
 - end-to-end latencies and the time that a query stays in memory grow alike (`delay_nominal` is per token anyway);
-- a rate is divided by ``max(1, in' / in, out' / out)``. Where a request costs a + b in + c out of a replica's time, with
-  a, b, c >= 0 that nobody need know, it costs at most so many times as much. What grows faster than the length, as
-  attention does, is not in that; limits on the first token and on each further one are held as if they were not moved.
+- a rate is divided by ``max(1, in' / in, out' / out)``. Where a request costs a + b in + c out of a replica's time,
+  with a, b, c >= 0 that nobody need know, it costs at most so many times as much. What grows faster than the length, as
+  attention does, is not in that. Latencies to the first token and of each further one, and limits on them, stay.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def carry_lengths(
     lengths = {
         query: (float(given), float(made))
         for query, given, made in zip(
-            means.sets["query"], means.ranges["input_tokens"][0], means.ranges["output_tokens"][0], strict=True
+            means.sets["query"],
+            means.ranges["input_tokens"][0],
+            means.ranges["output_tokens"][0],
+            strict=True,
         )
     }
     for t in traffic:
@@ -82,7 +85,8 @@ def carry_lengths(
             said = f"--promise {t.query}={promises[t.query]}"
             values.append(Value("delay_threshold", (t.query,), fixed(own), said, basis="assumed"))
         if t.statistics is None:
-            text = describe_other_lengths(base.curves, t.query, tuple((x, x) for x in lengths[t.query]))
+            given, made = lengths[t.query]
+            text = describe_other_lengths(base.curves, t.query, ((given, given), (made, made)))
             notes += [f"{text}."] if text else []
             continue
         growth = _divide(t.tokens, sum(lengths[t.query]))
@@ -267,6 +271,6 @@ def _write_note(
     else:
         parts.append("rates stay as they are")
     return [
-        f"{t.query}: the trace's requests have {_write_lengths(new)} tokens, those of {base.name} {_write_lengths(old)}: "
-        f"{'; '.join(parts)}. Measure them, or ask again (rodiu import aiconfigurator)."
+        f"{t.query}: the trace's requests have {_write_lengths(new)} tokens, those of {base.name} "
+        f"{_write_lengths(old)}: {'; '.join(parts)}. Measure them, or ask again (rodiu import aiconfigurator)."
     ]

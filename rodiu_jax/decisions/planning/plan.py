@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rodiu_jax.decisions.fleet import FleetSummary, summarize_fleet
-from rodiu_jax.decisions.planning.basis import Footing, find_footing
+from rodiu_jax.decisions.plan_basis import PlanBasis, find_plan_basis
 from rodiu_jax.decisions.planning.day import Day, make_day, plan_day
 from rodiu_jax.decisions.planning.even_routing import route_evenly
 from rodiu_jax.decisions.planning.inputs import PlanInputs, describe_promises, prepare
@@ -72,7 +72,7 @@ class FleetAnswer:
       unservable: query types that no plan can serve, with the reason.
       limits: every limit of a fleet one step looser; ``what_ifs``: the other questions.
       protections: robust rates beside plain headroom.
-      footing: what the inputs rest on.
+      basis: what the plan rests on.
       day: hour by hour, where asked for.
       seconds: wall time.
     """
@@ -87,7 +87,7 @@ class FleetAnswer:
     limits: tuple[WhatIf, ...]
     what_ifs: tuple[WhatIf, ...]
     protections: tuple[Protection, ...]
-    footing: tuple[Footing, ...]
+    basis: PlanBasis
     day: Day | None
     seconds: float
 
@@ -139,7 +139,7 @@ class FleetAnswer:
             "limits": [w.to_json() for w in self.limits],
             "what_if": [w.to_json() for w in self.what_ifs],
             "protections": [p.to_json() for p in self.protections],
-            "rests_on": [f.to_json() for f in self.footing],
+            "rests_on": self.basis.tabulate().to_dict("records"),
             "day": None if self.day is None else self.day.to_json(),
             "seconds": self.seconds,
         }
@@ -193,7 +193,8 @@ def plan_fleet(
       headroom: trust every rate and buy for so many times the traffic; by default rates may fall short by
         ``shortfall``, those of ``gamma`` types at once on each deployed pair (as the catalogue states if not given).
       by_hour: plan the day too: a scenario for each hour that the traces cover whole (of the day, or of the trace where
-        its clock has no dates), at ``traffic_at`` of the windows in that hour; the cheapest fixed fleet, the cheapest of each hour, and a schedule between them.
+        its clock has no dates), at ``traffic_at`` of the windows in that hour; the cheapest fixed fleet, the cheapest
+        of each hour, and a schedule between them.
       start_minutes: from when a replica is rented until it serves, from 0 to 60; it counts in that schedule.
       gap: relative gap at which a scenario counts as solved (the fleets of a day: at least 1 %).
       time_limit: seconds for each of them.
@@ -302,7 +303,7 @@ def answer_request(
         limits=tuple(w for w in answered if w.group == "limit"),
         what_ifs=tuple(w for w in answered if w.group != "limit"),
         protections=tuple(protections),
-        footing=tuple(find_footing(plan, scenario, inputs.catalog)),
+        basis=find_plan_basis(inputs.catalog, [(plan, scenario, 0)]),
         day=planned,
         seconds=time.perf_counter() - began,
     )

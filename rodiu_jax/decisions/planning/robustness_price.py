@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from rodiu_jax.analysis.intervals import clopper_pearson
 from rodiu_jax.decisions.diagnose.movable_limits import variants
+from rodiu_jax.decisions.pair_load import measure_load
 from rodiu_jax.decisions.planning.even_routing import route_evenly
 from rodiu_jax.decisions.planning.what_ifs import Change, Solve
 from rodiu_jax.io.files import json_number
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Plan, deployed_triples
+from rodiu_jax.model.plan import Plan
 
 FACTORS = (1.1, 1.2, 1.5)
 """Plain headroom that robust rates are compared with."""
@@ -119,30 +119,12 @@ def count_overloads(plan: Plan, scenario: Instances, *, draws: int = DRAWS, seed
 
     A type's load on a pair is ``l x + xi lh x`` (MODEL section 9), each xi uniform from 0 to 1 and independent.
     """
-    load, extra, replicas = load_pairs(plan, scenario)
-    limits = replicas * float(scenario.one(0).max_utilization), replicas
+    found = measure_load(plan, scenario, 0)
+    limits = found.replicas * float(scenario.one(0).max_utilization), found.replicas
     rng = np.random.default_rng(seed)
     over = [0, 0]
     for count in [min(2048, draws - first) for first in range(0, draws, 2048)]:
-        drawn = (load + rng.random((count, *extra.shape)) * extra).sum(1)  # count,D
+        drawn = (found.load + rng.random((count, *found.extra.shape)) * found.extra).sum(1)  # count,D
         for at, limit in enumerate(limits):
             over[at] += int((drawn > limit * (1 + 1e-9)).any(1).sum())
     return over[0], over[1]
-
-
-def load_pairs(
-    plan: Plan, scenario: Instances
-) -> tuple[Float64[np.ndarray, "I D"], Float64[np.ndarray, "I D"], Float64[np.ndarray, " D"]]:
-    """Return of each type on each deployed pair the load and what its shortfall adds, in replicas; and the replicas."""
-    f = scenario.one(0)
-    types, count = len(scenario.query_names), len(plan.deployments)
-    load, extra = np.zeros((types, count)), np.zeros((types, count))
-    slot = {(d.model, d.gpu): n for n, d in enumerate(plan.deployments)}
-    triple = deployed_triples(scenario, plan.deployments)
-    short = np.broadcast_to(f.throughput_shortfall, scenario.shape[:3])
-    for r in plan.routes:
-        i, d = scenario.query_names.index(r.query), slot[r.model, r.gpu]
-        j, k, n = triple[d]
-        load[i, d] = r.share * f.arrival_rate[i] / f.throughput[i, j, k, n]
-        extra[i, d] = load[i, d] * short[i, j, k] / (1.0 - short[i, j, k])
-    return load, extra, np.array([d.replicas for d in plan.deployments], np.float64)

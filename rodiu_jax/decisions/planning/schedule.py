@@ -49,8 +49,8 @@ def find_schedule(
 
     Replicas that an hour needs and the hour before lacks are rented ``start_minutes`` before it begins, and serve
     nothing until then; what the hour before has serves to its end. Both together must keep the quotas, `max_replicas`,
-    the budget and the storage. Where the next hour does not begin as one ends, nothing is known of the time between: the
-    fleet may change at no cost. Where the hours are a whole day it is a circle: after the last hour comes the first.
+    the budget and the storage. Where the next hour does not begin as one ends, nothing is known of the time between,
+    and the fleet changes at no cost. A whole day is a circle: after its last hour comes the first.
     For each fleet that the first hour may have, the cheapest way through is a shortest path over the hours.
 
     The fleets are the cheapest of each hour, the fixed one, and the cheapest part of the fixed one in each hour, which

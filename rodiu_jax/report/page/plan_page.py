@@ -76,7 +76,7 @@ def _key_figures(answer: FleetAnswer) -> list[tuple[str, str]]:
     gpus = sum(answer.fleet.gpus.values())
     room = answer.fleet.headroom.factor
     tokens = answer.fleet.cost_per_million_tokens
-    rates = next((f.shares for f in answer.footing if f.inputs == "rates of replicas"), {})
+    rates = answer.basis.find_shares("throughput")
     kind = max(rates, key=lambda name: rates[name], default="")
     return [
         ("cost per hour", dollars(answer.costs["total_cost"])),

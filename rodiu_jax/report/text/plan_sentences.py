@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from rodiu_jax.decisions.plan_basis import WEIGHTS
 from rodiu_jax.io.number_text import dollars, interval, number, percent, significant
 from rodiu_jax.model.tolerances import OPTIMAL_GAP, SAME_COST
 
@@ -31,7 +32,7 @@ def write_sentences(answer: FleetAnswer) -> list[str]:
         *_say_changes(answer),
         *_say_protection(answer),
         *say_day(answer),
-        _say_footing(answer),
+        _say_basis(answer),
         *answer.inputs.notes,
     ]
 
@@ -98,8 +99,8 @@ def _say_proof(answer: FleetAnswer) -> str:
     if larger:
         # What is bought elsewhere at the larger traffic is in both of these, and in nothing that is paid.
         return (
-            f"It is bought for {answer.headroom:g} times the traffic. There it costs {dollars(found.upper)}/h with what "
-            f"is bought elsewhere then, and no fleet keeps these promises for less than {dollars(found.lower)}/h: "
+            f"It is bought for {answer.headroom:g} times the traffic. There it costs {dollars(found.upper)}/h with "
+            f"what is bought elsewhere then, and no fleet keeps these promises for less than {dollars(found.lower)}/h: "
             f"{proven}."
         )
     return f"No fleet keeps these promises for less than {dollars(found.lower)}/h: {proven}."
@@ -205,7 +206,11 @@ def say_day(answer: FleetAnswer) -> list[str]:
         _say_worth(day),
     ]
     if day.start_minutes > 0:
-        free = "" if all(day.clock.follows) else "; where the next hour is not covered, what starts for it is not counted"
+        free = (
+            ""
+            if all(day.clock.follows)
+            else "; where the next hour is not covered, what starts for it is not counted"
+        )
         lines.append(
             f"With {day.start_minutes:g} minutes to start a replica, which is paid for and serves nothing meanwhile, a "
             f"schedule costs {dollars(day.schedule.cost)}/h{free}."
@@ -224,8 +229,8 @@ def _say_worth(day: Day) -> str:
     low, high = day.worth
     if not math.isfinite(high):
         return (
-            f"Nothing is proven about how much less changing the fleet from hour to hour could cost; {reached}, so that "
-            f"changing is worth at least {dollars(low)}/h."
+            f"Nothing is proven about how much less changing the fleet from hour to hour could cost; {reached}, so "
+            f"that changing is worth at least {dollars(low)}/h."
         )
     most = percent(high / day.fixed_upper) if day.fixed_upper > 0 else "0%"
     return (
@@ -234,10 +239,12 @@ def _say_worth(day: Day) -> str:
     )
 
 
-def _say_footing(answer: FleetAnswer) -> str:
+def _say_basis(answer: FleetAnswer) -> str:
     parts = []
-    for footing in answer.footing:
-        kinds = [f"{percent(share)} {kind}" for kind, share in footing.shares.items() if share > 0]
-        only = len(kinds) == 1
-        parts.append(f"{footing.inputs} {kinds[0].split(' ', 1)[1] if only else join_words(kinds)}")
-    return f"It rests on: {'; '.join(parts)}." if parts else "What it rests on is not stated."
+    for name, weighed in WEIGHTS.items():
+        shares = {basis: share for basis, share in answer.basis.find_shares(name).items() if share > 0}
+        kinds = [
+            basis if len(shares) == 1 else f"{percent(share)} {basis}" for basis, share in shares.items()
+        ]
+        parts += [f"{weighed.words} {join_words(kinds)}"] if kinds else []
+    return f"It rests on: {'; '.join(parts)}."

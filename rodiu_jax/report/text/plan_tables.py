@@ -9,6 +9,7 @@ import pandas as pd
 
 from rodiu_jax.io.number_text import interval, number, percent, significant
 from rodiu_jax.report.parts.section import PageTable
+from rodiu_jax.report.text.basis_table import tabulate_basis
 from rodiu_jax.report.text.plan_sentences import name_gpus
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def make_tables(answer: FleetAnswer) -> list[PageTable]:
         tabulate_what_ifs("what_if", f"What if: each solved again{at}, $/h", answer.what_ifs, answer.found),
         tabulate_protections(answer.protections),
         tabulate_what_ifs("limits", f"Limits one step looser{at}, $/h", answer.limits, answer.found),
-        tabulate_footing(answer),
+        *tabulate_basis(answer.basis, "rests_on"),
     ]
     return [t for t in tables if t.rows]
 
@@ -251,8 +252,8 @@ def tabulate_protections(protections: tuple[Protection, ...]) -> PageTable:
         "sent more than its rate",
     ]
     caption = (
-        "Price of robustness beside plain headroom, $/h on the traffic planned, and the proven range at the traffic that "
-        "each was solved for; share of random shortfalls in which some replica is"
+        "Price of robustness beside plain headroom, $/h on the traffic planned, and the proven range at the traffic "
+        "that each was solved for; share of random shortfalls in which some replica is"
     )
     return PageTable("protections", caption, heads, rows, range(1, 6), data)
 
@@ -303,11 +304,3 @@ def tabulate_hours(day: Day) -> PageTable:
     ]
     heads = ["hour", "queries/s", "at least", "cheapest", "GPUs", "fixed", "schedule", "GPUs", "starting"]
     return PageTable("hours", f"Hour by hour of {day.clock.of}, $/h", heads, rows, range(1, 9), data)
-
-
-def tabulate_footing(answer: FleetAnswer) -> PageTable:
-    """Make a row per kind of input: what it rests on."""
-    data = pd.DataFrame([f.to_json() for f in answer.footing])
-    rows = [[f.inputs, f.weight, *(percent(s) for s in f.shares.values())] for f in answer.footing]
-    heads = ["inputs", "weighted by", "measured", "predicted", "assumed", "unstated"]
-    return PageTable("rests_on", "What the answer rests on", heads, rows, range(2, 6), data)

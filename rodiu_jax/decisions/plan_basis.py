@@ -2,7 +2,7 @@
 
 A plan reads some values of a catalogue: those of the query types, of the models and GPUs that it deploys, and of its
 routes. Each is measured, predicted or assumed (`rodiu_jax.catalog.describe.find_basis`). Weights say how much hangs on
-it: a price counts by the rent that is paid at it, a rate by the load of the replicas, the others by queries or tokens.
+it: a price counts by the rent that is paid at it, a rate by the load of the replicas, the others as `WEIGHTS` says.
 """
 
 from __future__ import annotations

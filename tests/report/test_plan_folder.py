@@ -106,6 +106,14 @@ def test_numbers_and_tables_are_those_of_the_answer(answer: FleetAnswer, folder:
     assert fleet["rent_per_hour"].sum() == pytest.approx(answer.costs["rental_cost"])
     routing = pd.read_csv(folder / "routing.csv")
     assert routing.groupby("query")["share"].sum().tolist() == pytest.approx([1.0, 1.0])
+    promised = pd.read_csv(folder / "promises.csv").set_index("query")
+    assert promised["mean_end_to_end_ms"].to_dict() == {"Chat": 13_300, "Document_QA": 40_000}
+    assert promised["promise"].to_dict() == {
+        query: str(promise) for query, promise in answer.inputs.catalog.promises.items()
+    }
+    assert set(promised["basis"]) == {"assumed"}
+    protected = pd.read_csv(folder / "protections.csv").set_index("protection")
+    assert protected["cost"].tolist() == pytest.approx([p.cost for p in answer.protections])
     asked = pd.read_csv(folder / "what_if.csv")
     assert asked["question"].tolist()[1:] == [w.name for w in answer.what_ifs]
     hours = pd.read_csv(folder / "hours.csv")

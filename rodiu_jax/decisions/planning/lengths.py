@@ -270,6 +270,10 @@ def _write_note(
         )
     else:
         parts.append("rates stay as they are")
+    if any(c.query == t.query for c in base.curves):
+        parts.append(
+            "latencies to the first token and of each further one are those of the curves' own lengths"
+        )
     return [
         f"{t.query}: the trace's requests have {_write_lengths(new)} tokens, those of {base.name} "
         f"{_write_lengths(old)}: {'; '.join(parts)}. Measure them, or ask again (rodiu import aiconfigurator)."

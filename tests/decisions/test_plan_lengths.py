@@ -140,6 +140,14 @@ def test_curves_are_carried_from_the_lengths_that_they_state(catalog: Path):
     assert any("divided by 1 to 2" in note for note in inputs.notes)
 
 
+def test_rates_of_other_lengths_are_told_where_no_trace_moves_them(catalog: Path):
+    catalog.write_text(SMALL.replace("tp = 1\n", "tp = 1\ntokens = [540, 256]\n"))
+    inputs = prepare(PlanRequest(catalog, rates={"Chat": 1.0}))
+    (note,) = [n for n in inputs.notes if "540 input" in n]
+    assert "4 of 4 curves of Chat" in note
+    assert inputs.scenario.one(0).throughput[0, 0, 0, 0] == 150_307
+
+
 def test_rates_without_a_curve_are_carried_too(catalog: Path):
     head, *curves = re.split(r"(?=\[\[curve\]\])", SMALL)
     kept = [c for c in curves if 'query = "Chat"' not in c]

@@ -254,7 +254,7 @@ def test_traces_with_and_without_dates_share_no_hours(folder: Path):
     traces = {"Chat": counted, "Document_QA": folder / "docs.csv"}
     inputs = prepare(PlanRequest(folder / "small.toml", traces=traces))
     with pytest.raises(
-        InputError, match=r"traces that all have dates, or none of them: .* of Chat, .* Document_QA"
+        InputError, match=r"traces that all have dates, or none of them: .* of Chat count from .* Document_QA"
     ):
         make_day(inputs.scenario, inputs.traffic, "p95")
 

@@ -174,8 +174,8 @@ def make_day(scenario: Instances, traffic: Sequence[Traffic], level: str) -> tup
     undated = [t.query for t, statistics in traced if not statistics.dated]
     if dated and undated:
         expected = (
-            "traces that all have dates, or none of them: whose hours are of the day cannot be told of "
-            f"{', '.join(undated)}, whose times count from a start, beside {', '.join(dated)}"
+            f"traces that all have dates, or none of them: the times of {', '.join(undated)} count from a start, "
+            f"whose hour of the day nobody states, beside the dates of {', '.join(dated)}"
         )
         raise InputError(SOURCE, "by", expected)
     covered = set(range(24))

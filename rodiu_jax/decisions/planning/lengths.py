@@ -37,7 +37,8 @@ class Carried:
       values: end-to-end limits, prices elsewhere, rates without a curve, times in memory.
       curves: those of types with other lengths than theirs.
       promises: of the catalogue, where their end-to-end limits grew.
-      notes: a sentence for each type whose lengths differ by more than a few per cent.
+      notes: a sentence for each type whose lengths differ by more than a few per cent from its trace's, or from those
+        that its curves state.
     """
 
     values: tuple[Value, ...]
@@ -86,7 +87,8 @@ def carry_lengths(
             values.append(Value("delay_threshold", (t.query,), fixed(own), said, basis="assumed"))
         if t.statistics is None:
             given, made = lengths[t.query]
-            text = describe_other_lengths(base.curves, t.query, ((given, given), (made, made)))
+            ranges = (given, given), (made, made)
+            text = describe_other_lengths(base.curves, t.query, ranges, same=1 + _TOLD)
             notes += [f"{text}."] if text else []
             continue
         growth = _divide(t.tokens, sum(lengths[t.query]))

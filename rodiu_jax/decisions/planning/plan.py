@@ -106,7 +106,10 @@ class FleetAnswer:
         found = {p.name: (p.plan, p.what) for p in self.protections if p.plan is not None}
         if self.day is not None:
             fixed = route_evenly(self.scenario, self.day.fixed_plans[0])
-            what = "The cheapest fleet that stays the same all day, routed for the traffic of this scenario."
+            what = (
+                f"The cheapest fleet that stays the same over the hours of {self.day.clock.of} that were planned, "
+                "routed for the traffic of this scenario."
+            )
             found["fixed all day"] = Plan(0, fixed.deployments, fixed.routes, fixed.unmet), what
         return found
 
@@ -292,6 +295,10 @@ def answer_request(
     hours = float(scenario.one(0).rental_hours)
     verdict = check_plan(plan, scenario, 0)
     what = "The traffic, prices and promises as planned."
+    if factor > 1:
+        what = (
+            f"Prices and promises as planned, at {factor:g} times the traffic, which the fleet is bought for."
+        )
     return FleetAnswer(
         inputs=inputs,
         scenario=scenario,

@@ -210,7 +210,7 @@ def _fits(pairs: Deployment, scenarios: Instances) -> bool:
     if any(count > quota[scenarios.gpu_devices.index(device)] for device, count in gpus.items()):
         return False
     weights = math.fsum(float(f.weight_memory[j]) for j, _ in replicas)
-    rates = np.stack([scenarios.one(b).arrival_rate for b in range(scenarios.size)])
+    rates = np.atleast_2d(scenarios.fields.arrival_rate)  # H,I
     data = float((rates * f.token_size * tokens_per_query(f)).sum(1).max()) / 1000.0  # MB to GB
     spent = float(f.rental_hours) * (_rent(pairs, scenarios) + float(f.storage_price) * (weights + data))
     room = 1.0 + MARGIN_TOLERANCE

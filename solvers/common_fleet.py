@@ -258,7 +258,8 @@ class _Search:
             whole = sum(float(self.weights[h]) * cost[h] for h in group.tolist())
             loss[n] = whole - (0.0 if at_mean is None else at_mean[1] * float(weight.sum()))
         several = np.array([len(g) > 1 for g in groups])
-        loss = np.where(several, np.nan_to_num(loss, posinf=1e300), -1.0)
+        # Below any loss, which may be negative where routings are known to a tolerance: a group of one cannot be split.
+        loss = np.where(several, np.nan_to_num(loss, posinf=1e300), -np.inf)
         order = np.argsort(-loss, kind="stable")
         reached = np.cumsum(np.maximum(loss[order], 0.0))
         enough = int(np.searchsorted(reached, 0.8 * reached[-1])) + 1 if reached[-1] > 0 else 1

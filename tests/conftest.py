@@ -51,6 +51,7 @@ _CHECKED = (
     "rodiu_jax.decisions.diagnose.linear_programs",
     "rodiu_jax.decisions.diagnose.threshold",
     "rodiu_jax.decisions.fleet",
+    "rodiu_jax.decisions.pair_load",
     "rodiu_jax.decisions.rate_robustness",
     "rodiu_jax.decisions.plan_folder",
     "rodiu_jax.decisions.replay.replay",  # not its event loop, which would take ten times as long

@@ -10,7 +10,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.ipynb"))
 
 
 def test_there_are_notebooks_without_outputs():
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
     for path in EXAMPLES:
         for cell in json.loads(path.read_text())["cells"]:
             assert not cell.get("outputs"), path

@@ -86,19 +86,24 @@ def read_curve_value(
 
 
 def describe_other_lengths(
-    curves: Sequence[Curve], query: str, ranges: tuple[tuple[float, float], tuple[float, float]]
+    curves: Sequence[Curve],
+    query: str,
+    ranges: tuple[tuple[float, float], tuple[float, float]],
+    *,
+    same: float = SAME_LENGTHS,
 ) -> str:
     """Say which of a query type's curves were taken at other token lengths; empty where none was.
 
     Args:
       ranges: the least and the largest mean input tokens of the type, and of its output tokens.
+      same: the largest factor between lengths that count as the same.
     """
     mine = [c for c in curves if c.query == query and c.points[0].tokens]
     other: dict[tuple[float, float], int] = {}
     for curve in mine:
         tokens = curve.points[0].tokens or (0.0, 0.0)
         sides = zip(tokens, ranges, strict=True)
-        if not all(low / SAME_LENGTHS <= given <= SAME_LENGTHS * high for given, (low, high) in sides):
+        if not all(low / same <= given <= same * high for given, (low, high) in sides):
             other[tokens] = other.get(tokens, 0) + 1
     if not other:
         return ""

@@ -44,6 +44,10 @@ class Distribution:
                 return min(max(value, low), high)
         return math.fsum(self.numbers) / len(self.numbers)
 
+    def scaled(self, factor: float) -> Distribution:
+        """Return the distribution of so many times the number, for a factor above 0."""
+        return Distribution(self.kind, tuple(number * factor for number in self.numbers))
+
     @property
     def varies(self) -> bool:
         """True if more than one value is possible."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rodiu_jax.decisions.pair_load import measure_load
 from rodiu_jax.io.files import json_number
 from rodiu_jax.model.fields import has_rates, tokens_per_query
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import DeployedPair, Plan, deployed_triples, validate_plan
+from rodiu_jax.model.plan import DeployedPair, Plan, validate_plan
 
 if TYPE_CHECKING:
     from solvers.headroom import Headroom
@@ -110,16 +111,7 @@ def summarize_fleet(plan: Plan, instances: Instances, b: int) -> FleetSummary:
 
 def _measure_utilization(plan: Plan, instances: Instances, b: int) -> tuple[tuple[DeployedPair, float], ...]:
     """Return the load of a replica of each deployed pair, in the worst case."""
-    from solvers.terms import collect
-
-    if not has_rates(instances.one(b)) or not plan.deployments:
+    if not has_rates(instances.one(b)):
         return ()
-    counts = np.array([d.replicas for d in plan.deployments], np.int64)
-    fleet = collect(instances, b, deployed_triples(instances, plan.deployments), counts).fleet
-    assert fleet is not None, "a scenario with rates has a fleet"
-    slot = {(d.model, d.gpu): at for at, d in enumerate(plan.deployments)}
-    shares = np.zeros(fleet.load.shape)
-    for route in plan.routes:
-        shares[instances.query_names.index(route.query), slot[route.model, route.gpu]] = route.share
-    load = fleet.worst_load(shares) / counts
-    return tuple(zip(plan.deployments, load.tolist(), strict=True))
+    found = measure_load(plan, instances, b)
+    return tuple(zip(plan.deployments, (found.worst / found.replicas).tolist(), strict=True))

@@ -2,7 +2,7 @@
 
 A plan reads some values of a catalogue: those of the query types, of the models and GPUs that it deploys, and of its
 routes. Each is measured, predicted or assumed (`rodiu_jax.catalog.describe.find_basis`). Weights say how much hangs on
-it: a price counts by the rent that is paid at it, a rate by the load of the replicas, the others by queries or tokens.
+it: a price counts by the rent that is paid at it, a rate by the load of the replicas, the others as `WEIGHTS` says.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pandas as pd
 
 from rodiu_jax.catalog import Catalog, load_catalog
 from rodiu_jax.catalog.describe import find_basis
+from rodiu_jax.decisions.pair_load import measure_load
 from rodiu_jax.errors import InputError
 from rodiu_jax.io.number_text import percent
 from rodiu_jax.model.fields import FILE_FIELDS
@@ -24,16 +25,28 @@ from rodiu_jax.model.plan import Plan
 
 BASES = ("measured", "predicted", "assumed")
 
+
+@dataclass(frozen=True)
+class Weighed:
+    """A field that is weighed: what its values are called in a sentence, and by what they are weighed."""
+
+    words: str
+    by: str
+
+
 WEIGHTS = {
-    "gpu_price": "rent",
-    "throughput": "load of the replicas",
-    "arrival_rate": "queries",
-    "input_tokens": "tokens",
-    "output_tokens": "tokens",
-    "error_nominal": "served queries",
-    "delay_nominal": "served queries",
+    "gpu_price": Weighed("prices of GPUs", "rent"),
+    "throughput": Weighed("rates of replicas", "load of the replicas"),
+    "throughput_shortfall": Weighed("shortfalls of rates", "load of the replicas"),
+    "arrival_rate": Weighed("traffic", "queries"),
+    "input_tokens": Weighed("lengths of prompts", "tokens"),
+    "output_tokens": Weighed("lengths of answers", "tokens"),
+    "gpu_quota": Weighed("quotas", "GPUs"),
+    "error_nominal": Weighed("accuracies", "served queries"),
+    "delay_nominal": Weighed("delays", "served queries"),
+    "unmet_penalty": Weighed("prices elsewhere", "$ spent there"),
 }
-"""The fields that are weighed, and by what."""
+"""The fields that are weighed."""
 
 _ALL = "all values"
 
@@ -78,23 +91,26 @@ class PlanBasis:
             held[self.find(name, at)] += weight
         self.read |= set(_list_read(plan, self.catalog))
 
+    def find_shares(self, name: str) -> dict[str, float]:
+        """Return the share that each basis has in the weight of a field; empty where nothing hangs on it."""
+        found = self.weights.get(name, {})
+        total = sum(found.values())
+        return {b: found[b] / total for b in BASES} if total > 0 else {}
+
     def tabulate(self) -> pd.DataFrame:
         """Tabulate shares: columns ``field``, ``by``, ``measured``, ``predicted``, ``assumed``; the last row is of all.
 
         The last row counts values, each once, as `rodiu validate` does for the whole catalogue.
         """
-        rows: list[tuple[str, str, dict[str, float]]] = [
-            (name, by, self.weights[name])
-            for name, by in WEIGHTS.items()
-            if sum(self.weights.get(name, {}).values()) > 0
+        rows = [
+            (name, weighed.by, *shares.values())
+            for name, weighed in WEIGHTS.items()
+            if (shares := self.find_shares(name))
         ]
-        counts: dict[str, float] = dict.fromkeys(BASES, 0.0)
-        for name, names in self.read:
-            counts[self.find(name, names)] += 1
         if self.read:
-            rows.append((_ALL, "number", counts))
-        shares = [(name, by, *(found[b] / sum(found.values()) for b in BASES)) for name, by, found in rows]
-        return pd.DataFrame(shares, columns=pd.Index(["field", "by", *BASES]))
+            known = [self.find(*value) for value in self.read]
+            rows.append((_ALL, "number", *(known.count(b) / len(known) for b in BASES)))
+        return pd.DataFrame(rows, columns=pd.Index(["field", "by", *BASES]))
 
     def describe(self) -> str:
         """Say in a sentence what rent and load rest on, and all values together; empty without plans."""
@@ -144,35 +160,30 @@ def check_names(catalog: Catalog, instances: Instances, source: str) -> None:
 def _weigh(plan: Plan, instances: Instances, index: int) -> Iterator[tuple[str, dict[str, str], float]]:
     """Yield field, names by axis and weight of what a plan hangs on."""
     one = instances.one(index)
-    place = {
-        axis: {name: n for n, name in enumerate(names)}
-        for axis, names in (
-            ("query", instances.query_names),
-            ("model", instances.model_names),
-            ("gpu", instances.gpu_names),
-        )
-    }
-    degrees = {d.model + "\0" + d.gpu: d for d in plan.deployments}
+    query_at = {name: i for i, name in enumerate(instances.query_names)}
+    gpu_at = {name: k for k, name in enumerate(instances.gpu_names)}
+    load = measure_load(plan, instances, index).load
+    slot = {(d.model, d.gpu): (at, d.tp) for at, d in enumerate(plan.deployments)}
     for d in plan.deployments:
-        rent = float(one.gpu_price[place["gpu"][d.gpu]]) * d.tp * d.replicas
-        yield "gpu_price", {"gpu": d.gpu}, rent
-    for query, i in place["query"].items():
+        count = d.tp * d.replicas
+        yield "gpu_price", {"gpu": d.gpu}, float(one.gpu_price[gpu_at[d.gpu]]) * count
+        yield "gpu_quota", {"gpu": d.gpu}, count
+    for query, i in query_at.items():
         queries = float(one.arrival_rate[i])
         yield "arrival_rate", {"query": query}, queries
         yield "input_tokens", {"query": query}, queries * float(one.input_tokens[i])
         yield "output_tokens", {"query": query}, queries * float(one.output_tokens[i])
-    rates = one.throughput
+        spent = queries * float(one.unmet_penalty[i]) * plan.unmet.get(query, 0.0)
+        yield "unmet_penalty", {"query": query}, spent
     for route in plan.routes:
-        i, j, k = place["query"][route.query], place["model"][route.model], place["gpu"][route.gpu]
-        tp = degrees[route.model + "\0" + route.gpu].tp
+        i, (at, tp) = query_at[route.query], slot[route.model, route.gpu]
         queries = float(one.arrival_rate[i]) * route.share
         names = {"query": route.query, "model": route.model, "gpu": route.gpu, "tp": str(tp)}
         yield "error_nominal", names, queries
         yield "delay_nominal", names, queries
-        n = [int(t) for t in one.tp_degree].index(tp)
-        rate = float(rates[i, j, k, n]) if rates.ndim else math.inf
-        if 0 < rate < math.inf:
-            yield "throughput", names, queries / rate
+        if math.isfinite(load[i, at]):
+            yield "throughput", names, float(load[i, at])
+            yield "throughput_shortfall", names, float(load[i, at])
 
 
 def _list_read(plan: Plan, catalog: Catalog) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -38,7 +38,9 @@ def exact(value: float) -> str:
 
 
 def dollars(value: float) -> str:
-    """Write an amount of money; cents only below $1,000."""
+    """Write an amount of money; cents only below $1,000. An infinite one is a bound that nobody proved."""
+    if math.isinf(value):
+        return "no bound"
     return f"${number(value, 0 if abs(value) >= 1000 else 2)}"
 
 
@@ -59,5 +61,11 @@ def percent(share: Any, digits: int = 3) -> str:
         return "-"
     if 0 < share < _LEAST_PERCENT:
         return f"<{100 * _LEAST_PERCENT:.4f}%"
-    texts = (f"{100 * share:.{more}g}" for more in range(digits, 16))
+    texts = (_write_digits(100 * share, more) for more in range(digits, 16))
     return next(text for text in texts if text != "100" or share > 1 - 1e-15) + "%"
+
+
+def _write_digits(value: float, digits: int) -> str:
+    """Write so many significant digits, but never an exponent in place of a whole number."""
+    text = f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e+" in text else text

@@ -25,7 +25,7 @@ FILES = (
 """The files that every answer has, besides its tables, and what they hold."""
 
 _DAY_FILES = (
-    ("hours.npz", "the scenarios of the day, one per hour"),
+    ("hours.npz", "the scenarios of the hours, in order"),
     ("hours_fixed.json", "the fixed fleet, routed in each hour"),
     ("hours_cheapest.json", "the cheapest fleet of each hour"),
     ("hours_schedule.json", "the schedule's fleet in each hour"),
@@ -34,7 +34,7 @@ _DAY_FILES = (
 
 _PAGE = "report.html"
 _TABLES = (
-    *("fleet", "routing", "traffic", "quotas", "what_if", "protections", "limits", "rests_on"),
+    *("fleet", "routing", "traffic", "promises", "quotas", "what_if", "protections", "limits", "rests_on"),
     *("hours",),
 )
 """Tables that an answer may have; one that it lacks is removed where an earlier answer left it."""

@@ -44,6 +44,8 @@ def test_shares_by_hand(tmp_path: Path):
     assert table.loc["gpu_price"].tolist() == pytest.approx([8 / 8.5, 0, 0.5 / 8.5])
     assert table.loc["throughput"].tolist() == pytest.approx([2 / 3, 1 / 3, 0])
     assert table.loc["arrival_rate"].tolist() == pytest.approx([0.75, 0.25, 0])
+    # Half of Translation, alone, is bought elsewhere.
+    assert found.find_shares("unmet_penalty")[found.find("unmet_penalty", ("Translation",))] == 1.0
     cells = {names for name, names in found.read if name == "throughput"}
     assert cells == {
         ("Code_Gen", "Llama-3.1-8B", "H100_FP16", "2"),

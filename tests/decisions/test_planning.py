@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 
 import rodiu_jax as rj
+from rodiu_jax.decisions.pair_load import measure_load
+from rodiu_jax.decisions.plan_basis import WEIGHTS, find_plan_basis
 from rodiu_jax.decisions.planning.even_routing import route_evenly
 from rodiu_jax.decisions.planning.inputs import prepare
 from rodiu_jax.decisions.planning.plan import FleetAnswer, plan_fleet
 from rodiu_jax.decisions.planning.request import PlanRequest, read_price, read_rate
-from rodiu_jax.decisions.planning.robustness_price import DRAWS, count_overloads, load_pairs
+from rodiu_jax.decisions.planning.robustness_price import (
+    DRAWS,
+    compare_protections,
+    count_overloads,
+)
 from rodiu_jax.decisions.planning.traffic import pick_level
 from rodiu_jax.decisions.planning.what_ifs import WhatIf
 from rodiu_jax.errors import InputError, WorkFailed
@@ -24,7 +30,9 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import DeployedPair, Plan, Route
 from rodiu_jax.report.page.plan_page import render_plan_page
 from rodiu_jax.report.text.plan_sentences import write_sentences
+from rodiu_jax.report.text.plan_tables import tabulate_protections
 from solvers.exact import solve_instance
+from tests.golden import numbers
 from tests.oracles.plain_fleet import solve_plain
 from tests.oracles.planning import SMALL
 
@@ -101,7 +109,7 @@ def test_every_question_is_bracketed(answer: FleetAnswer, catalog: Path):
         "Qwen3-30B-A3B only": {"max_replicas": np.array([[0, 0], [64, 64]])},
         "no quota": {"gpu_quota": np.full(2, np.inf), "max_replicas": many},
         "rates 22% lower": {"throughput": f.throughput * 0.78},
-        "promises 20% tighter": {"throughput": rates},
+        "promises 20% tighter": {"throughput": rates, "delay_threshold": f.delay_threshold * 0.8},
         "B200 180GB 20% dearer": {"gpu_price": np.where(h100, f.gpu_price, f.gpu_price * 1.2)},
         "no B200 180GB": {"gpu_quota": np.where(h100, f.gpu_quota, 0)},
         "H100 80GB 20% dearer": {"gpu_price": np.where(h100, f.gpu_price * 1.2, f.gpu_price)},
@@ -143,10 +151,40 @@ def test_protections_are_bought_and_routed_for_the_real_traffic(answer: FleetAns
         verdict = check_plan(p.plan, trusted, 0)
         assert verdict.feasible
         assert verdict.costs["total_cost"] / 24 <= p.upper * (1 + 1e-6)
+        assert p.cost == pytest.approx(cost_by_hand(p.plan, answer.scenario), rel=1e-9)
         assert p.overload_low <= p.overload <= p.overload_high
         assert p.overload <= p.fuller
     costs = [p.lower for p in answer.protections if p.kind == "gamma"]
     assert costs == sorted(costs)
+
+
+def cost_by_hand(plan: Plan, scenario: Instances) -> float:
+    """Rent and what is bought elsewhere on the traffic of a scenario, $/h: nothing else costs anything there."""
+    f = scenario.one(0)
+    price = dict(zip(scenario.gpu_names, f.gpu_price.tolist(), strict=True))
+    rent = sum(price[d.gpu] * d.tp * d.replicas for d in plan.deployments)
+    rates = zip(scenario.query_names, f.arrival_rate.tolist(), f.unmet_penalty.tolist(), strict=True)
+    return rent + sum(rate * penalty * plan.unmet.get(q, 0.0) for q, rate, penalty in rates)
+
+
+def test_equal_fleets_cost_the_same_however_they_are_protected(catalog: Path):
+    """All that the quota allows is rented anyway: buying for half as much traffic again buys nothing, and costs so."""
+    asked = PlanRequest(catalog, rates={"Chat": 150.0}, quotas={"H100": 1, "B200": 0}, shortfall=0.0)
+    scenario = prepare(asked).scenario
+
+    def solve(batch: Instances) -> list[Any]:
+        return [solve_instance(batch, b, gap=1e-6) for b in range(batch.size)]
+
+    nominal, *_, more = compare_protections(scenario, solve, factors=(1.5,))
+    assert nominal.plan is not None
+    assert more.plan is not None
+    assert (more.kind, more.level) == ("headroom", 1.5)
+    assert more.plan.deployments == nominal.plan.deployments == (DeployedPair("Llama-3.1-8B", "H100", 1),)
+    assert more.cost == pytest.approx(nominal.cost, rel=1e-6)
+    assert more.cost == pytest.approx(cost_by_hand(more.plan, scenario), rel=1e-6)
+    assert more.upper > 1.3 * nominal.upper  # with what nobody buys at a traffic that is not there
+    (row,) = [r for r in tabulate_protections((nominal, more)).rows if r[0] == "headroom 1.5"]
+    assert row[2] in ("+0.0%", "-0.0%")
 
 
 def test_overloads_follow_the_distribution_of_the_shortfall(answer: FleetAnswer):
@@ -158,15 +196,16 @@ def test_overloads_follow_the_distribution_of_the_shortfall(answer: FleetAnswer)
         (Route("Chat", "Llama-3.1-8B", "H100", 1.0),),
         {"Document_QA": 1.0},
     )
-    load, extra, replicas = load_pairs(plan, one)
-    full = load[0, 0] / 0.9  # a rate at which the load is 0.9
+    full = 20 * 3600 / float(one.one(0).throughput[0, 0, 0, 0]) / 0.9  # a rate at which the load is 0.9
     one = one.with_fields(arrival_rate=np.array([3600.0 * 20 / full, 0.0]))
-    load, extra, replicas = load_pairs(plan, one)
-    assert load[0, 0] == pytest.approx(0.9)
-    assert replicas.tolist() == [1.0]
+    found = measure_load(plan, one, 0)
+    assert found.load[:, 0].tolist() == pytest.approx([0.9, 0.0])
+    assert found.replicas.tolist() == [1.0]
     short = float(one.one(0).throughput_shortfall[0, 0, 0])
-    assert extra[0, 0] == pytest.approx(0.9 * short / (1 - short))
-    expected = 1 - (1 - 0.9) / extra[0, 0]
+    extra = 0.9 * short / (1 - short)
+    assert found.extra[:, 0].tolist() == pytest.approx([extra, 0.0])
+    assert found.worst.tolist() == pytest.approx([0.9 + extra])  # Gamma is 1: this type's rate falls short
+    expected = 1 - (1 - 0.9) / extra
     above, over = count_overloads(plan, one)
     assert above == DRAWS  # 0.9 is above the 0.85 that is planned for
     assert over / DRAWS == pytest.approx(expected, abs=0.02)
@@ -179,10 +218,10 @@ def test_routing_is_as_even_as_can_be(answer: FleetAnswer):
     pairs = (DeployedPair("Llama-3.1-8B", "H100", 1, 2), DeployedPair("Llama-3.1-8B", "B200", 1, 1))
     lopsided = Plan(0, pairs, (Route("Chat", "Llama-3.1-8B", "B200", 1.0),), {"Document_QA": 1.0})
     even = route_evenly(one, lopsided)
-    load, _, replicas = load_pairs(even, one)
+    found = measure_load(even, one, 0)
     a, b = (float(f.throughput[0, 0, k, 0]) for k in (0, 1))
     expected = 3600.0 * 20 / (2 * a + b)
-    assert (load.sum(0) / replicas).tolist() == pytest.approx([expected] * 2, rel=2e-3)
+    assert (found.load.sum(0) / found.replicas).tolist() == pytest.approx([expected] * 2, rel=2e-3)
     assert even.deployments == pairs
     assert check_plan(even, one, 0).feasible
 
@@ -199,6 +238,14 @@ def test_headroom_buys_for_more_and_routes_for_the_real_traffic(catalog: Path):
     assert sum(r.share for r in found.plan.routes) == pytest.approx(1.0)
     assert found.fleet.headroom.factor >= 1.3 * (1 - 1e-6)
     assert "headroom 1.3" in found.alternatives()
+    proof, protection = (
+        next(line for line in write_sentences(found) if line.startswith(start))
+        for start in ("It is bought for 1.3", "On this traffic")
+    )
+    assert numbers(proof) == pytest.approx([1.3, found.found.upper, found.found.lower], abs=0.005)
+    costs = {p.name: p.cost for p in found.protections}
+    extra = 100 * (costs["headroom 1.3"] / costs["nominal"] - 1)
+    assert numbers(protection)[:2] == pytest.approx([extra, costs["nominal"]], rel=1e-2)
 
 
 def test_only_named_types_carry_traffic(catalog: Path):
@@ -368,21 +415,27 @@ def test_where_answers_cost_nothing_elsewhere_nothing_is_rented(catalog: Path):
     assert "Rent nothing" in render_plan_page(found, [])
 
 
-def test_the_footing_is_weighted(answer: FleetAnswer, catalog: Path):
-    rests = {f.inputs: f.shares for f in answer.footing}
-    assert rests["rates of replicas"]["predicted"] == 1.0
-    assert rests["prices of GPUs"]["measured"] == 1.0
-    assert rests["traffic"]["assumed"] == 1.0
-    assert all(math.isclose(sum(shares.values()), 1.0) for shares in rests.values())
+def test_what_it_rests_on_is_weighed(answer: FleetAnswer, catalog: Path):
+    rests = {name: answer.basis.find_shares(name) for name in WEIGHTS}
+    assert rests["throughput"]["predicted"] == 1.0
+    assert rests["gpu_price"]["measured"] == 1.0
+    assert rests["arrival_rate"]["assumed"] == 1.0
+    assert rests["gpu_quota"]["assumed"] == 1.0
+    assert all(math.isclose(sum(shares.values()), 1.0) for shares in rests.values() if shares)
+    said = next(line for line in write_sentences(answer) if line.startswith("It rests on: "))
+    assert "traffic assumed" in said
+    assert "prices of GPUs measured" in said
     mixed = prepare(
         PlanRequest(catalog, traces={"Chat": EXCERPT}, rates={"Document_QA": 1.0}, traffic_at="peak")
     )
-    from rodiu_jax.decisions.planning.basis import find_footing
-
     nothing = Plan(0, (), (), dict.fromkeys(mixed.scenario.query_names, 1.0))
-    (traffic, *_) = find_footing(nothing, mixed.scenario, mixed.catalog)
-    measured = 370 * (1960.9 + 26.09)
-    assert traffic.shares["measured"] == pytest.approx(measured / (measured + 3600 * 4608), rel=1e-3)
+    found = find_plan_basis(mixed.catalog, [(nothing, mixed.scenario, 0)])
+    assert found.find_shares("arrival_rate")["measured"] == pytest.approx(370 / (370 + 3600), rel=1e-9)
+    prompts = 370 * 1960.9
+    assert found.find_shares("input_tokens")["measured"] == pytest.approx(
+        prompts / (prompts + 3600 * 4096), rel=1e-3
+    )
+    assert found.find_shares("throughput") == {}
 
 
 def test_catalogues_may_leave_out_quotas_and_shortfalls(tmp_path: Path):

@@ -1,10 +1,6 @@
 """The page of a sweep in a real browser: silent, offline, safe from names, fit for a phone and for paper."""
 
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -23,10 +19,8 @@ from rodiu_jax.report.parts.section import PageTable, Picture, Section
 from rodiu_jax.sweeps import sweep
 from rodiu_jax.sweeps.spec import make_spec
 from tests.page_structure import Structure
+from tests.report.browser import open_page
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
-)
 HOSTILE = {
     "Llama-3.2-1B": "<script>alert('model')</script>",
     "H100_INT8": '"><img src=http://h.invalid/x onerror=alert(1)>',
@@ -163,57 +157,6 @@ def test_a_second_report_is_the_same_page(folder: Path):
     before = (folder / "report.html").read_bytes()
     write_report(folder)
     assert (folder / "report.html").read_bytes() == before
-
-
-@dataclass
-class OpenPage:
-    """A page in a browser tab, every address that it asked for, and everything that the console was told."""
-
-    tab: Any
-    requests: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-    def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
-        return self.tab.evaluate(expression)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """The system's Chromium, driven by Playwright."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine (apt-get install chromium): the page is not opened")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        pytest.skip("Playwright is not installed (pip install playwright): the page is not opened")
-    with sync_playwright() as playwright:
-        # The sandbox and the shared memory of a container may be too small for Chromium's own defaults.
-        options = ["--no-sandbox", "--disable-dev-shm-usage"]
-        with playwright.chromium.launch(executable_path=CHROMIUM, args=options) as chromium:
-            yield chromium
-
-
-@contextmanager
-def open_page(browser: Any, path: Path, *, width: int = 1280, scripts: bool = True) -> Iterator[OpenPage]:
-    """Load a file from disk in a new tab, and wait until it and all that it asks for have arrived."""
-    viewport = {"width": width, "height": 900}
-    with browser.new_context(
-        viewport=viewport, is_mobile=width < 600, java_script_enabled=scripts
-    ) as context:
-        page = OpenPage(context.new_page())
-        page.tab.on("request", lambda request: page.requests.append(request.url))
-        page.tab.on("console", lambda message: page.complaints.append(message.text))
-        page.tab.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.tab.on("requestfailed", lambda request: page.complaints.append(f"failed: {request.url}"))
-
-        def note_dialog(dialog: Any) -> None:
-            page.complaints.append(f"dialog: {dialog.message}")
-            dialog.dismiss()
-
-        page.tab.on("dialog", note_dialog)
-        page.tab.goto(path.resolve().as_uri())
-        yield page
 
 
 def test_the_browser_tells_what_a_bad_page_does(browser: Any, tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,12 @@ from rodiu_jax.report.text.plan_tables import make_tables
 from tests.golden import numbers
 from tests.oracles.planning import SMALL, write_trace
 from tests.page_structure import Structure
+from tests.report.browser import open_page
 
-TABLES = ("fleet", "routing", "traffic", "quotas", "hours", "what_if", "protections", "limits", "rests_on")
+TABLES = (
+    *("fleet", "routing", "traffic", "promises", "quotas", "hours", "what_if", "protections", "limits"),
+    "rests_on",
+)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +106,14 @@ def test_numbers_and_tables_are_those_of_the_answer(answer: FleetAnswer, folder:
     assert fleet["rent_per_hour"].sum() == pytest.approx(answer.costs["rental_cost"])
     routing = pd.read_csv(folder / "routing.csv")
     assert routing.groupby("query")["share"].sum().tolist() == pytest.approx([1.0, 1.0])
+    promised = pd.read_csv(folder / "promises.csv").set_index("query")
+    assert promised["mean_end_to_end_ms"].to_dict() == {"Chat": 13_300, "Document_QA": 40_000}
+    assert promised["promise"].to_dict() == {
+        query: str(promise) for query, promise in answer.inputs.catalog.promises.items()
+    }
+    assert set(promised["basis"]) == {"assumed"}
+    protected = pd.read_csv(folder / "protections.csv").set_index("protection")
+    assert protected["cost"].tolist() == pytest.approx([p.cost for p in answer.protections])
     asked = pd.read_csv(folder / "what_if.csv")
     assert asked["question"].tolist()[1:] == [w.name for w in answer.what_ifs]
     hours = pd.read_csv(folder / "hours.csv")
@@ -185,3 +198,38 @@ def test_files_of_others_are_not_overwritten(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=f"{name}: .*which would be overwritten"):
         check_folder(tmp_path, [tmp_path / name])
     assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_the_switch_works_in_a_browser_without_scripts(
+    browser: Any, answer: FleetAnswer, folder: Path, scripts: bool
+):
+    """One panel is shown at a time, the one whose label was pressed or reached by an arrow key; all is text."""
+    report = folder / "report.html"
+    with open_page(browser, report, scripts=scripts) as page:
+        panels = page.tab.locator(".panel")
+        labels = page.tab.locator(".levels > label")
+        count = 1 + len(answer.what_ifs)
+        assert panels.count() == labels.count() == count
+
+        def shown() -> list[int]:
+            return [n for n in range(count) if panels.nth(n).is_visible()]
+
+        assert shown() == [0]
+        for n, asked in enumerate(answer.what_ifs, start=1):
+            assert labels.nth(n).inner_text() == asked.name
+            labels.nth(n).click()
+            assert shown() == [n]
+            assert asked.what in panels.nth(n).inner_text()
+        page.tab.keyboard.press("ArrowLeft")
+        assert shown() == [count - 2]
+        words = page.tab.locator("main").inner_text()
+        assert all(sentence in words for sentence in write_sentences(answer))
+        assert [a for a in page.requests if not a.startswith("data:")] == [report.resolve().as_uri()]
+        assert page.complaints == []
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_page_of_a_plan_fits_its_window(browser: Any, folder: Path, width: int):
+    with open_page(browser, folder / "report.html", width=width) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

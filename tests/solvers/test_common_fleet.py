@@ -9,6 +9,7 @@ import pytest
 
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.model.plan import Deployment, Plan
 from solvers.common_fleet import _Search, find_common_fleet, join_blocks, route_fleet
 from solvers.formulation import assemble
 from solvers.highs import run_highs
@@ -89,6 +90,20 @@ def test_groups_are_split_until_they_meet():
     assert loose.groups <= found.groups
     assert loose.lower <= found.upper * (1 + 1e-9)
     assert loose.upper >= found.lower * (1 - 1e-9)
+
+
+def test_a_group_is_split_even_where_its_mean_costs_more(monkeypatch: pytest.MonkeyPatch):
+    """Routings are known to a tolerance: a group's own hours may cost less than their mean, by more than any marker."""
+    scenarios, weights = some_hours(8, 3)
+    search = _Search(scenarios, weights)
+    nothing = Plan(0, (), (), dict.fromkeys(scenarios.query_names, 1.0))
+
+    def route_fleet(instances: Instances, b: int, deployment: Deployment) -> tuple[Plan, float]:
+        return nothing, 1e6 if instances is not scenarios else 0.0
+
+    monkeypatch.setattr("solvers.common_fleet.route_fleet", route_fleet)
+    made = search.split([np.array([0]), np.array([1, 2])], ())
+    assert sorted(group.tolist() for group in made) == [[0], [1], [2]]
 
 
 def test_joined_blocks_of_one_scenario_are_that_scenario():

@@ -44,6 +44,7 @@ class QueryStatistics:
       by_hour: mean requests/h in each hour of the day; None where the clock has none, or the trace is too short.
       hour_of_window: the hour of the day in which the middle of each window lies, or the hour since the first request,
         from 0 to 23, where the clock has no dates; None where windows are longer than an hour.
+      dated: the clock has dates, so that hours are of the day.
     """
 
     query: str
@@ -60,6 +61,7 @@ class QueryStatistics:
     output_counts: tuple[np.ndarray, np.ndarray] = field(repr=False)
     by_hour: tuple[float | None, ...] | None
     hour_of_window: np.ndarray | None = field(default=None, repr=False)
+    dated: bool = True
 
     @property
     def rate_mean(self) -> float:
@@ -279,6 +281,7 @@ def _summarise_type(
         output_counts=merged[1],
         by_hour=_average_hours(inside[0] / hours, hour) if read.absolute and hour is not None else None,
         hour_of_window=hour,
+        dated=read.absolute,
     )
 
 

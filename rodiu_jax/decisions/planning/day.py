@@ -18,6 +18,7 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
 
 if TYPE_CHECKING:
+    from rodiu_jax.catalog.readers.trace import QueryStatistics
     from solvers.answers import Answer
     from solvers.common_fleet import CommonFleet
 
@@ -26,11 +27,46 @@ _COVERED = 0.9 - 1e-9
 
 
 @dataclass(frozen=True)
-class Hour:
-    """One hour of the day; money in $/h.
+class Clock:
+    """Which hours are planned.
 
     Attributes:
-      hour: of the day, from 0 to 23.
+      hours: in order, from 0 to 23.
+      dated: they are hours of the day; otherwise they are counted from each trace's first request.
+      repeated: some trace without dates is longer than 24 hours, and further ones count as the same hours again.
+    """
+
+    hours: tuple[int, ...]
+    dated: bool
+    repeated: bool = False
+
+    @property
+    def of(self) -> str:
+        """What the hours are of."""
+        if self.dated:
+            return "the day"
+        return "each 24 hours of the trace" if self.repeated else "the trace"
+
+    @property
+    def follows(self) -> tuple[bool, ...]:
+        """For each hour, whether the next one, after the last the first, begins as it ends."""
+        nexts = (*self.hours[1:], self.hours[0])
+        return tuple(
+            len(self.hours) > 1 and (now + 1) % 24 == then
+            for now, then in zip(self.hours, nexts, strict=True)
+        )
+
+    def name(self, hour: int) -> str:
+        """Name an hour: ``07-08`` of a day, or ``hour 7`` of a trace."""
+        return f"{hour:02d}-{(hour + 1) % 24:02d}" if self.dated else f"hour {hour}"
+
+
+@dataclass(frozen=True)
+class Hour:
+    """One hour; money in $/h.
+
+    Attributes:
+      hour: of the day, or of the trace where its clock has no dates, from 0 to 23.
       lower, upper: bracket of the cheapest fleet for this hour alone; ``gpus`` of that fleet.
       fixed: what the fixed fleet costs in this hour.
       scheduled: what the schedule's fleet costs in this hour; ``scheduled_gpus`` of that fleet, and ``starting``, the
@@ -67,6 +103,7 @@ class Day:
     """What `plan_day` found; money in $/h, on average over the hours.
 
     Attributes:
+      clock: which hours these are.
       scenarios: one per hour (H), in the order of ``hours``.
       fixed_lower, fixed_upper: bracket of the cheapest fleet that stays the same all day; ``fixed_plans`` route it.
       hourly_lower: certified: no way of changing the fleet from hour to hour costs less, however fast replicas start.
@@ -75,6 +112,7 @@ class Day:
       gpu_hours: rented in a day of these hours, and ``peak`` GPUs, by ``fixed``, ``hourly`` and ``scheduled``.
     """
 
+    clock: Clock
     scenarios: Instances
     hours: tuple[Hour, ...]
     start_minutes: float
@@ -97,6 +135,7 @@ class Day:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
         return {
+            "hours_of": self.clock.of,
             "start_minutes": self.start_minutes,
             "fixed": {
                 "lower_bound": json_number(self.fixed_lower),
@@ -117,42 +156,49 @@ class Day:
         }
 
 
-def make_day(scenario: Instances, traffic: Sequence[Traffic], level: str) -> tuple[list[int], Instances]:
-    """Make a scenario for each hour of the day that every trace covers whole: the hours, and the scenarios (H).
+def make_day(scenario: Instances, traffic: Sequence[Traffic], level: str) -> tuple[Clock, Instances]:
+    """Make a scenario for each hour that every trace covers whole: the hours, and the scenarios (H).
 
-    The rate of a traced type is the level asked for of the windows in that hour of the day, over all days; types
-    without a trace have the same rate all day.
+    Hours are of the day. Where the traces' clocks have no dates they are counted from the first request of each trace.
+    The rate of a traced type is the level asked for of the windows in that hour, over all days; types without a trace
+    have the same rate all day.
 
     Raises:
-      InputError: no trace, or no hour of the day that all traces cover whole.
+      InputError: no trace, some traces with dates and some without, or no hour that all traces cover whole.
     """
-    traced = [t for t in traffic if t.statistics is not None]
+    traced = [(t, t.statistics) for t in traffic if t.statistics is not None]
     if not traced:
         expected = "at least one --trace: only traces say how traffic differs from hour to hour"
         raise InputError(SOURCE, "by", expected)
-    covered = set(range(24))
-    for t in traced:
-        covered &= _whole_hours(t)
-    if not covered:
-        names = ", ".join(t.query for t in traced)
-        spans = ", ".join(f"{t.statistics.hours:.3g} h" for t in traced if t.statistics is not None)
+    dated = [t.query for t, statistics in traced if statistics.dated]
+    undated = [t.query for t, statistics in traced if not statistics.dated]
+    if dated and undated:
         expected = (
-            f"traces that cover at least one whole hour of the day in common: those of {names} span {spans}"
+            f"traces that all have dates, or none of them: the times of {', '.join(undated)} count from a start, "
+            f"whose hour of the day nobody states, beside the dates of {', '.join(dated)}"
         )
         raise InputError(SOURCE, "by", expected)
-    hours = sorted(covered)
-    rates = np.array([[_rate_at(t, hour, level) for t in traffic] for hour in hours])
+    covered = set(range(24))
+    for _, statistics in traced:
+        covered &= _whole_hours(statistics)
+    if not covered:
+        names = ", ".join(t.query for t, _ in traced)
+        spans = ", ".join(f"{statistics.hours:.3g} h" for _, statistics in traced)
+        what = "of the day " if dated else ""
+        expected = f"traces that cover at least one whole hour {what}in common: those of {names} span {spans}"
+        raise InputError(SOURCE, "by", expected)
+    repeated = not dated and any(statistics.hours > 24 for _, statistics in traced)
+    clock = Clock(tuple(sorted(covered)), bool(dated), repeated)
+    rates = np.array([[_rate_at(t, hour, level) for t in traffic] for hour in clock.hours])
     rows = np.array([scenario.query_names.index(t.query) for t in traffic])
-    arrival = np.zeros((len(hours), len(scenario.query_names)))
+    arrival = np.zeros((len(clock.hours), len(scenario.query_names)))
     arrival[:, rows] = rates
     single = replace(scenario, fields=scenario.one(0))
-    return hours, single.with_fields(arrival_rate=arrival)
+    return clock, single.with_fields(arrival_rate=arrival)
 
 
-def _whole_hours(traffic: Traffic) -> set[int]:
-    """Return the hours of the day that windows cover, but for a tenth: the last window of a trace is rarely whole."""
-    statistics = traffic.statistics
-    assert statistics is not None
+def _whole_hours(statistics: QueryStatistics) -> set[int]:
+    """Return the hours that windows cover, but for a tenth: the last window of a trace is rarely whole."""
     if statistics.hour_of_window is None:
         return set()
     counts = np.bincount(statistics.hour_of_window, minlength=24)
@@ -169,7 +215,7 @@ def _rate_at(traffic: Traffic, hour: int, level: str) -> float:
 
 
 def plan_day(
-    hours: Sequence[int],
+    clock: Clock,
     scenarios: Instances,
     begin: Callable[[Instances], Callable[[], list[Answer]]],
     *,
@@ -181,11 +227,12 @@ def plan_day(
     """Plan a day: the cheapest fleet of each hour, the cheapest fixed one, and a schedule with start-up times.
 
     Args:
-      hours: of the day, of each scenario.
+      clock: the hour of each scenario.
       scenarios: they differ in their arrival rates alone; every hour weighs the same.
       begin: lets workers begin to solve the hours, while this process looks for the fixed fleet.
       start_minutes: from when a replica is rented until it serves.
-      gap: relative gap of the fixed fleet; ``time_limit``: seconds for it.
+      gap: relative gap of the fixed fleet; ``time_limit``: seconds for it, and again for the parts of it that a
+        schedule may rent.
       bought: the factor on the real traffic that the scenarios' is; the hours are told with the real one.
 
     Raises:
@@ -203,6 +250,7 @@ def plan_day(
         raise InputError(SOURCE, "by", expected, int(np.max(scenarios.fields.max_routes)))
     began = time.perf_counter()
     wait = begin(scenarios)
+    hours = clock.hours
     weights = np.full(len(hours), 1.0 / len(hours))
     try:
         fixed = find_common_fleet(scenarios, weights, gap=gap, time_limit=time_limit)
@@ -213,15 +261,18 @@ def plan_day(
     plans = [plan for plan in own if plan is not None]
     if len(plans) < len(own):
         worst = next(h for h, plan in zip(hours, own, strict=True) if plan is None)
-        raise WorkFailed(f"no plan was found for hour {worst} of the day")
+        raise WorkFailed(f"no plan was found for {clock.name(worst)} of {clock.of}")
     per_hour = float(scenarios.one(0).rental_hours)
-    schedule = find_schedule(scenarios, plans, fixed.deployment, start_minutes)
+    schedule = find_schedule(
+        scenarios, plans, fixed.deployment, start_minutes, follows=clock.follows, time_limit=time_limit
+    )
     day_rows = _make_hours(hours, scenarios, answers, plans, fixed, schedule, per_hour, bought)
     fixed_gpus = count_gpus(fixed.deployment)
     hourly_gpus = [count_gpus(plan.deployments) for plan in plans]
     started = sum(row.starting for row in day_rows) * start_minutes / 60.0
     scheduled = [row.scheduled_gpus for row in day_rows]
     return Day(
+        clock=clock,
         scenarios=scenarios,
         hours=tuple(day_rows),
         start_minutes=start_minutes,

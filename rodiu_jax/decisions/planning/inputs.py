@@ -13,8 +13,9 @@ import numpy as np
 from rodiu_jax.catalog import Catalog, load_catalog
 from rodiu_jax.catalog.promises import Curve, Promise, parse_promise
 from rodiu_jax.catalog.readers.imported import Imported, Value, fixed
+from rodiu_jax.decisions.planning.lengths import carry_lengths
 from rodiu_jax.decisions.planning.request import SOURCE, PlanRequest, require_known
-from rodiu_jax.decisions.planning.traffic import Traffic, find_other_lengths, read_traffic, require_values
+from rodiu_jax.decisions.planning.traffic import Traffic, read_traffic, require_values
 from rodiu_jax.errors import InputError, nearest
 from rodiu_jax.io.files import toml_value
 from rodiu_jax.io.number_text import significant
@@ -74,7 +75,10 @@ def prepare(request: PlanRequest) -> PlanInputs:
         prices = _read_prices(request)
         values += prices.values
         listed = [" ".join(prices.summary.splitlines())]
-    values += _state_quotas(request, base) + _state_api_prices(request, base, traffic)
+    prices_elsewhere = _state_api_prices(request, base, traffic)
+    values += _state_quotas(request, base) + prices_elsewhere
+    carried = carry_lengths(base, means, traffic, promises, [v.names[0] for v in prices_elsewhere])
+    values += carried.values
     named = [t.query for t in traffic]
     imported = Imported(
         kind="plan",
@@ -84,7 +88,8 @@ def prepare(request: PlanRequest) -> PlanInputs:
         values=tuple(values),
         record=None,
         summary="",
-        promises={q: p for q, p in promises.items() if q in named},
+        curves=carried.curves,
+        promises={q: p for q, p in (dict(carried.promises) | promises).items() if q in named},
     )
     extra = _write_extra(request, base, named)
     catalog = _load_text(imported, extra)
@@ -101,7 +106,7 @@ def prepare(request: PlanRequest) -> PlanInputs:
     _check_promises(catalog, request)
     _check_quotas(scenario)
     idle = tuple(q for q in base.sets["query"] if q not in named)
-    notes = [*_write_notes(request, base, traffic, means, idle), *listed]
+    notes = [*_write_notes(request, base, idle), *carried.notes, *listed]
     return PlanInputs(
         request, catalog, nominal, scenario, tuple(traffic), idle, tuple(notes), imported, extra
     )
@@ -273,9 +278,7 @@ def _check_quotas(scenario: Instances) -> None:
 # ---- what a reader must know ----
 
 
-def _write_notes(
-    request: PlanRequest, base: Catalog, traffic: list[Traffic], means: Catalog, idle: tuple[str, ...]
-) -> list[str]:
+def _write_notes(request: PlanRequest, base: Catalog, idle: tuple[str, ...]) -> list[str]:
     notes = []
     if request.named and idle:
         notes.append(f"Only the named types carry traffic; planned without: {', '.join(idle)}.")
@@ -286,12 +289,6 @@ def _write_notes(
             what = {"arrival_rate": "traffic", "gpu_price": "prices"}
             names = " and ".join(what[n] for n in kept)
             notes.append(f"What {base.name} states as a range is planned at its mean ({names}).")
-    for t, inputs, outputs in find_other_lengths(traffic, means):
-        notes.append(
-            f"{t.query}: the trace's requests have {significant(t.input_tokens, 4)} + "
-            f"{significant(t.output_tokens, 4)} tokens, while the rates are of {significant(inputs, 4)} + "
-            f"{significant(outputs, 4)}: measure them, or ask again (rodiu import aiconfigurator)."
-        )
     return notes
 
 

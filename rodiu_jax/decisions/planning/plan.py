@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rodiu_jax.decisions.fleet import FleetSummary, summarize_fleet
-from rodiu_jax.decisions.planning.basis import Footing, find_footing
+from rodiu_jax.decisions.plan_basis import PlanBasis, find_plan_basis
 from rodiu_jax.decisions.planning.day import Day, make_day, plan_day
 from rodiu_jax.decisions.planning.even_routing import route_evenly
 from rodiu_jax.decisions.planning.inputs import PlanInputs, describe_promises, prepare
@@ -72,7 +72,7 @@ class FleetAnswer:
       unservable: query types that no plan can serve, with the reason.
       limits: every limit of a fleet one step looser; ``what_ifs``: the other questions.
       protections: robust rates beside plain headroom.
-      footing: what the inputs rest on.
+      basis: what the plan rests on.
       day: hour by hour, where asked for.
       seconds: wall time.
     """
@@ -87,7 +87,7 @@ class FleetAnswer:
     limits: tuple[WhatIf, ...]
     what_ifs: tuple[WhatIf, ...]
     protections: tuple[Protection, ...]
-    footing: tuple[Footing, ...]
+    basis: PlanBasis
     day: Day | None
     seconds: float
 
@@ -106,7 +106,10 @@ class FleetAnswer:
         found = {p.name: (p.plan, p.what) for p in self.protections if p.plan is not None}
         if self.day is not None:
             fixed = route_evenly(self.scenario, self.day.fixed_plans[0])
-            what = "The cheapest fleet that stays the same all day, routed for the traffic of this scenario."
+            what = (
+                f"The cheapest fleet that stays the same over the hours of {self.day.clock.of} that were planned, "
+                "routed for the traffic of this scenario."
+            )
             found["fixed all day"] = Plan(0, fixed.deployments, fixed.routes, fixed.unmet), what
         return found
 
@@ -120,8 +123,11 @@ class FleetAnswer:
                 "output_tokens": t.output_tokens,
                 "source": t.source,
                 "basis": t.basis,
+                "mean_end_to_end_ms": json_number(most),
             }
-            for t in self.inputs.traffic
+            for t, most in zip(
+                self.inputs.traffic, self.scenario.one(0).delay_threshold.tolist(), strict=True
+            )
         ]
         return {
             "traffic": traffic,
@@ -136,7 +142,7 @@ class FleetAnswer:
             "limits": [w.to_json() for w in self.limits],
             "what_if": [w.to_json() for w in self.what_ifs],
             "protections": [p.to_json() for p in self.protections],
-            "rests_on": [f.to_json() for f in self.footing],
+            "rests_on": self.basis.tabulate().to_dict("records"),
             "day": None if self.day is None else self.day.to_json(),
             "seconds": self.seconds,
         }
@@ -189,8 +195,9 @@ def plan_fleet(
         by query type, the empty name standing for all others. What costs less there is not served.
       headroom: trust every rate and buy for so many times the traffic; by default rates may fall short by
         ``shortfall``, those of ``gamma`` types at once on each deployed pair (as the catalogue states if not given).
-      by_hour: plan the day too: a scenario for each hour of the day that the traces cover whole, at ``traffic_at`` of
-        the windows in that hour; the cheapest fixed fleet, the cheapest of each hour, and a schedule between them.
+      by_hour: plan the day too: a scenario for each hour that the traces cover whole (of the day, or of the trace where
+        its clock has no dates), at ``traffic_at`` of the windows in that hour; the cheapest fixed fleet, the cheapest
+        of each hour, and a schedule between them.
       start_minutes: from when a replica is rented until it serves, from 0 to 60; it counts in that schedule.
       gap: relative gap at which a scenario counts as solved (the fleets of a day: at least 1 %).
       time_limit: seconds for each of them.
@@ -273,11 +280,11 @@ def answer_request(
         protections = compare_protections(scenario, solve, gammas=gammas, factors=factors)
         planned = None
         if day is not None and start_minutes is not None:
-            hours, scenarios = day
+            clock, scenarios = day
             scenarios = scenarios.with_fields(arrival_rate=np.asarray(scenarios.fields.arrival_rate) * factor)
             patient = Solving(pool, bar, gap=max(gap, CASCADE_GAP), time_limit=_DAY_SECONDS)
             planned = plan_day(
-                hours,
+                clock,
                 scenarios,
                 patient.begin,
                 start_minutes=start_minutes,
@@ -288,6 +295,10 @@ def answer_request(
     hours = float(scenario.one(0).rental_hours)
     verdict = check_plan(plan, scenario, 0)
     what = "The traffic, prices and promises as planned."
+    if factor > 1:
+        what = (
+            f"Prices and promises as planned, at {factor:g} times the traffic, which the fleet is bought for."
+        )
     return FleetAnswer(
         inputs=inputs,
         scenario=scenario,
@@ -299,7 +310,7 @@ def answer_request(
         limits=tuple(w for w in answered if w.group == "limit"),
         what_ifs=tuple(w for w in answered if w.group != "limit"),
         protections=tuple(protections),
-        footing=tuple(find_footing(plan, scenario, inputs.catalog)),
+        basis=find_plan_basis(inputs.catalog, [(plan, scenario, 0)]),
         day=planned,
         seconds=time.perf_counter() - began,
     )

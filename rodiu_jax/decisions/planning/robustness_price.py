@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from rodiu_jax.analysis.intervals import clopper_pearson
 from rodiu_jax.decisions.diagnose.movable_limits import variants
+from rodiu_jax.decisions.pair_load import measure_load
 from rodiu_jax.decisions.planning.even_routing import route_evenly
 from rodiu_jax.decisions.planning.what_ifs import Change, Solve
 from rodiu_jax.io.files import json_number
+from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.plan import Plan, deployed_triples
+from rodiu_jax.model.plan import Plan
 
 FACTORS = (1.1, 1.2, 1.5)
 """Plain headroom that robust rates are compared with."""
@@ -30,8 +31,10 @@ class Protection:
 
     Attributes:
       kind: ``gamma`` or ``headroom``; ``level``: Gamma, or the factor on the traffic.
-      lower, upper: bracket of the cheapest such fleet, at the traffic that it is bought for.
+      lower, upper: bracket of the cheapest such fleet at the traffic that it is solved for; with headroom that holds
+        what would be bought elsewhere at the larger traffic, which nobody pays.
       plan: the fleet, routed for the real traffic; None where there is none.
+      cost: of that plan on the real traffic, as the independent checker computes it; nan without a plan.
       fuller: share of draws in which some replica is fuller than `max_utilization`, the load that it is planned for.
       overload: share of draws in which some pair is sent more than its rate, at which its promises just hold; with its
         exact 95% interval.
@@ -44,6 +47,7 @@ class Protection:
     lower: float
     upper: float
     plan: Plan | None
+    cost: float
     fuller: float
     overload: float
     overload_low: float
@@ -51,7 +55,7 @@ class Protection:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; what is not known is null."""
-        numbers = ("level", "lower", "upper", "fuller", "overload", "overload_low", "overload_high")
+        numbers = ("level", "cost", "lower", "upper", "fuller", "overload", "overload_low", "overload_high")
         return {"name": self.name, "kind": self.kind, "what": self.what} | {
             n: json_number(getattr(self, n)) for n in numbers
         }
@@ -85,7 +89,9 @@ def list_protections(
 def compare_protections(
     scenario: Instances, solve: Solve, *, gammas: Sequence[float] = (), factors: Sequence[float] = FACTORS
 ) -> list[Protection]:
-    """Solve the scenario with each protection, route its fleet for the real traffic, and draw shortfalls.
+    """Solve the scenario with each protection, route its fleet for the real traffic, cost that, and draw shortfalls.
+
+    What a protection costs is what its fleet costs on the real traffic, so that all are compared at the same one.
 
     Args:
       scenario: the real traffic, B = 1.
@@ -95,15 +101,16 @@ def compare_protections(
     hours = float(scenario.one(0).rental_hours)
     found = []
     for (kind, level, name, what, change), answer in zip(listed, solve(batch), strict=True):
-        plan, fuller, share, low, high = answer.plan_for(0), *(float("nan"),) * 4
+        plan, cost, fuller, share, low, high = answer.plan_for(0), *(float("nan"),) * 5
         if plan is not None:
             trusted = scenario.with_fields(gamma_throughput=change["gamma_throughput"])
             plan = route_evenly(trusted, plan)  # for the real traffic, as well protected as it was bought
+            cost = check_plan(plan, scenario, 0).costs["total_cost"] / hours  # no cost knows gamma_throughput
             above, hits = count_overloads(plan, scenario)
             fuller, share = above / DRAWS, hits / DRAWS
             low, high = (float(x) for x in clopper_pearson(float(hits), DRAWS))
         bracket = answer.lower / hours, answer.upper / hours
-        found.append(Protection(kind, level, name, what, *bracket, plan, fuller, share, low, high))
+        found.append(Protection(kind, level, name, what, *bracket, plan, cost, fuller, share, low, high))
     return found
 
 
@@ -112,30 +119,12 @@ def count_overloads(plan: Plan, scenario: Instances, *, draws: int = DRAWS, seed
 
     A type's load on a pair is ``l x + xi lh x`` (MODEL section 9), each xi uniform from 0 to 1 and independent.
     """
-    load, extra, replicas = load_pairs(plan, scenario)
-    limits = replicas * float(scenario.one(0).max_utilization), replicas
+    found = measure_load(plan, scenario, 0)
+    limits = found.replicas * float(scenario.one(0).max_utilization), found.replicas
     rng = np.random.default_rng(seed)
     over = [0, 0]
     for count in [min(2048, draws - first) for first in range(0, draws, 2048)]:
-        drawn = (load + rng.random((count, *extra.shape)) * extra).sum(1)  # count,D
+        drawn = (found.load + rng.random((count, *found.extra.shape)) * found.extra).sum(1)  # count,D
         for at, limit in enumerate(limits):
             over[at] += int((drawn > limit * (1 + 1e-9)).any(1).sum())
     return over[0], over[1]
-
-
-def load_pairs(
-    plan: Plan, scenario: Instances
-) -> tuple[Float64[np.ndarray, "I D"], Float64[np.ndarray, "I D"], Float64[np.ndarray, " D"]]:
-    """Return of each type on each deployed pair the load and what its shortfall adds, in replicas; and the replicas."""
-    f = scenario.one(0)
-    types, count = len(scenario.query_names), len(plan.deployments)
-    load, extra = np.zeros((types, count)), np.zeros((types, count))
-    slot = {(d.model, d.gpu): n for n, d in enumerate(plan.deployments)}
-    triple = deployed_triples(scenario, plan.deployments)
-    short = np.broadcast_to(f.throughput_shortfall, scenario.shape[:3])
-    for r in plan.routes:
-        i, d = scenario.query_names.index(r.query), slot[r.model, r.gpu]
-        j, k, n = triple[d]
-        load[i, d] = r.share * f.arrival_rate[i] / f.throughput[i, j, k, n]
-        extra[i, d] = load[i, d] * short[i, j, k] / (1.0 - short[i, j, k])
-    return load, extra, np.array([d.replicas for d in plan.deployments], np.float64)

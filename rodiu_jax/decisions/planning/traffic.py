@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -150,27 +149,3 @@ def require_values(catalog: Catalog, quantity: str, unit: str) -> None:
     if held is not None and not (isinstance(held.recipe, Draws) and held.recipe.by is None):
         expected = f"values by name ({unit}), which a plan can replace, instead of a rule"
         raise InputError(catalog.path, f"quantity.{quantity}", expected)
-
-
-def find_other_lengths(found: Sequence[Traffic], catalog: Catalog) -> list[tuple[Traffic, float, float]]:
-    """Find the traced types whose requests are a quarter longer or shorter than those the catalogue's rates are of.
-
-    Returns:
-      each with the catalogue's mean input and output tokens.
-    """
-    inputs, outputs = (
-        dict(zip(catalog.sets["query"], catalog.ranges[name][0].tolist(), strict=True))
-        for name in ("input_tokens", "output_tokens")
-    )
-    other = []
-    for traffic in found:
-        if traffic.statistics is None:
-            continue
-        for mine, theirs in (
-            (traffic.input_tokens, inputs[traffic.query]),
-            (traffic.output_tokens, outputs[traffic.query]),
-        ):
-            if not theirs / 1.25 <= mine <= theirs * 1.25:
-                other.append((traffic, inputs[traffic.query], outputs[traffic.query]))
-                break
-    return other

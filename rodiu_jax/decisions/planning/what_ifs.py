@@ -212,7 +212,7 @@ def _forbid(scenario: Instances, allowed: np.ndarray) -> Change:
 
 
 def _ask_promises(scenario: Instances, catalog: Catalog) -> list[Question]:
-    """Ask for limits of latency a fifth tighter, off the same curves."""
+    """Ask for limits of latency a fifth tighter: those that rates are read off curves by, and the end-to-end one."""
     promises = {q: catalog.promises[q] for q in scenario.query_names if q in catalog.promises}
     if not promises or not catalog.curves:
         return []
@@ -220,7 +220,11 @@ def _ask_promises(scenario: Instances, catalog: Catalog) -> list[Question]:
     # Delays, stays in memory and speed-ups are read off the same points as the rates.
     follows = [name for name in ("throughput", *FOLLOWING) if name in tight.quantities]
     change = {name: tight.ranges[name][0] for name in follows}
-    what = "Every promise of latency is a fifth tighter; rates and latencies are read off the same curves."
+    change["delay_threshold"] = scenario.one(0).delay_threshold * TIGHTER
+    what = (
+        "Every promise of latency is a fifth tighter, the end-to-end limit too; rates and latencies are read off the "
+        "same curves."
+    )
     return [Question("promises", "promises 20% tighter", what, change)]
 
 

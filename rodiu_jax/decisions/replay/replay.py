@@ -37,6 +37,8 @@ NOT_MODELLED = (
     "all requests of a batch take the same steps.",
     "A prompt that is read slows its neighbours as any other request does; bursts of long prompts slow them more.",
     "A request holds the KV memory of its whole length from its start; nothing is preempted, no prefix is cached.",
+    "Weights and requests have all of a GPU's memory; an exported engine is given a part of it, 0.9 unless "
+    "`rodiu export --memory-utilization` says otherwise.",
     "All replicas are there and empty at the start, and none fails; a request goes to the one with the fewest.",
     "Network, router and clients that give up or ask again cost nothing.",
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from rodiu_jax.catalog.findings import find_findings
-from rodiu_jax.decisions.plan_basis import BASES, PlanBasis
+from rodiu_jax.decisions.plan_basis import PlanBasis
 from rodiu_jax.errors import InputError
-from rodiu_jax.io.number_text import percent
 from rodiu_jax.report.data.digest import Digest
 from rodiu_jax.report.data.stored_plans import read_stored_plans
-from rodiu_jax.report.parts.section import PageTable, Section
+from rodiu_jax.report.parts.section import Section
+from rodiu_jax.report.text.basis_table import tabulate_basis
 
 _MOST_PLANS = 128
 _MOST_FINDINGS = 8
@@ -42,17 +42,7 @@ def make_basis_sections(folder: Path, digest: Digest) -> list[Section]:
         )
     text = (
         f"From {plans:,} plans of the {looked:,} scenarios looked at. Prices are weighed by the rent that is paid at "
-        "them, rates by the load of replicas, the others by queries or tokens; the last row counts each value that a "
+        "them, rates by the load of replicas, the others as the table says; the last row counts each value that a "
         "plan reads once. Values are as the catalogue states them, before the sweep changes any."
     )
-    return [Section("basis", "What the answer rests on", text, points, (), _tabulate(basis))]
-
-
-def _tabulate(basis: PlanBasis) -> list[PageTable]:
-    data = basis.tabulate()
-    if data.empty:
-        return []
-    rows = [[r["field"], r["by"], *(percent(r[b]) for b in BASES)] for r in data.to_dict("records")]
-    heads = ["value", "weighed by", *BASES]
-    caption = "Which share is measured, predicted and assumed"
-    return [PageTable("basis", caption, heads, rows, (2, 3, 4), data)]
+    return [Section("basis", "What the answer rests on", text, points, (), tabulate_basis(basis, "basis"))]

@@ -27,7 +27,7 @@ _SECTIONS = (
     ("what-if", "What if", ("what_if",)),
     ("robustness", "If rates fall short", ("protections",)),
     ("limits", "What limits it", ("limits",)),
-    ("inputs", "What it rests on", ("traffic", "rests_on")),
+    ("inputs", "What it rests on", ("traffic", "promises", "rests_on")),
 )
 """Name, heading and tables of each section."""
 
@@ -76,7 +76,7 @@ def _key_figures(answer: FleetAnswer) -> list[tuple[str, str]]:
     gpus = sum(answer.fleet.gpus.values())
     room = answer.fleet.headroom.factor
     tokens = answer.fleet.cost_per_million_tokens
-    rates = next((f.shares for f in answer.footing if f.inputs == "rates of replicas"), {})
+    rates = answer.basis.find_shares("throughput")
     kind = max(rates, key=lambda name: rates[name], default="")
     return [
         ("cost per hour", dollars(answer.costs["total_cost"])),
@@ -103,8 +103,9 @@ def _make_sections(answer: FleetAnswer, sentences: list[str], day: list[str]) ->
 def _make_level(asked: WhatIf, base: WhatIf) -> _Level:
     if not math.isfinite(asked.upper):
         return _Level(asked.name, asked.what, (("answer", f"no plan ({asked.status})"),))
+    bound = f"at least {dollars(asked.lower)}/h" if math.isfinite(asked.lower) else "no bound"
     facts = [
-        ("cost", f"{dollars(asked.upper)}/h, at least {dollars(asked.lower)}/h"),
+        ("cost", f"{dollars(asked.upper)}/h, {bound}"),
         ("change", write_change(asked, base)),
         ("rent", f"{dollars(asked.rent)}/h"),
         ("bought elsewhere", f"{dollars(asked.elsewhere)}/h, {percent(asked.unmet)} of the queries"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from rodiu_jax.decisions.plan_basis import WEIGHTS
 from rodiu_jax.io.number_text import dollars, interval, number, percent, significant
-from rodiu_jax.model.tolerances import OPTIMAL_GAP
+from rodiu_jax.model.tolerances import OPTIMAL_GAP, SAME_COST
 
 if TYPE_CHECKING:
+    from rodiu_jax.decisions.planning.day import Day
     from rodiu_jax.decisions.planning.plan import FleetAnswer
     from rodiu_jax.model.plan import Deployment
 
@@ -30,7 +32,7 @@ def write_sentences(answer: FleetAnswer) -> list[str]:
         *_say_changes(answer),
         *_say_protection(answer),
         *say_day(answer),
-        _say_footing(answer),
+        _say_basis(answer),
         *answer.inputs.notes,
     ]
 
@@ -85,18 +87,23 @@ def _say_cost(answer: FleetAnswer) -> str:
 
 
 def _say_proof(answer: FleetAnswer) -> str:
-    found = answer.found
-    what = (
-        "these promises"
-        if answer.headroom == 1
-        else f"these promises at {answer.headroom:g} times the traffic"
-    )
+    found, larger = answer.found, answer.headroom > 1
+    at = f" at {answer.headroom:g} times the traffic" if larger else ""
     if not math.isfinite(found.lower):
         return (
-            f"Nothing is proven about how much cheaper a fleet could keep {what}: the time limit came first."
+            f"Nothing is proven about how much cheaper a fleet could keep these promises{at}: the time limit came "
+            "first."
         )
     near = "as cheap as any" if answer.gap <= OPTIMAL_GAP else f"within {percent(answer.gap)} of the cheapest"
-    return f"No fleet keeps {what} for less than {dollars(found.lower)}/h: this one is proven to be {near}."
+    proven = f"this one is proven to be {near}"
+    if larger:
+        # What is bought elsewhere at the larger traffic is in both of these, and in nothing that is paid.
+        return (
+            f"It is bought for {answer.headroom:g} times the traffic. There it costs {dollars(found.upper)}/h with "
+            f"what is bought elsewhere then, and no fleet keeps these promises for less than {dollars(found.lower)}/h: "
+            f"{proven}."
+        )
+    return f"No fleet keeps these promises for less than {dollars(found.lower)}/h: {proven}."
 
 
 def _say_unserved(answer: FleetAnswer) -> list[str]:
@@ -119,10 +126,14 @@ def _say_limits(answer: FleetAnswer) -> str:
     if not helps:
         return f"No limit, one step looser, is proven to save {percent(_WORTH_TELLING)} of the cost."
     told = [
-        f"{w.name} saves {interval(base.lower - w.upper, base.upper - w.lower, dollars)}/h"
+        f"{w.name} saves {_write_saving(base.lower - w.upper, base.upper - w.lower)}/h"
         for w in helps[:_MOST_TOLD]
     ]
-    return f"What limits it, one step looser: {join_words(told)}."
+    return f"What limits it{_say_larger(answer)}, one step looser: {join_words(told)}."
+
+
+def _write_saving(low: float, high: float) -> str:
+    return interval(low, high, dollars) if math.isfinite(high) else f"at least {dollars(low)}"
 
 
 def _say_headroom(answer: FleetAnswer) -> str:
@@ -147,12 +158,17 @@ def _say_changes(answer: FleetAnswer) -> list[str]:
     gone = max((w for w in asked if w.group == "gone"), key=lambda w: w.upper, default=None)
     chosen = [w for w in asked if w.name == "traffic x 2" or w.group == "promises" or w is gone]
     told = [f"{dollars(w.upper)}/h with {w.name}" for w in chosen]
-    return [f"Chosen anew, the cheapest fleet costs {join_words(told)}."] if told else []
+    return [f"Chosen anew{_say_larger(answer)}, the cheapest fleet costs {join_words(told)}."] if told else []
+
+
+def _say_larger(answer: FleetAnswer) -> str:
+    """Say at which traffic questions were solved, where it is not the real one."""
+    return f" at {answer.headroom:g} times the traffic" if answer.headroom > 1 else ""
 
 
 def _say_protection(answer: FleetAnswer) -> list[str]:
     nominal = next((p for p in answer.protections if p.kind == "gamma" and p.level == 0), None)
-    if nominal is None or not 0 < nominal.upper < math.inf:
+    if nominal is None or not nominal.cost > 0:
         return []
     gamma = min(float(answer.scenario.one(0).gamma_throughput), float(len(answer.scenario.query_names)))
     lines = []
@@ -161,11 +177,12 @@ def _say_protection(answer: FleetAnswer) -> list[str]:
         chosen = next(
             (p for p in answer.protections if p.kind == "headroom" and p.level == answer.headroom), chosen
         )
-    if chosen is not None and chosen is not nominal and math.isfinite(chosen.upper):
-        extra = chosen.upper / nominal.upper - 1
+    if chosen is not None and chosen is not nominal and chosen.plan is not None:
+        extra = chosen.cost / nominal.cost - 1
+        more = f"{percent(extra)} more than" if extra > SAME_COST else "no more than"
         lines.append(
-            f"Its protection against rates that fall short costs {percent(max(extra, 0.0))} more than trusting "
-            f"every rate ({dollars(nominal.upper)}/h). With shortfalls drawn at random some pair is sent more than its "
+            f"On this traffic its protection against rates that fall short costs {more} trusting every rate "
+            f"({dollars(nominal.cost)}/h). With shortfalls drawn at random some pair is sent more than its "
             f"rate in {percent(chosen.overload)} of the draws, without protection in "
             f"{percent(nominal.overload)}."
         )
@@ -179,21 +196,24 @@ def say_day(answer: FleetAnswer) -> list[str]:
         return []
     count = len(day.hours)
     fixed = name_fleet(day.fixed_plans[0].deployments) if day.fixed_plans[0].deployments else "nothing"
-    low, high = day.worth
-    most = percent(high / day.fixed_upper) if day.fixed_upper > 0 else "0%"
     more = f", bought for {answer.headroom:g} times their traffic" if answer.headroom > 1 else ""
-    covered = "the hour" if count == 1 else f"the {count} hours"
+    covered = f"the hour of {day.clock.of}" if count == 1 else f"the {count} hours of {day.clock.of}"
+    counted = "" if day.clock.dated else ", counted from the first request of each"
+    bound = f", and none less than {dollars(day.fixed_lower)}/h" if math.isfinite(day.fixed_lower) else ""
     lines = [
-        f"Over {covered} of the day that the traces cover{more}, a fleet that stays the same costs "
-        f"{dollars(day.fixed_upper)}/h on average, and none less than {dollars(day.fixed_lower)}/h: {fixed}.",
-        f"No way of changing the fleet from hour to hour costs less than {dollars(day.hourly_lower)}/h; with replicas "
-        f"that start at once {dollars(day.hourly_upper)}/h is reached. Changing is worth "
-        f"{interval(low, high, dollars)}/h, {most} at most.",
+        f"Over {covered} that the traces cover{counted}{more}, a fleet that stays the same costs "
+        f"{dollars(day.fixed_upper)}/h on average{bound}: {fixed}.",
+        _say_worth(day),
     ]
     if day.start_minutes > 0:
+        free = (
+            ""
+            if all(day.clock.follows)
+            else "; where the next hour is not covered, what starts for it is not counted"
+        )
         lines.append(
             f"With {day.start_minutes:g} minutes to start a replica, which is paid for and serves nothing meanwhile, a "
-            f"schedule costs {dollars(day.schedule.cost)}/h."
+            f"schedule costs {dollars(day.schedule.cost)}/h{free}."
         )
     hours, peak = day.gpu_hours, day.peak
     lines.append(
@@ -204,10 +224,27 @@ def say_day(answer: FleetAnswer) -> list[str]:
     return lines
 
 
-def _say_footing(answer: FleetAnswer) -> str:
+def _say_worth(day: Day) -> str:
+    reached = f"with replicas that start at once {dollars(day.hourly_upper)}/h is reached"
+    low, high = day.worth
+    if not math.isfinite(high):
+        return (
+            f"Nothing is proven about how much less changing the fleet from hour to hour could cost; {reached}, so "
+            f"that changing is worth at least {dollars(low)}/h."
+        )
+    most = percent(high / day.fixed_upper) if day.fixed_upper > 0 else "0%"
+    return (
+        f"No way of changing the fleet from hour to hour costs less than {dollars(day.hourly_lower)}/h; {reached}. "
+        f"Changing is worth {interval(low, high, dollars)}/h, {most} at most."
+    )
+
+
+def _say_basis(answer: FleetAnswer) -> str:
     parts = []
-    for footing in answer.footing:
-        kinds = [f"{percent(share)} {kind}" for kind, share in footing.shares.items() if share > 0]
-        only = len(kinds) == 1
-        parts.append(f"{footing.inputs} {kinds[0].split(' ', 1)[1] if only else join_words(kinds)}")
-    return f"It rests on: {'; '.join(parts)}." if parts else "What it rests on is not stated."
+    for name, weighed in WEIGHTS.items():
+        shares = {basis: share for basis, share in answer.basis.find_shares(name).items() if share > 0}
+        kinds = [
+            basis if len(shares) == 1 else f"{percent(share)} {basis}" for basis, share in shares.items()
+        ]
+        parts += [f"{weighed.words} {join_words(kinds)}"] if kinds else []
+    return f"It rests on: {'; '.join(parts)}."

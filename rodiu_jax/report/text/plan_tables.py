@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from rodiu_jax.io.number_text import number, percent, significant
+from rodiu_jax.io.number_text import interval, number, percent, significant
 from rodiu_jax.report.parts.section import PageTable
+from rodiu_jax.report.text.basis_table import tabulate_basis
 from rodiu_jax.report.text.plan_sentences import name_gpus
 
 if TYPE_CHECKING:
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
 
 def make_tables(answer: FleetAnswer) -> list[PageTable]:
     """Make the tables of an answer, in the order of reading; each with what its CSV file holds."""
+    at = f" at {answer.headroom:g} times the traffic" if answer.headroom > 1 else ""
     tables = [
         tabulate_fleet(answer),
         tabulate_routing(answer),
         tabulate_traffic(answer),
+        tabulate_promises(answer),
         tabulate_quotas(answer),
         *([tabulate_hours(answer.day)] if answer.day is not None else []),
-        tabulate_what_ifs("what_if", "What if: each solved again, $/h", answer.what_ifs, answer.found),
+        tabulate_what_ifs("what_if", f"What if: each solved again{at}, $/h", answer.what_ifs, answer.found),
         tabulate_protections(answer.protections),
-        tabulate_what_ifs("limits", "Limits one step looser, $/h", answer.limits, answer.found),
-        tabulate_footing(answer),
+        tabulate_what_ifs("limits", f"Limits one step looser{at}, $/h", answer.limits, answer.found),
+        *tabulate_basis(answer.basis, "rests_on"),
     ]
     return [t for t in tables if t.rows]
 
@@ -97,12 +100,10 @@ def tabulate_routing(answer: FleetAnswer) -> PageTable:
 
 
 def tabulate_traffic(answer: FleetAnswer) -> PageTable:
-    """Make a row per query type: rate, token lengths, promise, price elsewhere, and where the rate comes from."""
+    """Make a row per query type: rate, token lengths, price elsewhere, and where the rate comes from."""
     fields = answer.scenario.one(0)
-    promises = answer.inputs.catalog.promises
     data = []
     for i, t in enumerate(answer.inputs.traffic):
-        promise = promises.get(t.query)
         elsewhere = float(fields.unmet_penalty[i]) / t.tokens * 1e6 if t.tokens > 0 else math.nan
         data.append(
             {
@@ -110,7 +111,6 @@ def tabulate_traffic(answer: FleetAnswer) -> PageTable:
                 "queries_per_second": t.rate / 3600.0,
                 "input_tokens": t.input_tokens,
                 "output_tokens": t.output_tokens,
-                "promise": "" if promise is None else str(promise),
                 "elsewhere_per_million_tokens": elsewhere,
                 "source": t.source,
             }
@@ -121,16 +121,41 @@ def tabulate_traffic(answer: FleetAnswer) -> PageTable:
             significant(r["queries_per_second"], 4),
             significant(r["input_tokens"], 4),
             significant(r["output_tokens"], 4),
-            r["promise"] or "-",
             significant(r["elsewhere_per_million_tokens"], 3),
             r["source"],
         ]
         for r in data
     ]
-    heads = ["traffic", "queries/s", "tokens in", "out", "promise", "$/M tokens elsewhere", "rate from"]
-    return PageTable(
-        "traffic", "Traffic and promises planned for", heads, rows, (1, 2, 3, 5), pd.DataFrame(data)
-    )
+    heads = ["traffic", "queries/s", "tokens in", "out", "$/M tokens elsewhere", "rate from"]
+    return PageTable("traffic", "Traffic planned for", heads, rows, range(1, 5), pd.DataFrame(data))
+
+
+def tabulate_promises(answer: FleetAnswer) -> PageTable:
+    """Make a row per query type: what rates are read off curves by, and the end-to-end limit with what it rests on."""
+    from rodiu_jax.catalog.describe import find_basis
+
+    catalog = answer.inputs.catalog
+    data = []
+    for query, most in zip(
+        answer.scenario.query_names, answer.scenario.one(0).delay_threshold.tolist(), strict=True
+    ):
+        promise, held = catalog.promises.get(query), catalog.quantities["delay_threshold"]
+        entry = catalog.find_entry("delay_threshold", (query,))
+        data.append(
+            {
+                "query": query,
+                "promise": "" if promise is None else str(promise),
+                "mean_end_to_end_ms": most,
+                "basis": find_basis(catalog, "delay_threshold", (query,)),
+                "source": (entry.source if entry is not None else "") or held.source,
+            }
+        )
+    rows = [
+        [r["query"], r["promise"] or "-", significant(r["mean_end_to_end_ms"], 6), r["basis"], r["source"]]
+        for r in data
+    ]
+    heads = ["traffic", "promise", "mean end to end at most, ms", "which is", "from"]
+    return PageTable("promises", "Promises planned for", heads, rows, (2,), pd.DataFrame(data))
 
 
 def tabulate_quotas(answer: FleetAnswer) -> PageTable:
@@ -163,7 +188,7 @@ def tabulate_what_ifs(name: str, caption: str, asked: tuple[WhatIf, ...], base: 
     rows = [
         [
             w.name,
-            number(w.lower),
+            write_lower(w.lower),
             number(w.upper) if math.isfinite(w.upper) else w.status,
             write_change(w, base),
             name_gpus(w.gpus),
@@ -185,14 +210,15 @@ def write_change(asked: WhatIf, base: WhatIf) -> str:
 
 
 def tabulate_protections(protections: tuple[Protection, ...]) -> PageTable:
-    """Make a row per way to protect a fleet against rates that fall short."""
+    """Make a row per way to protect a fleet: what it costs on the traffic planned, and what it was solved for."""
     nominal = next((p for p in protections if p.kind == "gamma" and p.level == 0), None)
     data = pd.DataFrame(
         [
             {
                 "protection": p.name,
-                "lower_bound": p.lower,
-                "upper_bound": p.upper,
+                "cost": p.cost,
+                "solved_for_at_least": p.lower,
+                "solved_for_cost": p.upper,
                 "fuller_than_planned": p.fuller,
                 "overload": p.overload,
                 "overload_low": p.overload_low,
@@ -205,34 +231,47 @@ def tabulate_protections(protections: tuple[Protection, ...]) -> PageTable:
     rows = []
     for p in protections:
         extra = "-"
-        if nominal is not None and math.isfinite(p.upper) and 0 < nominal.upper < math.inf:
-            extra = f"{100 * (p.upper / nominal.upper - 1):+.1f}%"
+        if nominal is not None and p.plan is not None and nominal.cost > 0:
+            extra = f"{100 * (p.cost / nominal.cost - 1):+.1f}%"
         rows.append(
             [
                 p.name,
-                number(p.lower),
-                number(p.upper) if math.isfinite(p.upper) else "no plan",
+                number(p.cost) if p.plan is not None else "no plan",
                 extra,
+                write_bracket(p.lower, p.upper),
                 percent(p.fuller),
                 percent(p.overload),
             ]
         )
     heads = [
         "protection",
-        "at least",
         "costs",
         "price of it",
+        "solved for",
         "fuller than planned",
         "sent more than its rate",
     ]
     caption = (
-        "Price of robustness beside plain headroom, $/h; share of random shortfalls in which some replica is"
+        "Price of robustness beside plain headroom, $/h on the traffic planned, and the proven range at the traffic "
+        "that each was solved for; share of random shortfalls in which some replica is"
     )
     return PageTable("protections", caption, heads, rows, range(1, 6), data)
 
 
+def write_lower(lower: float) -> str:
+    """Write a proven lower bound, or that there is none."""
+    return number(lower) if math.isfinite(lower) else "no bound"
+
+
+def write_bracket(lower: float, upper: float) -> str:
+    """Write a proven range, of which either end may be missing."""
+    if not math.isfinite(upper):
+        return f"at least {number(lower)}" if math.isfinite(lower) else "no bound"
+    return interval(lower, upper) if math.isfinite(lower) else f"at most {number(upper)}"
+
+
 def tabulate_hours(day: Day) -> PageTable:
-    """Make a row per hour of the day: traffic, the cheapest fleet, the fixed one, and the schedule."""
+    """Make a row per hour: traffic, the cheapest fleet, the fixed one, and the schedule."""
     data = pd.DataFrame(
         [
             {
@@ -251,9 +290,9 @@ def tabulate_hours(day: Day) -> PageTable:
     )
     rows = [
         [
-            f"{h.hour:02d}-{(h.hour + 1) % 24:02d}",
+            day.clock.name(h.hour),
             significant(sum(h.rates.values()) / 3600.0, 4),
-            number(h.lower),
+            write_lower(h.lower),
             number(h.upper),
             str(h.gpus),
             number(h.fixed),
@@ -264,12 +303,4 @@ def tabulate_hours(day: Day) -> PageTable:
         for h in day.hours
     ]
     heads = ["hour", "queries/s", "at least", "cheapest", "GPUs", "fixed", "schedule", "GPUs", "starting"]
-    return PageTable("hours", "Hour by hour, $/h", heads, rows, range(1, 9), data)
-
-
-def tabulate_footing(answer: FleetAnswer) -> PageTable:
-    """Make a row per kind of input: what it rests on."""
-    data = pd.DataFrame([f.to_json() for f in answer.footing])
-    rows = [[f.inputs, f.weight, *(percent(s) for s in f.shares.values())] for f in answer.footing]
-    heads = ["inputs", "weighted by", "measured", "predicted", "assumed", "unstated"]
-    return PageTable("rests_on", "What the answer rests on", heads, rows, range(2, 6), data)
+    return PageTable("hours", f"Hour by hour of {day.clock.of}, $/h", heads, rows, range(1, 9), data)

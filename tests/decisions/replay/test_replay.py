@@ -17,6 +17,7 @@ from rodiu_jax.decisions.plan_folder import Alternative, PlanFolder, read_plan_f
 from rodiu_jax.decisions.replay.replay import THE_PLAN, Replay
 from rodiu_jax.decisions.replay.replicas import describe_pool
 from rodiu_jax.errors import InputError
+from rodiu_jax.export.settings import Settings
 from rodiu_jax.report.text.replay_section import describe_replay, replay_to_json
 from tests.cli.calls import TRACE
 
@@ -212,6 +213,8 @@ def test_words_and_json(replayed: Replay):
     assert [table.name for table in section.tables] == ["replay_plans", "replay_queries", "replay_pools"]
     assert [len(table.rows) for table in section.tables] == [3, 15, len(replayed.pools)]
     assert sum(point.startswith("Not modelled: ") for point in section.points) >= 5
+    (memory,) = [point for point in section.points if "--memory-utilization" in point]
+    assert f"given a part of it, {Settings().used_memory:g} unless" in memory
     assert any("$6.66/h (14.5%) more than nominal" in point for point in section.points)
     values = json.loads(json.dumps(replay_to_json(replayed), allow_nan=False))
     assert [row["plan"] for row in values["plans"]] == [*replayed.plans["plan"]]

@@ -66,7 +66,7 @@ def measure_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 SPEC = Spec(
     name="sampling",
     measures="Scenarios per second drawn from the seed catalogue, host arrays in hand."
-    " A batch smaller than a block (512 scenarios) pays for the whole block.",
+    " A batch smaller than a block (128 scenarios) pays for the whole block.",
     item="scenario",
     peers="tests/oracles/numpy_sampler.py, one call per scenario; tests/oracles/numpy_batch_sampler.py, the"
     " same formulas vectorised over blocks of the batch (it cannot redraw scenario b alone, as ours"

@@ -11,6 +11,7 @@ Cost of one default scenario: about 1,000 threefry blocks of 120 integer operati
 from __future__ import annotations
 
 import operator
+import weakref
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,6 +32,7 @@ from rodiu_jax.model.fields import FIELD_SPECS, FILE_FIELDS, Fields, absent_fiel
 from rodiu_jax.model.instance import Instances, check_uncertainty, number_devices
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 from rodiu_jax.runtime.blocks import RUNNER
+from rodiu_jax.runtime.devices import devices
 from rodiu_jax.runtime.threefry import fold, hash32
 
 _TOGETHER = hash32("drawn together")
@@ -106,10 +108,9 @@ def _values(
     varying = [name for name in wanted if name in catalog.varying]
     if not varying:
         return values
-    program, params = make_program(catalog, varying)
     words = np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32)
     with jax.enable_x64(True):
-        params = jax.device_put(params)
+        program, params = _prepare(catalog, tuple(varying))
 
         def take(rows: Int64[np.ndarray, " C"]) -> tuple[Params, np.ndarray, np.ndarray]:
             return params, words, (start + rows).astype(np.uint32)
@@ -118,6 +119,23 @@ def _values(
     for array in drawn:
         assert array.dtype == np.float64, "draws are float64 on every device"
     return values | dict(zip(varying, drawn, strict=True))
+
+
+_PREPARED: dict[int, dict[Any, tuple[Program, Params]]] = {}
+"""Programs and the numbers they use, on a device: by catalogue (its ``id``), then by what is drawn and the device."""
+
+
+def _prepare(catalog: Catalog, varying: tuple[str, ...]) -> tuple[Program, Params]:
+    """Make the program of the quantities ``varying``, once for a catalogue: it takes as long as drawing hundreds."""
+    if id(catalog) not in _PREPARED:
+        _PREPARED[id(catalog)] = {}
+        weakref.finalize(catalog, _PREPARED.pop, id(catalog), None)
+    prepared = _PREPARED[id(catalog)]
+    key = varying, devices()[0]
+    if key not in prepared:
+        program, params = make_program(catalog, varying)
+        prepared[key] = program, jax.device_put(params, devices()[0])
+    return prepared[key]
 
 
 def _whole(value: Any, name: str, low: int, high: int) -> int:

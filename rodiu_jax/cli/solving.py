@@ -85,26 +85,26 @@ def solve(
     """
     import json
 
-    from rodiu_jax.catalog import load_catalog
+    # What one answer needs and no more: the first is there in about a second.
     from rodiu_jax.decisions.fleet import summarize_fleet
-    from rodiu_jax.decisions.plan_basis import check_names, find_plan_basis
     from rodiu_jax.io.files import write_whole
     from rodiu_jax.model.fields import uses_serving
     from rodiu_jax.model.npz import load_instances
-    from rodiu_jax.model.plan_json import save_plans
     from rodiu_jax.model.status import Status
     from rodiu_jax.model.tolerances import OPTIMAL_GAP
-    from rodiu_jax.report.parts.terminal import show
     from rodiu_jax.report.text.solution_table import tabulate_fleets, tabulate_solutions, write_reasons
     from rodiu_jax.runtime.progress import progress
     from solvers.pool import solve_iter
-    from solvers.unservable import explain_no_plan
 
     batch = load_instances(instances)
     for b in indices:
         batch.check_index(b, "--index")
-    known = load_catalog(catalog, source="--catalog") if catalog is not None else None
-    if known is not None:
+    known = None
+    if catalog is not None:
+        from rodiu_jax.catalog import load_catalog
+        from rodiu_jax.decisions.plan_basis import check_names, find_plan_basis
+
+        known = load_catalog(catalog, source="--catalog")
         check_names(known, batch, "--catalog")
     todo = list(indices) or list(range(batch.size))
     answers = []
@@ -119,11 +119,15 @@ def solve(
             failures=failures,
         ):
             if answer.status is Status.INFEASIBLE:
+                from solvers.unservable import explain_no_plan
+
                 answer = replace(answer, message=explain_no_plan(batch, todo[len(answers)]))
             answers.append(answer)
             bar.advance(answer.status.word, answer.gap, answer.prover.closes(answer.status))
         numbered = list(zip(todo, answers, strict=True))
         if file is not None:
+            from rodiu_jax.model.plan_json import save_plans
+
             made = [answer.plan_for(b) for b, answer in numbered]
             save_plans([plan for plan in made if plan is not None], file)
     fleets: dict[int, FleetSummary] = {}
@@ -143,6 +147,8 @@ def solve(
                 item["basis"] = None if found is None else found.tabulate().to_dict("records")
         click.echo(json.dumps(items, indent=1, allow_nan=False))
     else:
+        from rodiu_jax.report.parts.terminal import show
+
         parts = [
             tabulate_solutions(numbered),
             *([tabulate_fleets(fleets)] if fleets else []),

@@ -15,7 +15,7 @@ from jaxtyping import Float64, Int64
 
 from rodiu_jax.analysis.intervals import bertsimas_sim, clopper_pearson
 from rodiu_jax.decisions.stress.linear_forms import Forms, expose
-from rodiu_jax.decisions.stress.tally import draw_tally, pairs_at_once, quantile_table
+from rodiu_jax.decisions.stress.tally import PAIRS_AT_ONCE, draw_tally, quantile_table
 from rodiu_jax.model.evaluation import score_pairs
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, plan_arrays
@@ -119,7 +119,7 @@ def _draw_overloads(
     table, scale = quantile_table((2.0, 5.0)), np.ones(1)
     result = {name: np.zeros(len(plans)) for name in ("uniform", "beta", "bound")}
     rows = np.arange(len(plans))
-    for block in np.array_split(rows, -(-len(rows) // pairs_at_once())):
+    for block in np.array_split(rows, -(-len(rows) // PAIRS_AT_ONCE)):
         forms = expose(
             instances, arrays, block, scenario[block], reality=reality, seed=seed, routes=routes
         ).forms

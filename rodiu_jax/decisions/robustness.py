@@ -19,7 +19,7 @@ from jaxtyping import Float64, Int64
 from rodiu_jax.analysis.intervals import bertsimas_sim, clopper_pearson
 from rodiu_jax.decisions.rate_robustness import FACTORS, RateRobustness, compare_rates
 from rodiu_jax.decisions.stress.linear_forms import Forms, expose
-from rodiu_jax.decisions.stress.tally import draw_tally, mean_share, pairs_at_once, quantile_table
+from rodiu_jax.decisions.stress.tally import PAIRS_AT_ONCE, draw_tally, mean_share, quantile_table
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.model.evaluation import score_pairs
 from rodiu_jax.model.fields import has_rates
@@ -302,7 +302,7 @@ def _draw(
     scale, table = np.ones(1), quantile_table(_BETA)
     columns = {name: np.zeros(len(plans)) for name in ("uniform", "beta", "symmetric", "realised_cost")}
     deviating = np.zeros((len(plans), 2 * len(instances.query_names)), np.int64)
-    parts = -(-len(distinct) // pairs_at_once())
+    parts = -(-len(distinct) // PAIRS_AT_ONCE)
     for block, times in zip(np.array_split(distinct, parts), np.array_split(repeats, parts), strict=True):
         exposure = expose(
             instances, arrays, block, scenario[block], reality=reality, seed=seed, routes=routes

@@ -1,9 +1,12 @@
 """Sampling: ranges and shapes of every distribution, independence, and what must not change a scenario."""
 
+import gc
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -400,6 +403,28 @@ def test_nothing_recompiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sampling, "block_size", lambda *_, **__: BlockSize(5, 5))
     sample(SEED, n=3)  # the count does count
     assert sampling._draw._cache_size() == count + 1
+
+
+def test_a_catalogue_prepares_its_program_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made: list[str] = []
+
+    def make(catalog: Catalog, wanted: Sequence[str]) -> Any:
+        made.append(catalog.name)
+        return draw_program.make_program(catalog, wanted)
+
+    monkeypatch.setattr(sampling, "make_program", make)
+    text = SEED.path.read_text(encoding="utf-8").split("# ---- what the seed claims")[0]
+    for dearer in (1, 2):
+        catalog = load_catalog(written(tmp_path, text.replace("[0.001, 0.005]", f"[{dearer}.0, {dearer}.5]")))
+        for _ in range(2):
+            price = sample(catalog, n=3).fields.storage_price
+            assert ((price >= dearer) & (price <= dearer + 0.5)).all()
+        assert len(made) == dearer
+        address = id(catalog)
+        assert address in sampling._PREPARED
+        del catalog
+        gc.collect()
+        assert address not in sampling._PREPARED, "another catalogue may come to lie there"
 
 
 def test_other_sizes(tmp_path: Path):

@@ -1,6 +1,8 @@
 """Scenarios in a file: solve, bound, verify."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,19 @@ def test_solve_prints_a_table_without_json(rodiu: Run, here: Path):
     text = answered(rodiu("solve", "in.npz", "--workers", 1)).out
     assert "optimal" in text
     assert "Llama" in text
+
+
+def test_solve_loads_nothing_that_one_answer_does_not_need(here: Path):
+    """HiGHS answers and NumPy checks: the start of JAX, pandas and SciPy would take longer than both."""
+    drawn(here, n=1)
+    code = (
+        "import sys; from click.testing import CliRunner; from rodiu_jax.cli import cli;"
+        "heavy = {'jax', 'pandas', 'matplotlib', 'scipy', 'pydantic', 'pyarrow'};"
+        "ran = CliRunner().invoke(cli, ['solve', 'in.npz', '--workers', '1']);"
+        "print(ran.exit_code, 'optimal' in ran.output, sorted(heavy & {m.split('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here)
+    assert done.stdout.strip() == "0 True []"
 
 
 def test_solve_says_what_its_plans_rest_on(rodiu: Run, here: Path):

@@ -185,7 +185,7 @@ def test_blocks_order_and_company_change_nothing(monkeypatch: pytest.MonkeyPatch
     table = quantile_table((2.0, 5.0))
     whole = draw_tally(exposure_of(instances, plans).forms, draws=5000, scales=SCALES, table=table)
     monkeypatch.setattr(module, "_DRAWS_PER_CALL", 1700)
-    monkeypatch.setattr(module, "_draws_per_step", lambda pairs: 77)
+    monkeypatch.setattr(module, "_draws_per_step", lambda: 77)
     other = reordered(instances, ([2, 0, 1], [1, 0], [1, 2, 0]))
     split = draw_tally(exposure_of(other, plans[1:], routes=3).forms, draws=5000, scales=SCALES, table=table)
     order = np.array([2, 0, 1, 5, 3, 4])  # of the promises

@@ -54,10 +54,13 @@ def stress_one(
     )
     for start in range(0, draws, _BLOCK):
         count = min(_BLOCK, draws - start)
-        xi = rng.random((*delay.shape, count))
-        psi = rng.random((*error.shape, count))
-        deviation = np.concatenate([np.einsum("ir,irc->ic", delay, xi), np.einsum("ir,irc->ic", error, psi)])
-        share = np.einsum("ir,irc->c", money, xi)
+        deviation, share = np.zeros((promises, count)), np.zeros(count)
+        for i, used in enumerate((delay > 0) | (error > 0)):
+            if used.any():
+                xi, psi = rng.random((2, int(used.sum()), count))
+                deviation[i] = delay[i, used] @ xi
+                deviation[len(delay) + i] = error[i, used] @ psi
+                share += money[i, used] @ xi
         for s, scale in enumerate(scales):
             broken = scale * deviation > room[:, None]
             found.violations[s] += broken.sum(1)

@@ -107,7 +107,7 @@ plans = plan_arrays([random_plan(rng, batch, instance=None) for _ in range(70)],
 forms = expose(batch, plans, np.arange(70), np.arange(70), reality="ddu", seed=1).forms
 compare(lambda: tally.draw_tally(forms, draws=5000, scales=np.array([0.5, 1.5]), table=None))
 """
-"""70 pairs are 5 blocks of 16."""
+"""Each of 70 pairs is a block."""
 
 
 def run_on_devices(code: str) -> dict:
@@ -127,11 +127,11 @@ def run_on_devices(code: str) -> dict:
         pytest.param(BRACKETS, [2, 2, 2, 4], id="brackets", marks=pytest.mark.slow),
         pytest.param(EVALUATION, [5, 5, 7, 8], id="evaluation"),
         pytest.param(DRAWS, [1, 1, 1, 2], id="draws"),
-        pytest.param(STRESS, [1, 1, 1, 2], id="stress"),
+        pytest.param(STRESS, [17, 17, 18, 18], id="stress"),
     ],
 )
 def test_all_devices_work_and_the_rows_are_those_of_one(code: str, blocks: list[int]):
-    """35 rows in blocks of 8 are five blocks of a program, and the last is not full; so are the others."""
+    """35 rows in blocks of 8 are five blocks of a program, and the last is not full."""
     found = run_on_devices(code)
     assert sorted(found["many"].values()) == blocks
     assert list(found["one"].values()) == [sum(blocks)]

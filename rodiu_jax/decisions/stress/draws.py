@@ -16,12 +16,12 @@ from rodiu_jax.analysis.intervals import clopper_pearson
 from rodiu_jax.decisions.stress.linear_forms import PROMISES, RATES, Exposure, expose
 from rodiu_jax.decisions.stress.tally import (
     BINS,
+    PAIRS_AT_ONCE,
     Tally,
     draw_tally,
     mean_of_squares,
     mean_overload,
     mean_share,
-    pairs_at_once,
     quantile_table,
     vertex_tally,
 )
@@ -130,7 +130,7 @@ def stress(
     tables = {"uniform": None, "beta": quantile_table(beta)}
     rows: list[dict[str, Any]] = []
     per_promise: list[dict[str, Any]] = []
-    groups = np.array_split(np.arange(len(pairs)), -(-len(pairs) // pairs_at_once()))
+    groups = np.array_split(np.arange(len(pairs)), -(-len(pairs) // PAIRS_AT_ONCE))
     with progress("stress", len(pairs), quiet=quiet) as bar:
         for group in groups:
             exposure = expose(

@@ -6,14 +6,15 @@ names and its number, and everything that is added up is exact, so the split int
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Bool, Float64, Int64, UInt32
+from jaxtyping import Bool, Float64, Int64, Shaped, UInt32
 
 from rodiu_jax.decisions.stress.linear_forms import Exposure, Forms
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
@@ -35,7 +36,13 @@ _LARGEST_EXCESS = 2.0**10
 """Pairs with more than this many times the load they may have count with this: 2^32 draws of it stay below 2^63."""
 
 _DRAWS_PER_CALL = 2**22
-"""Draws of a pair in one call of the compiled program; Ctrl-C is heard between calls."""
+"""Draws of a pair whose tallies are in memory at a time, as so many blocks; Ctrl-C is heard between blocks."""
+
+PAIRS_AT_ONCE = 32
+"""Pairs of one call of `draw_tally`: few enough for the memory of the tallies of their blocks."""
+
+_PARTS_PER_LANE = 4
+"""Blocks for each core at least, where there are draws enough: the cores then end at about the same time."""
 
 
 class Tally(NamedTuple):
@@ -72,131 +79,215 @@ def quantile_table(beta: tuple[float, float]) -> Float64[np.ndarray, " T"]:
 
 def _unit(words: UInt32[Array, "*n"], table: Float64[Array, " T"] | None) -> Float64[Array, "*n"]:
     """32 random bits to xi in [0, 1], a multiple of 2^-27; every operation is exact."""
-    bits = words >> np.uint32(32 - _UNIT_BITS)
+    bits = (words >> np.uint32(32 - _UNIT_BITS)).astype(jnp.int32)  # processors convert signed numbers faster
     if table is None:
         return bits.astype(jnp.float64) * 2.0**-_UNIT_BITS
     inside = _UNIT_BITS - _TABLE_BITS
-    cell = (bits >> np.uint32(inside)).astype(jnp.int32)
-    part = (bits & np.uint32(2**inside - 1)).astype(jnp.float64) * 2.0**-inside
-    low = table[cell]
-    value = low + (table[cell + 1] - low) * part
+    cell = bits >> inside
+    part = (bits & (2**inside - 1)).astype(jnp.float64) * 2.0**-inside
+    low, high = (table.at[c].get(mode="promise_in_bounds") for c in (cell, cell + 1))
+    value = low + (high - low) * part
     return jnp.floor(value * 2.0**_UNIT_BITS) * 2.0**-_UNIT_BITS
 
 
-def _ordered_sum(values: Float64[Array, "Q R C"]) -> Float64[Array, "Q C"]:
-    """The sum over the short axis 1, always in the same order."""
-    parts = [values[:, r] for r in range(values.shape[1])]
-    return sum(parts[1:], parts[0])
+class _Terms(NamedTuple):
+    """What is drawn for one pair: L terms, each a deviation of a route or of a load, of which the first are drawn.
+
+    Arrays of several pairs have a leading axis.
+    """
+
+    count: Any  # int32: terms that are drawn
+    key0: Any  # uint32 (L,): threefry key, as in `Forms`
+    key1: Any  # uint32 (L,)
+    place: Any  # int32 (L,): the type whose delay and error it moves, or the slot whose load
+    coefficients: Any  # float64 (L,3): delay, error, money of a route; (L,1): load
 
 
-def _type_deviations(
+def _list_terms(
+    key0: UInt32[np.ndarray, "M I R"],
+    key1: UInt32[np.ndarray, "M I R"],
+    coefficients: Float64[np.ndarray, "M I R K"],
+    place: Int64[np.ndarray, "I R"],
+) -> _Terms:
+    """List the terms of every pair, type by type; those that move nothing come last and are not drawn."""
+    pairs, most = len(key0), place.size
+    drawn = (coefficients != 0).any(-1).reshape(pairs, most)
+    order = np.argsort(~drawn, axis=1, kind="stable")  # (M,L)
+    key0, key1 = (np.take_along_axis(key.reshape(pairs, most), order, 1) for key in (key0, key1))
+    sorted_ = np.take_along_axis(coefficients.reshape(pairs, most, -1), order[..., None], 1)
+    return _Terms(drawn.sum(1, dtype=np.int32), key0, key1, place.ravel()[order].astype(np.int32), sorted_)
+
+
+def _list_routes(forms: Forms) -> _Terms:
+    types, routes = forms.delay.shape[1:]
+    place = np.broadcast_to(np.arange(types)[:, None], (types, routes))
+    return _list_terms(
+        forms.key0, forms.key1, np.stack([forms.delay, forms.error, forms.money], axis=-1), place
+    )
+
+
+def _list_loads(forms: Forms) -> _Terms | None:
+    if forms.load is None or forms.load_key0 is None or forms.load_key1 is None:
+        return None
+    place = np.broadcast_to(np.arange(forms.load.shape[2]), forms.load.shape[1:])
+    return _list_terms(forms.load_key0, forms.load_key1, forms.load[..., None], place)
+
+
+Words = tuple[UInt32[Array, " C"], UInt32[Array, " C"]]
+State = tuple[Array, ...]
+
+
+def _add_terms(
+    terms: _Terms,
+    draw: UInt32[Array, " C"],
+    add: Callable[[Array, Words, State], State],
+    start: State,
+) -> State:
+    """Draw the terms in their order: ``add(position of a term, its words, state)`` returns the next state."""
+
+    def make_words(t: Array | int) -> Words:
+        return fold(terms.key0[t], terms.key1[t], draw)
+
+    def step(t: Array, carry: tuple[Words, State]) -> tuple[Words, State]:
+        # A loop hands on words that are made once. XLA on CPU would fuse those of a term into each of its uses, and
+        # make them again for each.
+        words, state = carry
+        return make_words(jnp.minimum(t + 1, terms.count - 1)), add(t, words, state)
+
+    return lax.fori_loop(0, terms.count, step, (make_words(0), start))[1]
+
+
+def _add_to_row(
+    rows: Float64[Array, "N C"], row: Array, added: Float64[Array, " C"]
+) -> Float64[Array, "N C"]:
+    return lax.dynamic_update_index_in_dim(rows, rows[row] + added, row, 0)
+
+
+def _draw_deviations(
+    routes: _Terms,
+    loads: _Terms | None,
     table: Float64[Array, " T"] | None,
     draw: UInt32[Array, " C"],
-    total: Float64[Array, "Q C"],
-    form: tuple[Array, ...],
-) -> tuple[Float64[Array, "Q C"], tuple[Float64[Array, "Q C"], Float64[Array, "Q C"]]]:
-    """Deviations (Q,C) of one type's delay and error in the draws (C,), and the running total of the cost."""
-    key0, key1, delay, error, money = form  # Q,R
-    word_delay, word_error = fold(key0[..., None], key1[..., None], draw[None, None])
-    xi, psi = _unit(word_delay, table), _unit(word_error, table)
-    total = total + _ordered_sum(money[..., None] * xi)
-    return total, (_ordered_sum(delay[..., None] * xi), _ordered_sum(error[..., None] * psi))
+    types: int,
+    promises: int,
+) -> tuple[Float64[Array, "D C"], Float64[Array, " C"]]:
+    """Draw what moves each promise of one pair, and the share of its cost's swing, in the draws (C,)."""
+
+    def add_route(t: Array, words: Words, state: State) -> State:
+        delay, error, money = state
+        xi, psi = _unit(words[0], table), _unit(words[1], table)
+        own, row = routes.coefficients[t], routes.place[t]
+        return (
+            _add_to_row(delay, row, own[0] * xi),
+            _add_to_row(error, row, own[1] * psi),
+            _add_to_row(money, row, own[2] * xi),
+        )
+
+    none = jnp.zeros((types, len(draw)))
+    delay, error, money = _add_terms(routes, draw, add_route, (none, none, none))
+    moved = [delay, error]
+    if loads is not None:
+
+        def add_load(t: Array, words: Words, state: State) -> State:
+            return (_add_to_row(state[0], loads.place[t], loads.coefficients[t, 0] * _unit(words[0], table)),)
+
+        moved += _add_terms(loads, draw, add_load, (jnp.zeros((promises - 2 * types, len(draw))),))
+    return jnp.concatenate(moved), _fold_rows(jnp.add, money)
 
 
-def _load_deviations(
-    table: Float64[Array, " T"] | None, draw: UInt32[Array, " C"], forms: Forms
-) -> Float64[Array, "Q E C"]:
-    """Return what shortfalls add to the load of each slot in the draws (C,), type by type in their order."""
-
-    def add(total: Array, form: tuple[Array, ...]) -> tuple[Array, None]:
-        key0, key1, load = form  # Q,E
-        word, _ = fold(key0[..., None], key1[..., None], draw[None, None])
-        return total + load[..., None] * _unit(word, table), None
-
-    assert forms.load is not None
-    assert forms.load_key0 is not None
-    assert forms.load_key1 is not None
-    by_type = tuple(a.swapaxes(0, 1) for a in (forms.load_key0, forms.load_key1, forms.load))
-    pairs, _, slots = forms.load.shape
-    return lax.scan(add, jnp.zeros((pairs, slots, draw.shape[0])), by_type)[0]
-
-
-@partial(jax.jit, static_argnames=("size",))
+@partial(jax.jit, static_argnames=("types", "size"))
 def _tally_draws(
-    tally: Tally,
-    forms: Forms,
+    routes: _Terms,
+    loads: _Terms | None,
+    room: Float64[Array, "1 D"],
+    first: Int64[Array, " 1"],
+    stop: Int64[Array, " 1"],
     *,
     table: Float64[Array, " T"] | None,
     scales: Float64[Array, " S"],
-    first: Int64[Array, ""],
-    stop: Int64[Array, ""],
+    types: int,
     size: int,
 ) -> Tally:
-    """Add draws ``first`` to ``stop - 1`` (int64) of Q pairs to a tally, ``size`` at a time."""
-    by_type = tuple(a.swapaxes(0, 1) for a in forms[:5])
-    zero = jnp.zeros((forms.room.shape[0], size))
+    """Tally draws ``first`` to ``stop - 1`` of one pair (leading axis 1), ``size`` at a time."""
+    routes, loads, room, first, stop = jax.tree.map(lambda a: a[0], (routes, loads, room, first, stop))
 
     def block(number: Array, tally: Tally) -> Tally:
         at = first + number * size + jnp.arange(size)
-        counted = at < stop
         draw = at.astype(jnp.uint32)
-        # A scan over types, because XLA on CPU would fuse the draws into each of their uses and draw them again.
-        total, (delay, error) = lax.scan(partial(_type_deviations, table, draw), zero, by_type)
-        deviation = jnp.concatenate([delay, error]).swapaxes(0, 1)  # Q,2I,C
-        if forms.load is not None:
-            deviation = jnp.concatenate([deviation, _load_deviations(table, draw, forms)], axis=1)
-        return _add_draws(tally, deviation, total, forms.room, scales, counted)
+        deviation, share = _draw_deviations(routes, loads, table, draw, types, len(room))
+        return _add_draws(tally, deviation, share, room, scales, at < stop)
 
+    slots = 0 if loads is None else len(room) - 2 * types
     blocks = (stop - first + size - 1) // size
-    return lax.fori_loop(0, blocks, block, tally)
+    tally = lax.fori_loop(0, blocks, block, _empty_tally(len(scales), len(room), slots))
+    return jax.tree.map(lambda a: a[None], tally)
+
+
+@jax.jit
+def _tally_one(
+    deviation: Float64[Array, "1 D"],
+    share: Float64[Array, " 1"],
+    room: Float64[Array, "1 D"],
+    *,
+    scales: Float64[Array, " S"],
+    loads: Int64[Array, " E"],
+) -> Tally:
+    """Tally one draw of one pair (leading axis 1), the deviations of which are given; the last E are of loads."""
+    tally = _empty_tally(len(scales), room.shape[1], len(loads))
+    tally = _add_draws(tally, deviation.T, share, room[0], scales, jnp.ones(1, bool))
+    return jax.tree.map(lambda a: a[None], tally)
 
 
 def _add_draws(
     tally: Tally,
-    deviation: Float64[Array, "Q D C"],
-    t: Float64[Array, "Q C"],
-    room: Float64[Array, "Q D"],
+    deviation: Float64[Array, "D C"],
+    share: Float64[Array, " C"],
+    room: Float64[Array, " D"],
     scales: Float64[Array, " S"],
     counted: Bool[Array, " C"],
 ) -> Tally:
-    """Add the draws that are counted: deviations of the promises, t of the cost."""
-    overload = _add_overload(tally, deviation, room, scales, counted)
-    room = room[..., None]
-    broken = jnp.stack([scales[s] * deviation > room for s in range(scales.shape[0])], axis=1)
-    broken = broken & counted[None, None, None]  # Q,S,2I,C
-    counted = counted[None]
-    level = jnp.where(
-        room < 0, -1.0, jnp.where(deviation > 0, room / jnp.where(deviation > 0, deviation, 1.0), jnp.inf)
-    )
-    earliest = level.min(1)  # Q,C
+    """Add the draws of one pair that are counted: deviations of the promises, the share of the cost's swing."""
+    broken = [(scales[s] * deviation > room[:, None]) & counted[None] for s in range(len(scales))]  # D,C each
+    earliest, first = _find_first(deviation, room)
     breaks = counted & (earliest < jnp.inf)
-    order = jnp.arange(level.shape[1])[None, :, None]
-    first = (order == jnp.argmin(level, axis=1)[:, None]) & breaks[:, None]
-    bounded = jnp.clip(t, 0.0, 1.0)
-    pair = jnp.broadcast_to(jnp.arange(t.shape[0])[:, None], t.shape)
-    bins = jnp.minimum((bounded * BINS).astype(jnp.int32), BINS - 1)
-    square = jnp.where(counted, (bounded * 2.0**_SQUARE_BITS).astype(jnp.int64), 0) ** 2
-    fixed = jnp.where(counted, (bounded * 2.0**_FIXED_BITS).astype(jnp.int64), 0)
-    hits = jnp.broadcast_to(counted, t.shape).astype(jnp.int64)
+    share = jnp.clip(share, 0.0, 1.0)
+    bins = jnp.minimum((share * BINS).astype(jnp.int32), BINS - 1)
+    square = jnp.where(counted, (share * 2.0**_SQUARE_BITS).astype(jnp.int64), 0) ** 2
+    fixed = jnp.where(counted, (share * 2.0**_FIXED_BITS).astype(jnp.int64), 0)
     return Tally(
-        tally.violations + broken.sum(-1),
-        tally.any_violation + broken.any(2).sum(-1),
-        tally.first + first.sum(-1),
-        tally.histogram.at[pair, bins].add(hits),
-        tally.total + fixed.sum(-1),
-        tally.square_high + (square >> _SQUARE_BITS).sum(-1),
-        tally.square_low + (square & (2**_SQUARE_BITS - 1)).sum(-1),
-        jnp.minimum(tally.least, jnp.where(counted, bounded, jnp.inf).min(-1)),
-        jnp.maximum(tally.most, jnp.where(counted, bounded, -jnp.inf).max(-1)),
-        jnp.minimum(tally.breaks_at, jnp.where(counted, jnp.maximum(earliest, 0.0), jnp.inf).min(-1)),
-        *overload,
+        tally.violations + jnp.stack(broken).sum(-1),
+        tally.any_violation + jnp.stack([_fold_rows(jnp.logical_or, b).sum() for b in broken]),
+        tally.first.at[first].add(breaks.astype(jnp.int64)),
+        tally.histogram.at[bins].add(counted.astype(jnp.int64)),
+        tally.total + fixed.sum(),
+        tally.square_high + (square >> _SQUARE_BITS).sum(),
+        tally.square_low + (square & (2**_SQUARE_BITS - 1)).sum(),
+        jnp.minimum(tally.least, jnp.where(counted, share, jnp.inf).min()),
+        jnp.maximum(tally.most, jnp.where(counted, share, -jnp.inf).max()),
+        jnp.minimum(tally.breaks_at, jnp.where(counted, jnp.maximum(earliest, 0.0), jnp.inf).min()),
+        *_add_overload(tally, deviation, room, scales, counted),
     )
+
+
+def _find_first(
+    deviation: Float64[Array, "D C"], room: Float64[Array, " D"]
+) -> tuple[Float64[Array, " C"], Int64[Array, " C"]]:
+    """Return the scale at which the first promise breaks as the deviations grow, and which; of several, the first."""
+    room = room[:, None]
+    level = jnp.where(deviation > 0, room / jnp.where(deviation > 0, deviation, 1.0), jnp.inf)
+    level = jnp.where(room < 0, -1.0, level)
+    return _fold_rows(jnp.minimum, level), jnp.argmin(level, axis=0)
+
+
+def _fold_rows(combine: Callable[[Array, Array], Array], rows: Shaped[Array, "N C"]) -> Shaped[Array, " C"]:
+    """Combine the few rows of an array into one, in their order; XLA on CPU reduces a leading axis far slower."""
+    return reduce(combine, rows)
 
 
 def _add_overload(
     tally: Tally,
-    deviation: Float64[Array, "Q D C"],
-    room: Float64[Array, "Q D"],
+    deviation: Float64[Array, "D C"],
+    room: Float64[Array, " D"],
     scales: Float64[Array, " S"],
     counted: Bool[Array, " C"],
 ) -> tuple[Array | None, Array | None, Array | None]:
@@ -204,53 +295,66 @@ def _add_overload(
     if tally.any_overload is None or tally.overload is None or tally.overload_most is None:
         return None, None, None
     slots = tally.overload.shape[-1]
-    load, free = deviation[:, -slots:], room[:, -slots:, None]
-    excess = jnp.stack([scales[s] * load - free for s in range(scales.shape[0])], axis=1)  # Q,S,E,C
-    excess = jnp.where(counted, jnp.clip(excess, 0.0, _LARGEST_EXCESS), 0.0)
+    load, free = deviation[-slots:], room[-slots:, None]
+    excess = jnp.stack([scales[s] * load - free for s in range(len(scales))])  # S,E,C
+    excess = jnp.where(counted[None, None], jnp.clip(excess, 0.0, _LARGEST_EXCESS), 0.0)
     fixed = (excess * 2.0**_SQUARE_BITS).astype(jnp.int64)
     return (
-        tally.any_overload + (excess > 0).any(2).sum(-1),
+        tally.any_overload + (excess > 0).any(1).sum(-1),
         tally.overload + fixed.sum(-1),
         jnp.maximum(tally.overload_most, excess.max(-1)),
     )
 
 
-def _empty_tally(pairs: int, scales: int, promises: int, slots: int = 0) -> Tally:
-    def zeros(*shape: int) -> np.ndarray:
-        return np.zeros(shape, np.int64)
+def _empty_tally(scales: int, promises: int, slots: int) -> Tally:
+    """Return the tally of one pair that has met nothing."""
 
+    def zeros(*shape: int) -> Array:
+        return jnp.zeros(shape, jnp.int64)
+
+    none: tuple[Any, ...] = (None, None, None)
     return Tally(
-        zeros(pairs, scales, promises),
-        zeros(pairs, scales),
-        zeros(pairs, promises),
-        zeros(pairs, BINS),
-        zeros(pairs),
-        zeros(pairs),
-        zeros(pairs),
-        np.full(pairs, np.inf),
-        np.full(pairs, -np.inf),
-        np.full(pairs, np.inf),
-        *(
-            (zeros(pairs, scales), zeros(pairs, scales, slots), np.zeros((pairs, scales, slots)))
-            if slots
-            else ()
-        ),
+        zeros(scales, promises),
+        zeros(scales),
+        zeros(promises),
+        zeros(BINS),
+        zeros(),
+        zeros(),
+        zeros(),
+        jnp.full((), jnp.inf),
+        jnp.full((), -jnp.inf),
+        jnp.full((), jnp.inf),
+        *((zeros(scales), zeros(scales, slots), jnp.zeros((scales, slots))) if slots else none),
     )
 
 
-def _slots_with_rates(forms: Forms) -> int:
-    """Return the number of slots whose loads are drawn; 0 where scenarios have no rates."""
-    return 0 if forms.load is None else forms.load.shape[2]
+_SMALLEST = ("least", "breaks_at")
+_LARGEST = ("most", "overload_most")
 
 
-def pairs_at_once() -> int:
-    """Pairs of one call of `draw_tally` that keep all devices and cores busy."""
-    return block_size("stress").rows * RUNNER.lanes
+def _merge(tally: Tally, parts: int) -> Tally:
+    """Merge the tallies of so many parts of each pair's draws: arrays (parts * Q, ...), part by part, to (Q, ...)."""
+
+    def merge(name: str, values: np.ndarray) -> np.ndarray:
+        by_part = values.reshape(parts, -1, *values.shape[1:])
+        if name in _SMALLEST:
+            return by_part.min(0)
+        return by_part.max(0) if name in _LARGEST else by_part.sum(0)
+
+    return Tally(*(None if a is None else merge(name, a) for name, a in tally._asdict().items()))
 
 
-def _draws_per_step(pairs: int) -> int:
-    """Draws of each of ``pairs`` pairs that are in memory at a time; changes time and memory only."""
-    return max(by_device(cpu=2**15, accelerator=2**22) // pairs, 1)
+def _cut_draws(first: int, stop: int, pairs: int) -> Int64[np.ndarray, " N"]:
+    """Return where the parts of each pair's draws begin, and ``stop``; together they keep all cores busy."""
+    count = stop - first
+    parts = max(-(-count // block_size("stress").rows), _PARTS_PER_LANE * RUNNER.lanes // pairs)
+    parts = max(min(parts, count // _draws_per_step()), 1)
+    return np.linspace(first, stop, parts + 1).astype(np.int64)
+
+
+def _draws_per_step() -> int:
+    """Draws of a pair that are in memory at a time; changes time and memory only."""
+    return by_device(cpu=2**10, accelerator=2**22)
 
 
 def draw_tally(
@@ -265,38 +369,41 @@ def draw_tally(
     Args:
       table: of `quantile_table`; uniform without it.
     """
-    pairs, promises = forms.room.shape
-    rows = min(block_size("stress").rows, 1 << max(pairs - 1, 0).bit_length())
-    tally = _empty_tally(pairs, len(scales), promises, _slots_with_rates(forms))
+    pairs, types = forms.delay.shape[:2]
+    terms = _list_routes(forms), _list_loads(forms), forms.room
+    tally: Tally | None = None
     with jax.enable_x64(True):
-        shared = {"table": None if table is None else jax.device_put(table), "scales": scales}
-        for first in range(0, draws, _DRAWS_PER_CALL):
-            part = {"first": np.int64(first), "stop": np.int64(min(first + _DRAWS_PER_CALL, draws))}
-            size = _draws_per_step(rows)
-            state = tally, forms
+        shared = {"table": None if table is None else jax.device_put(table), "scales": scales, "types": types}
+        for begin in range(0, draws, _DRAWS_PER_CALL):
+            cuts = _cut_draws(begin, min(begin + _DRAWS_PER_CALL, draws), pairs)
+            parts = len(cuts) - 1
 
-            def take(at: Int64[np.ndarray, " Q"], state: tuple[Tally, Forms] = state) -> tuple[Tally, Forms]:
-                return jax.tree.map(lambda a: a[at], state)
+            def take(at: Int64[np.ndarray, " Q"], cuts: np.ndarray = cuts) -> tuple[Any, ...]:
+                part, pair = np.divmod(at, pairs)
+                return *jax.tree.map(lambda a: a[pair], terms), cuts[part], cuts[part + 1]
 
-            tally = RUNNER.run(_tally_draws, take, pairs, BlockSize(rows, rows), size=size, **part, **shared)
+            found = RUNNER.run(
+                _tally_draws, take, pairs * parts, BlockSize(1, 1), size=_draws_per_step(), **shared
+            )
+            found = _merge(found, parts)
+            if tally is not None:
+                found = _merge(jax.tree.map(lambda *a: np.concatenate(a), tally, found), 2)
+            tally = found
+    assert tally is not None, "at least one draw"
     return tally
 
 
 def vertex_tally(exposure: Exposure, scales: Float64[np.ndarray, " S"]) -> Tally:
     """Tally one draw of every pair: the adversary's best vertex."""
     forms = exposure.forms
-    pairs, promises = forms.room.shape
-    swing = np.where(exposure.swing > 0, exposure.swing, 1.0)
+    share = exposure.vertex_cost / np.where(exposure.swing > 0, exposure.swing, 1.0)
+    loads = np.zeros(0 if forms.load is None else forms.load.shape[2])
+
+    def take(at: Int64[np.ndarray, " Q"]) -> tuple[np.ndarray, ...]:
+        return exposure.vertex[at], share[at], forms.room[at]
+
     with jax.enable_x64(True):
-        tally = _add_draws(
-            jax.tree.map(jnp.asarray, _empty_tally(pairs, len(scales), promises, _slots_with_rates(forms))),
-            jnp.asarray(exposure.vertex)[..., None],
-            jnp.asarray(exposure.vertex_cost / swing)[:, None],
-            jnp.asarray(forms.room),
-            jnp.asarray(scales),
-            jnp.ones(1, bool),
-        )
-        return jax.tree.map(np.asarray, tally)
+        return RUNNER.run(_tally_one, take, len(share), BlockSize(1, 1), scales=scales, loads=loads)
 
 
 def mean_share(tally: Tally, draws: int) -> Float64[np.ndarray, " Q"]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rodiu_jax.errors import InputError
 from rodiu_jax.sweeps import METHODS, read_rows, store
 from rodiu_jax.sweeps.part_index import INDEX, PartIndex
 from rodiu_jax.sweeps.store import Store
@@ -129,7 +130,18 @@ def test_parts_of_another_sweep_are_not_taken_with_their_index(tmp_path, capsys)
     assert "not a part of this sweep" in capsys.readouterr().err.replace("\n", " ")
 
 
-@pytest.mark.parametrize("seed", range(8))
+def test_an_index_that_cannot_be_written_is_named(tmp_path):
+    run(tmp_path, chunk=4)
+    (tmp_path / INDEX).unlink()
+    (tmp_path / INDEX).mkdir()
+    with pytest.raises(InputError, match=r"parts\.jsonl: expected the name of a file"):
+        run(tmp_path, resume=True)
+    assert len(read_rows(tmp_path)) == 18
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 12))]
+)
 def test_whatever_happened_resuming_gives_the_same_rows_and_the_index_a_recount(tmp_path, monkeypatch, seed):
     """Six misfortunes in random order, each followed by a run that may be interrupted itself."""
     draw = np.random.default_rng(seed)

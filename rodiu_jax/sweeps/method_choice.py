@@ -79,11 +79,27 @@ def choose_method(
         return MethodChoice("cascade", "of so large a catalogue HiGHS alone would take minutes a row")
     if uses_serving(instances.fields) or has_pair_values(instances.fields):
         return MethodChoice("exact", "HiGHS closes small fleets sooner than brackets")
-    paces = {method: find_pace(method, instances, workers, gap) for method in _CHOICES}
-    expected = {method: pace.seconds(rows) for method, pace in paces.items()}
+    expected = _expect_seconds(instances, rows, workers, gap)
     first, second = sorted(expected, key=lambda method: expected[method])
     reason = f"{rows} rows take about {expected[first]:.2g} s so, and {expected[second]:.2g} s by {second}"
     return MethodChoice(first, reason)
+
+
+def _expect_seconds(instances: Instances, rows: int, workers: int | None, gap: float) -> dict[str, float]:
+    """Return the seconds that each method is expected to take.
+
+    Where this machine took longer with one method than was estimated, it is slower than the machine of the estimates
+    or busy, and the estimate of a method that it has not run yet grows as much.
+    """
+    kept = _read_paces()
+    estimates = {method: _estimate_pace(method, instances, workers, gap).seconds(rows) for method in _CHOICES}
+    measured = {
+        method: kept[key].seconds(rows)
+        for method in _CHOICES
+        if (key := _key(method, instances, workers, gap)) in kept
+    }
+    slower = max((seconds / estimates[method] for method, seconds in measured.items()), default=1.0)
+    return {method: measured.get(method, max(slower, 1.0) * estimates[method]) for method in _CHOICES}
 
 
 def settle_method(
@@ -102,13 +118,7 @@ def settle_method(
 def find_pace(method: str, instances: Instances, workers: int | None, gap: float) -> Pace:
     """Return what this machine took in earlier sweeps of the size, or else an estimate."""
     kept = _read_paces().get(_key(method, instances, workers, gap))
-    if kept is not None:
-        return kept
-    pace = _estimate_pace(method, instances, workers)
-    if method == "cascade" and gap < _CLOSED_BY_BRACKETS:
-        exact = _estimate_pace("exact", instances, workers)
-        return Pace(pace.start + exact.start, pace.row + exact.row)
-    return pace
+    return kept or _estimate_pace(method, instances, workers, gap)
 
 
 def keep_pace(
@@ -138,14 +148,18 @@ def keep_pace(
     _write_paces(dict(list(paces.items())[-_KEPT:]))
 
 
-def _estimate_pace(method: str, instances: Instances, workers: int | None) -> Pace:
+def _estimate_pace(method: str, instances: Instances, workers: int | None, gap: float) -> Pace:
     """Return an estimate from this project's own measurements, in seconds."""
     from rodiu_jax.runtime.devices import by_device
 
     size = math.prod(instances.shape) / _CELLS
+    exact = Pace(2.0, 0.06 * size**1.3 / (workers or usable_cores()))
     if method == "exact":
-        return Pace(2.0, 0.06 * size**1.3 / (workers or usable_cores()))
-    return by_device(cpu=Pace(9.0, 0.012 * size), accelerator=Pace(20.0, 0.0005 * size))
+        return exact
+    pace = by_device(cpu=Pace(9.0, 0.012 * size), accelerator=Pace(20.0, 0.0005 * size))
+    if gap < _CLOSED_BY_BRACKETS:
+        return Pace(pace.start + exact.start, pace.row + exact.row)
+    return pace
 
 
 def _key(method: str, instances: Instances, workers: int | None, gap: float) -> str:

@@ -11,6 +11,7 @@ from rodiu_jax.sweeps import METHODS, read_rows, sweep
 from rodiu_jax.sweeps.manifest import read_manifest
 from rodiu_jax.sweeps.method_choice import Pace, choose_method, find_pace, keep_pace
 from rodiu_jax.sweeps.store import read_spec
+from tests.golden import numbers
 from tests.oracles.instances import random_instances
 from tests.oracles.serving import serving_instances
 from tests.sweeps.small import fake, spec, toy
@@ -55,6 +56,14 @@ def test_paces_are_kept_and_decide(default, kept):
     )  # too few rows to tell what a row takes
     assert find_pace("exact", default, 2, 0.01) == Pace(100.0 - 64 * 0.001, 0.001)
     assert len(json.loads((kept / "paces.json").read_text())) == 1
+
+
+def test_a_busy_machine_is_slow_with_the_other_method_too(default, kept):
+    """120 rows by exact: 5.6 s estimated, 56 s taken; the cascade's 10.4 s will be some 104 s, not 10.4 s."""
+    keep_pace("exact", default, 2, 0.01, first=(30, 20.0), whole=(90, 44.0))
+    found = choose_method(default, 120, gap=0.01, workers=2)
+    assert found.method == "exact"
+    assert numbers(found.reason) == [120.0, 56.0, 1e2]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def solve(
     known = None
     if catalog is not None:
         from rodiu_jax.catalog import load_catalog
-        from rodiu_jax.decisions.plan_basis import check_names, find_plan_basis
+        from rodiu_jax.decisions.plan_basis import check_names
 
         known = load_catalog(catalog, source="--catalog")
         check_names(known, batch, "--catalog")
@@ -141,6 +141,8 @@ def solve(
                 fleet = fleets.get(item["instance"])
                 item["fleet"] = None if fleet is None else fleet.to_json()
         if known is not None:
+            from rodiu_jax.decisions.plan_basis import find_plan_basis
+
             for item in items:
                 plan = planned.get(item["instance"])
                 found = None if plan is None else find_plan_basis(known, [(plan, batch, item["instance"])])
@@ -155,6 +157,8 @@ def solve(
             *write_reasons(numbered),
         ]
         if known is not None and planned:
+            from rodiu_jax.decisions.plan_basis import find_plan_basis
+
             parts.append(find_plan_basis(known, [(plan, batch, b) for b, plan in planned.items()]).describe())
         show(parts)
     failed = [(b, answer.message) for b, answer in numbered if answer.status is Status.ERROR]

@@ -48,6 +48,8 @@ _PARTS_PER_LANE = 4
 class Tally(NamedTuple):
     """What Q (plan, scenario) pairs have met so far; whole numbers, so that sums are exact in any order.
 
+    Inside a program, what one pair has met, without the axis Q.
+
     S scales of the deviations, D promises (delays, then errors of the I types, then loads of E slots where there are
     rates), B bins; t in [0, 1] is the realised share of the cost's swing.
     """
@@ -223,17 +225,17 @@ def _tally_draws(
     return jax.tree.map(lambda a: a[None], tally)
 
 
-@jax.jit
+@partial(jax.jit, static_argnames=("slots",))
 def _tally_one(
     deviation: Float64[Array, "1 D"],
     share: Float64[Array, " 1"],
     room: Float64[Array, "1 D"],
     *,
     scales: Float64[Array, " S"],
-    loads: Int64[Array, " E"],
+    slots: int,
 ) -> Tally:
-    """Tally one draw of one pair (leading axis 1), the deviations of which are given; the last E are of loads."""
-    tally = _empty_tally(len(scales), room.shape[1], len(loads))
+    """Tally one draw of one pair (leading axis 1), the deviations of which are given; the last are of slots' loads."""
+    tally = _empty_tally(len(scales), room.shape[1], slots)
     tally = _add_draws(tally, deviation.T, share, room[0], scales, jnp.ones(1, bool))
     return jax.tree.map(lambda a: a[None], tally)
 
@@ -397,13 +399,13 @@ def vertex_tally(exposure: Exposure, scales: Float64[np.ndarray, " S"]) -> Tally
     """Tally one draw of every pair: the adversary's best vertex."""
     forms = exposure.forms
     share = exposure.vertex_cost / np.where(exposure.swing > 0, exposure.swing, 1.0)
-    loads = np.zeros(0 if forms.load is None else forms.load.shape[2])
+    slots = 0 if forms.load is None else forms.load.shape[2]
 
     def take(at: Int64[np.ndarray, " Q"]) -> tuple[np.ndarray, ...]:
         return exposure.vertex[at], share[at], forms.room[at]
 
     with jax.enable_x64(True):
-        return RUNNER.run(_tally_one, take, len(share), BlockSize(1, 1), scales=scales, loads=loads)
+        return RUNNER.run(_tally_one, take, len(share), BlockSize(1, 1), scales=scales, slots=slots)
 
 
 def mean_share(tally: Tally, draws: int) -> Float64[np.ndarray, " Q"]:

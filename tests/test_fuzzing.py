@@ -29,6 +29,7 @@ def test_files(name: str, here: Folder, faults: int):
     _try_many(CASES[name], here, faults, faults // (2 * len(CASES) * SELDOM.get(name, 1)))
 
 
+@pytest.mark.slow
 def test_options(here: Folder, faults: int, monkeypatch: pytest.MonkeyPatch):
     assert set(CALLS) == set(cli.commands)
     monkeypatch.chdir(here.path)

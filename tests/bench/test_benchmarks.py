@@ -49,6 +49,7 @@ def test_stress_is_that_of_its_peer():
 
 
 @pytest.mark.parametrize("name", ["sampling", "evaluation"])
+@pytest.mark.slow
 def test_smoke_run_keeps_its_results(name: str, tmp_path: Path):
     out = tmp_path / "found.json"
     ran = CliRunner().invoke(main, [name, "--smoke", "--out", str(out)])

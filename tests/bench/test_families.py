@@ -36,6 +36,7 @@ def test_no_two_entries_of_the_large_family_are_alike(drawn):
     assert len(np.unique(f.delay_nominal.reshape(20, -1).round(9), axis=1)[0]) == 800
 
 
+@pytest.mark.slow
 def test_table_of_one_scenario(tmp_path):
     out = tmp_path / "found.json"
     ran = CliRunner().invoke(main, ["corrected", "--scenarios", "1", "--out", str(out)])

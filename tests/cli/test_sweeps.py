@@ -15,6 +15,7 @@ from tests.cli.calls import SWEEP, Run, answered, nothing, refused
 from tests.golden import Golden, numbers
 
 
+@pytest.mark.slow
 def test_walk_from_samples_to_a_sweep(rodiu: Run, here: Path, golden: Golden):
     answered(rodiu("sample", "--catalog", "tiny.toml", "--n", 3, "--seed", 7, "-o", "three.npz"))
     batch = load_instances("three.npz")

@@ -213,6 +213,7 @@ def test_fixed_routing(known):
 
 
 @pytest.mark.parametrize("criterion", ["cvar", "regret"])
+@pytest.mark.slow
 def test_no_deployment_is_better_with_one_fixed_routing(known, criterion):
     easy = known_of(mild(known.instances), np.zeros(COUNT), np.full(COUNT, math.inf), known.answers.plans())
     optimum = np.array([r.upper for r in (solve_instance(easy.instances, b) for b in range(COUNT))])
@@ -389,6 +390,7 @@ def test_found_deployments_are_distinct_and_ranked():
     assert deployments_of(answers, 1) == [(a, b), ()]
 
 
+@pytest.mark.slow
 def test_what_people_see(known, tmp_path, golden: Golden):
     found = pick(known, hold_out=known.instances.take([1, 2]))
     golden("decisions/choose", section_words(describe_choice(found)), numbers=False)

@@ -99,7 +99,7 @@ def tight(seed: int, mode: str) -> Instances:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["none", "ddu"])
+@pytest.mark.parametrize("mode", ["none", pytest.param("ddu", marks=pytest.mark.slow)])
 def test_conflicts_are_smallest_of_every_fleet_tried(mode: str):
     found, sizes = 0, set()
     for seed in range(12):

@@ -146,6 +146,7 @@ def drawn_cases() -> list[tuple[str, Instances, int]]:
     return [("tiny", tiny, b) for b in range(5)] + [("tight", tight, b) for b in range(3)]
 
 
+@pytest.mark.slow
 def test_shadow_prices_predict_the_resolved_optimum_within_their_range():
     rng = np.random.default_rng(0)
     seen = 0

@@ -98,6 +98,7 @@ def run(*arguments: object) -> str:
     return found.stdout
 
 
+@pytest.mark.slow
 def test_commands_keep_what_they_say(files, tmp_path, golden: Golden):
     one, plans = files / "one.npz", files / "plans.json"
     where = tmp_path / "decisions"

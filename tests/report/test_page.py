@@ -153,6 +153,7 @@ def test_a_decision_is_a_section_with_its_picture_and_table(folder: Path):
     assert {Path(v).name for v in links} == {"costs.png", "costs.svg", "costs.csv", "plans.csv"}
 
 
+@pytest.mark.slow
 def test_a_second_report_is_the_same_page(folder: Path):
     before = (folder / "report.html").read_bytes()
     write_report(folder)

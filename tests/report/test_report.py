@@ -576,6 +576,7 @@ def test_report_of_failures_and_of_nothing(tmp_path, monkeypatch):
         write_report(tmp_path / "all failed")
 
 
+@pytest.mark.slow
 def test_a_second_report_leaves_nothing_of_the_first_that_it_does_not_write(tmp_path, monkeypatch):
     swept(tmp_path, samples=1)
     first = write_report(tmp_path)
@@ -595,6 +596,7 @@ def test_a_second_report_leaves_nothing_of_the_first_that_it_does_not_write(tmp_
     assert sorted(tmp_path / name for name in json.loads(listing.read_text())) == sorted(first[2:])
 
 
+@pytest.mark.slow
 def test_boxes_are_on_the_page_or_a_word_why_not(tmp_path, monkeypatch):
     """Scenarios at half of the price have no plan."""
     pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'rodiu-jax[discovery]'")
@@ -619,7 +621,13 @@ def test_boxes_are_on_the_page_or_a_word_why_not(tmp_path, monkeypatch):
     assert not (tmp_path / "tables" / "boxes.csv").exists()
 
 
-@pytest.mark.parametrize("design", ["random", "saltelli", "morris", "points", "one-at-a-time"])
+@pytest.mark.parametrize(
+    "design",
+    [
+        "random",
+        *(pytest.param(d, marks=pytest.mark.slow) for d in ("saltelli", "morris", "points", "one-at-a-time")),
+    ],
+)
 def test_every_design_has_a_page(tmp_path, monkeypatch, golden: Golden, design):
     """With outputs missing in some rows, and all of them in some points."""
     drawn = design not in ("points", "one-at-a-time")

@@ -125,9 +125,9 @@ def run_on_devices(code: str) -> dict:
     ("code", "blocks"),
     [
         pytest.param(BRACKETS, [2, 2, 2, 4], id="brackets", marks=pytest.mark.slow),
-        pytest.param(EVALUATION, [5, 5, 7, 8], id="evaluation"),
+        pytest.param(EVALUATION, [5, 5, 7, 8], id="evaluation", marks=pytest.mark.slow),
         pytest.param(DRAWS, [1, 1, 1, 2], id="draws"),
-        pytest.param(STRESS, [17, 17, 18, 18], id="stress"),
+        pytest.param(STRESS, [17, 17, 18, 18], id="stress", marks=pytest.mark.slow),
     ],
 )
 def test_all_devices_work_and_the_rows_are_those_of_one(code: str, blocks: list[int]):

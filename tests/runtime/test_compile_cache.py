@@ -57,6 +57,7 @@ def test_programs_are_kept_used_and_replaced_when_damaged(tmp_path):
     assert all(len(program) > 100 for _, program in again.values())
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_is_done_without(tmp_path):
     place = tmp_path / "file"
     place.write_text("in the way")
@@ -64,6 +65,7 @@ def test_a_cache_that_cannot_be_is_done_without(tmp_path):
     assert place.read_text() == "in the way"
 
 
+@pytest.mark.slow
 def test_jax_own_settings_are_obeyed(tmp_path):
     own = tmp_path / "own"
     draw(tmp_path, tmp_path / "cache", JAX_COMPILATION_CACHE_DIR=str(own),

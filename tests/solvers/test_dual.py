@@ -275,6 +275,7 @@ def test_other_chunks_give_the_same_bounds():
     np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_start_from_multipliers():
     instances = sample("seed", n=8, seed=4)
     cold = lower_bounds(instances, chunk=16)

@@ -112,6 +112,7 @@ def test_optimum_with_three_models(seed):
         (True, 2, {"gamma_delay": 1.5, "gamma_error": 0.5, "max_routes": 1}),
     ],
 )
+@pytest.mark.slow
 def test_optimum_is_that_of_the_published_formulation(corrected, seed, changes):
     instances = default_instances(1, seed=seed, corrected=corrected).with_fields(**changes)
     result, published = solve_instance(instances, 0), solve_published(instances, 0)

@@ -62,6 +62,7 @@ def test_moves_are_deployments():
     assert changed.any(1).all()
 
 
+@pytest.mark.slow
 def test_neighbours_cost_no_less_than_said():
     instances = random_instances(9, SMALL, batch=BATCH, **EXACT_GAMMA)
     slots = random_slots(np.random.default_rng(8), instances, SLOTS)

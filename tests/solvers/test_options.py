@@ -113,6 +113,7 @@ def fleets():
     return instances, optima, brackets(instances, gap=0.01, effort=COLD, certificates=True)
 
 
+@pytest.mark.slow
 def test_brackets_hold_the_optima_of_fleets(fleets):
     instances, optima, found = fleets
     assert not found.is_any(Status.ERROR).any()
@@ -128,6 +129,7 @@ def test_brackets_hold_the_optima_of_fleets(fleets):
         np.testing.assert_allclose(verdict.costs["total_cost"], found.upper[b], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_what_is_proven_of_fleets_is_verified(fleets, tmp_path):
     instances, optima, found = fleets
     plans = dict(enumerate(found.plans()))
@@ -146,6 +148,7 @@ def test_what_is_proven_of_fleets_is_verified(fleets, tmp_path):
     assert (verified["lower_recomputed"] <= optima * (1.0 + 1e-7)).all()
 
 
+@pytest.mark.slow
 def test_plans_have_no_replica_more_than_their_load_needs(fleets):
     instances, _, found = fleets
     again = count_replicas(instances, found.slots, found.shares)
@@ -162,6 +165,7 @@ def test_plans_have_no_replica_more_than_their_load_needs(fleets):
     assert fewer
 
 
+@pytest.mark.slow
 def test_what_is_promising_holds_the_optimal_fleet(fleets):
     instances, optima, found = fleets
     assert found.promising.shape == (instances.size, *SHAPE[1:])
@@ -173,6 +177,7 @@ def test_what_is_promising_holds_the_optimal_fleet(fleets):
             assert found.promising[b].reshape(-1)[slots].all()
 
 
+@pytest.mark.slow
 def test_a_fleet_is_the_same_whatever_its_neighbours(fleets):
     instances, _, found = fleets
     rows = np.array([9, 2, 14])

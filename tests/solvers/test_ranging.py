@@ -29,7 +29,9 @@ def asked(
     return ranged(Ranging(one, limit.constraint, at, top - low, rate, plan))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if n == 0 else pytest.mark.slow) for n, case in enumerate(CASES)]
+)
 def test_nothing_in_the_interval_is_cheaper_than_the_bound(case: str):
     instances = CASES[case]()
     fields = instances.one(0)

@@ -68,6 +68,7 @@ def mixed(seed: int) -> Instances:
     )
 
 
+@pytest.mark.slow
 def test_brackets_close_on_what_highs_finds():
     instances = mixed(31)
     deployments = random_deployments(1, instances, 8)

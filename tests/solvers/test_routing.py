@@ -55,6 +55,7 @@ def test_routing_never_undercuts_highs_under_any_adversary():
     np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
 
 
+@pytest.mark.slow
 def test_default_routing():
     # 4 of 60 pairs, 6 types.
     instances = default_instances(8, seed=2, mode="none")

@@ -1,6 +1,7 @@
 """Deployments read off a bound: deployments, whose costs are no less than said."""
 
 import numpy as np
+import pytest
 
 from solvers.dual import Ascended, Ascent, Reach, ascend_and_certify, certify
 from solvers.neighbours import Search
@@ -30,6 +31,7 @@ def test_starts_are_deployments():
     assert_deployments(instances, starts, fits)
 
 
+@pytest.mark.slow
 def test_starts_cost_no_less_than_said():
     instances = random_instances(13, SMALL, batch=BATCH, **EXACT_GAMMA)
 

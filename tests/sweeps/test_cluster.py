@@ -164,6 +164,7 @@ main()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals process groups")
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_rows_and_ends_in_one_line(tmp_path):
     """It reaches the whole process group, Ray's processes too."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'rodiu-jax[cluster]'")

@@ -144,7 +144,7 @@ def dual_value(q: BlockLp, point: LpSolution) -> np.ndarray:
 
 @pytest.mark.parametrize("extra", [0, 3])
 @pytest.mark.parametrize("short", [False, True])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_optimum_is_that_of_highs(extra, short, seed):
     q = program(seed, extra=extra, rows=2 + extra, short=short, tight=1.0 if seed == 1 else 0.8)
     point, off = solved(q)
@@ -212,6 +212,7 @@ def test_a_program_on_paper():
     assert float(off) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_scenario_is_solved_alike_in_any_company():
     q = program(5)
     point, off = solved(q)

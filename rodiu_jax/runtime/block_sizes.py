@@ -44,7 +44,7 @@ class _Entry(NamedTuple):
 _MIB = 2**20
 
 _SIZES = {
-    "draw": _Entry(2**32, 2**32, 2 * _MIB, 64 * _MIB, fixed=True),  # scenarios; bytes of what is drawn
+    "draw": _Entry(2**32, 2**32, 4 * _MIB, 64 * _MIB, fixed=True),  # scenarios; bytes of what is drawn
     # (plan, scenario) pairs. On a CPU, JAX 0.11 and newer let the last bits of a row depend on its place in a
     # block of 4 or 8; in blocks of 16 and more they do not, and a row's numbers are its own.
     "evaluate": _Entry(2**13, 2**18, 32 * _MIB, 1024 * _MIB, fixed=True, least=16),

@@ -64,7 +64,7 @@ def find_batch(concurrency: float) -> int:
 
 
 def _read_point(point: Point, later_tokens: float) -> ServicePoint | None:
-    first, token, whole = (_read_latency(point.latencies, name) for name in ("ttft", "tpot", "e2e"))
+    first, token, whole = (read_latency(point.latencies, name) for name in ("ttft", "tpot", "e2e"))
     if whole is None:
         if first is None or token is None:
             return None
@@ -75,7 +75,7 @@ def _read_point(point: Point, later_tokens: float) -> ServicePoint | None:
     return ServicePoint(point.rate, point.rate * whole / _HOUR, first, whole - first, token)
 
 
-def _read_latency(latencies: Mapping[str, float], name: str) -> float | None:
+def read_latency(latencies: Mapping[str, float], name: str) -> float | None:
     """Return the mean of a latency, or else its percentile nearest to 50; None where there is neither."""
     if f"{name}_mean" in latencies:
         return latencies[f"{name}_mean"]

@@ -113,7 +113,7 @@ def _pairs(option: str, given: tuple[tuple[str, str], ...]) -> dict[str, str]:
     multiple=True,
     metavar="NAME=LIMITS",
     help="Such as 'Chat=ttft_mean<=500ms,tpot_mean<=30ms', about latencies that the catalogue's curves have; one "
-    "on e2e replaces the catalogue's end-to-end limit.",
+    "on e2e_mean replaces the catalogue's end-to-end limit.",
 )
 @click.option(
     "--api-price",

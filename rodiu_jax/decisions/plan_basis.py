@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from rodiu_jax.catalog import Catalog, load_catalog
@@ -162,12 +163,14 @@ def _weigh(plan: Plan, instances: Instances, index: int) -> Iterator[tuple[str, 
     one = instances.one(index)
     query_at = {name: i for i, name in enumerate(instances.query_names)}
     gpu_at = {name: k for k, name in enumerate(instances.gpu_names)}
+    quota = np.broadcast_to(one.gpu_quota, len(gpu_at))
     load = measure_load(plan, instances, index).load
     slot = {(d.model, d.gpu): (at, d.tp) for at, d in enumerate(plan.deployments)}
     for d in plan.deployments:
         count = d.tp * d.replicas
         yield "gpu_price", {"gpu": d.gpu}, float(one.gpu_price[gpu_at[d.gpu]]) * count
-        yield "gpu_quota", {"gpu": d.gpu}, count
+        if math.isfinite(quota[gpu_at[d.gpu]]):
+            yield "gpu_quota", {"gpu": d.gpu}, count
     for query, i in query_at.items():
         queries = float(one.arrival_rate[i])
         yield "arrival_rate", {"query": query}, queries

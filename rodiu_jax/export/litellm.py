@@ -20,7 +20,7 @@ def write_litellm(fleet: Fleet, settings: Settings) -> dict[str, str]:
 
     Raises:
       InputError: the plan buys something elsewhere, and no URL says where: LiteLLM refuses no share of requests;
-        a model elsewhere for a query type that the plan does not have.
+        a model elsewhere for a query type of which nothing is bought there.
     """
     backends, other = find_backends(fleet, settings), settings.find_elsewhere()
     named = _name_models(fleet, settings)
@@ -57,10 +57,11 @@ def write_litellm(fleet: Fleet, settings: Settings) -> dict[str, str]:
 
 def _name_models(fleet: Fleet, settings: Settings) -> Mapping[str, str]:
     """Return what the other API calls the model of each query type that the user named."""
-    known = [split.query for split in fleet.splits]
+    known = [split.query for split in fleet.splits if UNMET in dict(split.parts)]
     for query in settings.elsewhere_models:
         if query not in known:
-            expected = f"one of {', '.join(known)}{nearest(query, known)}, then ="
+            expected = "a query type of which the plan buys something elsewhere: "
+            expected += f"one of {', '.join(known)}{nearest(query, known)}" if known else "there is none"
             raise InputError("--elsewhere-model", "", expected, query)
     return settings.elsewhere_models
 

@@ -13,6 +13,15 @@ from rodiu_jax.export.settings import Address, Settings
 from rodiu_jax.export.shares import percent_text
 
 _KEY_FILE = "elsewhere-key.conf"
+_KEY_PATTERN = "elsewhere-key.con[f]"  # a pattern, so that no file is none; no other name fits it
+
+_CHECKED = """\
+            proxy_ssl_server_name on;
+            proxy_ssl_verify on;
+            proxy_ssl_verify_depth 3;
+            # Where Debian and Alpine keep the authorities that they trust.
+            proxy_ssl_trusted_certificate /etc/ssl/certs/ca-certificates.crt;
+"""
 
 _HEAD = """\
 # Written by rodiu export: nginx -p FOLDER -c FOLDER/nginx.conf -e stderr -g 'daemon off;'
@@ -34,7 +43,7 @@ http {{
     client_max_body_size 64m;
     keepalive_requests 100000;
     proxy_http_version 1.1;
-    proxy_set_header Connection "";
+    proxy_set_header Connection {connection};
     # Tokens go on as they come, and a long answer is no failure.
     proxy_buffering off;
     proxy_read_timeout 3600s;
@@ -45,7 +54,9 @@ http {{
 def write_nginx(fleet: Fleet, settings: Settings) -> dict[str, str]:
     """Write ``nginx.conf``, a whole configuration whose every path is relative to the folder that ``-p`` names."""
     other = settings.find_elsewhere()
-    parts = [_HEAD.format(listen=settings.used_listen)]
+    # Newer versions keep connections unless they are told: behind a service that would pin requests to a replica.
+    connection = '""' if settings.backends else "close"
+    parts = [_HEAD.format(listen=settings.used_listen, connection=connection)]
     for label, hosts in find_backends(fleet, settings).items():
         about = one_line(backend_text(fleet.find_pool(label)))
         parts.append(_write_upstream(label, hosts, about, named=label in settings.backends))
@@ -122,13 +133,15 @@ def _write_elsewhere(other: Address) -> str:
             # The client's key is for this router. That of the other API stands in {_KEY_FILE}, beside this file:
             # set $elsewhere_key "Bearer KEY";
             set $elsewhere_key "";
-            include {_KEY_FILE}*;
+            include {_KEY_PATTERN};
             proxy_set_header Authorization $elsewhere_key;
+            proxy_set_header Api-Key "";
+            proxy_set_header X-Api-Key "";
+            proxy_set_header Cookie "";
             add_header X-Pool {UNMET} always;
             rewrite ^/{ELSEWHERE}/(.*)$ {other.path}/$1 break;
             proxy_pass {other.scheme}://{other.host};
             proxy_set_header Host {other.host};
             proxy_set_header Connection "";
-            proxy_ssl_server_name on;
-        }}
+{_CHECKED if other.scheme == "https" else ""}        }}
 """

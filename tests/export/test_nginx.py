@@ -171,6 +171,24 @@ def test_what_is_unmet_goes_elsewhere(tmp_path: Path, key: str | None):
     assert kept == {f"Authorization: {CLIENT_KEY}"}
 
 
+def test_connections_to_a_service_are_not_kept():
+    """A service picks a replica for each connection; one that is kept sends all requests to the same."""
+    (text,) = export_ours(PLAN, "nginx").values()
+    assert "proxy_set_header Connection close;" in text
+    assert "keepalive 64" not in text
+    assert "least_conn" not in text
+    (text,) = export_ours(PLAN, "nginx", backends=dict.fromkeys(LABELS, ("10.0.0.1:1",))).values()
+    assert text.count("keepalive 64") == text.count("least_conn") == len(LABELS)
+    assert "Connection close" not in text
+
+
+def test_another_api_is_who_it_says_it_is():
+    (text,) = export_ours(PLAN, "nginx", elsewhere="https://api.example.com").values()
+    assert "proxy_ssl_verify on;" in text
+    (text,) = export_ours(PLAN, "nginx", elsewhere="http://127.0.0.1:9").values()
+    assert "proxy_ssl" not in text
+
+
 def test_replicas_of_a_pool_share_its_requests(tmp_path: Path):
     router, ports = free_port(), {str(n): free_port() for n in range(5)}
     hosts = [f"127.0.0.1:{port}" for port in ports.values()]

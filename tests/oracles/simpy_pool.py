@@ -49,7 +49,7 @@ class _Replica:
     def speed(self, request: int, fill: float) -> float:
         service = self.service(request)
         seconds = service.first if self.left[request][0] == 0 else service.rest
-        longer = max(fill / service.fills[-1], 1.0)
+        longer = max(fill / max(service.fills[-1], service.weight), 1.0)
         return 1.0 / (float(np.interp(fill, service.fills, seconds)) * longer)
 
     def serve(self) -> Any:

@@ -111,6 +111,8 @@ class Imported:
       values, curves, promises: what the files say, with its source.
       added: names that ``base`` lacks, by axis; everything else about each is as of the name it is ``like``.
       likes: those names, by axis and added name.
+      measures: cells of `throughput` that neither these files nor the base's curves and values have count as measured
+        by nobody, which is 0; False leaves them at the base's ``each``.
       statistics: of traces `rodiu_jax.catalog.readers.trace.QueryStatistics`, one per query type.
       record: what was read, as JSON values.
       summary: what was read, as a paragraph for people.
@@ -127,6 +129,7 @@ class Imported:
     promises: Mapping[str, Promise] = field(default_factory=dict)
     likes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     statistics: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    measures: bool = True
 
     @property
     def added(self) -> dict[str, tuple[str, ...]]:
@@ -153,7 +156,7 @@ class Imported:
         lines += self._write_names(catalog)
         values = [*_copy_values(catalog, self.likes), *self.values]
         latest = {(v.quantity, v.names): v for v in values}  # what was read comes after what is copied
-        if self.curves or any(v.quantity == "throughput" for v in values):
+        if self.measures and (self.curves or any(v.quantity == "throughput" for v in values)):
             lines += _write_throughput(catalog, latest, self.curves)
         heads: set[str] = set()
         for (quantity, names), value in latest.items():

@@ -51,8 +51,9 @@ class Clock:
     def follows(self) -> tuple[bool, ...]:
         """For each hour, whether the next one, after the last the first, begins as it ends."""
         nexts = (*self.hours[1:], self.hours[0])
+        circle = self.dated or self.repeated
         return tuple(
-            len(self.hours) > 1 and (now + 1) % 24 == then
+            len(self.hours) > 1 and (now + 1) % 24 == then and (circle or then > now)
             for now, then in zip(self.hours, nexts, strict=True)
         )
 

@@ -89,6 +89,7 @@ def prepare(request: PlanRequest) -> PlanInputs:
         record=None,
         summary="",
         curves=carried.curves,
+        measures=False,
         promises={q: p for q, p in (dict(carried.promises) | promises).items() if q in named},
     )
     extra = _write_extra(request, base, named)

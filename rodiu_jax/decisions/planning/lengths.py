@@ -4,10 +4,11 @@ A catalogue promises an end-to-end latency, and quotes a price elsewhere, for re
 rates are of the lengths that its curves state. Where a trace brings other lengths,
 
 - the end-to-end limit and the price elsewhere keep their amount **per token**: they grow as a request's tokens do;
-- end-to-end latencies and the time that a query stays in memory grow alike (`delay_nominal` is per token anyway);
 - a rate is divided by ``max(1, in' / in, out' / out)``. Where a request costs a + b in + c out of a replica's time,
   with a, b, c >= 0 that nobody need know, it costs at most so many times as much. What grows faster than the length, as
-  attention does, is not in that. Latencies to the first token and of each further one, and limits on them, stay.
+  attention does, is not in that. Latencies to the first token and of each further one, and limits on them, stay;
+- an end-to-end latency grows as ``ttft + tpot (out - 1)`` does, or where the curve does not tell these, as much as its
+  rate is divided by; so does the time that a query stays in memory (`delay_nominal` is per token).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rodiu_jax.catalog.curve_values import describe_other_lengths
 from rodiu_jax.catalog.promises import Basis, Curve, Point, Promise
 from rodiu_jax.catalog.readers.imported import Value, fixed
 from rodiu_jax.catalog.recipes import Entry
+from rodiu_jax.catalog.service_times import read_latency
 from rodiu_jax.decisions.planning.traffic import Traffic, require_values
 from rodiu_jax.io.number_text import interval, significant
 
@@ -104,24 +106,30 @@ def carry_lengths(
         curves += [c for c, _ in mine if c is not None]
         rates, stretches = _carry_rates(base, t, lengths[t.query])
         values += rates
-        values += _carry_stays(base, t, growth, lengths[t.query])
+        values += _carry_stays(base, t, lengths[t.query])
         stretches += [stretch for _, stretch in mine]
         notes += _write_note(base, t, lengths[t.query], kept, stated, growth, stretches)
     return Carried(tuple(values), tuple(curves), moved, tuple(notes))
 
 
 def find_end_to_end_limit(promise: Promise | None) -> float | None:
-    """Find the tightest limit that a promise puts on an end-to-end latency alone, ms; None where there is none."""
+    """Find the tightest limit that a promise puts on the mean end-to-end latency alone, ms; None where there is none.
+
+    Percentiles are held against the curves; the model's own limit is one on the mean.
+    """
     found = [
         limit.most / limit.terms[0][0]
         for limit in (promise.limits if promise is not None else ())
-        if limit.latency.startswith(_END_TO_END)
+        if limit.latency == f"{_END_TO_END}mean"
     ]
     return min(found, default=None)
 
 
 def stretch_rate(old: tuple[float, float], new: tuple[float, float]) -> float:
-    """Return by how much a request of other lengths can cost more of a replica's time, at most; 1 where it cannot."""
+    """Return by how much a request of other lengths can cost more of a replica's time, at most; 1 where it cannot.
+
+    A side of no tokens before, of which nobody can know the cost, counts by all tokens.
+    """
     sides = [after / before for before, after in zip(old, new, strict=True) if before > 0]
     return max(1.0, _divide(sum(new), sum(old)), *sides)
 
@@ -192,7 +200,7 @@ def _carry_curve(curve: Curve, t: Traffic, lengths: tuple[float, float]) -> tupl
     if all(old == new for old in olds):
         return None, 1.0
     points = [
-        Point(point.rate / stretch, _grow_latencies(point.latencies, _divide(sum(new), sum(old))), new)
+        Point(point.rate / stretch, _grow_latencies(point.latencies, old[1], new[1], stretch), new)
         for point, old, stretch in zip(curve.points, olds, stretches, strict=True)
     ]
     said = f"of {_write_lengths(olds[0])} tokens, carried to {_write_lengths(new)}: rates over {stretches[0]:.4g}"
@@ -201,19 +209,31 @@ def _carry_curve(curve: Curve, t: Traffic, lengths: tuple[float, float]) -> tupl
     return carried, max(stretches)
 
 
-def _grow_latencies(latencies: Mapping[str, float], factor: float) -> dict[str, float]:
+def _grow_latencies(
+    latencies: Mapping[str, float], old_output: float, output: float, stretch: float
+) -> dict[str, float]:
+    """Grow end-to-end latencies of a point as its first and further tokens say, or else by ``stretch``."""
+    first, token = (read_latency(latencies, name) for name in ("ttft", "tpot"))
+    factor = stretch
+    if first is not None and token is not None:
+        before, after = (first + token * max(tokens - 1.0, 0.0) for tokens in (old_output, output))
+        factor = _divide(after, before)
     return {name: ms * factor if name.startswith(_END_TO_END) else ms for name, ms in latencies.items()}
 
 
 def _carry_rates(base: Catalog, t: Traffic, old: tuple[float, float]) -> tuple[list[Value], list[float]]:
     """Carry the rates that are stated without a curve; return by how much each is divided, too."""
     recipe = base.quantities["throughput"].recipe
+    if not isinstance(recipe, Draws) or recipe.by is not None:
+        return [], []
     stretch = stretch_rate(old, (t.input_tokens, t.output_tokens))
     measured = {c.cell for c in base.curves}
     cells = [
         names
-        for names, entry in (recipe.values.items() if isinstance(recipe, Draws) and recipe.by is None else ())
-        if names[0] == t.query and names not in measured and entry.distribution.range[1] > 0
+        for names in base.names("throughput")
+        if names[0] == t.query
+        and names not in measured
+        and base.entry("throughput", names).distribution.range[1] > 0
     ]
     if stretch == 1:
         return [], [1.0] * len(cells)
@@ -221,10 +241,11 @@ def _carry_rates(base: Catalog, t: Traffic, old: tuple[float, float]) -> tuple[l
     return grown, [stretch] * len(cells)
 
 
-def _carry_stays(base: Catalog, t: Traffic, growth: float, old: tuple[float, float]) -> list[Value]:
+def _carry_stays(base: Catalog, t: Traffic, old: tuple[float, float]) -> list[Value]:
     """Carry the times that queries stay in memory, where no curve tells them."""
     held = base.quantities.get("residency_hours")
-    if held is None or held.over[:1] != ("query",) or growth == 1:
+    stretch = stretch_rate(old, (t.input_tokens, t.output_tokens))
+    if held is None or held.over[:1] != ("query",) or stretch == 1:
         return []
     if not isinstance(held.recipe, Draws) or held.recipe.by is not None:
         return []
@@ -234,7 +255,7 @@ def _carry_stays(base: Catalog, t: Traffic, growth: float, old: tuple[float, flo
         entry = base.entry("residency_hours", names)
         if names[0] != t.query or entry.distribution.range[1] == 0 or (entry.at_curve and names in told):
             continue
-        found.append(_grow(base, "residency_hours", names, growth, t, old))
+        found.append(_grow(base, "residency_hours", names, stretch, t, old))
     return found
 
 
@@ -262,7 +283,7 @@ def _write_note(
         parts.append(f"the {names} {plural} per token (times {significant(growth, 4)})")
     for name in kept:
         if name not in stated:
-            parts.append(f"the {words[name]} stays, as {base.name} derives it by a rule")
+            parts.append(f"the {words[name]} is what the rule of {base.name} makes of these lengths")
     low, high = min(stretches, default=1.0), max(stretches, default=1.0)
     if high > 1:
         by = interval(low, high, lambda x: significant(x, 4))

@@ -240,13 +240,13 @@ def read_latencies(service: TypeService, fill: float) -> tuple[float, float]:
     """Return the seconds to the first token and from there to the last at a fill, linear between known points.
 
     Below the first point it counts as that point. Above the last, where a batch is rounded up to whole requests, all of
-    them take longer, so that no more are completed in a second than at the last.
+    them take longer, so that no more are completed in a second than at the last; a request alone never does.
     """
     fills = service.fills
     if fill <= fills[0]:
         return service.first[0], service.rest[0]
     if fill >= fills[-1]:
-        longer = fill / fills[-1]
+        longer = max(fill / max(fills[-1], service.weight), 1.0)
         return service.first[-1] * longer, service.rest[-1] * longer
     at = bisect_right(fills, fill)
     part = (fill - fills[at - 1]) / (fills[at] - fills[at - 1])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rodiu_jax.catalog.service_times import find_batch
 from rodiu_jax.decisions.replay.event_loop import PoolRequests, read_latencies, run_pool
 from rodiu_jax.decisions.replay.replicas import PoolService
 from tests.decisions.replay.pools import draw_poisson, make_pool, make_requests, make_type
@@ -104,6 +105,20 @@ def test_latencies_between_points():
     service = make_type((0.5, 1.0, 2.0), (1.0, 3.0, 4.0), first=(0.1, 0.2, 0.4))
     for fill, expected in ((0.0, (0.1, 1.0)), (0.75, (0.15, 2.0)), (1.5, (0.3, 3.5)), (2.5, (0.5, 5.0))):
         assert read_latencies(service, fill) == pytest.approx(expected)
+
+
+def test_a_request_alone_takes_what_was_measured():
+    """A curve whose best point has 0.3 requests at once on average: one request fills its replica 3.3 times."""
+    service = make_type((0.5, 1.0), (1.0, 1.0), first=(0.1, 0.1), weight=1 / 0.3)
+    assert read_latencies(service, 1 / 0.3) == pytest.approx((0.1, 1.0))
+    assert read_latencies(service, 2 / 0.3) == pytest.approx((0.2, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("mean", "batch"), [(0.3, 1), (1.5, 2), (12.3, 13), (512.3, 512), (511.7, 512), (7.0, 7)]
+)
+def test_a_batch_is_the_next_whole_number(mean: float, batch: int):
+    assert find_batch(mean) == batch
 
 
 @st.composite

@@ -156,6 +156,7 @@ def test_an_unknown_program_is_refused():
         ahead.choose_programs([Named], ["rout4"])
 
 
+@pytest.mark.slow
 def test_every_program_is_traced_at_the_blocks_of_the_product():
     """On the CPU, with its blocks: a program whose arguments changed fails here, where no GPU's compiler is."""
     import jax

@@ -1,10 +1,13 @@
 """``python -m bench.ahead``: what each program becomes on an H100, compiled ahead of time on a machine without one.
 
-XLA's GPU compiler needs no GPU. Kernels, loops, bytes and memory are what it made, and exact; times are modelled from
-them by the constants of this module, none of which was measured here: trust ratios more than rates, which may be off by
-two. A kernel takes the longest of three: the pace at which kernels follow each other, its bytes over the bandwidth of
-the memory or of the cache that holds them, and its operations over the device's. A row is a scenario, a node of a
-bracket's tree, a deployment to be routed, or a draw of 16 pairs.
+XLA's GPU compiler needs no GPU. It says how many kernels and loops a program has and how much temporary memory it
+takes. Bytes and operations are estimates, read from the shapes in the compiled text; graphs and loop reads follow from
+rules about when XLA makes a graph. Times are a model of all that. The paces at which kernels, graphs and loops start
+are assumptions that no device has confirmed, and where kernels are small the rates move in proportion to them: two
+programs, or two versions of one, compare better than either rate does with a real device. A kernel takes the longest
+of three: the pace at which kernels follow each other, its bytes over the bandwidth of the memory or of the cache that
+holds them, and its operations over the device's. A row is a scenario, a node of a bracket's tree, or a deployment to
+be routed; rows are those of blocks that the product makes on an accelerator, for many rows and for few.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import click
 from bench.compiled_text import Kernel, Reader, Run
 from bench.measure import describe_this_machine
 from bench.records import Study
-from bench.study import out_option, read_words, show_study
+from bench.study import out_option, read_words, save_study, show_study
 
 DEVICE = Path(__file__).with_name("h100.txtpb")
 """The device as the compiler wants it described, with the sources of its figures."""
@@ -114,8 +117,8 @@ def describe_device() -> Any:
     return described.devices[0]
 
 
-def compile_program(program: Any, rows: int, device: Any) -> Compiled:
-    """Compile a program of `bench.ahead_programs` for a device."""
+def trace_program(program: Any, rows: int, device: Any) -> Any:
+    """Trace a program of `bench.ahead_programs` with the choices that suit a device."""
     import jax
     import numpy as np
 
@@ -127,7 +130,15 @@ def compile_program(program: Any, rows: int, device: Any) -> Compiled:
     static = program.static | {name: value for name, value in arrays.items() if isinstance(value, int)}
     args, arrays = jax.tree.map(place, (args, {n: a for n, a in arrays.items() if n not in static}))
     with jax.enable_x64(True), jax.default_device(device):  # the latter chooses an accelerator's variants
-        traced = program.program.trace(*args, **arrays, **static)
+        return program.program.trace(*args, **arrays, **static)
+
+
+def compile_program(program: Any, rows: int, device: Any) -> Compiled:
+    """Compile a program of `bench.ahead_programs` for a described GPU."""
+    import jax
+
+    traced = trace_program(program, rows, device)
+    with jax.enable_x64(True), jax.default_device(device):
         compiled = traced.lower(lowering_platforms=("cuda",)).compile()
     return Compiled(compiled.as_text(), compiled.memory_analysis().temp_size_in_bytes)
 
@@ -162,6 +173,15 @@ def make_row(program: Any, rows: int, compiled: Compiled) -> list[str | int | fl
     ]
 
 
+def list_sizes(program: Any, device: Any) -> list[int]:
+    """List the rows of the blocks that a program takes on a device, for 64 rows and for 16,384."""
+    import jax
+
+    with jax.default_device(device):
+        block = program.block()
+    return sorted({block.fit(rows) for rows in (64, 16_384)})
+
+
 def choose_programs(programs: Iterable[Any], names: Sequence[str]) -> list[Any]:
     """Return the programs whose name begins with one of ``names``, all without them.
 
@@ -178,7 +198,9 @@ def choose_programs(programs: Iterable[Any], names: Sequence[str]) -> list[Any]:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[PROGRAM ...]")
-@click.option("--rows", multiple=True, type=click.IntRange(min=1), help="Rows of a block; can be repeated.")
+@click.option(
+    "--rows", multiple=True, type=click.IntRange(min=1), help="Rows of a block, in place of the product's."
+)
 @out_option
 def main(names: tuple[str, ...], rows: tuple[int, ...], out: Path | None) -> None:
     """Compile programs (those whose name begins with PROGRAM, or all) for an H100 and print what they become."""
@@ -200,13 +222,15 @@ def main(names: tuple[str, ...], rows: tuple[int, ...], out: Path | None) -> Non
     }
     title = "Programs on an H100, compiled ahead of time and modelled"
     study = Study(name="ahead", title=title, words=read_words(__doc__), facts=facts, columns=_COLUMNS)
+    machine = describe_this_machine()
     with jax.enable_x64(True):
         programs = list_programs()
     for program in choose_programs(programs, names):
-        for size in rows or (64, 4096, 16_384):
+        for size in rows or list_sizes(program, device):
             study.rows.append(make_row(program, size, compile_program(program, size, device)))
             click.echo(f"{program.name}, {size} rows: {study.rows[-1][-2]:,.0f} rows/s", err=True)
-    show_study(study, describe_this_machine(), out)
+            save_study(study, machine, out)  # what fails later loses nothing
+    show_study(study, machine, out)
 
 
 if __name__ == "__main__":

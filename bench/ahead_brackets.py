@@ -1,11 +1,14 @@
 """``python -m bench.ahead_brackets``: how many brackets an H100 would make in a second, without one.
 
-Some hundreds of default scenarios are bracketed to 1 % on this machine, with the calls that an accelerator gets; each
-call, with as many more rows as a row of the table has more scenarios, is then priced by the model of `bench.ahead` at
-the blocks that an accelerator takes. More scenarios may need a few more rounds, of few rows, which is left out. What
-Python and NumPy do between calls is measured here, as processor time of the main thread; starting a block and copying
-its arrays are assumed. One block of scenarios at a time takes the sum of host and device; two in flight, at best, the
-larger of both. "Before" has loops that are not unrolled, up to four calls where one is made now, 4,096 scenarios.
+Some hundreds of default scenarios are bracketed to 1 % on this machine, once for each row of the table, with the calls
+that an accelerator would get for that row's scenarios: where it routes a few deployments in one call, "few" is scaled
+to the scenarios bracketed here. Each call, with as many more rows as the row has more scenarios, is then priced by the
+model of `bench.ahead` at the blocks that an accelerator takes. More scenarios may need a few more rounds, of few rows,
+which is left out. Calls of scenarios whose capacity is scarce take wider programs; they are counted, and priced as the
+widest compiled here, which is too low. What Python and NumPy do between calls is measured here, as processor time of
+the main thread; starting a block and copying scenarios, arrays and results are assumed. One block of scenarios at a
+time takes the sum of host and device; two in flight, at best, the larger of both. "Before" has loops that are not
+unrolled, up to four calls where one is made now, 4,096 scenarios.
 """
 
 from __future__ import annotations
@@ -50,6 +53,7 @@ class Call(NamedTuple):
       slots: of the deployments routed, 0 where none are.
       turns: of the loop whose turns are data.
       moved: bytes sent and fetched, without the scenarios.
+      scarce: whether it is of scenarios bracketed as if capacity were scarce, by programs wider than those priced.
     """
 
     program: str
@@ -57,22 +61,29 @@ class Call(NamedTuple):
     slots: int
     turns: int
     moved: int
+    scarce: bool = False
 
 
 @dataclass
 class Recorded:
-    """What bracketing some scenarios called; ``host`` seconds of the processor were spent between calls."""
+    """What bracketing some scenarios called.
+
+    Attributes:
+      uploaded: bytes of the scenarios.
+      host: seconds of the processor that were spent between calls.
+    """
 
     scenarios: int
     calls: list[Call] = field(default_factory=list)
+    uploaded: int = 0
     host: float = 0.0
 
 
-def record_brackets(scenarios: int, seed: int, *, merged: bool) -> Recorded:
+def record_brackets(scenarios: int, seed: int, *, few: int) -> Recorded:
     """Bracket scenarios on this machine's CPU and record the calls.
 
     Args:
-      merged: few deployments are routed in one call, as on an accelerator.
+      few: most deployments that are routed in one call, whatever they need; 0 as on a CPU.
     """
     import jax
     import numpy as np
@@ -80,6 +91,7 @@ def record_brackets(scenarios: int, seed: int, *, merged: bool) -> Recorded:
     from rodiu_jax.catalog.sampling import sample
     from solvers import bracket, deployments
 
+    usual = bracket.USUAL
     recorded, inside = Recorded(scenarios), 0.0
     real = deployments.run_scenarios
 
@@ -91,24 +103,32 @@ def record_brackets(scenarios: int, seed: int, *, merged: bool) -> Recorded:
         turns = int(options["controls"][0]) if "controls" in options else int(options.get("iterations", 0))
         moved = sum(np.asarray(a).nbytes for a in jax.tree.leaves((arrays, result)))
         slots = slot[0].shape[1] if slot else 0
-        recorded.calls.append(Call(program.__name__, len(scenario), slots, turns, moved))
+        reach = options.get("reach", usual.root.reach)
+        scarce = slots > usual.search.slots or reach not in (usual.root.reach, usual.node.reach)
+        recorded.calls.append(Call(program.__name__, len(scenario), slots, turns, moved, scarce))
         inside += time.thread_time() - began
         return result
 
     instances = sample("seed", n=scenarios, seed=seed)
+    recorded.uploaded = sum(np.asarray(values).nbytes for values in instances.fields)
     bracket.brackets(instances.take(np.arange(min(scenarios, 64))))  # compiles
     with (
         mock.patch.object(bracket, "run_scenarios", watch),
         mock.patch.object(deployments, "run_scenarios", watch),
+        mock.patch.object(deployments, "by_device", lambda *, cpu, accelerator: accelerator),
+        mock.patch.object(deployments, "_FEW", few),
     ):
-        chosen = mock.patch.object(
-            deployments, "by_device", lambda *, cpu, accelerator: accelerator if merged else cpu
-        )
-        with chosen:
-            began = time.thread_time()
-            bracket.brackets(instances, gap=0.01)
-            recorded.host = time.thread_time() - began - inside
+        began = time.thread_time()
+        bracket.brackets(instances, gap=0.01)
+        recorded.host = time.thread_time() - began - inside
     return recorded
+
+
+def record_for(target: int, scenarios: int, seed: int) -> Recorded:
+    """Record the calls of ``scenarios`` with the choices that an accelerator makes for ``target`` of them."""
+    from solvers import deployments
+
+    return record_brackets(scenarios, seed, few=deployments._FEW * scenarios // target)
 
 
 _ALIKE = {
@@ -153,13 +173,15 @@ def tabulate(name: str, recorded: Recorded, pricer: Pricer, scenarios: int) -> l
     priced = [pricer.price(call) for call in calls]
     device = sum(seconds for seconds, _ in priced)
     starts = START * sum(blocks for _, blocks in priced)
-    python, copies = recorded.host * more, sum(call.moved for call in calls) * more / COPIES
+    moved = recorded.uploaded + sum(call.moved for call in calls)
+    python, copies = recorded.host * more, moved * more / COPIES
     host = python + starts + copies
     return [
         name,
         scenarios,
         len(calls),
         sum(call.rows <= _BLOCKS[0] for call in calls),
+        sum(call.scarce for call in calls),
         *(1e6 * seconds / scenarios for seconds in (device, python, starts, copies)),
         scenarios / (host + device),
         scenarios / max(host, device),
@@ -167,7 +189,7 @@ def tabulate(name: str, recorded: Recorded, pricer: Pricer, scenarios: int) -> l
 
 
 _COLUMNS = [
-    *("", "scenarios at a time", "calls", "of at most 64 rows"),
+    *("", "scenarios at a time", "calls", "of at most 64 rows", "of scarce capacity"),
     *("device, us each", "Python, us each", "starting blocks, us each", "copies, us each"),
     *("brackets/s, one block at a time", "brackets/s, two in flight"),
 ]
@@ -215,6 +237,7 @@ def main(scenarios: int, seed: int, out: Path | None) -> None:
     """Print how many brackets an H100 would make in a second by the model, before and now."""
     require_packages()
     device = describe_device()
+    machine = describe_this_machine()
     study = Study(
         name="ahead-brackets",
         title="Brackets on an H100, modelled",
@@ -229,10 +252,10 @@ def main(scenarios: int, seed: int, out: Path | None) -> None:
     with loops_as_they_are():
         before = Pricer(compile_all(device))
     now = Pricer(compile_all(device))
-    study.rows.append(tabulate("before", record_brackets(scenarios, seed, merged=False), before, 4096))
-    recorded = record_brackets(scenarios, seed, merged=True)
-    study.rows += [tabulate("now", recorded, now, count) for count in (4096, 16_384)]
-    show_study(study, describe_this_machine(), out)
+    study.rows.append(tabulate("before", record_brackets(scenarios, seed, few=0), before, 4096))
+    for target in (4096, 16_384):
+        study.rows.append(tabulate("now", record_for(target, scenarios, seed), now, target))
+    show_study(study, machine, out)
 
 
 if __name__ == "__main__":

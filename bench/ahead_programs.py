@@ -1,9 +1,14 @@
-"""The programs that matter, with arguments of any number of rows that exist by shape alone."""
+"""The programs that matter, with arguments of any number of rows that exist by shape alone.
+
+Stress tests are not among them: their loops nest, and a `bench.compiled_text.Reader` knows one number of turns.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,26 +16,19 @@ import numpy as np
 
 from bench.inputs import make_random_plans
 from rodiu_jax.catalog import draw_program, load_catalog, sampling
-from rodiu_jax.decisions.stress import tally
-from rodiu_jax.decisions.stress.linear_forms import expose
 from rodiu_jax.model import evaluation, scenario_blocks
 from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import plan_arrays
+from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 from solvers import bracket, deployments, recourse
 from solvers.bracket import USUAL
 from solvers.dual import bounds
 from solvers.recourse_lp import Variant
 from solvers.routing import THOROUGH_ITERATIONS
 
-PAIRS = 16
-"""Pairs of a plan and a scenario whose stress is drawn together, as `rodiu_jax.runtime.block_sizes` has it."""
-
 PLANS = 64
 """Plans that a scenario is evaluated with."""
-
-DEPLOYMENTS = 8
-"""Deployments that a scenario is crossed with."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ class Program:
       row: what a row is.
       program: jitted.
       build: rows to its arguments and, by name, its further arrays.
+      block: returns the size of its blocks on the default device.
       static: what it is compiled for.
       turns: of the loop whose number of turns is data; 0 where it has none.
     """
@@ -49,6 +48,7 @@ class Program:
     row: str
     program: Any
     build: Callable[[int], tuple[tuple[Any, ...], dict[str, Any]]]
+    block: Callable[[], BlockSize]
     static: dict[str, Any] = field(default_factory=dict)
     turns: int = 0
 
@@ -59,7 +59,7 @@ def _with_rows(tree: Any, rows: int) -> Any:
 
 
 def list_programs() -> list[Program]:
-    """List the programs: drawing, bounding, the parts of a bracket, evaluation, stress and recourse.
+    """List the programs: drawing, bounding, the parts of a bracket, evaluation and recourse.
 
     They are those of the default catalogue, and of an accelerator if that is the default device. Call it with
     ``jax_enable_x64``.
@@ -70,7 +70,6 @@ def list_programs() -> list[Program]:
         *_list_bracket_programs(instances),
         _draw_scenarios(),
         *(_evaluate_plans(instances, count) for count in (1, PLANS)),
-        _stress_plans(instances),
         _cross_deployments(instances),
     ]
 
@@ -91,6 +90,7 @@ def _list_bracket_programs(instances: Instances) -> list[Program]:
     _, models, gpus, degrees = instances.shape
     start, _ = jax.eval_shape(lambda f: _unwrap(bracket._cold_starts)(f, far=False), fields)
     node, root, how = USUAL.node, USUAL.root, USUAL.search
+    block = partial(block_size, "bracket", bytes_per_row=8 * math.prod(instances.shape))
 
     def shape(rows: int, *sizes: int, kind: Any) -> Any:
         return jax.ShapeDtypeStruct((rows, *sizes), kind)
@@ -112,7 +112,9 @@ def _list_bracket_programs(instances: Instances) -> list[Program]:
         name = f"route, {slots} slots, {iterations} iterations"
         static = {"limited": False}
         build = build_routes(slots, iterations)
-        return Program(name, "deployment", _unwrap(deployments._route_plans), build, static, iterations)
+        return Program(
+            name, "deployment", _unwrap(deployments._route_plans), build, block, static, iterations
+        )
 
     return [
         Program(
@@ -120,6 +122,7 @@ def _list_bracket_programs(instances: Instances) -> list[Program]:
             "scenario",
             _unwrap(bounds._value_block),
             lambda rows: ((_with_rows(fields, rows),), {"controls": root.controls}),
+            partial(block_size, "bound"),
             {"reach": root.reach},
             root.steps,
         ),
@@ -128,6 +131,7 @@ def _list_bracket_programs(instances: Instances) -> list[Program]:
             "node",
             _unwrap(bracket._bound_nodes),
             build_nodes,
+            block,
             {"reach": node.reach, "how": how},
             node.steps,
         ),
@@ -138,6 +142,7 @@ def _list_bracket_programs(instances: Instances) -> list[Program]:
             "deployment",
             _unwrap(deployments._neighbours),
             build_routes(how.slots, THOROUGH_ITERATIONS),
+            block,
             {"how": how},
             THOROUGH_ITERATIONS,
         ),
@@ -152,7 +157,8 @@ def _draw_scenarios() -> Program:
     def build(rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (params, np.zeros(2, np.uint32), jax.ShapeDtypeStruct((rows,), np.uint32)), {}
 
-    return Program("draw", "scenario", sampling._draw, build, {"program": program})
+    block = partial(sampling._block_size, catalog, names)
+    return Program("draw", "scenario", sampling._draw, build, block, {"program": program})
 
 
 def _evaluate_plans(instances: Instances, count: int) -> Program:
@@ -164,35 +170,20 @@ def _evaluate_plans(instances: Instances, count: int) -> Program:
         return (type(instances.fields)(**drawn), plans), {}
 
     static = {"uncertainty": instances.uncertainty, "batched": instances.batched, "crossed": True}
-    return Program(f"evaluate {count}", "scenario", evaluation._score_block, build, static)
-
-
-def _stress_plans(instances: Instances) -> Program:
-    plans = plan_arrays(make_random_plans(instances, PAIRS, everywhere=True), instances)
-    at = np.arange(PAIRS)
-    forms = expose(instances, plans, at, at % instances.size, reality="ddu", seed=1).forms
-    empty = tally._empty_tally(PAIRS, 1, forms.room.shape[1])
-
-    def build(rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return (empty, forms), {
-            "table": None,
-            "scales": np.ones(1),
-            "first": np.int64(0),
-            "stop": np.int64(rows),
-            "size": rows,
-        }
-
-    return Program(f"stress {PAIRS}", "draw", tally._tally_draws, build, {}, turns=1)
+    block = partial(evaluation._block_size, instances, count)
+    return Program(f"evaluate {count}", "scenario", evaluation._score_block, build, block, static)
 
 
 def _cross_deployments(instances: Instances) -> Program:
     fields = _shape_fields(instances)
-    slots = jax.ShapeDtypeStruct((DEPLOYMENTS, 4), np.int32)
+    slots = jax.ShapeDtypeStruct((recourse._DEPLOYMENTS, 4), np.int32)
 
     def build(rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         arrays = {"slots": slots, "iterations": np.int32(recourse._FIRST_ITERATIONS)}
         return (_with_rows(fields, rows), jax.ShapeDtypeStruct((rows,), np.bool_)), arrays
 
     static = {"variant": Variant(sharp=False, capped=False), "limited": False}
-    name = f"recourse {DEPLOYMENTS}"
-    return Program(name, "scenario", _unwrap(recourse._cross), build, static, recourse._FIRST_ITERATIONS)
+    name, block = f"recourse {recourse._DEPLOYMENTS}", partial(block_size, "recourse")
+    return Program(
+        name, "scenario", _unwrap(recourse._cross), build, block, static, recourse._FIRST_ITERATIONS
+    )

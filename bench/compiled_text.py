@@ -147,7 +147,7 @@ class Run:
 
     Attributes:
       kernels: each with how often it is started.
-      in_program: kernels in the text, each once.
+      in_program: kernels in the text; those of a loop's body count once for each loop that has it.
       largest_body: kernels of the largest loop body, loops inside it with their turns.
       graphs: starts of a graph of kernels.
       loop_reads: conditions of loops that the host waits for.

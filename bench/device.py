@@ -20,8 +20,8 @@ import click
 
 BENCHMARKS = ("sampling", "evaluation", "bound", "plans", "gap", "cascade", "stress")
 
-LOOPS_IN_GRAPHS = {"XLA_FLAGS": "--xla_gpu_enable_command_buffer=+WHILE"}
-"""Environment in which XLA puts loops into CUDA graphs too, so that the host is not asked at every turn."""
+LOOPS_IN_GRAPHS = "--xla_gpu_enable_command_buffer=+WHILE"
+"""Flag with which XLA puts loops into CUDA graphs too, so that the host is not asked at every turn."""
 
 _GRAPHS = "benchmarks-loops-in-graphs"
 """The step that measures what they gain."""
@@ -48,6 +48,13 @@ def list_steps(folder: Path, smoke: bool) -> dict[str, list[str]]:
     return commands
 
 
+def make_environment(step: str) -> dict[str, str]:
+    """Return the environment of a step: this one's; where loops shall be in graphs, its flags of XLA and one more."""
+    if step != _GRAPHS:
+        return {**os.environ}
+    return os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {LOOPS_IN_GRAPHS}".strip()}
+
+
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--smoke", is_flag=True, help="The smallest sizes: does every step run here?")
@@ -62,8 +69,9 @@ def main(folder: Path, smoke: bool, only: tuple[str, ...]) -> None:
     failed = []
     for name in only or todo:
         began = time.perf_counter()
-        environment = os.environ | (LOOPS_IN_GRAPHS if name == _GRAPHS else {})
-        done = subprocess.run([sys.executable, *todo[name]], cwd=Path(__file__).parents[1], env=environment)
+        done = subprocess.run(
+            [sys.executable, *todo[name]], cwd=Path(__file__).parents[1], env=make_environment(name)
+        )
         outcome = "done" if done.returncode == 0 else f"failed with exit status {done.returncode}"
         click.echo(f"{name}: {outcome} in {time.perf_counter() - began:.0f} s", err=True)
         failed += [name] * (done.returncode != 0)

@@ -6,8 +6,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from bench import ahead
-from bench.ahead_brackets import COPIES, START, Call, Pricer, Recorded, record_brackets, tabulate
+from bench import ahead, ahead_brackets
+from bench.ahead_brackets import COPIES, START, Call, Pricer, Recorded, record_brackets, record_for, tabulate
 from bench.compiled_text import Kernel, Reader, Run
 
 PROGRAM = """HloModule jit_f, is_scheduled=true
@@ -156,9 +156,36 @@ def test_an_unknown_program_is_refused():
         ahead.choose_programs([Named], ["rout4"])
 
 
-def test_the_device_says_its_driver():
-    """Without it XLA leaves loops out of graphs, whatever it is asked."""
-    assert "driver_version" in ahead.DEVICE.read_text()
+@pytest.mark.slow
+def test_every_program_is_traced_at_the_blocks_of_the_product():
+    """On the CPU, with its blocks: a program whose arguments changed fails here, where no GPU's compiler is."""
+    import jax
+
+    from bench.ahead_programs import list_programs
+
+    cpu = jax.devices("cpu")[0]
+    with jax.enable_x64(True):
+        programs = list_programs()
+    assert len({program.name for program in programs}) == len(programs) >= 9
+    for program in programs:
+        sizes = ahead.list_sizes(program, cpu)
+        results = jax.tree.leaves(ahead.trace_program(program, sizes[0], cpu).out_info)
+        assert {result.shape[0] for result in results} == {sizes[0]}, program.name
+
+
+def test_sizes_are_those_of_an_accelerator(monkeypatch: pytest.MonkeyPatch):
+    import jax
+
+    from bench.ahead_programs import list_programs
+    from rodiu_jax.runtime import block_sizes
+
+    monkeypatch.setattr(block_sizes, "by_device", lambda *, cpu, accelerator: accelerator)
+    with jax.enable_x64(True):
+        sizes = {p.name.split(",")[0]: ahead.list_sizes(p, jax.devices("cpu")[0]) for p in list_programs()}
+    # Blocks of 16,384 scenarios have an eighth or a 64th of that for few; of draws and evaluations there is one size.
+    assert sizes["bound"] == [256, 16_384]
+    assert sizes["node"] == sizes["route"] == sizes["neighbours"] == sizes["recourse 16"] == [64, 4096]
+    assert sizes["draw"] == [4096]
 
 
 @pytest.mark.slow
@@ -198,17 +225,17 @@ def test_calls_of_brackets_are_priced_at_the_blocks_of_an_accelerator():
 
     assert pricer.price(Call("_route_plans", 70, 5, 25, 0)) == (pytest.approx(seconds(25)), 1)
     assert pricer.price(Call("_bound_nodes", 9000, 0, 60, 0)) == (pytest.approx(3 * seconds(60)), 3)
-    calls = [Call("_bound_nodes", 128, 0, 60, 10**6), Call("_neighbours", 2, 6, 25, 0)]
-    row = tabulate("now", Recorded(128, calls, host=0.02), pricer, 16_384)
-    assert row[:4] == ["now", 16_384, 2, 0], "2 rows of 128 scenarios are 256 of 16,384"
+    calls = [Call("_bound_nodes", 128, 0, 60, 10**6), Call("_neighbours", 2, 6, 25, 0, scarce=True)]
+    row = tabulate("now", Recorded(128, calls, uploaded=10**7, host=0.02), pricer, 16_384)
+    assert row[:5] == ["now", 16_384, 2, 0, 1], "2 rows of 128 scenarios are 256 of 16,384"
     device, blocks = 4 * seconds(60) + seconds(25), 5
-    host = 128 * 0.02 + START * blocks + 128 * 10**6 / COPIES
+    host = 128 * 0.02 + START * blocks + 128 * (10**6 + 10**7) / COPIES
     assert row[-2:] == pytest.approx([16_384 / (device + host), 16_384 / max(device, host)])
 
 
 @pytest.mark.slow
 def test_calls_of_brackets_are_recorded():
-    many, few = (record_brackets(8, 3, merged=merged) for merged in (False, True))
+    many, few = (record_brackets(8, 3, few=most) for most in (0, 1024))
     assert {call.turns for call in few.calls if call.program == "_route_plans"} == {25}
     assert {call.turns for call in many.calls if call.program == "_route_plans"} == {9, 25}
     assert len(few.calls) < len(many.calls)
@@ -217,3 +244,15 @@ def test_calls_of_brackets_are_recorded():
         assert (roots.program, roots.rows, roots.turns) == ("_bound_nodes", 8, 150)
         assert roots.moved > 8 * 60 * 4
         assert recorded.host > 0
+        assert recorded.uploaded > 8 * 8 * 60
+    assert not any(call.scarce for call in few.calls[:2]), "at the root no capacity is scarce yet"
+
+
+def test_few_deployments_are_as_many_as_an_accelerator_would_have(monkeypatch: pytest.MonkeyPatch):
+    """Of 1,024 deployments of 16,384 scenarios, 512 scenarios have 32."""
+    monkeypatch.setattr(
+        ahead_brackets, "record_brackets", lambda scenarios, seed, *, few: (scenarios, seed, few)
+    )
+    assert record_for(16_384, 512, 29) == (512, 29, 32)
+    assert record_for(4096, 512, 29) == (512, 29, 128)
+    assert record_for(512, 512, 29) == (512, 29, 1024)

@@ -14,20 +14,22 @@ from bench.specs import NAMES
 
 def test_one_call_measures_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ran: list[list[str]] = []
-    in_graphs: list[bool] = []
+    flags: list[str] = []
 
     def run(command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
         ran.append(command[2:])
-        in_graphs.append("+WHILE" in env.get("XLA_FLAGS", ""))
+        flags.append(env["XLA_FLAGS"])
         return subprocess.CompletedProcess(command, int("bench.roofline" in command))
 
     monkeypatch.setattr(device.subprocess, "run", run)
+    monkeypatch.setenv("XLA_FLAGS", "--of_the_user=1")
     result = CliRunner().invoke(device.main, [str(tmp_path / "out"), "--smoke"])
     assert result.exit_code == 1, "a step failed"
     assert [command[0] for command in ran][:3] == ["pytest", "bench.roofline", "bench"], "the others ran"
     for command in ran[1:]:
         assert Path(command[command.index("--out") + 1]).parent == tmp_path / "out"
-    assert [command[1] for command, asked in zip(ran, in_graphs, strict=True) if asked] == ["bound"]
+    assert [command[1] for command, flag in zip(ran, flags, strict=True) if "+WHILE" in flag] == ["bound"]
+    assert all(flag.split()[0] == "--of_the_user=1" for flag in flags), "what the user asks of XLA stays"
     ran.clear()
     assert CliRunner().invoke(device.main, [str(tmp_path), "--only", "tests"]).exit_code == 0
     assert len(ran) == 1

@@ -55,7 +55,7 @@ def stress_one(
     for start in range(0, draws, _BLOCK):
         count = min(_BLOCK, draws - start)
         deviation, share = np.zeros((promises, count)), np.zeros(count)
-        for i, used in enumerate((delay > 0) | (error > 0)):
+        for i, used in enumerate((delay > 0) | (error > 0) | (money != 0)):
             if used.any():
                 xi, psi = rng.random((2, int(used.sum()), count))
                 deviation[i] = delay[i, used] @ xi

@@ -190,7 +190,7 @@ class Answers:
       costs: the plan's costs in the order of `COSTS`, nan without a plan.
       slots, shares, unmet: the plan (`rodiu_jax.model.plan_columns`); ``unmet`` is nan without one.
       nodes, steps: nodes bounded on the device, and ascent steps spent on them.
-      seconds: wall time spent.
+      seconds: wall time spent; scenarios bracketed together share theirs (`solvers.cascade` says how).
       message: what went wrong, mostly empty.
       replicas: of the pairs of ``slots`` (1 in empty ones); None where no plan has several of any.
       leaves: the certificates of ``certified``, where asked for.

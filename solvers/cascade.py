@@ -317,8 +317,9 @@ def _blocks(
 ) -> Iterator[tuple[int, Instances, Answers]]:
     """Yield blocks of brackets: the first scenario's number, the scenarios, their brackets.
 
-    An accelerator has two at a time, as Python works as long on a block as it does. Each is told the time from the end
-    of the one before.
+    An accelerator has two at a time, as Python works as long on a block as it does. ``seconds`` share out the time
+    that passed, so that they add up to it: a block has what passed from the end of those before it to its own, and
+    none where it ended before one of them.
     """
     size, last = _block(), 0.0
 

@@ -44,11 +44,14 @@ class _Entry(NamedTuple):
 _MIB = 2**20
 
 _SIZES = {
-    "draw": _Entry(2**32, 2**32, 4 * _MIB, 64 * _MIB, fixed=True),  # scenarios; bytes of what is drawn
+    # Scenarios; bytes of what is drawn. Few to a block are no less alike than many: what may differ in last bits by
+    # its place in a block (see "evaluate") is rounded off in every draw.
+    "draw": _Entry(2**32, 2**32, 4 * _MIB, 64 * _MIB, fixed=True),
     # (plan, scenario) pairs. On a CPU, JAX 0.11 and newer let the last bits of a row depend on its place in a
     # block of 4 or 8; in blocks of 16 and more they do not, and a row's numbers are its own.
     "evaluate": _Entry(2**13, 2**18, 32 * _MIB, 1024 * _MIB, fixed=True, least=16),
     "stress": _Entry(2**16, 2**22),  # draws of a (plan, scenario) pair
+    "stress step": _Entry(2**10, 2**18, 64 * _MIB, 256 * _MIB),  # of these, what is in memory at a time
     "bound": _Entry(256, 16_384),  # scenarios whose lower bound alone is wanted
     # scenarios or nodes of their trees, and the routings of their plans; bytes of a share per type and triple
     "bracket": _Entry(32, 4096, 2 * _MIB, 1024 * _MIB),

@@ -2,7 +2,8 @@
 
 Every batched program of the package runs here. A block has a fixed number of rows, so that a program is compiled once;
 devices take blocks in turn, and each runs the program that a single one would run. A row's numbers therefore depend on
-the program and on the size of its blocks, never on how many devices there are, on their order, or on other rows.
+the program and on the size of its blocks, never on how many devices there are or on their order. They depend on other
+rows only through that size: where a caller's `BlockSize` shrinks for few rows, or a device's memory was too small.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class BlockRunner:
         self._pool: ThreadPoolExecutor | None = None
         self._compiled: set[Hashable] = set()
         self._halvings: dict[Any, int] = {}
+        self._halving = Lock()
 
     @property
     def lanes(self) -> int:
@@ -69,13 +71,15 @@ class BlockRunner:
         """
         assert count > 0, "no rows, no shapes of results"
         while True:
-            rows = max(1, size.fit(count) >> self._halvings.get(program, 0))
+            halvings = self._halvings.get(program, 0)
+            rows = max(1, size.fit(count) >> halvings)
             try:
                 return self._run(_Call(program, take, count, rows, options))
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error) or rows == 1:
                     raise
-                self._halvings[program] = self._halvings.get(program, 0) + 1
+                with self._halving:  # another thread may have failed at the same size, and halved it
+                    self._halvings[program] = max(self._halvings.get(program, 0), halvings + 1)
 
     def _run(self, call: _Call) -> Any:
         results = _Results(call.count)

@@ -17,7 +17,8 @@ def map_ahead(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> It
     """Yield ``work(item)`` of every item, in order, while the next are worked on in threads.
 
     Work has the caller's ``jax_enable_x64`` and ``jax_default_device``, which are a thread's own. What it raises is
-    raised in its turn; what had begun by then ends first, and nothing else begins.
+    raised in its turn. Where that happens, or the caller stops (as by Ctrl-C), nothing else begins, and nobody waits
+    for what had begun: it ends in its thread, its result is dropped, and only the end of the process waits for it.
 
     Args:
       at_once: pieces that are worked on or wait to be fetched; 1 works in the caller's thread, when asked.
@@ -31,15 +32,14 @@ def map_ahead(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> It
         with jax.enable_x64(double), jax.default_device(default):
             return work(item)
 
-    with ThreadPoolExecutor(at_once, "rodiu-ahead") as pool:
-        begun: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                begun.append(pool.submit(work_alike, item))
-                if len(begun) == at_once:
-                    yield begun.popleft().result()
-            while begun:
+    pool = ThreadPoolExecutor(at_once, "rodiu-ahead")
+    begun: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            begun.append(pool.submit(work_alike, item))
+            if len(begun) == at_once:
                 yield begun.popleft().result()
-        finally:
-            for left in begun:
-                left.cancel()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -19,7 +19,7 @@ from rodiu_jax.sweeps.engines.local import chunk_of
 from rodiu_jax.sweeps.method_choice import settle_method
 from rodiu_jax.sweeps.rows import table_of
 from rodiu_jax.sweeps.run import prepare
-from rodiu_jax.sweeps.scenarios import scenarios
+from rodiu_jax.sweeps.scenarios import scenarios_at
 from rodiu_jax.sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -88,18 +88,17 @@ def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **keys
     began = time.perf_counter()
     spec, catalog = prepare(spec, keys)
     spec, choice = settle_method(spec, catalog, workers)
+    chunk = chunk_of(spec.method, catalog)
+    probed = min(_most_probed(), chunk)  # no more at a time than the sweep itself makes
     # All points of the first samples, or as many of them as are probed.
-    probed = _most_probed()
     last = min(spec.rows, max(spec.points, probed)) - 1
     rows = np.unique(np.linspace(0, last, probed).astype(int))
     with Pool(workers) as pool:
-        made = scenarios(spec, catalog, 0, last + 1)
+        made = scenarios_at(spec, catalog, rows)
         each = sum(getattr(made.fields, name)[:1].nbytes for name in made.batched)
-        made = made.take(rows)
         rounds = _probe(spec, made, pool, began)
     found = rounds[-1]
     start_seconds, rate = _pace(rounds, began)
-    chunk = chunk_of(spec.method, catalog)
     table = table_of(spec, found.rows_of(rows), found.answers, found.made)
     empty = _bytes(table[:0])
     disk = round((_bytes(table) - empty) * spec.rows / found.rows) + empty * -(-spec.rows // chunk)

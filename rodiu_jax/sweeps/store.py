@@ -149,6 +149,9 @@ class Store:
         Args:
           report_fault: called with what was removed, and why.
           report_checked: called with the number of rows just checked.
+
+        Raises:
+          InputError: a part is a folder.
         """
         for folder in (self.rows_folder, self.certificates_folder):
             remove_leftovers(folder, "part-*")
@@ -158,7 +161,7 @@ class Store:
             if not (self.rows_folder / path.name).exists():
                 path.unlink()
         known = self._index.read()
-        checksums: dict[str, str] = {}  # of the files of the part at hand
+        checksums: dict[str, str | None] = {}  # of the files of the part at hand
         whole: dict[str, str] = {}
 
         def check(part: Part) -> tuple[None, str]:
@@ -172,11 +175,13 @@ class Store:
         gaps, end = [], 0
         for part, _, fault in self.check_parts(check):
             report_checked(part.stop - part.first)
+            if fault and part.path.is_dir():  # what somebody put there is not removed
+                raise InputError(part.path, "", "a file, not a folder")
             if fault:
                 report_fault(f"{part.path}: {fault}; its rows are done again")
                 part.path.unlink()
                 continue
-            whole |= checksums
+            whole |= {name: checksum for name, checksum in checksums.items() if checksum is not None}
             if part.first > end:
                 gaps.append((end, part.first))
             end = part.stop

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from rodiu_jax.model.plan_json import save_plans
 from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.report.text.stress_section import describe_stress
+from rodiu_jax.runtime.blocks import BlockRunner
 from rodiu_jax.runtime.threefry import hash32
 from solvers import pool
 from solvers.answers import Answer
@@ -185,7 +187,7 @@ def test_blocks_order_and_company_change_nothing(monkeypatch: pytest.MonkeyPatch
     table = quantile_table((2.0, 5.0))
     whole = draw_tally(exposure_of(instances, plans).forms, draws=5000, scales=SCALES, table=table)
     monkeypatch.setattr(module, "_DRAWS_PER_CALL", 1700)
-    monkeypatch.setattr(module, "_draws_per_step", lambda: 77)
+    monkeypatch.setattr(module, "_draws_per_step", lambda *_: 77)
     other = reordered(instances, ([2, 0, 1], [1, 0], [1, 2, 0]))
     split = draw_tally(exposure_of(other, plans[1:], routes=3).forms, draws=5000, scales=SCALES, table=table)
     order = np.array([2, 0, 1, 5, 3, 4])  # of the promises
@@ -198,6 +200,40 @@ def test_blocks_order_and_company_change_nothing(monkeypatch: pytest.MonkeyPatch
     same = draw_tally(exposure_of(instances, plans[1:]).forms, draws=5000, scales=SCALES, table=table)
     for name, a in found.items():
         np.testing.assert_array_equal(a[1], getattr(same, name)[0], err_msg=name)
+
+
+def test_the_number_of_cores_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(1)
+    instances = random_instances(2, (2, 2, 2, 1), batch=2)
+    forms = exposure_of(instances, [random_plan(rng, instances, instance=b) for b in (0, 1)]).forms
+    cuts, tallies = [], []
+    for threads in (1, 3):
+        monkeypatch.setattr(module, "RUNNER", BlockRunner(threads))
+        cuts.append(module._cut_draws(0, 5000, 2, 1024).tolist())
+        tallies.append(draw_tally(forms, draws=5000, scales=SCALES, table=None))
+    assert cuts == [[0, 2500, 5000], [0, 1250, 2500, 3750, 5000]]
+    for name, one in tallies[0]._asdict().items():
+        if one is not None:
+            np.testing.assert_array_equal(one, getattr(tallies[1], name), err_msg=name)
+
+
+def test_an_accelerator_holds_no_more_draws_than_are_asked_for_and_few_mebibytes(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("rodiu_jax.runtime.block_sizes.by_device", lambda *, cpu, accelerator: accelerator)
+
+    def step(draws: int, types: int = 6, slots: int = 0) -> int:
+        forms: Any = SimpleNamespace(
+            delay=np.empty((1, types, 4)),
+            room=np.empty((1, 2 * types + slots)),
+            load=np.empty((1, 3, slots)) if slots else None,
+        )
+        return module._draws_per_step(draws, forms, 3)
+
+    steps = {draws: step(draws) for draws in [1, 100, 1000, 4097, 10_000, 10**5, 10**6, 2**22]}
+    assert all(min(draws, 2**18) <= n <= max(8 * draws, 512) for draws, n in steps.items())
+    assert set(steps.values()) == {2**6, 2**9, 2**12, 2**15, 2**18}  # each is another compiled program
+    assert step(2**22, types=100, slots=400) * 400 * 3 * 16 <= 2**28  # bytes of the excesses alone
 
 
 def test_no_two_draws_routes_or_scenarios_share_their_deviations():

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -212,6 +214,26 @@ def test_an_accelerator_sends_results_while_it_is_at_the_next_block(monkeypatch:
     np.testing.assert_array_equal(rows, np.arange(6))
     first_two = [("begun", 0), ("asked", 0), ("begun", 2), ("asked", 2)]
     assert log == [*first_two, ("fetched", 0), ("begun", 4), ("asked", 4), ("fetched", 2), ("fetched", 4)]
+
+
+def test_two_callers_that_fail_at_the_same_size_halve_it_once():
+    import jax
+
+    both, sizes = Barrier(2, timeout=60), []
+
+    def program(rows: np.ndarray) -> np.ndarray:
+        sizes.append(len(rows))
+        if len(rows) > 4:
+            both.wait()  # neither has halved when the other fails
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return rows
+
+    runner = BlockRunner(1)
+    with ThreadPoolExecutor(2) as callers:
+        asked = [callers.submit(runner.run, program, lambda at: (at,), 8, BlockSize(8, 8)) for _ in "ab"]
+        for one in asked:
+            np.testing.assert_array_equal(one.result(), np.arange(8))
+    assert sorted(sizes) == [4, 4, 4, 4, 8, 8]
 
 
 def test_a_block_has_the_settings_of_the_caller():

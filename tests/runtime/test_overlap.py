@@ -64,6 +64,33 @@ def test_an_error_comes_in_its_turn_and_nothing_else_begins():
     assert len(begun) <= 3
 
 
+@pytest.mark.parametrize("how", ["error", "close"])
+def test_nobody_waits_for_a_slow_piece_once_the_caller_has_stopped(how: str):
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work(number: int) -> int:
+        if number == 2:
+            begun.set()
+            assert go.wait(60)
+            ended.set()
+        elif number == 1:
+            assert begun.wait(60)
+            raise ValueError("piece 1")
+        return number
+
+    results = map_ahead(work, [0, 2, 3] if how == "close" else [0, 1, 2, 3], at_once=3)
+    if how == "close":
+        assert next(results) == 0
+        assert begun.wait(60)
+        results.close()
+    else:
+        with pytest.raises(ValueError, match="piece 1"):
+            list(results)
+    assert not ended.is_set()  # the caller goes on while it is worked on
+    go.set()
+    assert ended.wait(60)
+
+
 def test_who_stops_early_begins_nothing_more():
     begun: list[int] = []
     results = map_ahead(begun.append, range(100), at_once=2)

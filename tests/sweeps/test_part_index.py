@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -137,6 +138,52 @@ def test_an_index_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(InputError, match=r"parts\.jsonl: expected the name of a file"):
         run(tmp_path, resume=True)
     assert len(read_rows(tmp_path)) == 18
+
+
+def test_a_file_that_could_not_be_hashed_is_not_known(tmp_path, monkeypatch):
+    """Nothing that cannot be hashed later is taken for it: the index holds no sum that stands for "unreadable"."""
+    run(tmp_path, chunk=4)
+    right = recount(tmp_path)
+    victim = tmp_path / "scenarios" / "part-000000000008-4.parquet"
+    (tmp_path / INDEX).unlink()
+    real = store.compute_checksum
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "compute_checksum", lambda path: None if path == victim else real(path))
+        assert Store(tmp_path, spec()).find_missing(pytest.fail) == []
+    del right[victim.relative_to(tmp_path).as_posix()]
+    assert indexed(tmp_path) == right
+    victim.unlink()
+    victim.mkdir()
+    with pytest.raises(InputError, match=r"part-000000000008-4\.parquet: expected a file, not a folder"):
+        Store(tmp_path, spec()).find_missing(pytest.fail)
+
+
+def test_an_index_that_turns_unwritable_during_a_run_lacks_lines_and_no_rows(tmp_path, monkeypatch):
+    real = PartIndex.replace
+
+    def replace(self, known):
+        real(self, known)
+        (tmp_path / INDEX).unlink()
+        (tmp_path / INDEX).mkdir()
+
+    monkeypatch.setattr(PartIndex, "replace", replace)
+    whole = run(tmp_path, chunk=4)
+    assert len(whole) == 18
+    monkeypatch.setattr(PartIndex, "replace", real)
+    (tmp_path / INDEX).rmdir()
+    pd.testing.assert_frame_equal(run(tmp_path, resume=True), whole)
+    assert indexed(tmp_path) == recount(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_by_the_index_too(tmp_path, monkeypatch, number):
+    def full(*_, **__):
+        raise OSError(number, "full")
+
+    index = PartIndex(tmp_path, "form")
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OSError, match="full"):
+        index.add("scenarios/part-000000000000-4.parquet", "0" * 64)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float64, Int64, Shaped, UInt32
 from rodiu_jax.decisions.stress.linear_forms import Exposure, Forms
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 from rodiu_jax.runtime.blocks import RUNNER
-from rodiu_jax.runtime.devices import by_device
 from rodiu_jax.runtime.threefry import fold
 
 BINS = 4096
@@ -346,17 +345,25 @@ def _merge(tally: Tally, parts: int) -> Tally:
     return Tally(*(None if a is None else merge(name, a) for name, a in tally._asdict().items()))
 
 
-def _cut_draws(first: int, stop: int, pairs: int) -> Int64[np.ndarray, " N"]:
-    """Return where the parts of each pair's draws begin, and ``stop``; together they keep all cores busy."""
+def _cut_draws(first: int, stop: int, pairs: int, step: int) -> Int64[np.ndarray, " N"]:
+    """Return where the parts of each pair's draws begin, and ``stop``; together they keep all cores busy.
+
+    A part has ``step`` draws at least, where there are as many.
+    """
     count = stop - first
     parts = max(-(-count // block_size("stress").rows), _PARTS_PER_LANE * RUNNER.lanes // pairs)
-    parts = max(min(parts, count // _draws_per_step()), 1)
+    parts = max(min(parts, count // step), 1)
     return np.linspace(first, stop, parts + 1).astype(np.int64)
 
 
-def _draws_per_step() -> int:
-    """Draws of a pair that are in memory at a time; changes time and memory only."""
-    return by_device(cpu=2**10, accelerator=2**22)
+def _draws_per_step(draws: int, forms: Forms, scales: int) -> int:
+    """Return how many draws of a pair are in memory at a time; changes time and memory only."""
+    types, slots = forms.delay.shape[1], 0 if forms.load is None else forms.load.shape[2]
+    promises = forms.room.shape[1]
+    # Bytes of a draw: the deviation of each promise as it is summed, joined, and as a level; each type's money; the
+    # excess of each load, in two forms; whether each promise breaks; words, uniforms and what is made of the share.
+    each = 8 * (3 * promises + types + 2 * scales * slots) + scales * promises + 128
+    return block_size("stress step", bytes_per_row=each).fit(draws)
 
 
 def draw_tally(
@@ -373,20 +380,19 @@ def draw_tally(
     """
     pairs, types = forms.delay.shape[:2]
     terms = _list_routes(forms), _list_loads(forms), forms.room
+    step = _draws_per_step(min(draws, _DRAWS_PER_CALL), forms, len(scales))
     tally: Tally | None = None
     with jax.enable_x64(True):
         shared = {"table": None if table is None else jax.device_put(table), "scales": scales, "types": types}
         for begin in range(0, draws, _DRAWS_PER_CALL):
-            cuts = _cut_draws(begin, min(begin + _DRAWS_PER_CALL, draws), pairs)
+            cuts = _cut_draws(begin, min(begin + _DRAWS_PER_CALL, draws), pairs, step)
             parts = len(cuts) - 1
 
             def take(at: Int64[np.ndarray, " Q"], cuts: np.ndarray = cuts) -> tuple[Any, ...]:
                 part, pair = np.divmod(at, pairs)
                 return *jax.tree.map(lambda a: a[pair], terms), cuts[part], cuts[part + 1]
 
-            found = RUNNER.run(
-                _tally_draws, take, pairs * parts, BlockSize(1, 1), size=_draws_per_step(), **shared
-            )
+            found = RUNNER.run(_tally_draws, take, pairs * parts, BlockSize(1, 1), size=step, **shared)
             found = _merge(found, parts)
             if tally is not None:
                 found = _merge(jax.tree.map(lambda *a: np.concatenate(a), tally, found), 2)

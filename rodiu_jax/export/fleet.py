@@ -53,6 +53,11 @@ class Split:
     parts: tuple[tuple[str, int], ...]
     dropped: tuple[tuple[str, float], ...]
 
+    @property
+    def buys_elsewhere(self) -> bool:
+        """True if a part of the traffic goes to no pool."""
+        return any(label == UNMET for label, _ in self.parts)
+
 
 @dataclass(frozen=True)
 class Fleet:

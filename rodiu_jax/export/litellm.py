@@ -57,7 +57,7 @@ def write_litellm(fleet: Fleet, settings: Settings) -> dict[str, str]:
 
 def _name_models(fleet: Fleet, settings: Settings) -> Mapping[str, str]:
     """Return what the other API calls the model of each query type that the user named."""
-    known = [split.query for split in fleet.splits if UNMET in dict(split.parts)]
+    known = [split.query for split in fleet.splits if split.buys_elsewhere]
     for query in settings.elsewhere_models:
         if query not in known:
             expected = "a query type of which the plan buys something elsewhere: "

@@ -65,7 +65,7 @@ def write_nginx(fleet: Fleet, settings: Settings) -> dict[str, str]:
     parts.append("        location = /healthz {\n            return 200;\n        }\n")
     parts.append("        location / {\n            return 404;\n        }\n")
     parts += [_write_location(split, other) for split in fleet.splits]
-    if other is not None and any(UNMET in dict(split.parts) for split in fleet.splits):
+    if other is not None and any(split.buys_elsewhere for split in fleet.splits):
         parts.append(_write_elsewhere(other))
     parts.append("    }\n}\n")
     return {"nginx.conf": "".join(parts)}
@@ -112,7 +112,7 @@ def _write_location(split: Split, other: Address | None) -> str:
         f"        location /{split.label}/ {{",
         f"            add_header X-Pool {variable} always;",
     ]
-    if UNMET in dict(split.parts):
+    if split.buys_elsewhere:
         if other is None:
             about = "# The plan buys this part elsewhere, and nobody said where (--elsewhere URL)."
             then = "return 503;"

@@ -140,13 +140,13 @@ def _divide(new: float, old: float) -> float:
 
 def _is_stated(base: Catalog, quantity: str) -> bool:
     """Tell whether a quantity has a value for each query type, which another can take the place of."""
+    return _has_entries(base, quantity) and base.quantities[quantity].over == ("query",)
+
+
+def _has_entries(base: Catalog, quantity: str) -> bool:
+    """Tell whether a quantity has a value for each name, and no rule that derives it."""
     held = base.quantities.get(quantity)
-    return (
-        held is not None
-        and held.over == ("query",)
-        and isinstance(held.recipe, Draws)
-        and held.recipe.by is None
-    )
+    return held is not None and isinstance(held.recipe, Draws) and held.recipe.by is None
 
 
 def _soften(basis: str | None) -> Basis:
@@ -223,8 +223,7 @@ def _grow_latencies(
 
 def _carry_rates(base: Catalog, t: Traffic, old: tuple[float, float]) -> tuple[list[Value], list[float]]:
     """Carry the rates that are stated without a curve; return by how much each is divided, too."""
-    recipe = base.quantities["throughput"].recipe
-    if not isinstance(recipe, Draws) or recipe.by is not None:
+    if not _has_entries(base, "throughput"):
         return [], []
     stretch = stretch_rate(old, (t.input_tokens, t.output_tokens))
     measured = {c.cell for c in base.curves}
@@ -243,11 +242,10 @@ def _carry_rates(base: Catalog, t: Traffic, old: tuple[float, float]) -> tuple[l
 
 def _carry_stays(base: Catalog, t: Traffic, old: tuple[float, float]) -> list[Value]:
     """Carry the times that queries stay in memory, where no curve tells them."""
-    held = base.quantities.get("residency_hours")
     stretch = stretch_rate(old, (t.input_tokens, t.output_tokens))
-    if held is None or held.over[:1] != ("query",) or stretch == 1:
+    if stretch == 1 or not _has_entries(base, "residency_hours"):
         return []
-    if not isinstance(held.recipe, Draws) or held.recipe.by is not None:
+    if base.quantities["residency_hours"].over[:1] != ("query",):
         return []
     told = {c.cell[:3] for c in base.curves if any(n.startswith(_END_TO_END) for n in c.points[0].latencies)}
     found = []

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +27,7 @@ from rodiu_jax.model.slots import EMPTY, widen
 from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.tolerances import ABOVE_ANY_COST, CROSSED_BY_DEVICE, FLOOR_ROUNDING, OPTIMAL_GAP
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
+from rodiu_jax.runtime.kept_programs import kept_program
 from solvers.answers import Answers, relative_gap
 from solvers.deployments import Deployments, by_width, checked_plans
 from solvers.dual import (
@@ -127,7 +127,7 @@ class _Bounded(NamedTuple):
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("far",))
+@kept_program("far")
 def _cold_starts(fields: Fields, *, far: bool) -> tuple[Multipliers, Opening | None]:
     """Multipliers to start roots from, and the opening where it is not cheap to find again."""
 
@@ -140,7 +140,7 @@ def _cold_starts(fields: Fields, *, far: bool) -> tuple[Multipliers, Opening | N
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("reach", "how"))
+@kept_program("reach", "how")
 def _bound_nodes(
     fields: Fields,
     decided: Array,
@@ -170,7 +170,7 @@ def _bound_nodes(
 
 
 @of_settled
-@jax.jit
+@kept_program()
 def _bound_deployed(
     fields: Fields, decided: Array, slot: Array, *, iterations: Array
 ) -> tuple[Array, Multipliers]:
@@ -195,7 +195,7 @@ def _bound_deployed(
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("reach",))
+@kept_program("reach")
 def _prove_infeasible(
     fields: Fields, *, controls: Array, reach: Reach
 ) -> tuple[Array, Multipliers, Opening | None]:

@@ -23,6 +23,7 @@ from rodiu_jax.errors import AuditFailed
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.tolerances import CASCADE_GAP, CROSSED_BY_HIGHS, OPTIMAL_GAP
+from rodiu_jax.runtime.cores import usable_cores
 from rodiu_jax.runtime.devices import by_device, devices
 from rodiu_jax.runtime.overlap import map_ahead
 from solvers.answers import Answer, Answers, relative_gap
@@ -312,12 +313,17 @@ def _together(bracket: Answers, exact: Answers, gap: float) -> Answers:
     )
 
 
+def _blocks_at_once() -> int:
+    return by_device(cpu=min(usable_cores(), 2), accelerator=2)
+
+
 def _blocks(
     instances: Instances, gap: float, effort: Effort | None, certificates: bool
 ) -> Iterator[tuple[int, Instances, Answers]]:
     """Yield blocks of brackets: the first scenario's number, the scenarios, their brackets.
 
-    An accelerator has two at a time, as Python works as long on a block as it does. ``seconds`` share out the time
+    Two are worked on at a time: on an accelerator because Python works as long on a block as it does, on several cores
+    because the last rounds of a block's trees have too few nodes for all of them. ``seconds`` share out the time
     that passed, so that they add up to it: a block has what passed from the end of those before it to its own, and
     none where it ended before one of them.
     """
@@ -330,7 +336,7 @@ def _blocks(
         return began, time.perf_counter(), block, found
 
     firsts = range(0, instances.size, size)
-    done = map_ahead(bracket_block, firsts, at_once=by_device(cpu=1, accelerator=2))
+    done = map_ahead(bracket_block, firsts, at_once=_blocks_at_once())
     for first, (began, ended, block, found) in zip(firsts, done, strict=True):
         each = max(ended - max(began, last), 0.0) / len(found)
         last = max(ended, last)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -25,6 +24,7 @@ from rodiu_jax.model.slots import EMPTY, widen
 from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE_ON_DEVICE, NEGLIGIBLE_UNMET_ON_DEVICE
 from rodiu_jax.runtime.block_sizes import BlockSize
 from rodiu_jax.runtime.devices import by_device
+from rodiu_jax.runtime.kept_programs import kept_program
 from solvers.dual import derive_coefficients
 from solvers.neighbours import Search, find_neighbours
 from solvers.options import Options, count_replicas
@@ -50,7 +50,7 @@ class _Routed(NamedTuple):
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("limited",))
+@kept_program("limited")
 def _route_plans(fields: Fields, slot: Array, *, iterations: Array, limited: bool) -> _Routed:
     """What deployments cost, and their shares."""
 
@@ -64,7 +64,7 @@ def _route_plans(fields: Fields, slot: Array, *, iterations: Array, limited: boo
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("how",))
+@kept_program("how")
 def _neighbours(fields: Fields, slot: Array, *, iterations: Array, how: Search) -> tuple[Array, Array]:
     def one(fields: Fields, slot: Array) -> tuple[Array, Array]:
         return find_neighbours(derive_coefficients(fields, SETTLED_MODE, serving=True), slot, iterations, how)

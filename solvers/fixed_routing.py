@@ -33,6 +33,7 @@ from rodiu_jax.model.slots import Names, split_slots
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE, NEGLIGIBLE_SHARE, NEGLIGIBLE_UNMET
 from rodiu_jax.model.uncertainty import worst_vertex
 from rodiu_jax.runtime.block_sizes import block_size
+from rodiu_jax.runtime.kept_programs import kept_program
 from solvers.dual import Coefficients, derive_coefficients
 from solvers.dual.coefficients import Rates, serving_field
 from solvers.fleet_recourse import find_broken_limits
@@ -306,7 +307,7 @@ class _Floor:
 
 
 @of_settled
-@jax.jit
+@kept_program()
 def _coefficients(fields: Fields, *, slots: Array) -> Coefficients:
     """Compute the coefficients of every scenario (C), restricted to every deployment (Q,D)."""
 

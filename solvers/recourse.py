@@ -41,6 +41,7 @@ from rodiu_jax.model.tolerances import (
 )
 from rodiu_jax.model.verdict import Verdict
 from rodiu_jax.runtime.block_sizes import block_size
+from rodiu_jax.runtime.kept_programs import kept_program
 from solvers.dual import Coefficients, certify, derive_coefficients, limit_shares_to_promises
 from solvers.dual.coefficients import serving_field
 from solvers.fleet_recourse import bracket_fleets
@@ -260,7 +261,7 @@ def _explain(
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("variant", "limited"))
+@kept_program("variant", "limited")
 def _cross(
     fields: Fields,
     minimise_excess: Array,
@@ -281,7 +282,7 @@ def _cross(
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("variant", "limited"))
+@kept_program("variant", "limited")
 def _solve_again(
     fields: Fields,
     slot: Array,

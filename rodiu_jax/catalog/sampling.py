@@ -14,7 +14,6 @@ import operator
 import weakref
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from rodiu_jax.model.instance import Instances, check_uncertainty, number_device
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 from rodiu_jax.runtime.blocks import RUNNER
 from rodiu_jax.runtime.devices import devices
+from rodiu_jax.runtime.kept_programs import kept_program
 from rodiu_jax.runtime.threefry import fold, hash32
 
 _TOGETHER = hash32("drawn together")
@@ -155,7 +155,7 @@ def _block_size(catalog: Catalog, names: Sequence[str]) -> BlockSize:
     return block_size("draw", bytes_per_row=scenario)
 
 
-@partial(jax.jit, static_argnames=("program",))
+@kept_program("program")
 def _draw(
     params: dict[str, Any], seed: UInt32[Array, 2], scenario: UInt32[Array, " C"], *, program: Program
 ) -> tuple[Float64[Array, "C ..."], ...]:

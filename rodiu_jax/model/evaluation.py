@@ -39,6 +39,7 @@ from rodiu_jax.model.uncertainty import worst_case
 from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 from rodiu_jax.runtime.blocks import RUNNER
+from rodiu_jax.runtime.kept_programs import kept_program
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,7 +184,7 @@ def _scale(limit: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jnp.where(limit > 0, limit, 1.0)
 
 
-@partial(jax.jit, static_argnames=("uncertainty", "batched", "crossed"))
+@kept_program("uncertainty", "batched", "crossed")
 def _score_block(
     fields: Fields, plans: PlanArrays, *, uncertainty: str, batched: frozenset[str], crossed: bool
 ) -> Scores:

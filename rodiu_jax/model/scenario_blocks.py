@@ -16,6 +16,7 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.runtime.block_sizes import BlockSize
 from rodiu_jax.runtime.blocks import RUNNER
 from rodiu_jax.runtime.devices import by_device, devices
+from rodiu_jax.runtime.kept_programs import kept_program
 
 _MOST_BYTES_ON_DEVICE = 4 * 2**30
 """Bytes of scenarios that one accelerator keeps."""
@@ -79,7 +80,7 @@ def of_settled(program: Callable[..., Any]) -> Callable[..., Any]:
     return settle_and_run
 
 
-@partial(jax.jit, static_argnames=("uncertainty", "batched"))
+@kept_program("uncertainty", "batched")
 def _settle(fields: Fields, *, uncertainty: str, batched: frozenset[str]) -> Fields:
     one = partial(settle, uncertainty=uncertainty)
     return jax.vmap(one, in_axes=(batch_axes(batched),))(fields)

@@ -22,6 +22,7 @@ from jaxtyping import Int64
 from rodiu_jax.runtime.block_sizes import BlockSize
 from rodiu_jax.runtime.cores import usable_cores
 from rodiu_jax.runtime.devices import devices
+from rodiu_jax.runtime.overlap import stop_if_unwanted
 
 Take = Callable[[Int64[np.ndarray, " R"]], tuple[Any, ...]]
 """Positions of R rows to the arguments of a program, arrays of the host or of a device."""
@@ -45,6 +46,7 @@ class BlockRunner:
         self._threads = threads or min(cores, int(os.environ.get("NPROC", cores)))
         self._pool: ThreadPoolExecutor | None = None
         self._compiled: set[Hashable] = set()
+        self._compiling: dict[Hashable, Lock] = {}
         self._halvings: dict[Any, int] = {}
         self._halving = Lock()
 
@@ -68,9 +70,13 @@ class BlockRunner:
             result has them as leading axis. It must not wait for its results.
           take: the arguments of the rows at some positions.
           options: the same for all blocks.
+
+        Raises:
+          Unwanted: `rodiu_jax.runtime.overlap.map_ahead` asked for the rows and has dropped them.
         """
         assert count > 0, "no rows, no shapes of results"
         while True:
+            stop_if_unwanted()
             halvings = self._halvings.get(program, 0)
             rows = max(1, size.fit(count) >> halvings)
             try:
@@ -111,10 +117,14 @@ class BlockRunner:
                 results.put(first, call.begin(first, taking, opening if first == 0 else None))
 
         firsts = range(0, call.count, call.rows)
-        if kind not in self._compiled or len(firsts) == 1:
+        if kind not in self._compiled:
             # What may have to be compiled runs alone first: threads would compile it side by side.
+            with self._compiling.setdefault(kind, Lock()):
+                finish(0)
+                self._compiled.add(kind)
+            firsts = firsts[1:]
+        elif len(firsts) == 1:
             finish(0)
-            self._compiled.add(kind)
             firsts = firsts[1:]
         if len(firsts) == 1:
             finish(firsts[0])

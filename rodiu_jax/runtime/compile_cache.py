@@ -1,4 +1,8 @@
-"""The command line keeps compiled programs from run to run: JAX's own cache, in the user's cache folder."""
+"""The command line keeps compiled programs from run to run, in the user's cache folder.
+
+On a CPU they are kept whole (`rodiu_jax.runtime.kept_programs`); where JAX may find an accelerator, by JAX's own cache.
+Never both: what JAX loads from its cache, XLA cannot write again so that it would run.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 import platform
 import re
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
@@ -15,18 +20,26 @@ import platformdirs
 _READING = re.compile(r"Error reading persistent compilation cache entry for '(\w+)'")
 _WRITING = re.compile(r"Error writing persistent compilation cache entry")
 
+_whole: Path | None = None
+"""Where programs are kept whole."""
+
 
 def keep_programs() -> None:
-    """Let JAX, which must not be imported yet, keep what it compiles and use what it kept.
+    """Keep what is compiled and use what was kept; JAX must not be imported yet.
 
-    ``JAX_COMPILATION_CACHE_DIR`` and ``JAX_ENABLE_COMPILATION_CACHE`` of the environment overrule this. Where the
-    folder cannot be written nothing is kept. An entry that is damaged is compiled again and replaced.
+    ``JAX_COMPILATION_CACHE_DIR`` and ``JAX_ENABLE_COMPILATION_CACHE`` of the environment overrule this: then it is JAX
+    that keeps, or nobody. Where the folder cannot be written nothing is kept. What is damaged is compiled again and
+    replaced.
     """
+    global _whole
     if {"JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"} & os.environ.keys():
         return
     folder = programs_folder()
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        return
+    if find_spec("jax_plugins") is None:  # where the packages for accelerators are
+        _whole = folder
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -35,8 +48,21 @@ def keep_programs() -> None:
 
 
 def forget_programs() -> None:
-    """Let JAX, which must not be imported yet, neither use nor keep compiled programs."""
+    """Neither use nor keep compiled programs; JAX must not be imported yet."""
+    global _whole
+    _whole = None
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
+
+def whole_programs_folder() -> Path | None:
+    """Return where this process keeps programs whole; None where it does not."""
+    return _whole
+
+
+def kept_folder() -> Path | None:
+    """Return where this process, or JAX for it, keeps what it compiles; None where nothing is kept."""
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    return _whole or (Path(folder) if folder else None)
 
 
 def programs_folder() -> Path:

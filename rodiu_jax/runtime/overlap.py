@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -12,13 +13,30 @@ import jax
 T = TypeVar("T")
 R = TypeVar("R")
 
+_thread = threading.local()
 
-def map_ahead(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> Iterator[R]:
+
+class Unwanted(Exception):
+    """Nobody will fetch the result of this work."""
+
+
+def stop_if_unwanted() -> None:
+    """End the work of this thread where `map_ahead` has dropped its result; long work asks now and then.
+
+    Raises:
+      Unwanted: it has.
+    """
+    stopped = getattr(_thread, "stopped", None)
+    if stopped is not None and stopped.is_set():
+        raise Unwanted
+
+
+def map_ahead(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> Generator[R]:
     """Yield ``work(item)`` of every item, in order, while the next are worked on in threads.
 
     Work has the caller's ``jax_enable_x64`` and ``jax_default_device``, which are a thread's own. What it raises is
     raised in its turn. Where that happens, or the caller stops (as by Ctrl-C), nothing else begins, and nobody waits
-    for what had begun: it ends in its thread, its result is dropped, and only the end of the process waits for it.
+    for what had begun: it ends in its thread, at the next `stop_if_unwanted`, and its result is dropped.
 
     Args:
       at_once: pieces that are worked on or wait to be fetched; 1 works in the caller's thread, when asked.
@@ -28,7 +46,11 @@ def map_ahead(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> It
         return
     double, default = jax.config.jax_enable_x64, jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
 
+    stopped = threading.Event()
+
     def work_alike(item: T) -> R:
+        _thread.stopped = stopped
+        stop_if_unwanted()
         with jax.enable_x64(double), jax.default_device(default):
             return work(item)
 
@@ -42,4 +64,5 @@ def map_ahead(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> It
         while begun:
             yield begun.popleft().result()
     finally:
+        stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)

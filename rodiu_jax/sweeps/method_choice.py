@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rodiu_jax.errors import InputError
 from rodiu_jax.io.files import read_json, write_text
+from rodiu_jax.runtime.compile_cache import kept_folder
 from rodiu_jax.runtime.cores import usable_cores
 from rodiu_jax.sweeps.method_table import AUTO, METHODS
 from rodiu_jax.sweeps.scenarios import apply_spec_changes, extreme_scenarios
@@ -173,8 +173,8 @@ def _key(method: str, instances: Instances, workers: int | None, gap: float) -> 
 
 def _file() -> Path | None:
     """Return where paces are kept: beside compiled programs; None where nothing is kept."""
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    return Path(folder) / "paces.json" if folder else None
+    folder = kept_folder()
+    return None if folder is None else folder / "paces.json"
 
 
 def _read_paces() -> dict[str, Pace]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.scenario_blocks import of_settled, run_scenarios
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
+from rodiu_jax.runtime.kept_programs import kept_program
 from solvers.dual.ascent import Ascent, Reach, ascend_and_certify
 from solvers.dual.coefficients import derive_coefficients
 from solvers.dual.function import Multipliers
@@ -32,7 +32,7 @@ class Bounds(NamedTuple):
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("reach",))
+@kept_program("reach")
 def _bound_block(
     fields: Fields, start: Multipliers | None, *, controls: Float[Array, " 5"], reach: Reach
 ) -> tuple[Array, Multipliers]:
@@ -40,7 +40,7 @@ def _bound_block(
 
 
 @of_settled
-@partial(jax.jit, static_argnames=("reach",))
+@kept_program("reach")
 def _value_block(fields: Fields, *, controls: Float[Array, " 5"], reach: Reach) -> Array:
     return _bound(fields, None, controls, reach)[0]
 

@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Lock
 
 import numpy as np
 import pytest
@@ -219,21 +220,25 @@ def test_an_accelerator_sends_results_while_it_is_at_the_next_block(monkeypatch:
 def test_two_callers_that_fail_at_the_same_size_halve_it_once():
     import jax
 
-    both, sizes = Barrier(2, timeout=60), []
+    both, sizes, full = Barrier(2, timeout=60), [], False
 
     def program(rows: np.ndarray) -> np.ndarray:
         sizes.append(len(rows))
-        if len(rows) > 4:
+        if full and len(rows) > 4:
             both.wait()  # neither has halved when the other fails
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return rows
 
     runner = BlockRunner(1)
+    runner.run(
+        program, lambda at: (at,), 8, BlockSize(8, 8)
+    )  # the first caller alone has a program's first block
+    full = True
     with ThreadPoolExecutor(2) as callers:
         asked = [callers.submit(runner.run, program, lambda at: (at,), 8, BlockSize(8, 8)) for _ in "ab"]
         for one in asked:
             np.testing.assert_array_equal(one.result(), np.arange(8))
-    assert sorted(sizes) == [4, 4, 4, 4, 8, 8]
+    assert sorted(sizes) == [4, 4, 4, 4, 8, 8, 8]
 
 
 def test_a_block_has_the_settings_of_the_caller():
@@ -254,3 +259,24 @@ def test_threads_are_those_of_a_process_share(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NPROC", "1")
     assert BlockRunner().lanes == 1
     assert BlockRunner(3).lanes == 3
+
+
+def test_a_program_is_first_run_by_one_caller_alone():
+    inside, most, lock = 0, 0, Lock()
+
+    def program(rows: np.ndarray) -> np.ndarray:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.05)  # while it is compiled
+        with lock:
+            inside -= 1
+        return rows
+
+    runner = BlockRunner(2)
+    with ThreadPoolExecutor(2) as callers:
+        asked = [callers.submit(runner.run, program, lambda at: (at,), 2, BlockSize(2, 2)) for _ in "ab"]
+        for one in asked:
+            np.testing.assert_array_equal(one.result(), np.arange(2))
+    assert most == 1

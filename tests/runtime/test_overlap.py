@@ -1,13 +1,14 @@
 """Work ahead: results in order, as many pieces at once as asked, the caller's settings, errors in their turn."""
 
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rodiu_jax.runtime.overlap import map_ahead
+from rodiu_jax.runtime.overlap import Unwanted, map_ahead, stop_if_unwanted
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
@@ -97,3 +98,26 @@ def test_who_stops_early_begins_nothing_more():
     next(results)
     results.close()
     assert len(begun) <= 3
+
+
+def test_long_work_ends_where_nobody_wants_it_any_more():
+    begun, told = threading.Event(), threading.Event()
+
+    def work(number: int) -> None:
+        if not number:
+            return
+        begun.set()
+        try:
+            while True:
+                stop_if_unwanted()
+                time.sleep(0.001)
+        except Unwanted:
+            told.set()
+            raise
+
+    results = map_ahead(work, range(3), at_once=2)
+    next(results)
+    assert begun.wait(60)
+    results.close()
+    assert told.wait(60)
+    stop_if_unwanted()  # the caller's own thread is not meant

@@ -214,7 +214,9 @@ def test_solvers_work_while_the_device_goes_on_and_results_stay_in_order(batch, 
     assert len(results) == 6
     kinds = [kind for kind, _ in pool.log]
     first = kinds.index("fetched")
-    assert kinds[:first] == ["bracketed", "asked"] * 4, "three blocks wait, the fourth makes room"
+    assert kinds[:first].count("asked") == 4, "three blocks wait, the fourth makes room"
+    bracketed, asked = (np.cumsum([kind == name for kind in kinds]) for name in ("bracketed", "asked"))
+    assert (bracketed - asked).max() <= 2, "two blocks are worked on at a time"
     assert [b for kind, b in pool.log if kind == "fetched"] == list(range(6))
     held = np.cumsum([{"asked": 1, "fetched": -1}.get(kind, 0) for kind in kinds])
     assert held.max() == 4
@@ -227,7 +229,7 @@ def test_finished_results_do_not_wait_for_the_end(batch, monkeypatch):
     monkeypatch.setattr(module, "brackets", lambda i, **o: seen.append(1) or real(i, **o))
     results = cascade(batch, gap=0.01, exact="all", workers=Watched(echo))
     assert len(next(results)) == 1
-    assert len(seen) == 1
+    assert len(seen) <= 2, "of three blocks the first and at most the next"
     results.close()
 
 

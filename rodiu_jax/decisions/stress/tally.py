@@ -7,7 +7,7 @@ names and its number, and everything that is added up is exact, so the split int
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float64, Int64, Shaped, UInt32
 from rodiu_jax.decisions.stress.linear_forms import Exposure, Forms
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 from rodiu_jax.runtime.blocks import RUNNER
+from rodiu_jax.runtime.kept_programs import kept_program
 from rodiu_jax.runtime.threefry import fold
 
 BINS = 4096
@@ -196,7 +197,7 @@ def _draw_deviations(
     return jnp.concatenate(moved), _fold_rows(jnp.add, money)
 
 
-@partial(jax.jit, static_argnames=("types", "size"))
+@kept_program("types", "size")
 def _tally_draws(
     routes: _Terms,
     loads: _Terms | None,
@@ -224,7 +225,7 @@ def _tally_draws(
     return jax.tree.map(lambda a: a[None], tally)
 
 
-@partial(jax.jit, static_argnames=("slots",))
+@kept_program("slots")
 def _tally_one(
     deviation: Float64[Array, "1 D"],
     share: Float64[Array, " 1"],

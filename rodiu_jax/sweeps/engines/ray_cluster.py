@@ -25,7 +25,7 @@ import pyarrow as pa
 from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
 from rodiu_jax.model.status import Prover, Status
-from rodiu_jax.runtime.compile_cache import keep_programs
+from rodiu_jax.runtime.compile_cache import keep_programs, kept_folder
 from rodiu_jax.runtime.progress import Bar
 from rodiu_jax.sweeps.method_table import METHODS
 from rodiu_jax.sweeps.rows import proofs_of, table_of
@@ -119,7 +119,7 @@ def _run(ray: Any, count: int, share: Share, work: Work) -> None:
     )
     left = sum(end - start for start, end in work.gaps)
     todo = work.chunks(rows_of_task(work.store.spec.method, left, count, gpus=share.gpus), _OPENING)[::-1]
-    keep = "JAX_COMPILATION_CACHE_DIR" in os.environ  # here it is so; a worker has a folder of its own
+    keep = kept_folder() is not None  # here it is so; a worker has a folder of its own
     shared = ray.put((work.store.spec, work.catalog, {n: version(n) for n in _VERSIONS}, keep))
     tries: dict[tuple[int, int], int] = {}
     running: dict[Any, tuple[int, int]] = {}

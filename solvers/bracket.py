@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from threading import Thread
 from typing import Any, NamedTuple
 
 import jax
@@ -235,9 +236,7 @@ def brackets(
       certificates: answers hold the leaves that prove the lower bounds.
     """
     batch = instances.as_batch()
-    effort = effort or usual_effort(batch)
-    cells = 8 * math.prod(batch.shape) * (len(RANGES) if has_replicas(batch.fields) else 1)  # bytes
-    effort = replace(effort, chunk=effort.chunk or block_size("bracket", bytes_per_row=cells).rows)
+    effort = _with_chunk(effort or usual_effort(batch), batch)
     limited = np.broadcast_to(np.asarray(batch.fields.max_routes) > 0, (batch.size,))  # B
     if limited.all() or not limited.any():
         return _brackets(batch, bool(limited.any()), gap, effort, certificates)
@@ -247,6 +246,36 @@ def brackets(
         for kind, at in zip((False, True), rows, strict=True)
     ]
     return Answers.concatenate(parts, names=batch.names).take(np.argsort(np.concatenate(rows)))
+
+
+def _with_chunk(effort: Effort, batch: Instances) -> Effort:
+    """Return the effort with the size of blocks that suits the device, where it names none."""
+    cells = 8 * math.prod(batch.shape) * (len(RANGES) if has_replicas(batch.fields) else 1)  # bytes
+    return replace(effort, chunk=effort.chunk or block_size("bracket", bytes_per_row=cells).rows)
+
+
+def compile_programs(instances: Instances) -> None:
+    """Compile, or load, what most brackets of such scenarios run, two programs at a time.
+
+    Of one scenario a bracket is made, and beside it a search that begins with nothing deployed.
+    """
+    one = instances.as_batch().take([0])
+    effort = _with_chunk(Effort(tree_rounds=1), one)
+    limited = bool(np.any(np.asarray(one.fields.max_routes) > 0))
+
+    def search() -> None:
+        with jax.enable_x64(True):
+            how = effort.search._replace(limited=limited)
+            best = Deployments(
+                1, keep_on_device(one), how, rounds=1, routed=effort.routed, chunk=effort.chunk
+            )
+            best.fresh[:] = True
+            best.improve(np.full(1, -math.inf), 0.0, np.arange(1))
+
+    beside = Thread(target=search, daemon=True)
+    beside.start()
+    brackets(one, gap=0.0, effort=effort)
+    beside.join()
 
 
 def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certificates: bool) -> Answers:

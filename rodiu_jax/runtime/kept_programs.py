@@ -16,7 +16,6 @@ from collections.abc import Callable, Hashable
 from functools import cache, update_wrapper
 from importlib.metadata import version
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import jax
@@ -45,7 +44,6 @@ class KeptProgram:
         self.jitted: Any = jax.jit(function, static_argnames=static)
         self._static = static
         self._ready: dict[Hashable, Callable[..., Any]] = {}
-        self._making = Lock()
         update_wrapper(self, self.jitted)
 
     def __getattr__(self, name: str) -> Any:

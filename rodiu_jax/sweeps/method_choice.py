@@ -53,6 +53,9 @@ _CHOICES = tuple(name for name, info in METHODS.items() if info.chosen_by_auto)
 _CELLS = 6 * 6 * 10 * 4
 """Cells (types x models x GPUs x degrees) of the size that the estimates were measured at."""
 
+OPENING = 16
+"""Rows that HiGHS answers first where the cascade is chosen: it has them in the time in which programs compile."""
+
 _CLOSED_BY_BRACKETS = 1e-3
 """At smaller gaps brackets leave most rows to HiGHS."""
 
@@ -112,7 +115,12 @@ def settle_method(
     asked = {key: getattr(spec, key) for key in ("exact", "top", "by", "audit")}
     needs = "certificates" if spec.certificates else next((k for k, v in asked.items() if v is not None), "")
     choice = choose_method(instances, spec.rows, gap=spec.wanted_gap, workers=workers, needs_brackets=needs)
-    return spec.model_copy(update={"method": choice.method, "gap": spec.wanted_gap}), choice
+    from solvers.terms import is_large
+
+    found = {"method": choice.method, "gap": spec.wanted_gap}
+    if choice.method == "cascade" and not needs and not is_large(instances):
+        found["opening"] = OPENING
+    return spec.model_copy(update=found), choice
 
 
 def find_pace(method: str, instances: Instances, workers: int | None, gap: float) -> Pace:

@@ -26,6 +26,8 @@ class MethodInfo:
       chunk: scenarios that the local engine makes at a time for each CPU.
       task_rows: fewest and most rows of a task on a cluster: enough that a batch is full, few enough that the
         workers end together.
+      prepare: the place of a function of scenarios that compiles what the method needs, for a thread beside other
+        work; empty where that is little.
       audits: an exact solver can confirm its brackets: the keys ``exact``, ``top``, ``by`` and ``audit`` apply.
       certifies: it leaves certificates of its lower bounds.
       takes_plans: it answers for given plans, and needs them.
@@ -38,6 +40,7 @@ class MethodInfo:
     gap: float = OPTIMAL_GAP
     chunk: int = 2048
     task_rows: tuple[int, int] = (256, 256)
+    prepare: str = ""
     audits: bool = False
     certifies: bool = False
     takes_plans: bool = False
@@ -76,6 +79,7 @@ METHODS: dict[str, MethodInfo] = {
             "brackets in batch, HiGHS where they stay wide, 0.1 % audited",
             gap=CASCADE_GAP,
             task_rows=(256, 1024),
+            prepare="solvers.bracket:compile_programs",
             audits=True,
             certifies=True,
             chosen_by_auto=True,

@@ -143,7 +143,8 @@ def _settle_method(
     """Choose the method where the spec says ``auto``: that of the sweep ``before`` if it is resumed."""
     if spec.method == AUTO and before is not None:
         gap = before.gap if spec.gap is None else spec.gap
-        spec = spec.model_copy(update={"method": before.method, "gap": gap})
+        same = {"method": before.method, "gap": gap, "opening": before.opening}
+        spec = spec.model_copy(update=same)
         return spec, MethodChoice(before.method, "the sweep was begun so")
     return settle_method(spec, catalog, workers)
 
@@ -153,6 +154,8 @@ def _keep_from(before: SweepSpec, keys: Mapping[str, Any]) -> dict[str, Any]:
     keep: dict[str, Any] = {}
     if before.certificates and keys.get("certificates") is None:
         keep["certificates"] = True
+    if before.opening and keys.get("opening") is None:
+        keep["opening"] = before.opening
     if before.plans and keys.get("plans") is None and keys.get("method") == before.method:
         keep["plans"] = before.plans
     return keep

@@ -128,6 +128,8 @@ class SweepSpec(StrictTable):
       seed: with a scenario's number, the key of its draws.
       method: a name of `METHODS`.
       plans: once the spec is made, the plans themselves, each as JSON.
+      opening: first rows that HiGHS answers, so that some are there while the programs of brackets are compiled; method
+        ``auto`` asks for them where it is the cascade.
       changes: (``set`` in the file) changes of every scenario, such as ``budget=3000``, before the factors.
       design: which points; the full grid by default.
     """
@@ -162,6 +164,7 @@ class SweepSpec(StrictTable):
     audit: _Share | None = Field(
         None, description="Share of the brackets that HiGHS audits, at least one (default 0.001; 0: none)."
     )
+    opening: Annotated[int, Field(ge=0)] = 0
     certificates: bool = Field(
         False, description="Keep what proves the lower bounds in DIR/certificates, for `rodiu verify DIR`."
     )

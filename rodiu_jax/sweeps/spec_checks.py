@@ -86,6 +86,9 @@ def check_proofs(spec: SweepSpec, source: str) -> None:
     for key in ("exact", "top", "by", "audit"):
         if (value := getattr(spec, key)) is not None and not info.audits:
             raise InputError(source, key, f"no such key with method {spec.method}", value)
+    if spec.opening and (not info.audits or spec.certificates or spec.exact in ("top", "none")):
+        expected = "no such key where HiGHS may not answer every row: method cascade, no certificates, exact gap or all"
+        raise InputError(source, "opening", expected, spec.opening)
     for key in ("top", "by"):
         if (value := getattr(spec, key)) is not None and spec.exact != "top":
             raise InputError(source, key, "exact = top beside it", value)

@@ -35,13 +35,14 @@ class Work:
     def chunks(self, own: int, opening: int) -> list[tuple[int, int]]:
         """The gaps cut into ranges of ``chunk`` rows, or of ``own`` where nothing else was asked for.
 
-        The very first has at most ``opening`` rows, so that something is on disk soon.
+        The very first has at most ``opening`` rows, so that something is on disk soon. None goes on beyond the rows
+        that the spec gives to HiGHS.
         """
-        size = self.chunk or own
+        size, exact = self.chunk or own, self.store.spec.opening
         ranges, most = [], min(opening, size)
         for start, end in self.gaps:
             while start < end:
-                stop = min(start + most, end)
+                stop = min(start + most, exact if start < exact else end, end)
                 ranges.append((start, stop))
                 start, most = stop, size
         return ranges

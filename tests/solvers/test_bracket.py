@@ -15,7 +15,7 @@ from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from solvers import bracket as module
 from solvers import deployments
 from solvers.answers import Answers
-from solvers.bracket import Effort, brackets
+from solvers.bracket import Effort, brackets, compile_programs
 from solvers.dual import Multipliers
 from solvers.exact import solve_instance
 from tests.oracles.answers import assert_same
@@ -338,3 +338,14 @@ def test_rows_taken_on_the_device_are_those_taken_on_the_host(monkeypatch: pytes
     monkeypatch.setattr(scenario_blocks, "by_device", lambda *, cpu, accelerator: accelerator)
     assert scenario_blocks.keep_on_device(instances).size == 64, "few sizes"
     assert_same(brackets(instances, effort=TREE), usual)
+
+
+@pytest.mark.slow
+def test_what_is_compiled_ahead_is_what_brackets_run():
+    instances = random_instances(3, (2, 3, 2, 3), batch=5)  # a shape of no other test
+    compile_programs(instances)
+    programs = [p.__wrapped__ for p in PROGRAMS[:2]]
+    compiled = [p._cache_size() for p in programs]
+    assert all(compiled)
+    brackets(instances, gap=1e-4, effort=Effort(tree_rounds=3))
+    assert [p._cache_size() for p in programs] == compiled

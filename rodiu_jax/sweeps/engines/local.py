@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from threading import Thread
 
 import numpy as np
 
 from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import AuditFailed
 from rodiu_jax.model.instance import Instances
+from rodiu_jax.runtime.lazy_call import load_function
 from rodiu_jax.sweeps.ask import answer_rows
 from rodiu_jax.sweeps.method_choice import keep_pace
 from rodiu_jax.sweeps.method_table import METHODS
@@ -38,16 +40,31 @@ def _run(work: Work) -> None:
     import jax
 
     work.store.note_devices(sorted({d.device_kind for d in jax.devices()}))
-    method, began = work.store.spec.method, time.perf_counter()
-    instances, done, opening = None, 0, (0, 0.0)
-    for first, stop in work.chunks(chunk_of(method, work.catalog), OPENING):
+    spec, began = work.store.spec, time.perf_counter()
+    chunks = work.chunks(chunk_of(spec.method, work.catalog), OPENING)
+    if chunks and chunks[0][0] < spec.opening <= chunks[-1][0]:
+        _prepare(spec.method, scenarios(spec, work.catalog, *chunks[0]))
+    instances, done, paces = None, 0, []
+    for first, stop in chunks:
         instances = _run_chunk(work, first, stop)
         done += stop - first
-        opening = opening if opening[0] else (done, time.perf_counter() - began)
-    if instances is not None:
-        whole = done, time.perf_counter() - began
-        gap = work.store.spec.wanted_gap
-        keep_pace(method, instances, work.pool.workers, gap, first=opening, whole=whole)
+        if first >= spec.opening:  # by the method itself
+            paces.append((done, time.perf_counter() - began))
+    if instances is not None and paces:
+        keep_pace(spec.method, instances, work.pool.workers, spec.wanted_gap, first=paces[0], whole=paces[-1])
+
+
+def _prepare(method: str, instances: Instances) -> None:
+    """Compile what the method needs in a thread, while HiGHS, in other processes, answers the opening."""
+    place = METHODS[method].prepare
+    if not place:
+        return
+
+    def compile_ahead() -> None:
+        with suppress(Exception):  # whoever needs the programs meets the same error, and says it
+            load_function(place)(instances)
+
+    Thread(target=compile_ahead, daemon=True).start()
 
 
 def chunk_of(method: str, catalog: Catalog) -> int:

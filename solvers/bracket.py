@@ -225,7 +225,7 @@ def _prove_infeasible(
         start, opening, weight = None, None, jnp.float32(FEASIBILITY_WEIGHT)
         if reach.far:
             start, opening = jax.tree.map(
-                lambda a: a.astype(jnp.float32), scarce_start(count_rent_alone(c, weight))
+                lambda a: a.astype(jnp.float32), scarce_start(count_rent_alone(c, FEASIBILITY_WEIGHT))
             )
             start = lengthen_ray(start, weight)
         found = ascend_and_certify(c, start, reach, controls, opening, weight)

@@ -315,13 +315,14 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
         )
         best.offer(everyone, root.starts, root.least)
         best.improve(tree.lower(), gap, everyone)
+        beyond = root.highest * (1.0 + ABOVE_ANY_COST)  # B; a bound above it proves that there is no plan
         infeasible = _close_infeasible(run, tree, best)
+        infeasible |= ~np.isfinite(best.cost) & (tree.lower() > beyond)
         hard = np.zeros(batch.size, bool)
         if effort.harder is not None:
             narrow = relative_gap(tree.lower(), best.cost) <= effort.beyond
             hard = ~narrow & ~infeasible & np.isfinite(tree.lower())
             tree.close(hard[tree.open.scenario])
-        beyond = root.highest * (1.0 + ABOVE_ANY_COST)  # B; a bound above it proves that there is no plan
         _branch(run, tree, best, beyond, gap)
         infeasible |= ~np.isfinite(best.cost) & (tree.lower() > beyond)
         plans = checked_plans(batch, placed, best.slot, effort.search, effort.chunk, options)

@@ -104,8 +104,15 @@ HEURISTICS_OFF: dict[str, Any] = {
 }
 """Their sub-MIPs took most of the time of a search that starts from a good plan."""
 
-_CORE = 12
+_SMALL_TREES: dict[str, Any] = {"mip_allow_cut_separation_at_nodes": False, "mip_pscost_minreliable": 1}
+"""Of fleets: cuts below the root, and branchings for trial, took more time than they saved."""
+
+_CORE, _CORE_OF_FLEETS = 12, 8
 """Triples searched first."""
+
+_REST = 1e-5
+"""Most of a fleet's gap that HiGHS may not use up: its objective and the checked cost were never further apart than a
+hundredth of it."""
 
 _SCOUTED = 48
 """Triples searched roughly, for a better plan, where twice as many with replicas to choose are promising."""
@@ -243,9 +250,10 @@ class _Search:
     def _search_core(self, priced: Priced) -> _Bound | None:
         """Phase 2: search the triples of least dual value, or all promising ones where these are few."""
         searched = self._promising(priced)
-        if self.use.core and searched.sum() > _CORE:
+        core = _CORE if self.terms.fleet is None else _CORE_OF_FLEETS
+        if self.use.core and searched.sum() > core:
             searched = self._known_triples()
-            searched[np.argsort(priced.reduced, kind="stable")[:_CORE]] = True
+            searched[np.argsort(priced.reduced, kind="stable")[:core]] = True
         return self._search_part(priced, searched, self._few_pairs())
 
     def _search_promising(self, priced: Priced, core: _Bound) -> _Bound | None:
@@ -380,14 +388,17 @@ class _Search:
           Contradiction: HiGHS says infeasible of a search that has a known plan.
         """
         kind = highspy.HighsModelStatus
+        rest = self.gap / 2  # for HiGHS's objective and the checked cost to differ
+        options = {} if heuristics else HEURISTICS_OFF
+        if self.terms.fleet is not None:
+            rest, options = min(rest, _REST), options | _SMALL_TREES
         answer = run_highs(
             formulation,
             start=start,
-            # The rest of the gap is for HiGHS's objective and the checked cost to differ.
-            mip_rel_gap=max(self.gap / 2, gap),
+            mip_rel_gap=max(self.gap - rest, gap),
             mip_abs_gap=0.0,
             time_limit=self.left(),
-            **({} if heuristics or not self.use.options else HEURISTICS_OFF),
+            **(options if self.use.options else {}),
         )
         if answer.status == kind.kInfeasible:
             if start is not None:

@@ -64,12 +64,13 @@ def evaluate_fleet_dual(terms: Terms, y: FleetMultipliers) -> FleetValue:
     room = (terms.room, terms.power, np.full(len(replica), fleet.utilization))
 
     least = _Least(terms, fleet)
-    priced = [(m, c, h)]
     nothing = np.zeros(len(replica))
+    priced = [(m, c, h), (nothing, nothing, nothing)]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for kind in range(3):
-            worth = [replica / room[kind], *(np.maximum(gain, 0.0) / weights[kind])]
-            for price in (nothing, *worth) if kind == 0 else worth:
+            if not weights[kind].any():  # a price of what nobody uses only lowers the value
+                continue
+            for price in (replica / room[kind], *(np.maximum(gain, 0.0) / weights[kind])):
                 prices = [nothing, nothing, nothing]
                 prices[kind] = np.where(np.isfinite(price), price, 0.0)
                 priced.append((prices[0], prices[1], prices[2]))

@@ -18,15 +18,19 @@ the delay constraint and the delay cost share it, because both are W of the same
           sum_n a[i,t] x[i,t] <= t[i] + sigma[i,p]                     for delay and error
           sum_n x[i,t] <= z[i,p],  sum_p z[i,p] <= R                   routes, where R > 0
 
-Where a pair may have several replicas (MODEL section 9) each triple has an integer r[t] too, w[t] <= r[t] <= R w[t],
-with ``each`` what one replica can carry of a type alone; where it may not, r is w and nothing is added.
+Where a pair may have several replicas (MODEL section 9) each triple has an integer r[t] too, r[t] <= R w[t]; where it
+may not, r is w and nothing is added. The link is to r, and only of types that one replica can carry whole: what it
+carries of the others alone its capacities' rows say. The search is faster with these rows than with more.
 
-          x[i,t] <= each[i,t] r[t]                                     link, where it says more
+          x[i,t] <= most[i,t] r[t]                                     link
           sum_i kv[i,j] x[i,t] <= (C_k n - B_j) r[t]                   memory
           sum_i compute[i] x[i,t] <= P_k n r[t]                        compute
           sum_i l[i,t] x[i,t] + Gamma t[t] + sum_i sigma[i,t] <= U r[t]               throughput
           lh[i,t] x[i,t] <= t[t] + sigma[i,t]
           sum_t n r[t] <= quota, over the triples of a device          quota
+
+A promise that every pair keeps alone in its worst case is kept by every routing, as W(a, Gamma) <= min(Gamma, 1) sum a:
+of a fleet, such a type has no row, and an adversary only where its delay costs.
 
 Rent is paid for r, storage of weights for w. No triple gets more replicas than serve every type whole: more of them
 only cost rent.
@@ -58,6 +62,9 @@ from rodiu_jax.model.tolerances import NEGLIGIBLE_SHARE, NEGLIGIBLE_UNMET
 from solvers.sparse import RANGE, SparseArrays, SparseProgram
 from solvers.terms import Fleet, Terms, collect
 
+_SURELY_BINDS = 1e-9
+"""By how much more, relative, a type must need than one replica has for the rows of capacities to link it."""
+
 
 @dataclass(frozen=True)
 class Beyond:
@@ -82,14 +89,14 @@ class RowNumbers(NamedTuple):
     """Where the rows of `Formulation` are; ``types`` I, ``triples`` T, ``serving`` S pairs that can serve a type."""
 
     demand: Int[np.ndarray, " I"]
-    link: Int[np.ndarray, " X"]  # empty where all w are fixed
+    link: Int[np.ndarray, " Y"]  # of the cells linked, all X without replicas; empty where all w are fixed
     memory: Int[np.ndarray, " T"]  # -1 where the row cannot bind and is left out
     compute: Int[np.ndarray, " T"]  # likewise
     storage: Int[np.ndarray, " 1"]
     budget: Int[np.ndarray, " 1"]
-    delay: Int[np.ndarray, " I"]
-    error: Int[np.ndarray, " I"]
-    delay_worst: Int[np.ndarray, " S"]  # empty where the worst case needs no variables
+    delay: Int[np.ndarray, " I"]  # -1 where no routing breaks the promise
+    error: Int[np.ndarray, " I"]  # likewise
+    delay_worst: Int[np.ndarray, " S"]  # -1 of types without; empty where the worst case needs no variables
     error_worst: Int[np.ndarray, " S"]  # likewise
     serving: Int[np.ndarray, "S 2"]  # type and pair of each
     throughput: Int[np.ndarray, " T"]  # -1 where the row cannot bind
@@ -306,11 +313,16 @@ def _add_degree(model: _Model) -> None:
 
 
 def _add_link(model: _Model) -> np.ndarray:
-    """Add x[i,t] <= most[i,t] w[t]; return its rows (X,)."""
+    """Add x[i,t] <= most[i,t] r[t] where no row of a capacity says as much; return its rows (Y,)."""
     most = model.most[model.i, model.t]
-    row = model.program.add_rows(len(model.cell), -np.inf, 0.0, most)
-    model.program.put(row, model.x, 1.0)
-    model.program.put(row, model.w[model.t], -most)
+    linked = np.ones(len(most), bool)
+    if model.terms.fleet is not None:
+        whole = model.terms.fleet.each[model.i, model.t] >= most * (1.0 - _SURELY_BINDS)
+        linked = whole | ~model.several[model.t]
+    most = most[linked]
+    row = model.program.add_rows(len(most), -np.inf, 0.0, most)
+    model.program.put(row, model.x[linked], 1.0)
+    model.program.put(row, model.r[model.t[linked]], -most)
     return row
 
 
@@ -327,22 +339,14 @@ def _add_capacity(model: _Model, demand: np.ndarray, capacity: np.ndarray) -> np
 
 
 def _add_replicas(model: _Model) -> None:
-    """Add w[t] <= r[t] <= R w[t], and x[i,t] <= each[i,t] r[t] where that says more than the link to w."""
+    """Add r[t] <= R w[t]."""
     fleet, program, at = model.terms.fleet, model.program, np.flatnonzero(model.several)
-    if fleet is None or not len(at):
+    if fleet is None:
         return
-    row = program.add_rows(len(at), -np.inf, 0.0)
-    program.put(row, model.w[at], 1.0)
-    program.put(row, model.r[at], -1.0)
     most = fleet.replicas[at].astype(np.float64)
     row = program.add_rows(len(at), -np.inf, 0.0, most)
     program.put(row, model.r[at], 1.0)
     program.put(row, model.w[at], -most)
-    each = np.maximum(fleet.each[model.i, model.t], 0.0 if model.exact else 1.0 / RANGE)  # X
-    cells = np.flatnonzero(model.several[model.t] & (each < model.most[model.i, model.t]))
-    row = program.add_rows(len(cells), -np.inf, 0.0, each[cells])
-    program.put(row, model.x[cells], 1.0)
-    program.put(row, model.r[model.t[cells]], -each[cells])
 
 
 def _add_throughput(model: _Model, fleet: Fleet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -416,28 +420,41 @@ def _add_budget(model: _Model) -> np.ndarray:
 def _add_promise(
     model: _Model, limit: np.ndarray, of: _Deviating, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Add the worst case of each type <= limit[i] sum_t x[i,t]; return its rows (I,) and the adversary's (S,).
+    """Add the worst case of each type <= limit[i] sum_t x[i,t]; return its rows (I,) and the adversary's (S,), or -1.
+
+    Types that cannot break the promise have none in searches for fleets. Others gain nothing from it.
 
     Args:
       weight: (I,) $ per unit of the worst case.
     """
     program, types = model.program, model.terms.types
-    row = program.add_rows(types, -np.inf, 0.0, limit)
-    program.put(row[model.i], model.x, of.sure - limit[model.i])
+    alone = of.sure if of.plain is not None else of.sure + min(of.gamma, 1.0) * of.excess  # X
+    broken = np.full(types, model.exact or model.terms.fleet is None)
+    np.logical_or.at(broken, model.i, alone > limit[model.i])
+    number = np.full(types, -1)
+    number[broken] = program.add_rows(int(broken.sum()), -np.inf, 0.0, limit[broken])
+    inside = broken[model.i]
+    program.put(number[model.i[inside]], model.x[inside], (of.sure - limit[model.i])[inside])
     if of.plain is not None:
-        return row, np.zeros(0, np.int64)
-    served = model.serving[:, 0]
+        return number, np.zeros(0, np.int64)
+
+    adverse = broken | (weight > 0)
     scale = np.ones(types)
     np.maximum.at(scale, model.i, of.excess)
-    level = program.add_columns(weight * of.gamma, unit=scale)
-    above = program.add_columns(weight[served], unit=scale[served])
-    program.put(row, level, of.gamma)
-    program.put(row[served], above, 1.0)
-    worst = program.add_rows(len(served), -np.inf, 0.0, scale[served])
-    program.put(worst[model.serving_of], model.x, of.excess)
-    program.put(worst, level[served], -1.0)
-    program.put(worst, above, -1.0)
-    return row, worst
+    level = np.full(types, -1)
+    level[adverse] = program.add_columns((weight * of.gamma)[adverse], unit=scale[adverse])
+    program.put(number[broken], level[broken], of.gamma)
+    served, cells = model.serving[:, 0], adverse[model.i]  # S and X
+    some = adverse[served]
+    above, worst = np.full(len(served), -1), np.full(len(served), -1)
+    above[some] = program.add_columns(weight[served[some]], unit=scale[served[some]])
+    counted = broken[served]
+    program.put(number[served[counted]], above[counted], 1.0)
+    worst[some] = program.add_rows(int(some.sum()), -np.inf, 0.0, scale[served[some]])
+    program.put(worst[model.serving_of[cells]], model.x[cells], of.excess[cells])
+    program.put(worst[some], level[served[some]], -1.0)
+    program.put(worst[some], above[some], -1.0)
+    return number, worst
 
 
 def _add_routes(model: _Model, gpus: int) -> tuple[slice, np.ndarray]:
@@ -468,6 +485,10 @@ def _add_beyond(model: _Model, beyond: Beyond, demand: np.ndarray) -> slice:
     row = program.add_rows(1, least, np.inf)
     program.put(row, model.w, 1.0)
     program.put(row, nothing, least)
+    several = np.flatnonzero(model.several)
+    row = program.add_rows(len(several), -np.inf, 0.0)  # else a pair without replicas would count
+    program.put(row, model.w[several], 1.0)
+    program.put(row, model.r[several], -1.0)
     return _span(nothing)
 
 

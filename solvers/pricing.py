@@ -156,12 +156,12 @@ def read_multipliers(
         if not len(worst):  # there the worst case was a plain sum: the budget suffices for all its pairs
             result[:, terms.pair] = min(gamma, 1.0)
         else:
-            types, pairs = rows.serving.T
+            types, pairs = rows.serving[worst >= 0].T
             over = np.where(per_unit[types] > 0, per_unit[types], np.inf)
-            result[types, pairs] = -price[worst] / over
+            result[types, pairs] = -price[worst[worst >= 0]] / over
         return result
 
-    delay, error = -price[rows.delay], -price[rows.error]
+    delay, error = (np.where(number >= 0, -price[number], 0.0) for number in (rows.delay, rows.error))
     return Multipliers(
         demand=price[rows.demand],
         delay=delay,

@@ -288,6 +288,35 @@ def test_no_triple_has_more_replicas_than_it_can_use():
     assert collect(instances.with_fields(max_replicas=[[0]]), 0).triple.shape == (0, 3)
 
 
+def test_only_types_that_one_replica_carries_whole_are_linked_to_it():
+    # Loads 4, 1 and a half: the row of the load says that the first type needs four replicas; the others are linked.
+    instances = rates_only([[[[5.0]]], [[[10.0]]], [[[20.0]]]], [20.0, 10.0, 10.0], [1.0])
+    formulation = build(instances, 0)
+    linked = np.repeat(np.arange(len(formulation.row_lower)), np.diff(formulation.start))
+    x = formulation.columns.share.start + np.arange(len(formulation.cell))
+    rows = [set(linked[formulation.index == c]) & set(formulation.rows.link.tolist()) for c in x]
+    assert [len(r) for r in rows] == [0, 1, 1]
+    assert optimum(instances) == pytest.approx(6.0)
+    light = instances.with_fields(arrival_rate=[0.0, 0.0, 5.0])
+    assert run_highs(build(light, 0), relax=True).objective == pytest.approx(1.0), "not a quarter"
+
+
+def test_a_promise_that_no_pair_breaks_has_no_row():
+    # Worst errors 0.2 and 0.3, alone: the second GPU breaks the first type's promise, and nothing the second's.
+    instances = rates_only(
+        np.full((2, 1, 2, 1), 10.0), [10.0, 10.0], [2.0, 1.0], mode="diu",
+        error_nominal=np.broadcast_to([0.15, 0.2], (2, 1, 2)), error_deviation=np.broadcast_to([0.05, 0.1], (2, 1, 2)),
+        error_threshold=[0.25, 0.3000001], gamma_error=1.0, max_routes=0,
+    )  # fmt: skip
+    rows = build(instances, 0).rows
+    assert (rows.error >= 0).tolist() == [True, False]
+    assert ((rows.error_worst >= 0) == (rows.serving[:, 0] == 0)).all()
+    assert (rows.delay < 0).all()
+    assert optimum(instances) == pytest.approx(3.0), "one replica of each"
+    # At 0.2 each type needs two thirds of it on the first GPU: 0.15 x 2/3 + 0.2 x 1/3 + 0.1 x 1/3.
+    assert optimum(instances.with_fields(error_threshold=[0.2, 0.2])) == pytest.approx(4.0)
+
+
 def test_a_routing_of_fixed_replicas_is_the_milps():
     for seed in range(6):
         instances = serving_instances(seed, (3, 2, 2, 2))

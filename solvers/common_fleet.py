@@ -227,8 +227,8 @@ class _Search:
         )
 
     def _read_fleet(self, block: Formulation, columns: Float64[np.ndarray, " C"]) -> Deployment:
-        """Read w and r, which the first block holds for all."""
-        on = columns[block.columns.deployed] > 0.5
+        """Read w and r, which the first block holds for all; w without a replica deploys nothing."""
+        on = (columns[block.columns.deployed] > 0.5) & (columns[block.columns.replicas] > 0.5)
         count = np.maximum(np.rint(columns[block.columns.replicas]), 1.0).astype(int)
         names, degrees = self.scenarios, self.scenarios.axis_names("N")
         return tuple(

@@ -53,7 +53,7 @@ _CHOICES = tuple(name for name, info in METHODS.items() if info.chosen_by_auto)
 _CELLS = 6 * 6 * 10 * 4
 """Cells (types x models x GPUs x degrees) of the size that the estimates were measured at."""
 
-OPENING = 16
+OPENING = 8
 """Rows that HiGHS answers first where the cascade is chosen: it has them in the time in which programs compile."""
 
 _CLOSED_BY_BRACKETS = 1e-3

@@ -29,7 +29,7 @@ class RunOptions:
     """How a sweep is run; none of it changes a row.
 
     Attributes:
-      workers: processes of an exact solver, or workers of a cluster.
+      workers: processes that answer scenarios side by side and share the cores of the machine, or of the cluster.
       resume: go on with the sweep in the folder, with more samples too; without it, a folder that holds one is refused.
       quiet: no progress on standard error; damaged parts are named all the same.
       log: file for events (``start``, ``progress``, ``part``, ``fault``, ``end``), one JSON object a line, added to
@@ -117,7 +117,7 @@ def run_sweep(
         event_log(options.log) as events,
         engine.load()(options.workers, options.address) as run,
         open_store(out, spec, catalog, resume=options.resume) as store,
-        Pool(options.workers if engine.own_processes else None) as pool,
+        Pool(engine.count_solvers(spec.method, options.workers)) as pool,
         _log_start_and_end(events, store),
         _say_what_is_kept(store),
     ):

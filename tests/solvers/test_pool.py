@@ -21,6 +21,7 @@ from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.status import Status
+from rodiu_jax.runtime.spawned import end_processes, make_processes
 from solvers import pool
 from solvers.answers import Answer, Answers
 from solvers.exact import solve_instance
@@ -296,11 +297,11 @@ def _solve_then_look_for_jax():
 
 def test_workers_do_not_import_jax():
     assert "jax" in sys.modules, "the parent runs it"
-    workers = pool._start(1)
+    workers = make_processes(1)
     try:
         assert not workers.submit(_solve_then_look_for_jax).result()
     finally:
-        pool._end(workers)
+        end_processes(workers)
 
 
 _UNGUARDED = """

@@ -14,7 +14,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import CASCADE_GAP, OPTIMAL_GAP
 from rodiu_jax.runtime.cores import usable_cores
-from rodiu_jax.runtime.spawned import end_processes, give_work, hide_main, make_processes
+from rodiu_jax.runtime.spawned import Processes
 from solvers.answers import Answer, Answers
 from solvers.dual.coefficients import serving_field
 from solvers.exact import solve_instance
@@ -75,7 +75,7 @@ class Pool:
         if workers is not None and workers < 1:
             raise InputError("solve", "workers", "a whole number >= 1", workers)
         self.workers = workers or usable_cores()
-        self._processes: ProcessPoolExecutor | None = None
+        self._processes: Processes | None = None
         self._open: dict[Ticket, None] = {}  # in the order given
 
     def __enter__(self) -> Pool:
@@ -130,11 +130,9 @@ class Pool:
           WorkFailed: a worker died.
         """
         if self._processes is None:
-            self._processes = make_processes(self.workers)
+            self._processes = Processes(self.workers)
         try:
-            with hide_main():
-                answers = self._processes.map(work, tasks)
-            return list(answers)
+            return list(self._processes.map(work, tasks))
         except BrokenProcessPool:
             self._end()
             raise WorkFailed("a solver's process died") from None
@@ -149,9 +147,9 @@ class Pool:
 
     def _send(self, task: Task) -> Future[Answer]:
         if self._processes is None:
-            self._processes = make_processes(self.workers)
+            self._processes = Processes(self.workers)
         try:
-            return give_work(self._processes, _solve_one, task)
+            return self._processes.submit(_solve_one, task)
         except (
             BrokenProcessPool
         ) as error:  # told to whoever waits for it, like those that broke with the pool
@@ -161,7 +159,7 @@ class Pool:
 
     def _end(self) -> None:
         if self._processes is not None:
-            end_processes(self._processes)
+            self._processes.end()  # HiGHS does not look at signals
             self._processes = None
 
 

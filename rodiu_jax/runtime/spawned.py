@@ -10,42 +10,70 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import Pipe, get_context, util
+from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import Any, TypeVar
 
 R = TypeVar("R")
 
 
-def make_processes(count: int, environment: Mapping[str, str] | None = None) -> ProcessPoolExecutor:
-    """Return ``count`` processes, each of which starts when work is given to it (`give_work`).
+class Processes(ProcessPoolExecutor):
+    """So many processes, each of which starts when there is work for it. They take calls of a module's functions.
 
     Args:
       environment: variables that they have besides those of this process.
     """
-    return ProcessPoolExecutor(
-        count,
-        mp_context=get_context("spawn"),
-        initializer=_start_process,
-        initargs=(dict(environment or {}),),
-    )
+
+    def __init__(self, count: int, environment: Mapping[str, str] | None = None) -> None:
+        # Nobody ever writes: the line ends with this process, or by `end`.
+        self._heard, self._line = Pipe(duplex=False)
+        super().__init__(
+            count,
+            mp_context=get_context("spawn"),
+            initializer=_start_process,
+            initargs=(dict(environment or {}), self._heard),
+        )
+
+    def submit(self, fn: Callable[..., R], /, *args: Any, **keys: Any) -> Future[R]:
+        """Queue a call.
+
+        Raises:
+          BrokenProcessPool: one of the processes died.
+        """
+        with _hide_main():  # a process may start
+            return super().submit(fn, *args, **keys)
+
+    def end(self, seconds: float = 0.0) -> None:
+        """End the processes now, whatever they are doing.
+
+        Args:
+          seconds: that they have to put away what they hold of the system, for those with processes of their own.
+        """
+        running = list((getattr(self, "_processes", None) or {}).values())
+        self._line.close()
+        self._heard.close()
+        self.shutdown(wait=False, cancel_futures=True)
+        until = time.monotonic() + seconds
+        for process in running:
+            process.join(max(until - time.monotonic(), 0.0))
+            process.kill()
+        for process in running:
+            process.join()
 
 
-def give_work(processes: ProcessPoolExecutor, work: Callable[..., R], *arguments: Any) -> Future[R]:
-    """Queue a call of a module's function.
-
-    Raises:
-      BrokenProcessPool: one of the processes died.
-    """
-    with hide_main():  # a submission may start a process
-        return processes.submit(work, *arguments)
+def name_cores(cores: int) -> dict[str, str]:
+    """Return the variables that keep a process to so many cores: XLA reads NPROC, NumPy's libraries the others."""
+    names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return dict.fromkeys(names, str(cores))
 
 
 @contextmanager
-def hide_main() -> Iterator[None]:
+def _hide_main() -> Iterator[None]:
     """Hide the caller's script from processes spawned now: they need nothing of it, and one without the usual
     ``if __name__ == "__main__"`` would start sweeps inside sweeps."""
     main = sys.modules["__main__"]
@@ -56,32 +84,18 @@ def hide_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def end_processes(processes: ProcessPoolExecutor) -> None:
-    """End the processes now, whatever they are doing (HiGHS does not look at signals)."""
-    running = list((getattr(processes, "_processes", None) or {}).values())
-    processes.shutdown(wait=False, cancel_futures=True)
-    for process in running:
-        process.kill()
-    for process in running:
-        process.join()
-
-
-def name_cores(cores: int) -> dict[str, str]:
-    """Return the variables that keep a process to so many cores: XLA reads NPROC, NumPy's libraries the others."""
-    names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return dict.fromkeys(names, str(cores))
-
-
-def _start_process(environment: dict[str, str]) -> None:
+def _start_process(environment: dict[str, str], line: Connection) -> None:
     """Ignore Ctrl-C, which reaches the whole process group: the parent ends its workers. If it dies, so do they."""
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    threading.Thread(target=_follow_parent, args=(line,), daemon=True).start()
 
 
-def _follow_parent() -> None:
-    """End this process with its parent: it would wait for work for ever."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _follow_parent(line: Connection) -> None:
+    """End this process with the line from its parent: it would wait for work for ever.
+
+    Semaphores of its own processes are removed, which the system would keep, and Python complain of.
+    """
+    line.poll(None)
+    util._run_finalizers(0)  # pyright: ignore[reportAttributeAccessIssue]
+    os._exit(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -17,7 +17,7 @@ from functools import partial
 from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import AuditFailed
 from rodiu_jax.runtime.cores import usable_cores
-from rodiu_jax.runtime.spawned import end_processes, give_work, make_processes, name_cores
+from rodiu_jax.runtime.spawned import Processes, name_cores
 from rodiu_jax.sweeps.ask import answer_rows, prepare_method
 from rodiu_jax.sweeps.engines.chunks import (
     OPENING,
@@ -38,6 +38,9 @@ from rodiu_jax.sweeps.work import Run, Work
 
 _CORES_EACH = 4
 """Cores that one process keeps busy with brackets."""
+
+_PATIENCE = 2.0
+"""Seconds that a worker has to end."""
 
 _MOST_BYTES = 2**30
 """Bytes of a GPU's scenarios that are made at a time."""
@@ -70,7 +73,7 @@ def _run(workers: int | None, work: Work) -> None:
     count = count_processes(spec.method, workers)
     chunks = cut(work, count)
     if min(count, len(chunks)) > 1:
-        answer_chunks(_Processes(min(count, len(chunks)), give_orders(work)), work, chunks, note)
+        answer_chunks(_Workers(min(count, len(chunks)), give_orders(work)), work, chunks, note)
     else:
         _run_here(work, note)
     if paces:
@@ -78,22 +81,22 @@ def _run(workers: int | None, work: Work) -> None:
         keep_pace(spec.method, one, workers, spec.wanted_gap, first=paces[0], whole=paces[-1])
 
 
-class _Processes:
+class _Workers:
     """Processes of this machine with a share of its cores each, as a `Crew`: one that dies loses its own chunk only."""
 
     def __init__(self, count: int, orders: Orders) -> None:
         self.room, self._orders = count, orders
         self._environment = name_cores(max(usable_cores() // count, 1)) | {"JAX_PLATFORMS": "cpu"}
-        self._idle: list[ProcessPoolExecutor] = []
-        self._busy: dict[Future[Done], ProcessPoolExecutor] = {}
+        self._idle: list[Processes] = []
+        self._busy: dict[Future[Done], Processes] = {}
 
     def submit(self, rows: Rows) -> Future[Done]:
         if not self._idle:
-            self._idle.append(make_processes(1, self._environment))
+            self._idle.append(Processes(1, self._environment))
         try:
-            ticket = give_work(self._idle[-1], answer_chunk, self._orders, rows)
+            ticket = self._idle[-1].submit(answer_chunk, self._orders, rows)
         except BrokenProcessPool:  # it died while it had nothing to do
-            end_processes(self._idle.pop())
+            self._idle.pop().end()
             return self.submit(rows)
         self._busy[ticket] = self._idle.pop()
         return ticket
@@ -111,7 +114,7 @@ class _Processes:
 
     def end(self) -> None:
         for processes in (*self._idle, *self._busy.values()):
-            end_processes(processes)
+            processes.end(_PATIENCE)
 
 
 def _run_here(work: Work, note: Callable[[Rows], None]) -> None:

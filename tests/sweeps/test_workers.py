@@ -56,6 +56,7 @@ def marks(tmp_path, monkeypatch) -> Path:
 def test_workers_are_processes_that_answer(monkeypatch, method, workers, cores, processes, solvers):
     """Chunks, where Python would hold a core; scenarios, by HiGHS, elsewhere."""
     monkeypatch.setattr(local, "usable_cores", lambda: cores)
+    monkeypatch.setattr(local, "_CORES_EACH", 4)
     assert count_processes(method, workers) == processes
     assert ENGINES["local"].count_solvers(method, workers) == solvers
     assert ENGINES["ray"].count_solvers(method, workers) is None

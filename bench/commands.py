@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,24 @@ def run_command(arguments: Sequence[str], environment: Mapping[str, str]) -> flo
             log.seek(0)
             raise RuntimeError(log.read().decode(errors="replace"))
     return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def wait_for_first_rows(arguments: Sequence[str], out: Path, environment: Mapping[str, str]) -> None:
+    """Run a sweep into ``out`` until its first rows are on disk, and end it.
+
+    Raises:
+      RuntimeError: it ended without any.
+    """
+    command = [*COMMAND, *arguments, "-o", str(out)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not list(out.glob("scenarios/*.parquet")):
+            if process.poll() is not None:
+                raise RuntimeError(f"{' '.join(command)} left no rows")
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def at_home(folder: Path) -> dict[str, str]:

@@ -5,8 +5,10 @@ What stays wide at the root is bracketed a second time with prices that climb fa
 Root: dual ascent (`solvers.dual`), then a plan by local search (`solvers.deployments`). Where the bracket is wider than
 the target, a best-first branch and bound goes on over all open scenarios at once: in each round every open scenario
 splits its weakest nodes on the triple that promises most (`solvers.tree.rate_splits`), and all children are bounded in
-one batch, starting from their parent's multipliers. A scenario's rounds are its own: on a CPU its row does not depend
-on which scenarios share a batch. On an accelerator their number chooses the size of blocks, and with it the last bits.
+one batch, starting from their parent's multipliers. A scenario without a plan is asked for the least rent that it needs
+(`solvers.dual.count_rent_alone`) until a plan is found: above the budget, that proves that there is none. A scenario's
+rounds are its own: on a CPU its row does not depend on which scenarios share a batch. On an accelerator their number
+chooses the size of blocks, and with it the last bits.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields, has_replicas
 from rodiu_jax.model.instance import Instances
@@ -40,17 +42,17 @@ from solvers.dual import (
     ascend_and_certify,
     certify,
     cold_start,
+    count_rent_alone,
     derive_coefficients,
     exclude_unaffordable,
     highest_cost,
     least_by_pair,
-    scale_prices,
+    lengthen_ray,
     scarce_start,
-    weigh_costs,
 )
 from solvers.neighbours import Search
 from solvers.options import RANGES, list_options
-from solvers.routing import THOROUGH_ITERATIONS, read_multipliers, route_deployment
+from solvers.routing import THOROUGH_ITERATIONS, find_shortfall, read_multipliers, route_deployment
 from solvers.starts import propose_starts
 from solvers.terms import is_large
 from solvers.tree import Nodes, Tree, keep_better, put_rows, rate_splits, take_rows
@@ -62,6 +64,7 @@ class Effort:
 
     Attributes:
       root, node: the ascents at the root and at each node of the tree.
+      ray: the ascent that shall prove that a root, or a node of a scenario without a plan, holds none.
       search: how plans are looked for, in at most ``rounds`` rounds that route the ``routed`` most promising
         deployments of a scenario.
       tree_rounds: most rounds of branching; each splits a node of every open scenario, and twice as many after every
@@ -76,6 +79,7 @@ class Effort:
 
     root: Ascent = field(default_factory=Ascent)
     node: Ascent = field(default_factory=lambda: Ascent(steps=60, rate=0.05, warm=0.002))
+    ray: Ascent = field(default_factory=Ascent)
     search: Search = field(default_factory=Search)
     rounds: int = 6
     routed: int = 18
@@ -89,6 +93,7 @@ class Effort:
 _SCARCE = Effort(
     root=Ascent(steps=600, warm=0.1, pairs=64, far=True),
     node=Ascent(steps=100, rate=0.05, warm=0.005, pairs=64, far=True),
+    ray=Ascent(steps=600, warm=0.1, pairs=64, far=True),
     search=Search(slots=48, scarce=True),
     rounds=12,
     tree_rounds=28,
@@ -165,24 +170,35 @@ def _bound_nodes(
         starts, least = propose_starts(c, found, how)
         floor = found.bound - least_by_pair(c, found.value)[:, None] + found.value
         of_node = starts, least, floor, c.decided, highest_cost(c), found.missed
-        return _Bounded(found.bound, found.multipliers, rate_splits(c, found.weights), *of_node)
+        # What is likeliest to be deployed leaves the least to others, if nothing but that counts.
+        promise = jnp.where(weight < 1, found.weights.clip(0.0, 1.0), rate_splits(c, found.weights))
+        return _Bounded(found.bound, found.multipliers, promise, *of_node)
 
     return jax.vmap(one)(fields, decided, start, opening, weight)
 
 
 @of_settled
-@kept_program()
+@kept_program("known")
 def _bound_deployed(
-    fields: Fields, decided: Array, slot: Array, *, iterations: Array
+    fields: Fields, decided: Array, slot: Array, *, iterations: Array, known: bool
 ) -> tuple[Array, Multipliers]:
-    """Bound nodes whose deployed triples are ``slot``, by the prices of the routing: float32, certified in float64."""
+    """Bound nodes whose deployed triples are ``slot``, by the prices of a routing: float32, certified in float64.
+
+    Args:
+      known: whether the deployments are known to have a routing; else the bound is that of `find_shortfall`.
+    """
 
     def one(fields: Fields, decided: Array, slot: Array) -> tuple[Array, Multipliers]:
         c = exclude_unaffordable(
             derive_coefficients(fields, SETTLED_MODE, serving=True)._replace(decided=decided)
         )
-        found = route_deployment(c, slot, iterations, limited=False)
-        y = read_multipliers(c, slot, found.solution, found.problem.unit, found.problem.by_load, found.short)
+        if known:
+            found = route_deployment(c, slot, iterations, limited=False)
+            y = read_multipliers(
+                c, slot, found.solution, found.problem.unit, found.problem.by_load, found.short
+            )
+        else:
+            y = find_shortfall(c, slot, iterations, highest_cost(c) / FEASIBILITY_WEIGHT)
         inside = (c.decided > 0).any(1)  # the adversary spends nothing where nothing can be deployed
         y = y._replace(
             delay_adversary=jnp.where(inside, y.delay_adversary, 0.0),
@@ -207,13 +223,13 @@ def _prove_infeasible(
 
     def one(fields: Fields) -> tuple[Array, Multipliers, Opening | None]:
         c = derive_coefficients(fields, SETTLED_MODE, serving=True)
-        start, opening = None, None
+        start, opening, weight = None, None, jnp.float32(FEASIBILITY_WEIGHT)
         if reach.far:
             start, opening = jax.tree.map(
-                lambda a: a.astype(jnp.float32), scarce_start(weigh_costs(c, FEASIBILITY_WEIGHT))
+                lambda a: a.astype(jnp.float32), scarce_start(count_rent_alone(c, FEASIBILITY_WEIGHT))
             )
-            start = scale_prices(start, 1.0 / FEASIBILITY_WEIGHT)
-        found = ascend_and_certify(c, start, reach, controls, opening, jnp.float32(FEASIBILITY_WEIGHT))
+            start = lengthen_ray(start, weight)
+        found = ascend_and_certify(c, start, reach, controls, opening, weight)
         return found.bound > highest_cost(c) * (1.0 + ABOVE_ANY_COST), found.multipliers, opening
 
     return jax.vmap(one)(fields)
@@ -299,13 +315,14 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
         )
         best.offer(everyone, root.starts, root.least)
         best.improve(tree.lower(), gap, everyone)
+        beyond = root.highest * (1.0 + ABOVE_ANY_COST)  # B; a bound above it proves that there is no plan
         infeasible = _close_infeasible(run, tree, best)
+        infeasible |= ~np.isfinite(best.cost) & (tree.lower() > beyond)
         hard = np.zeros(batch.size, bool)
         if effort.harder is not None:
             narrow = relative_gap(tree.lower(), best.cost) <= effort.beyond
             hard = ~narrow & ~infeasible & np.isfinite(tree.lower())
             tree.close(hard[tree.open.scenario])
-        beyond = root.highest * (1.0 + ABOVE_ANY_COST)  # B; a bound above it proves that there is no plan
         _branch(run, tree, best, beyond, gap)
         infeasible |= ~np.isfinite(best.cost) & (tree.lower() > beyond)
         plans = checked_plans(batch, placed, best.slot, effort.search, effort.chunk, options)
@@ -405,12 +422,14 @@ class _Run:
       placed: the batch as `keep_on_device` has it.
       opening: of every scenario, where nodes need it.
       weight: (B,) of the costs in ascents: almost 0 where only feasibility is asked.
+      ray: of every scenario, what its nodes start from where only feasibility is asked; None before anyone asks.
     """
 
     placed: Instances
     effort: Effort
     opening: Opening | None
     weight: Float[np.ndarray, " B"]
+    ray: Multipliers | None = None
 
     def bound(
         self, scenario: np.ndarray, decided: np.ndarray, start: Multipliers, ascent: Ascent
@@ -472,7 +491,7 @@ def _close_infeasible(run: _Run, tree: Tree, best: Deployments) -> Bool[np.ndarr
     result = np.zeros(len(best.cost), bool)
     lost = np.flatnonzero(~np.isfinite(best.cost))
     if len(lost):
-        ray = run.effort.root
+        ray = run.effort.ray
         proven, multipliers, opening = run_scenarios(
             _prove_infeasible,
             run.placed,
@@ -486,6 +505,7 @@ def _close_infeasible(run: _Run, tree: Tree, best: Deployments) -> Bool[np.ndarr
         if ray.far:  # what is left of them is asked for feasibility alone, until a plan is found
             run.opening = put_rows(run.opening, lost, opening)
             run.weight[lost] = FEASIBILITY_WEIGHT
+            run.ray = put_rows(tree.open.multipliers, lost, multipliers)
         here = lost[proven]  # the open nodes are the roots, one of each scenario in order
         roots = tree.open.take(here)._replace(multipliers=take_rows(multipliers, np.flatnonzero(proven)))
         tree.open = tree.open.put(here, roots)
@@ -494,8 +514,16 @@ def _close_infeasible(run: _Run, tree: Tree, best: Deployments) -> Bool[np.ndarr
 
 
 def _bound_children(run: _Run, nodes: Nodes, ascent: Ascent) -> tuple[Nodes, _Bounded]:
-    """Bound nodes from the multipliers that they have; return them with the better of both bounds."""
-    bounded = run.bound(nodes.scenario, nodes.decided, nodes.multipliers, ascent)
+    """Bound nodes; return them with the better of both bounds.
+
+    They start from the multipliers that they have, or where only feasibility is asked from their scenario's ray: what
+    proves most of a node that has not been cut off yet is about its costs.
+    """
+    start = nodes.multipliers
+    lost = np.flatnonzero(run.weight[nodes.scenario] < 1.0)
+    if len(lost) and run.ray is not None:
+        start = put_rows(start, lost, take_rows(run.ray, nodes.scenario[lost]))
+    bounded = run.bound(nodes.scenario, nodes.decided, start, ascent)
     found = nodes._replace(
         bound=np.asarray(bounded.bound),
         promise=np.asarray(bounded.promise),
@@ -505,8 +533,12 @@ def _bound_children(run: _Run, nodes: Nodes, ascent: Ascent) -> tuple[Nodes, _Bo
     return keep_better(nodes, found), bounded
 
 
-def _bound_whole_nodes(run: _Run, nodes: Nodes) -> Nodes:
-    """Bound nodes without an open triple by the prices of their deployments' routings, where these prove more."""
+def _bound_whole_nodes(run: _Run, nodes: Nodes, *, known: bool) -> Nodes:
+    """Bound nodes without an open triple by the prices of their deployments' routings, where these prove more.
+
+    Args:
+      known: as `_bound_deployed`.
+    """
     size = len(nodes.bound)
     inside = (nodes.decided > 0).reshape(size, -1)
     # No node deploys more: each round decides one more.
@@ -516,7 +548,7 @@ def _bound_whole_nodes(run: _Run, nodes: Nodes) -> Nodes:
     bound, parts = np.full(size, -math.inf), {}
     for narrow, rows in by_width(slot):
         arrays = nodes.decided[rows], narrow
-        static = {"iterations": np.int32(THOROUGH_ITERATIONS)}
+        static = {"iterations": np.int32(THOROUGH_ITERATIONS), "known": known}
         bound[rows], found = run_scenarios(
             _bound_deployed, run.placed, nodes.scenario[rows], arrays, run.block, **static
         )
@@ -542,17 +574,39 @@ def _branch(run: _Run, tree: Tree, best: Deployments, beyond: Float64[np.ndarray
         if not len(tree.open.scenario):
             return
         doublings = number // effort.doubling
-        chosen = tree.weakest(2**doublings)
-        parents = tree.open.take(chosen).children()
-        ascent = replace(effort.node, steps=effort.node.steps * (2 if doublings else 1))
-        children, bounded = _bound_children(run, parents, ascent)
+        usual = replace(effort.node, steps=effort.node.steps * (2 if doublings else 1))
+        feasibility = effort.ray if effort.ray.far else usual
+        for has_plan, ascent in ((True, usual), (False, feasibility)):
+            if not (known[tree.open.scenario] == has_plan).any():
+                continue
+            chosen = tree.weakest(2**doublings)
+            chosen = chosen[known[tree.open.scenario[chosen]] == has_plan]
+            among = np.unique(tree.open.scenario[chosen])
+            _split(run, tree, best, chosen, target, ascent, has_plan=has_plan)
+            best.improve(tree.lower(), gap, among)
+
+
+def _split(
+    run: _Run,
+    tree: Tree,
+    best: Deployments,
+    chosen: Int64[np.ndarray, " R"],
+    target: Float64[np.ndarray, " B"],
+    ascent: Ascent,
+    *,
+    has_plan: bool,
+) -> None:
+    """Put two bounded children in the place of each chosen node, and offer the deployments that they suggest.
+
+    Args:
+      has_plan: whether the scenarios of these nodes have a plan; all or none.
+    """
+    parents = tree.open.take(chosen).children()
+    children, bounded = _bound_children(run, parents, ascent)
+    # Whole nodes cannot be split, and an ascent nears slowly what a linear program says at once.
+    for known in (True,) if has_plan else (False, True):
         last = np.flatnonzero(children.is_whole() & ~(children.bound >= target[children.scenario]))
-        if len(last):  # they cannot be split, and an ascent nears slowly what a linear program says at once
-            children = children.put(last, _bound_whole_nodes(run, children.take(last)))
-            open_still = ~(children.bound >= target[children.scenario])[last]
-            lost = last[open_still & ~known[children.scenario[last]]]
-            if len(lost):  # nothing can be routed there, so that a routing has no prices
-                children = children.put(lost, _bound_children(run, children.take(lost), effort.root)[0])
-        tree.replace(chosen, children, ascent.steps)
-        best.offer(parents.scenario, bounded.starts, bounded.least)
-        best.improve(tree.lower(), gap, parents.scenario)
+        if len(last):
+            children = children.put(last, _bound_whole_nodes(run, children.take(last), known=known))
+    tree.replace(chosen, children, ascent.steps)
+    best.offer(parents.scenario, bounded.starts, bounded.least)

@@ -86,6 +86,13 @@ class Pool:
     ) -> None:
         self.close()
 
+    def begin(self) -> None:
+        """Start the workers now, so that they have imported what they need when the first task comes."""
+        if self._processes is None:
+            self._processes = Processes(self.workers)
+            for _ in range(self.workers):
+                self._processes.submit(_get_ready)
+
     def submit(self, task: Task) -> Ticket:
         """Queue a task and return at once."""
         ticket = Ticket(task, self._send(task))
@@ -298,3 +305,7 @@ def _solve_one(task: Task) -> Answer:
         raise  # tried again, when its neighbours may have given theirs back
     except Exception as error:  # whatever it is, the other scenarios go on
         return Answer.of(task.one.names, Status.ERROR, message=f"{type(error).__name__}: {error}")
+
+
+def _get_ready() -> None:
+    """Do nothing, in a worker: it has imported this module."""

@@ -147,6 +147,34 @@ def build_routing_lp(
     return RoutingLp(lp, rent + c.unmet_cost.sum(), unit, by_load)
 
 
+def find_shortfall(
+    c: Coefficients, slot: Int[Array, " D"], iterations: Int[Array, ""] | int, unit: Float[Array, ""]
+) -> Multipliers:
+    """Find multipliers that prove by how much every routing of a deployment falls short of what must be served.
+
+    The routing program with shares that cost nothing and served parts below 1 - unmet cap that cost 1 always has a
+    solution. Where its optimum is s > 0 the deployment has no routing, and the dual value of the multipliers, the
+    prices of its rows times ``unit``, is near s ``unit``.
+
+    Args:
+      unit: $, of a type that falls short altogether.
+    """
+    everywhere = jnp.ones((len(c.base), len(slot)), bool)
+    found = _solve_serving(c, slot, everywhere, iterations, short_at_cost=True)
+    return read_multipliers(c, slot, found.solution, unit, found.problem.by_load, found.short)
+
+
+def _allow_shortfall(problem: RoutingLp) -> RoutingLp:
+    """Let types fall short at a cost of 1 each, which is the only cost but that of closed routes."""
+    lp = problem.lp
+    closed = lp.own[:, 0, : lp.slot.shape[2]] == 0  # I,D
+    beyond = lp.cost.shape[1] - closed.shape[1]  # columns of the adversary
+    cost = jnp.pad(closed.astype(lp.cost.dtype), ((0, 0), (0, beyond)))
+    limit = jnp.maximum(lp.common_limit, 0.0)  # rents take more than the budget by rounding alone
+    lp = lp._replace(cost=cost, common_limit=limit, shortfall_cost=jnp.ones_like(lp.floor))
+    return problem._replace(lp=lp)
+
+
 def route_deployment(
     c: Coefficients, slot: Int[Array, " D"], iterations: Int[Array, ""] | int, *, limited: bool
 ) -> Routing:
@@ -234,22 +262,30 @@ class _Loads(NamedTuple):
 
 
 def _solve_serving(
-    c: Coefficients, slot: Int[Array, " D"], allowed: Bool[Array, "I D"], iterations: Int[Array, ""] | int
+    c: Coefficients,
+    slot: Int[Array, " D"],
+    allowed: Bool[Array, "I D"],
+    iterations: Int[Array, ""] | int,
+    *,
+    short_at_cost: bool = False,
 ) -> _Attempt:
     """Route a deployment with rates, options or quotas; its cost is that of as many replicas as the routing needs.
 
     It does not fit where so many are not allowed, exceed a quota, or cost more than the budget.
+
+    Args:
+      short_at_cost: solve the program of `find_shortfall` instead; the attempt's cost then means nothing.
     """
     _, pair, degree = find_triples(slot, c.deploy.shape[1])
-    sharp = knows_adversary(c, len(slot))
+    sharp = len(slot) <= _SHARP_SLOTS
     nominal = c._replace(gamma_delay=jnp.zeros_like(c.gamma_delay), gamma_error=jnp.zeros_like(c.gamma_error))
     of_slots = c._replace(excess=_excess_of_slots(c, slot), error_excess=c.error_excess[:, pair])
 
     def build(short: Float[Array, "V I D"] | None, room: Float[Array, " D"] | float = 1.0) -> RoutingLp:
         found = build_routing_lp(nominal if sharp else c, slot, allowed, short, room)
-        if not sharp:
-            return found
-        return found._replace(lp=add_adversary(of_slots, found.lp, c.delay_weight, found.unit))
+        if sharp:
+            found = found._replace(lp=add_adversary(of_slots, found.lp, c.delay_weight, found.unit))
+        return _allow_shortfall(found) if short_at_cost else found
 
     if c.rates is None:
         problem = build(None)
@@ -389,7 +425,7 @@ def read_multipliers(
         delay_adversary=jnp.ones_like(c.nominal) * jnp.minimum(c.gamma_delay, 1.0),
         error_adversary=jnp.ones_like(c.nominal) * jnp.minimum(c.gamma_error, 1.0),
     )
-    if not has_serving(c):
+    if not has_serving(c) and solution.own_price.shape[1] == 3:
         return y
     return y._replace(**_read_serving(c, slot, solution, unit, more, by_load, short, delay, error))
 
@@ -405,7 +441,7 @@ def _read_serving(
     eta: Float[Array, " I"],
     zeta: Float[Array, " I"],
 ) -> dict[str, Array]:
-    """Read what rates, quotas and exact adversaries add.
+    """Read what rates, quotas and exact adversaries (`add_adversary`) add.
 
     Args:
       price: of the slots' rows of throughput, $, where there are any.

@@ -120,6 +120,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XLA_FLAGS"] = sooner if _is_known(sooner) else level
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests of shipped programs where programs are not."""
+    if not config.getoption("--as-shipped"):
+        for item in items:
+            if item.get_closest_marker("shipped"):
+                item.add_marker(pytest.mark.skip(reason="of programs as they ship: --as-shipped"))
+
+
 def _is_known(flags: str) -> bool:
     """Return whether this jaxlib knows the flags: it ends the process that has any other."""
     told = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

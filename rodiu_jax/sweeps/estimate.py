@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rodiu_jax.sweeps.ask import ask_method
-from rodiu_jax.sweeps.engines import ENGINES
 from rodiu_jax.sweeps.engines.local import chunk_of, count_processes
 from rodiu_jax.sweeps.method_choice import settle_method
 from rodiu_jax.sweeps.rows import table_of
@@ -94,7 +93,7 @@ def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **keys
     # All points of the first samples, or as many of them as are probed.
     last = min(spec.rows, max(spec.points, probed)) - 1
     rows = np.unique(np.linspace(0, last, probed).astype(int))
-    with Pool(ENGINES["local"].count_solvers(spec.method, workers)) as pool:
+    with Pool(workers) as pool:
         made = scenarios_at(spec, catalog, rows)
         each = sum(getattr(made.fields, name)[:1].nbytes for name in made.batched)
         rounds = _probe(spec, made, pool, began)

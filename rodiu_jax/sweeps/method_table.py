@@ -30,6 +30,7 @@ class MethodInfo:
         answer sooner than one with all of them.
       prepare: the place of a function of scenarios that compiles what the method needs, for a thread beside other
         work; empty where that is little.
+      begins_with_highs: HiGHS is asked for the first rows.
       audits: an exact solver can confirm its brackets: the keys ``exact``, ``top``, ``by`` and ``audit`` apply.
       certifies: it leaves certificates of its lower bounds.
       takes_plans: it answers for given plans, and needs them.
@@ -44,6 +45,7 @@ class MethodInfo:
     task_rows: tuple[int, int] = (256, 256)
     side_by_side: bool = False
     prepare: str = ""
+    begins_with_highs: bool = False
     audits: bool = False
     certifies: bool = False
     takes_plans: bool = False
@@ -79,6 +81,7 @@ METHODS: dict[str, MethodInfo] = {
             "exact or cascade, whichever is expected to end first",
             gap=CASCADE_GAP,
             task_rows=(256, 1024),
+            begins_with_highs=True,
             audits=True,
             certifies=True,
         ),
@@ -103,7 +106,13 @@ METHODS: dict[str, MethodInfo] = {
             side_by_side=True,
             certifies=True,
         ),
-        MethodInfo("exact", f"{_MODULE}:solve_exactly", "HiGHS for every scenario", chosen_by_auto=True),
+        MethodInfo(
+            "exact",
+            f"{_MODULE}:solve_exactly",
+            "HiGHS for every scenario",
+            begins_with_highs=True,
+            chosen_by_auto=True,
+        ),
         MethodInfo(
             "evaluate",
             f"{_MODULE}:evaluate_plans",

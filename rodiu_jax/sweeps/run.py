@@ -14,7 +14,7 @@ from rodiu_jax.runtime.events import EventLog, event_log
 from rodiu_jax.runtime.progress import progress
 from rodiu_jax.sweeps.engines import ENGINES, EngineInfo
 from rodiu_jax.sweeps.method_choice import MethodChoice, settle_method
-from rodiu_jax.sweeps.method_table import AUTO
+from rodiu_jax.sweeps.method_table import AUTO, METHODS
 from rodiu_jax.sweeps.scenarios import apply_spec_changes, apply_spec_promises, extreme_scenarios
 from rodiu_jax.sweeps.spec import SweepSpec, load_spec, override
 from rodiu_jax.sweeps.spec_checks import check_spec
@@ -22,6 +22,8 @@ from rodiu_jax.sweeps.store import Store, open_store, read_rows, read_spec
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from solvers.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -108,16 +110,32 @@ def run_sweep(
     if before is not None:
         keys |= _keep_from(before, keys)
     spec, catalog = prepare(spec, keys)
-    spec, choice = _settle_method(spec, catalog, options.workers, before)
     engine = options.engine_info()
-    from rodiu_jax.sweeps.work import Work
     from solvers.pool import Pool
+
+    with Pool(options.workers if engine.own_processes else None) as pool:
+        if engine.own_processes and METHODS[spec.method].begins_with_highs:
+            pool.begin()  # it imports what it needs while this process does
+        spec, choice = _settle_method(spec, catalog, options.workers, before)
+        _answer_rows(spec, catalog, out, options, engine, choice, pool)
+
+
+def _answer_rows(
+    spec: SweepSpec,
+    catalog: Catalog,
+    out: Path,
+    options: RunOptions,
+    engine: EngineInfo,
+    choice: MethodChoice | None,
+    pool: Pool,
+) -> None:
+    """Answer what is missing of a sweep whose method is settled."""
+    from rodiu_jax.sweeps.work import Work
 
     with (
         event_log(options.log) as events,
         engine.load()(options.workers, options.address) as run,
         open_store(out, spec, catalog, resume=options.resume) as store,
-        Pool(engine.count_solvers(spec.method, options.workers)) as pool,
         _log_start_and_end(events, store),
         _say_what_is_kept(store),
     ):

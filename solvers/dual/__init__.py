@@ -11,11 +11,11 @@ from rodiu_jax.runtime.lazy_call import name_loader
 from solvers.dual.coefficients import (
     FEASIBILITY_WEIGHT,
     Coefficients,
+    count_rent_alone,
     derive_coefficients,
     exclude_unaffordable,
     highest_cost,
     limit_shares_to_promises,
-    weigh_costs,
 )
 from solvers.dual.function import (
     DualValue,
@@ -24,7 +24,7 @@ from solvers.dual.function import (
     evaluate_dual,
     feasible,
     least_by_pair,
-    scale_prices,
+    lengthen_ray,
 )
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ __all__ = [
     "certify",
     "climb_together",
     "cold_start",
+    "count_rent_alone",
     "derive_coefficients",
     "evaluate_dual",
     "exclude_unaffordable",
@@ -81,14 +82,13 @@ __all__ = [
     "highest_cost",
     "in_single",
     "least_by_pair",
+    "lengthen_ray",
     "limit_shares_to_promises",
     "lower_bound_values",
     "lower_bounds",
     "open_ascent",
     "promise",
-    "scale_prices",
     "scarce_start",
-    "weigh_costs",
 ]
 
 

@@ -24,17 +24,18 @@ import optax
 from jaxtyping import Float, Int
 
 from rodiu_jax.model.fields import Array
-from solvers.dual.coefficients import Coefficients, take_pairs, weigh_costs
+from solvers.dual.coefficients import Coefficients, count_rent_alone, take_pairs
 from solvers.dual.function import (
     HUGE,
     Multipliers,
     certify,
     charge_load,
     least_by_pair,
+    lengthen_ray,
     price_gpus,
     reduced_gain,
     scale_inside,
-    scale_prices,
+    shorten_ray,
 )
 from solvers.dual.opening import Opening, Units, choose_units, cold_start, promise, scale_money, scarce_start
 
@@ -104,7 +105,7 @@ def _restore_units(v: Iterate, u: Units, c: Coefficients, *, far: bool) -> Multi
     if far:
         prices = jax.tree.map(lambda a: jnp.sinh(jnp.clip(a, -_FARTHEST, _FARTHEST)), v)
         v = prices._replace(xi=v.xi, psi=v.psi, chi=v.chi)
-        rent, stored = c.cost_weight + v.budget, base * v.budget[None]
+        rent, stored = 1.0 + v.budget, base * v.budget[None]
     return Multipliers(
         v.demand * u.demand + stored,
         v.delay * u.delay,
@@ -125,7 +126,7 @@ def _count_in_units(
     y: Multipliers, u: Units, c: Coefficients, money: Float[Array, ""], *, far: bool
 ) -> Iterate:
     """Undo `_restore_units`, of multipliers in $."""
-    rent = c.cost_weight + y.budget if far else jnp.ones_like(y.budget)
+    rent = 1.0 + y.budget if far else jnp.ones_like(y.budget)
     stored = c.base * y.budget if far else jnp.zeros_like(c.base)
     prices = Iterate(
         (y.demand / money - stored) / u.demand,
@@ -170,7 +171,7 @@ def _smooth_dual(
     moving = floor * c.error_excess * (v.psi - constant(v.psi))
     gain = reduced_gain(c, y._replace(error_adversary=constant(v.psi))) - moving[:, :, None]
     gain = gain - y.memory[None] * c.kv[:, :, None] - y.compute[None] * c.compute[:, None, None]
-    fixed = c.deploy * (c.cost_weight + y.budget)[None, None] + (y.storage[None] * c.weights)[:, None]
+    fixed = c.deploy * (1.0 + y.budget)[None, None] + (y.storage[None] * c.weights)[:, None]
     left = fixed - y.memory * c.room - y.compute * c.power
     quota = 0.0
     if c.rates is not None and y.throughput is not None:
@@ -180,7 +181,7 @@ def _smooth_dual(
         left = left + price_gpus(c, y)
         quota = (y.quota * jnp.where(jnp.isfinite(c.quotas.quota), c.quotas.quota, 0.0)).sum()
     if c.options is not None:
-        hold = (c.options.hold * (c.cost_weight + y.budget)[None] + y.storage[None] * c.weights)[:, None]
+        hold = (c.options.hold * (1.0 + y.budget)[None] + y.storage[None] * c.weights)[:, None]
         replicas = left - hold  # beyond their use, of the most of them; of fewer where that is positive
         left = (
             hold + c.options.least * replicas - (1.0 - c.options.least) * heat * _softplus(-replicas / heat)
@@ -377,7 +378,7 @@ def open_ascent(
 def _rank_by_value(c: Coefficients, y: Multipliers) -> Float[Array, " P"]:
     """Score each pair, smaller is better: the least part of a rent that ``y`` leaves unpaid; decided first."""
     _, value = certify(c, y)
-    rent = c.deploy * (c.cost_weight + y.budget)
+    rent = c.deploy * (1.0 + y.budget)
     unpaid = jnp.where(c.fits, value / jnp.where(rent > 0, rent, 1.0), jnp.inf).min(1)
     return jnp.where((c.decided > 0).any(1), -HUGE, jnp.where((c.decided < 0).all(1), jnp.inf, unpaid))
 
@@ -461,15 +462,16 @@ def ascend_and_certify(
 
     Args:
       opening: as `open_ascent`.
-      weight: of the costs while ascending (`weigh_costs`), a power of two; 1 without it.
+      weight: below 1 where only feasibility is asked: the ascent is then that of `count_rent_alone`, and its
+        multipliers are read as those of the scenario (`lengthen_ray`). 1 without it.
     """
     single, start, opening = in_single((c, start, opening))
     if weight is not None:
-        start = None if start is None else scale_prices(start, weight)
-        single = weigh_costs(single, weight)
+        start = None if start is None else shorten_ray(start, weight)
+        single = count_rent_alone(single, weight)
     y, weights, index = ascend(single, start, reach, controls, opening)
     if weight is not None:
-        y = scale_prices(y, 1.0 / weight)
+        y = lengthen_ray(y, weight)
     bound, value = certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))
     missed = jnp.zeros_like(bound)
     if reach.far:

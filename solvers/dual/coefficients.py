@@ -101,7 +101,6 @@ class Coefficients(NamedTuple):
     gamma_delay: Float[Array, ""]
     gamma_error: Float[Array, ""]
     max_routes: Float[Array, ""]  # 0: no limit
-    cost_weight: Float[Array, ""]  # 1, or almost 0 where only feasibility is asked (`weigh_costs`)
     decided: Int[Array, "P N"]  # int8: 1 deployed, -1 not deployed, 0 open (a node of a search tree)
     rates: Rates | None = None
     options: OptionSizes | None = None
@@ -181,7 +180,6 @@ def derive_coefficients(
         gamma_delay=gamma_delay,
         gamma_error=gamma_error,
         max_routes=xp.asarray(fields.max_routes).astype(tokens.dtype),
-        cost_weight=xp.ones_like(fields.budget),
         decided=xp.zeros(fits.shape, xp.int8),
     )
     if serving:
@@ -423,21 +421,31 @@ def exclude_unaffordable(c: Coefficients) -> Coefficients:
     return c._replace(decided=xp.where((c.decided == 0) & beyond, -1, c.decided).astype(xp.int8))
 
 
-FEASIBILITY_WEIGHT = 2.0**-20
-"""What costs count for in the feasibility problem; a power of two, so that multipliers are scaled without rounding."""
+FEASIBILITY_WEIGHT = 2.0**-32
+"""What other costs than rents count for where only feasibility is asked (`count_rent_alone`): a rent that exceeds the
+budget by 1e-6 is then worth more than any plan costs. A power of two, so that multipliers are scaled without rounding.
+"""
+
+_SPARE = 4.0
+"""Budgets that `count_rent_alone` has: enough that its budget has no price unless rents are far beyond the real one."""
 
 
-def weigh_costs(c: Coefficients, weight: Any) -> Coefficients:
-    """Weigh costs, under the same constraints; at `FEASIBILITY_WEIGHT` constraints are all that counts.
+def count_rent_alone(c: Coefficients, weight: Any) -> Coefficients:
+    """Count rents and storage alone as costs, under the same constraints with a larger budget, where ``weight`` < 1.
 
-    The dual function is that of the problem with money and multipliers in other units: multipliers divided by the
-    weight (`solvers.dual.function.scale_prices`) prove as much, divided by the weight, of the problem itself. Above
-    `highest_cost` that proves that there is no plan.
+    There is a plan only if the least of them is within the budget. That problem has an optimum of a natural size,
+    which an ascent nears; the feasibility problem has none, only a ray along which its dual value grows or falls.
+    Its multipliers, with 1 as the price of the budget and as long as ``weight`` is small, prove of the scenario itself
+    a bound of about (least rent - budget) / weight. Above `highest_cost` that proves that there is no plan.
+
+    Args:
+      weight: 1 leaves the scenario as it is.
     """
+    xp = c.deploy.__array_namespace__()
     return c._replace(
-        cost_weight=weight * c.cost_weight,
         delay_weight=weight * c.delay_weight,
         unmet_cost=weight * c.unmet_cost,
+        budget=xp.where(weight < 1.0, _SPARE * c.budget, c.budget),
     )
 
 

@@ -75,7 +75,7 @@ class DualValue(NamedTuple):
 
 def reduced_gain(c: Coefficients, y: Multipliers) -> Float[Array, "I P N *B"]:
     """Compute -r: what a unit share gains before memory and compute are paid. Batch axes at the end pass through."""
-    base = c.base * (c.cost_weight + y.budget)[None]
+    base = c.base * (1.0 + y.budget)[None]
     fixed = base - y.error * c.error_limit - y.delay * c.delay_limit - y.demand
     per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + y.delay_adversary * c.excess)
     fixed = fixed[:, None] + y.error[:, None] * (c.error + y.error_adversary * c.error_excess)
@@ -101,7 +101,7 @@ def evaluate_dual(c: Coefficients, y: Multipliers, *, careful: bool = False) -> 
     xp = c.most.__array_namespace__()
     y = feasible(c, y)
     gain = reduced_gain(c, y)  # I,P,N
-    fixed = c.deploy * (c.cost_weight + y.budget) + (y.storage * c.weights)[:, None]
+    fixed = c.deploy * (1.0 + y.budget) + (y.storage * c.weights)[:, None]
     quota = 0.0
     if c.rates is not None or c.options is not None or c.quotas is not None:
         value, paid, quota = _value_serving(c, y, gain, fixed)
@@ -168,7 +168,7 @@ def _value_serving(
     xp = c.most.__array_namespace__()
     hold = xp.zeros_like(fixed)
     if c.options is not None:
-        hold = (c.options.hold * (c.cost_weight + y.budget) + y.storage * c.weights)[:, None] + hold
+        hold = (c.options.hold * (1.0 + y.budget) + y.storage * c.weights)[:, None] + hold
     replicas = fixed - hold  # what they cost, before they are used
     quota = xp.zeros_like(c.budget)
     if c.quotas is not None:
@@ -253,9 +253,25 @@ def scale_prices(y: Multipliers, factor: Any) -> Multipliers:
     )
 
 
+def lengthen_ray(y: Multipliers, weight: Float[Array, ""]) -> Multipliers:
+    """Read multipliers of `count_rent_alone` as those of the scenario itself, so long that its costs hardly count.
+
+    What rent costs there is what the budget costs here. Multipliers of weight 1 stay as they are.
+    """
+    alone = (weight < 1.0).astype(y.budget.dtype)
+    return scale_prices(y._replace(budget=alone + y.budget), 1.0 / weight)
+
+
+def shorten_ray(y: Multipliers, weight: Float[Array, ""]) -> Multipliers:
+    """Undo `lengthen_ray`; a budget whose price is less than the ray's costs nothing."""
+    alone = (weight < 1.0).astype(y.budget.dtype)
+    short = scale_prices(y, weight)
+    return short._replace(budget=(short.budget - alone).clip(0.0))
+
+
 def _gain_terms(c: Coefficients, y: Multipliers) -> Float[Array, "I P N"]:
     """Sum the absolute values of the terms of each r."""
-    fixed = c.base * (c.cost_weight + y.budget) + y.error * c.error_limit + y.delay * c.delay_limit
+    fixed = c.base * (1.0 + y.budget) + y.error * c.error_limit + y.delay * c.delay_limit
     fixed = fixed + abs(y.demand)
     per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + y.delay_adversary * c.excess)
     fixed = fixed[:, None] + y.error[:, None] * (c.error + y.error_adversary * c.error_excess)
@@ -265,12 +281,7 @@ def _gain_terms(c: Coefficients, y: Multipliers) -> Float[Array, "I P N"]:
 def _gain_magnitude(c: Coefficients, y: Multipliers) -> Float[Array, ""]:
     """Bound the sum over types of the terms of r, which rounding must cover: cheaper than `_gain_terms`."""
     xp = c.most.__array_namespace__()
-    fixed = (
-        c.base * (c.cost_weight + y.budget)
-        + y.error * c.error_limit
-        + y.delay * c.delay_limit
-        + xp.abs(y.demand)
-    )
+    fixed = c.base * (1.0 + y.budget) + y.error * c.error_limit + y.delay * c.delay_limit + xp.abs(y.demand)
     slowest = c.slowness.max() if c.slowness.ndim == 1 else c.slowness.max(axis=2)
     per_ms = (c.delay_weight + y.delay)[:, None] * (c.nominal + c.excess) * slowest
     usable = (c.most > 0).any(axis=2)

@@ -226,7 +226,7 @@ def scarce_start(c: Coefficients) -> tuple[Multipliers, Opening]:
 
     With m = theta D (1 + mu_b) / room and c = (1 - theta) D (1 + mu_b) / power every V is 0 as long as no type gains
     anywhere, so the dual value is the sum of the least costs of the types less mu_b times the budget. A grid over
-    mu_b and theta finds its maximum. In the feasibility problem ``cost_weight`` stands in the place of 1.
+    mu_b and theta finds its maximum.
     """
 
     def share(demand: Array, capacity: Array) -> Float[Array, "I P N"]:
@@ -239,8 +239,8 @@ def scarce_start(c: Coefficients) -> tuple[Multipliers, Opening]:
 
     def charge(budget: Float[Array, ""], part: Float[Array, ""]) -> Float[Array, "I P"]:
         paid = jnp.where(part > 0, part * memory, 0.0) + jnp.where(part < 1, (1.0 - part) * compute, 0.0)
-        rent = (c.deploy * (c.cost_weight + budget))[None] * paid
-        cost = (c.base * (c.cost_weight + budget))[:, None, None] + delay_cost + rent
+        rent = (c.deploy * (1.0 + budget))[None] * paid
+        cost = (c.base * (1.0 + budget))[:, None, None] + delay_cost + rent
         return jnp.where(c.most > 0, cost, jnp.inf).min(2)
 
     late, wrong = _over_promises(c)
@@ -267,7 +267,7 @@ def scarce_start(c: Coefficients) -> tuple[Multipliers, Opening]:
         budget, part = choose(opening)
     opening, _ = find_opening(c, charge(budget, part))
     pairs = c.nominal.shape[1]
-    rent, none = c.deploy * (c.cost_weight + budget), jnp.zeros_like(c.budget)
+    rent, none = c.deploy * (1.0 + budget), jnp.zeros_like(c.budget)
 
     def spread(gamma: Array) -> Float[Array, "I P"]:
         return jnp.ones_like(c.nominal) * jnp.minimum(gamma / pairs, 1.0)

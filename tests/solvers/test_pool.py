@@ -357,3 +357,14 @@ def test_scenarios_of_a_large_catalogue_are_bracketed_before(batch, monkeypatch)
         assert one.seconds > 0
     list(solve_iter(instances, [0], starts=[None]))
     assert len(asked) == 1, "what is given counts"
+
+
+def test_workers_that_began_early_are_those_that_solve(batch):
+    with pool.Pool(2) as workers:
+        workers.begin()
+        begun = worker_ids()
+        assert len(begun) == 2
+        workers.begin()
+        answer = workers.result(workers.submit(pool.Task(batch[0].take([0]), 0.01, 60.0)))
+        assert answer.plan is not None
+        assert worker_ids() == begun

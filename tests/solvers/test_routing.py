@@ -8,7 +8,10 @@ import pytest
 
 from rodiu_jax.model.check import check_plan
 from solvers.dual import certify
+from solvers.formulation import build
+from solvers.highs import run_highs
 from solvers.neighbours import Search
+from solvers.routing import find_shortfall
 from tests.oracles.bounds import above, relaxed_optimum
 from tests.oracles.instances import default_instances, random_instances
 from tests.oracles.routing import (
@@ -113,6 +116,35 @@ def test_prices_of_a_routing_are_multipliers_of_the_dual():
     assert not above(free, np.array([relaxed_optimum(instances, b) for b in range(BATCH)])).any()
     assert not (held[known] > cost[known] * (1 + 1e-6)).any()
     np.testing.assert_allclose(held[known], cost[known], rtol=1e-4)
+
+
+@pytest.mark.slow  # half a minute of compiling; test_scarce proves with what this finds
+def test_a_deployment_falls_short_by_what_highs_finds():
+    # Whatever the adversary: the program knows its worst case exactly. In units of 1e9 $ costs are nothing.
+    cap = np.random.default_rng(8).choice([0.0, 0.1, 0.4], BATCH)
+    instances = random_instances(9, SMALL, batch=BATCH, unmet_cap=cap, max_routes=[0] * BATCH)
+    slots = random_slots(np.random.default_rng(9), instances, SLOTS)
+
+    def proof(c, slot):
+        y = find_shortfall(c, slot, jnp.int32(25), jnp.float64(1e9))
+        flat = jnp.full(c.deploy.size, -1, jnp.int8)
+        decided = (
+            flat.at[jnp.where(slot >= 0, slot, c.deploy.size)].set(1, mode="drop").reshape(c.deploy.shape)
+        )
+        inside = (decided > 0).any(1)
+        y = y._replace(
+            delay_adversary=jnp.where(inside, y.delay_adversary, 0.0),
+            error_adversary=jnp.where(inside, y.error_adversary, 0.0),
+        )
+        return certify(c._replace(decided=decided), y)[0] / 1e9
+
+    least = map_scenarios(instances, proof, slots)
+    deployed = [slot_positions(instances, slots[b]) for b in range(BATCH)]
+    forms = [build(instances, b, deployed=deployed[b], measure_excess=True) for b in range(BATCH)]
+    excess = np.array([run_highs(form, relax=True).objective for form in forms])
+    known = np.isfinite(excess)  # rents and weights alone go into the limits
+    np.testing.assert_allclose(least[known], excess[known], atol=1e-5)
+    assert 0 < (excess[known] > 1e-3).sum() < known.sum()
 
 
 def test_a_routing_says_when_it_is_not_settled():

@@ -16,8 +16,20 @@ from rodiu_jax.model.status import Status
 from solvers import bracket as module
 from solvers._accelerators import Accelerators
 from solvers.bracket import USUAL, Effort, brackets
-from solvers.dual import Ascent, derive_coefficients, exclude_unaffordable, lower_bounds
+from solvers.dual import (
+    FEASIBILITY_WEIGHT,
+    Ascent,
+    Multipliers,
+    certify,
+    count_rent_alone,
+    derive_coefficients,
+    exclude_unaffordable,
+    lengthen_ray,
+    lower_bounds,
+)
+from solvers.dual.function import shorten_ray
 from solvers.exact import _solve_with, solve_instance
+from solvers.feasibility import FeasibilityTask, find_any_plan
 from solvers.pool import solve
 from tests.certificates.test_certificates import claims, save_certificates
 from tests.oracles.bounds import above, relaxed_optimum
@@ -112,7 +124,7 @@ def test_a_node_without_open_triples_is_bounded_by_its_routing(monkeypatch: pyte
     instances = scarce(5, "ddu").with_fields(unmet_cap=np.ones(CHUNK))
     idle = replace(HARD, node=replace(HARD.node, steps=1, rate=1e-9), tree_rounds=12)
     with_prices = brackets(instances, gap=1e-3, effort=idle)
-    monkeypatch.setattr(module, "_bound_whole_nodes", lambda _run, nodes: nodes)
+    monkeypatch.setattr(module, "_bound_whole_nodes", lambda _run, nodes, known: nodes)
     without = brackets(instances, gap=1e-3, effort=idle)
     assert (with_prices.lower >= without.lower - 1e-9 * np.abs(without.lower)).all()
     assert (with_prices.lower > without.lower * 1.001).any()
@@ -130,6 +142,52 @@ def test_the_better_of_both_efforts_counts_on_each_side():
     np.testing.assert_array_equal(both.nodes, first.nodes + np.where(tried, second.nodes, 0))
     assert both.leaves is not None
     assert len(np.unique(both.leaves.scenario)) == CHUNK
+
+
+@pytest.mark.slow
+def test_a_cap_on_unmet_shares_is_broken_provably_or_kept(tmp_path):
+    """HiGHS says of each scenario whether it has a plan; brackets find one, or prove that there is none."""
+    cap = np.repeat([0.0, 0.05], 12)
+    few = apply_changes(sample("seed", n=12, seed=17), [Change("budget", "scale", 0.05)])
+    instances = few.take(np.tile(np.arange(12), 2)).with_fields(unmet_cap=cap)
+    truth = [find_any_plan(FeasibilityTask(instances.take([b]))).status for b in range(24)]
+    possible = np.array([status is Status.FEASIBLE for status in truth])
+    assert 5 < possible.sum() < 19
+    found = brackets(instances, gap=0.01, certificates=True)
+    np.testing.assert_array_equal(found.has_plan, possible)
+    np.testing.assert_array_equal(found.is_any(Status.INFEASIBLE), ~possible)
+    save_certificates(tmp_path / "c.parquet", found, instances)
+    result = verify_rows(claims(found), load_certificates(tmp_path / "c.parquet", instances), instances)
+    assert result["ok"].all(), result.to_string()
+    alone = brackets(instances.take([0, 5, 23]), gap=0.01)
+    np.testing.assert_array_equal(alone.lower, found.lower[[0, 5, 23]])
+    np.testing.assert_array_equal(alone.upper, found.upper[[0, 5, 23]])
+
+
+def test_a_ray_proves_as_much_as_rents_exceed_the_budget():
+    """With plain numbers: the dual value is (least rent - budget) / weight, costs aside."""
+    instances = random_instances(2, SMALL, batch=1, unmet_cap=[0.0])
+    c = derive_coefficients(instances.one(0), "diu")
+    weight = np.float64(FEASIBILITY_WEIGHT)
+    alone = count_rent_alone(c, weight)
+    zero = {"budget": np.float64(0), "storage": np.float64(0)}
+    by_triple = {n: np.full(c.deploy.shape, 0.01) for n in ("memory", "compute")}
+    by_pair = {n: np.full(c.nominal.shape, 0.1) for n in ("delay_adversary", "error_adversary")}
+    by_type = {
+        "demand": np.full(2, 0.4 * c.deploy.min()),
+        "delay": np.full(2, 1e-3),
+        "error": np.full(2, 0.1),
+    }
+    y = Multipliers(**zero, **by_triple, **by_pair, **by_type)
+    rent = certify(alone, y)[0]
+    assert rent > 0
+    for budget in (0.5 * rent, 2.0 * rent):
+        ray = lengthen_ray(y, weight)
+        bound = certify(c._replace(budget=budget), ray)[0]
+        np.testing.assert_allclose(bound, (rent - budget) / weight, rtol=1e-6)
+        back = shorten_ray(ray, weight)
+        np.testing.assert_allclose(back.budget, 0.0)
+        np.testing.assert_allclose(back.demand, y.demand)
 
 
 @pytest.mark.slow

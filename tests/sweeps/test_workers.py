@@ -17,7 +17,7 @@ from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
 from rodiu_jax.runtime.cores import usable_cores
 from rodiu_jax.runtime.progress import progress
 from rodiu_jax.sweeps import METHODS, read_rows, sweep
-from rodiu_jax.sweeps.engines import ENGINES, chunks, local
+from rodiu_jax.sweeps.engines import chunks, local
 from rodiu_jax.sweeps.engines.chunks import Done, Rows, WorkerLost, answer_chunks
 from rodiu_jax.sweeps.engines.local import count_processes
 from rodiu_jax.sweeps.store import open_store
@@ -42,30 +42,27 @@ def marks(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("method", "workers", "cores", "processes", "solvers"),
+    ("method", "workers", "cores", "processes"),
     [
-        ("cascade", None, 2, 1, None),
-        ("cascade", None, 11, 2, None),
-        ("cascade", 3, 2, 3, None),
-        ("bracket", 1, 8, 1, None),
-        ("exact", None, 8, 1, None),
-        ("exact", 3, 8, 1, 3),
-        ("evaluate", 3, 8, 1, 3),
+        ("cascade", None, 2, 1),
+        ("cascade", None, 11, 2),
+        ("cascade", 3, 2, 3),
+        ("bracket", 1, 8, 1),
+        ("exact", None, 8, 1),
+        ("exact", 3, 8, 1),
+        ("evaluate", 3, 8, 1),
     ],
 )
-def test_workers_are_processes_that_answer(monkeypatch, method, workers, cores, processes, solvers):
+def test_workers_are_processes_that_answer(monkeypatch, method, workers, cores, processes):
     """Chunks, where Python would hold a core; scenarios, by HiGHS, elsewhere."""
     monkeypatch.setattr(local, "usable_cores", lambda: cores)
     monkeypatch.setattr(local, "_CORES_EACH", 4)
     assert count_processes(method, workers) == processes
-    assert ENGINES["local"].count_solvers(method, workers) == solvers
-    assert ENGINES["ray"].count_solvers(method, workers) is None
 
 
 def test_one_process_has_an_accelerator(monkeypatch):
     monkeypatch.setattr("rodiu_jax.runtime.devices.by_device", lambda *, cpu, accelerator: accelerator)
     assert count_processes("cascade", 4) == 1
-    assert ENGINES["local"].count_solvers("cascade", 4) == 4
 
 
 def test_plans_are_evaluated_by_this_process(tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rodiu_jax.runtime.lazy_call import load_function
-from rodiu_jax.sweeps.method_table import METHODS
 
 if TYPE_CHECKING:
     from rodiu_jax.sweeps.work import Engine
@@ -25,29 +24,26 @@ class EngineInfo:
       place: the function, as ``module:function``; its form is `rodiu_jax.sweeps.work.Engine`.
       summary: one clause for the command's help.
       has_address: it can join a cluster that runs at an address.
+      own_processes: where HiGHS answers scenarios, ``workers`` are its processes.
     """
 
     name: str
     place: str
     summary: str
     has_address: bool = False
+    own_processes: bool = False
 
     def load(self) -> Engine:
         """Import the function of the engine."""
         return load_function(self.place)
 
-    def count_solvers(self, method: str, workers: int | None) -> int | None:
-        """Return how many processes of HiGHS this process has; None: one for each core.
-
-        They are the workers, but where those are processes that answer chunks, with HiGHS of their own.
-        """
-        return None if self.has_address or METHODS[method].is_split() else workers
-
 
 ENGINES: dict[str, EngineInfo] = {
     info.name: info
     for info in (
-        EngineInfo("local", "rodiu_jax.sweeps.engines.local:use_this_machine", "this machine"),
+        EngineInfo(
+            "local", "rodiu_jax.sweeps.engines.local:use_this_machine", "this machine", own_processes=True
+        ),
         EngineInfo(
             "ray",
             "rodiu_jax.sweeps.engines.ray_cluster:connect_to_cluster",

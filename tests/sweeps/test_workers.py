@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +27,7 @@ from solvers.pool import Pool
 from tests.processes import list_running, runs
 from tests.sweeps.small import parts, run, spec
 from tests.sweeps.test_cluster import given
+from tests.sweeps.test_opening import solve_at_once, solved
 from tests.sweeps.toy_workers import MARKS, beside
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +108,6 @@ class Scripted:
     def __init__(self, work: Work, fates: dict[Rows, list[Exception]]) -> None:
         self.orders, self.fates = chunks.give_orders(work), fates
         self.submitted: list[Rows] = []
-        self.ended = 0
 
     def submit(self, rows: Rows) -> int:
         self.submitted.append(rows)
@@ -122,9 +123,6 @@ class Scripted:
             raise left.pop()
         return chunks.answer_chunk(self.orders, rows)
 
-    def end(self) -> None:
-        self.ended += 1
-
 
 def answer(folder: Path, fates: dict[Rows, list[Exception]]) -> tuple[Scripted, list[Rows]]:
     """Answer eighteen rows in chunks of five."""
@@ -133,10 +131,7 @@ def answer(folder: Path, fates: dict[Rows, list[Exception]]) -> tuple[Scripted, 
     with open_store(folder, small, catalog, resume=False) as store, Pool(1) as pool, progress("", 18) as bar:
         work = Work(store, catalog, [(0, 18)], pool, bar, chunk=5)
         crew = Scripted(work, fates)
-        try:
-            answer_chunks(crew, work, chunks.cut(work, 2), noted.append)
-        finally:
-            assert crew.ended == 1
+        answer_chunks(crew, work, chunks.cut(work, 2), noted.append)
     return crew, noted
 
 
@@ -160,14 +155,27 @@ def test_the_evidence_of_an_audit_that_fails_in_a_worker_is_kept(tmp_path):
     assert json.loads((tmp_path / "out" / "audit-failed-row-8.json").read_text()) == {"bound": 2.0}
 
 
-def test_the_opening_is_the_first_chunk(tmp_path):
-    small, catalog = spec(method="cascade", opening=3), load_catalog("seed")
-    with (
-        open_store(tmp_path, small, catalog, resume=False) as store,
-        Pool(1) as pool,
-        progress("", 18) as bar,
-    ):
-        assert chunks.cut(Work(store, catalog, [(0, 18)], pool, bar), 2) == [(0, 3), (3, 18)]
+def test_the_opening_is_answered_here_while_workers_compile(tmp_path, marks, monkeypatch):
+    monkeypatch.setitem(METHODS, "exact", replace(METHODS["exact"], call=solve_at_once))
+    method = replace(
+        beside("leave_mark"),
+        name="cascade",
+        gap=0.01,
+        audits=True,
+        prepare="tests.sweeps.toy_workers:prepare",
+    )
+    monkeypatch.setitem(METHODS, "cascade", method)
+    small = spec(method="cascade", opening=5)
+    alone = sweep(small, tmp_path / "alone", workers=1, quiet=True)
+    for mark in marks.iterdir():
+        mark.unlink()
+    rows = sweep(small, tmp_path / "beside", workers=2, chunk=4, quiet=True)
+    pd.testing.assert_frame_equal(rows, alone, check_exact=True)
+    assert solved(rows) == [0, 1, 2, 3, 4]
+    answered = {mark.name for mark in marks.iterdir() if not mark.name.startswith("prepared")}
+    assert answered
+    assert {f"prepared {worker}" for worker in answered} <= {mark.name for mark in marks.iterdir()}
+    assert str(os.getpid()) not in answered
 
 
 INTERRUPTED = """

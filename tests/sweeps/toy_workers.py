@@ -20,6 +20,12 @@ def leave_mark(instances, *, workers, **options):
     yield from fake(instances, **options)
 
 
+def prepare(instances):
+    """Stands for compiling."""
+    assert instances.size
+    (Path(os.environ[MARKS]) / f"prepared {os.getpid()}").touch()
+
+
 def die_once(instances, **options):
     """The first worker of all is killed."""
     with suppress(FileExistsError), (Path(os.environ[MARKS]) / "victim").open("x") as victim:

@@ -22,6 +22,7 @@ from rodiu_jax.errors import AuditFailed, WorkFailed
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.runtime.compile_cache import keep_programs, kept_folder
+from rodiu_jax.runtime.lazy_call import load_function
 from rodiu_jax.runtime.progress import Bar
 from rodiu_jax.sweeps.method_table import METHODS, MethodInfo
 from rodiu_jax.sweeps.rows import proofs_of, table_of
@@ -104,10 +105,6 @@ class Crew(Protocol):
         """
         ...
 
-    def end(self) -> None:
-        """End all workers now, whatever they are doing."""
-        ...
-
 
 def give_orders(work: Work) -> Orders:
     """Return what the workers are told."""
@@ -137,7 +134,7 @@ def rows_of_chunk(method: str, left: int, workers: int, *, gpus: int = 0) -> int
 def answer_chunks(
     crew: Crew, work: Work, chunks: Sequence[Rows], note: Callable[[Rows], None] = lambda rows: None
 ) -> None:
-    """Let a crew answer chunks, write their rows as they come, and end the crew.
+    """Let a crew answer chunks, and write their rows as they come.
 
     Args:
       note: called with the rows of each chunk once they are on disk.
@@ -150,38 +147,35 @@ def answer_chunks(
     lost: Counter[Rows] = Counter()
     running: dict[Any, Rows] = {}
     devices: set[str] = set()
-    try:
-        while todo or running:
-            while todo and len(running) < crew.room:
-                rows = todo.pop()
-                running[crew.submit(rows)] = rows
-            ticket = crew.wait(list(running))
-            rows = first, stop = running.pop(ticket)
-            try:
-                done = crew.fetch(ticket)
-            except WorkerLost as why:
-                lost[rows] += 1
-                if lost[rows] >= _TRIES:
-                    raise WorkFailed(
-                        f"rows {first} to {stop - 1} lost their worker {_TRIES} times ({why})"
-                    ) from None
-                work.bar.fault(f"the worker of rows {first} to {stop - 1} died; they are done again")
-                todo.append(rows)
-                continue
-            except AuditFailed as failure:
-                row = first + failure.instance
-                one = scenarios(work.store.spec, work.catalog, row, row + 1)
-                failure = AuditFailed(str(failure), 0, failure.evidence)
-                raise work.store.keep_evidence(one, row, failure) from None
-            path = work.store.write(first, done.table, done.proofs)
-            _tell(work.bar, done.table)
-            work.bar.part(path, first, stop - first)
-            if not devices.issuperset(done.devices):
-                devices.update(done.devices)
-                work.store.note_devices(sorted(devices))
-            note(rows)
-    finally:
-        crew.end()
+    while todo or running:
+        while todo and len(running) < crew.room:
+            rows = todo.pop()
+            running[crew.submit(rows)] = rows
+        ticket = crew.wait(list(running))
+        rows = first, stop = running.pop(ticket)
+        try:
+            done = crew.fetch(ticket)
+        except WorkerLost as why:
+            lost[rows] += 1
+            if lost[rows] >= _TRIES:
+                raise WorkFailed(
+                    f"rows {first} to {stop - 1} lost their worker {_TRIES} times ({why})"
+                ) from None
+            work.bar.fault(f"the worker of rows {first} to {stop - 1} died; they are done again")
+            todo.append(rows)
+            continue
+        except AuditFailed as failure:
+            row = first + failure.instance
+            one = scenarios(work.store.spec, work.catalog, row, row + 1)
+            failure = AuditFailed(str(failure), 0, failure.evidence)
+            raise work.store.keep_evidence(one, row, failure) from None
+        path = work.store.write(first, done.table, done.proofs)
+        _tell(work.bar, done.table)
+        work.bar.part(path, first, stop - first)
+        if not devices.issuperset(done.devices):
+            devices.update(done.devices)
+            work.store.note_devices(sorted(devices))
+        note(rows)
 
 
 def make_rows(
@@ -198,23 +192,33 @@ def answer_chunk(orders: Orders, rows: Rows) -> Done:
     Raises:
       WorkFailed: an audit failed, or this worker has other versions of the packages.
     """
-    if orders.keep:
-        keep_programs()
+    _take(orders)
     import jax
 
-    from rodiu_jax.sweeps.ask import answer_rows, prepare_method
+    from rodiu_jax.sweeps.ask import answer_rows
 
     for name, wanted in orders.versions.items():
         if (found := version(name)) != wanted:
             raise WorkFailed(f"a worker has {name} {found}, the sweep {wanted}: install the same everywhere")
-    METHODS.setdefault(orders.method.name, orders.method)
     spec, (first, stop) = orders.spec, rows
     instances = scenarios(spec, orders.catalog, first, stop)
-    if first < spec.opening < spec.rows:
-        prepare_method(spec.method, instances)
     parts = list(answer_rows(spec, instances, first, _pool()))
     table, proofs = make_rows(spec, first, Answers.concatenate(parts, names=instances.names), instances)
     return Done(table, proofs, tuple(sorted({d.device_kind for d in jax.devices()})))
+
+
+def get_ready(orders: Orders, rows: Rows) -> None:
+    """In a worker: compile what the method needs, while the rows of the opening are answered elsewhere."""
+    _take(orders)
+    if orders.method.prepare:
+        load_function(orders.method.prepare)(scenarios(orders.spec, orders.catalog, *rows))
+
+
+def _take(orders: Orders) -> None:
+    """Make this process one that follows the orders; JAX may not be imported yet."""
+    if orders.keep:
+        keep_programs()
+    METHODS[orders.method.name] = orders.method
 
 
 @cache

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 
 from rodiu_jax.catalog import Catalog
@@ -28,6 +28,7 @@ from rodiu_jax.sweeps.engines.chunks import (
     answer_chunk,
     answer_chunks,
     cut,
+    get_ready,
     give_orders,
     make_rows,
 )
@@ -70,10 +71,13 @@ def _run(workers: int | None, work: Work) -> None:
         if rows[0] >= spec.opening:  # by the method itself
             paces.append((done, time.perf_counter() - began))
 
+    import jax
+
+    work.store.note_devices(sorted({d.device_kind for d in jax.devices()}))
     count = count_processes(spec.method, workers)
     chunks = cut(work, count)
     if min(count, len(chunks)) > 1:
-        answer_chunks(_Workers(min(count, len(chunks)), give_orders(work)), work, chunks, note)
+        _run_beside(work, chunks, min(count, len(chunks)), note)
     else:
         _run_here(work, note)
     if paces:
@@ -89,6 +93,12 @@ class _Workers:
         self._environment = name_cores(max(usable_cores() // count, 1)) | {"JAX_PLATFORMS": "cpu"}
         self._idle: list[Processes] = []
         self._busy: dict[Future[Done], Processes] = {}
+
+    def begin(self, rows: Rows) -> None:
+        """Let all start and compile what the method needs for such rows; chunks come after that."""
+        for _ in range(self.room):
+            self._idle.append(Processes(1, self._environment))
+            self._idle[-1].submit(get_ready, self._orders, rows)
 
     def submit(self, rows: Rows) -> Future[Done]:
         if not self._idle:
@@ -112,16 +122,25 @@ class _Workers:
         except BrokenProcessPool:
             raise WorkerLost("its process was killed, or no memory was left") from None
 
-    def end(self) -> None:
+    def close(self) -> None:
         for processes in (*self._idle, *self._busy.values()):
             processes.end(_PATIENCE)
 
 
+def _run_beside(work: Work, chunks: Sequence[Rows], count: int, note: Callable[[Rows], None]) -> None:
+    """Answer chunks in so many processes; those of the opening here, by HiGHS, while the others start."""
+    opening = [rows for rows in chunks if rows[0] < work.store.spec.opening]
+    with closing(_Workers(count, give_orders(work))) as crew:
+        if opening:
+            crew.begin(opening[0])
+        for rows in opening:
+            _run_chunk(work, *rows)
+            note(rows)
+        answer_chunks(crew, work, chunks[len(opening) :], note)
+
+
 def _run_here(work: Work, note: Callable[[Rows], None]) -> None:
     """Answer all gaps in this process, one chunk at a time."""
-    import jax
-
-    work.store.note_devices(sorted({d.device_kind for d in jax.devices()}))
     spec = work.store.spec
     chunks = work.chunks(chunk_of(spec.method, work.catalog), OPENING)
     if chunks and chunks[0][0] < spec.opening <= chunks[-1][0]:

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -82,7 +82,8 @@ def shares(nodes: Sequence[tuple[int, int]], workers: int | None) -> tuple[int, 
 
 def _run(ray: Any, count: int, share: Share, work: Work) -> None:
     """Answer all gaps."""
-    answer_chunks(_Tasks(ray, count, share, give_orders(work)), work, cut(work, count, gpus=share.gpus))
+    with closing(_Tasks(ray, count, share, give_orders(work))) as crew:
+        answer_chunks(crew, work, cut(work, count, gpus=share.gpus))
 
 
 class _Tasks:
@@ -118,7 +119,7 @@ class _Tasks:
         except self._ray.exceptions.RayError as error:
             raise WorkerLost(type(error).__name__) from None
 
-    def end(self) -> None:
+    def close(self) -> None:
         for task in self._running:
             self._ray.cancel(task, force=True)
 

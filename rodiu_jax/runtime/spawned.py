@@ -57,13 +57,14 @@ class Processes(ProcessPoolExecutor):
         running = list((getattr(self, "_processes", None) or {}).values())
         self._line.close()
         self._heard.close()
-        self.shutdown(wait=False, cancel_futures=True)
         until = time.monotonic() + seconds
         for process in running:
             process.join(max(until - time.monotonic(), 0.0))
             process.kill()
         for process in running:
             process.join()
+        # Not before: they would end by themselves too, in the middle of putting things away.
+        self.shutdown(wait=False, cancel_futures=True)
 
 
 def name_cores(cores: int) -> dict[str, str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 _LONGEST_VALUE = 80
 _LONGEST_PART = 600
@@ -22,6 +25,12 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
 
 
+class _Absent(Enum):
+    """That no value was found: the same one in every process."""
+
+    VALUE = 0
+
+
 class InputError(ValueError):
     """Bad usage or bad input: one line that names file, field, value and what was expected (exit status 2).
 
@@ -32,16 +41,17 @@ class InputError(ValueError):
       expected: what would have been accepted.
     """
 
-    _NO_VALUE = object()
-
-    def __init__(self, source: str | Path, field: str, expected: str, value: object = _NO_VALUE) -> None:
+    def __init__(self, source: str | Path, field: str, expected: str, value: object = _Absent.VALUE) -> None:
         self.source, self.field, self.expected, self.value = str(source), field, expected, value
         parts = [str(source)] + ([field] if field else [])
-        if value is not self._NO_VALUE:
+        if value is not _Absent.VALUE:
             expected = f"got {shortened(_repr(value), _LONGEST_VALUE)}, expected {shortened(expected, _LONGEST_PART)}"
         else:
             expected = f"expected {shortened(expected, _LONGEST_PART)}"
         super().__init__(one_line(": ".join([*(shortened(p, _LONGEST_PART) for p in parts), expected])))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reduce(self)
 
     def move_to(self, source: str, field: str) -> InputError:
         """Return the same complaint about another place, such as the option that gave an argument its value."""
@@ -53,6 +63,11 @@ def _repr(value: object) -> str:
         return repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists in lists
         return f"a {type(value).__name__} too large to show"
+
+
+def _reduce(error: BaseException) -> tuple[Any, ...]:
+    """Return how to carry an error to another process: as it is, where Python would make it anew from its text."""
+    return copyreg.__newobj__, (type(error), *error.args), error.__dict__  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -91,3 +106,6 @@ class AuditFailed(WorkFailed):
     def __init__(self, message: str, instance: int, evidence: dict[str, object]) -> None:
         super().__init__(message)
         self.instance, self.evidence = instance, evidence
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reduce(self)

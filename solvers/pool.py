@@ -1,7 +1,7 @@
 """A pool of spawned processes solves many scenarios exactly, one thread each.
 
-Processes are spawned, not forked, because JAX runs threads in the parent; the workers never import JAX. A `Pool` can
-be handed on, so that a sweep starts its workers once and they work while the caller does something else.
+The workers never import JAX. A `Pool` can be handed on, so that a sweep starts its workers once and they work while the
+caller does something else.
 
 Pebble, whose pool says which task a dead worker had, was tried in place of `concurrent.futures` (5.2.3): the module was
 29 lines shorter, but a worker killed while idle broke the whole pool, and a task whose worker died within moments of
@@ -11,20 +11,15 @@ taking it was sometimes never answered, so that a sweep would have waited for ev
 from __future__ import annotations
 
 import math
-import os
-import signal
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, TypeVar
 
 from rodiu_jax.errors import InputError, WorkFailed
@@ -32,6 +27,7 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import CASCADE_GAP, OPTIMAL_GAP
 from rodiu_jax.runtime.cores import usable_cores
+from rodiu_jax.runtime.spawned import Processes
 from solvers.answers import Answer, Answers
 from solvers.dual.coefficients import serving_field
 from solvers.exact import solve_instance
@@ -79,7 +75,7 @@ class Pool:
         if workers is not None and workers < 1:
             raise InputError("solve", "workers", "a whole number >= 1", workers)
         self.workers = workers or usable_cores()
-        self._processes: ProcessPoolExecutor | None = None
+        self._processes: Processes | None = None
         self._open: dict[Ticket, None] = {}  # in the order given
 
     def __enter__(self) -> Pool:
@@ -93,10 +89,9 @@ class Pool:
     def begin(self) -> None:
         """Start the workers now, so that they have imported what they need when the first task comes."""
         if self._processes is None:
-            self._processes = _start(self.workers)
-            with _hide_main():
-                for _ in range(self.workers):
-                    self._processes.submit(_get_ready)
+            self._processes = Processes(self.workers)
+            for _ in range(self.workers):
+                self._processes.submit(_get_ready)
 
     def submit(self, task: Task) -> Ticket:
         """Queue a task and return at once."""
@@ -142,11 +137,9 @@ class Pool:
           WorkFailed: a worker died.
         """
         if self._processes is None:
-            self._processes = _start(self.workers)
+            self._processes = Processes(self.workers)
         try:
-            with _hide_main():
-                answers = self._processes.map(work, tasks)
-            return list(answers)
+            return list(self._processes.map(work, tasks))
         except BrokenProcessPool:
             self._end()
             raise WorkFailed("a solver's process died") from None
@@ -161,10 +154,9 @@ class Pool:
 
     def _send(self, task: Task) -> Future[Answer]:
         if self._processes is None:
-            self._processes = _start(self.workers)
+            self._processes = Processes(self.workers)
         try:
-            with _hide_main():  # a submission may start a process
-                return self._processes.submit(_solve_one, task)
+            return self._processes.submit(_solve_one, task)
         except (
             BrokenProcessPool
         ) as error:  # told to whoever waits for it, like those that broke with the pool
@@ -174,7 +166,7 @@ class Pool:
 
     def _end(self) -> None:
         if self._processes is not None:
-            _end(self._processes)
+            self._processes.end()  # HiGHS does not look at signals
             self._processes = None
 
 
@@ -315,45 +307,5 @@ def _solve_one(task: Task) -> Answer:
         return Answer.of(task.one.names, Status.ERROR, message=f"{type(error).__name__}: {error}")
 
 
-def _start(count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_start_worker)
-
-
-@contextmanager
-def _hide_main() -> Iterator[None]:
-    """Hide the caller's script from processes spawned now: they need nothing of it, and one without the usual
-    ``if __name__ == "__main__"`` would start sweeps inside sweeps."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
 def _get_ready() -> None:
     """Do nothing, in a worker: it has imported this module."""
-
-
-def _start_worker() -> None:
-    """Ignore Ctrl-C, which reaches the whole process group: the parent ends its workers. If it dies, so do they."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    """End this worker with its parent: it would wait for work for ever."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    """End the workers now, whatever they are doing (HiGHS does not look at signals)."""
-    processes = list((getattr(pool, "_processes", None) or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.kill()
-    for process in processes:
-        process.join()

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -81,6 +82,14 @@ def rodiu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return Ran(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sweep_in_this_process() -> Iterator[None]:
+    """Sweeps start no workers that a test does not ask for, on machines with many cores too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rodiu_jax.sweeps.engines.local._CORES_EACH", 10**6)
+        yield
 
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)

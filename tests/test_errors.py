@@ -1,5 +1,6 @@
 """Errors are one line that names the file, the field, the value and what was expected."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,22 @@ def test_names_everything():
 )
 def test_stays_on_one_line(error, text):
     assert str(error) == text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("f", "x", "this field, which is missing"),
+        InputError("f", "x", "a name", 3),
+        AuditFailed("they differ", 4, {"bound": 2.0}),
+    ],
+)
+def test_a_worker_can_hand_them_on(error: Exception):
+    there = pickle.loads(pickle.dumps(error))
+    assert (type(there), str(there), vars(there)) == (type(error), str(error), vars(error))
+    if isinstance(there, InputError):
+        at, before = there.move_to("g", "y"), str(error)
+        assert str(at) == before.replace("f: x", "g: y")
 
 
 def test_long_values_are_cut():

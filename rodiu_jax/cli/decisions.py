@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS, FloatRange, Numbers, summaries
+from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS, FloatRange, Numbers, summaries, workers_option
 from rodiu_jax.decisions.choose.criterion_table import CRITERIA
 from rodiu_jax.errors import InputError
 from rodiu_jax.sweeps.method_table import METHODS
@@ -207,7 +207,7 @@ def choose(
     help="Also solve and stress the plans for Gamma = 0 and for diu of every scenario that a plan names; where rates "
     "are limited also those that trust them, buy for 1.1, 1.2 and 1.5 times the traffic, or fill replicas to 0.85.",
 )
-@click.option("--workers", type=COUNT, help="Processes for --peers (default: the cores of this machine).")
+@workers_option("scenarios of --peers")
 @_decision_options
 def stress(
     instances: Path,
@@ -250,7 +250,7 @@ def stress(
 @click.argument("instances", type=PATH, metavar="FILE.npz")
 @click.option("--index", type=click.IntRange(min=0), required=True, metavar="B", help="Scenario to diagnose.")
 @click.option("--time-limit", type=SECONDS, help="Seconds for each of the solves, some dozens.")
-@click.option("--workers", type=COUNT, help="Processes (default: the cores of this machine).")
+@workers_option("changed scenarios")
 @_decision_options
 def diagnose(
     instances: Path,
@@ -324,7 +324,7 @@ def diagnose(
 @click.option("--confidence", type=float, default=0.95, show_default=True, help="Of the exact intervals.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draws.")
 @click.option("--time-limit", type=SECONDS, help="Seconds for each of the solves.")
-@click.option("--workers", type=COUNT, help="Processes (default: the cores of this machine).")
+@workers_option()
 @_decision_options
 def robustness(
     source: str,

@@ -55,6 +55,18 @@ def summaries(table: Mapping[str, Named]) -> str:
     return "; ".join(f"{entry.name}: {entry.summary}" for entry in table.values()) + "."
 
 
+def workers_option(what: str = "scenarios", default: str = "one for each core", note: str = "") -> Any:
+    """How many processes answer side by side: the same words in every command.
+
+    Args:
+      what: they answer.
+      default: how many there are.
+      note: a sentence more.
+    """
+    told = f"Processes that answer {what} side by side and share the cores (default: {default})."
+    return click.option("--workers", type=COUNT, help=f"{told} {note}".strip())
+
+
 def catalog_options(command: Any) -> Any:
     """Where scenarios are drawn from, and how they are changed."""
     for option in (

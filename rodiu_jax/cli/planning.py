@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS, FloatRange
+from rodiu_jax.cli.options import GAP, PATH, SECONDS, FloatRange, workers_option
 from rodiu_jax.errors import InputError
 
 
@@ -156,7 +156,7 @@ def _pairs(option: str, given: tuple[tuple[str, str], ...]) -> dict[str, str]:
 )
 @click.option("--gap", type=GAP, help="Relative gap to prove every answer to (default 0.001).")
 @click.option("--time-limit", type=SECONDS, help="Seconds for each question (default 60).")
-@click.option("--workers", type=COUNT, help="Processes (default: the cores of this machine).")
+@workers_option("questions")
 @click.option("--json", "as_json", is_flag=True, help="Print everything said, as JSON.")
 @click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder to write.")
 def plan(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rodiu_jax.cli.options import COUNT, GAP, PATH, SECONDS
+from rodiu_jax.cli.options import GAP, PATH, SECONDS, workers_option
 from rodiu_jax.errors import InputError, WorkFailed
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class _ManyIndices(click.Command):
 )
 @click.option("--time-limit", type=SECONDS, help="Seconds per scenario.")
 @click.option("--gap", type=GAP, help="Relative gap to stop at (default 1e-6, which counts as optimal).")
-@click.option("--workers", type=COUNT, help="Processes (default: the cores of this machine).")
+@workers_option()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list, plans included.")
 @click.option(
     "--plans", type=PATH, metavar="FILE.json", help="Write the plans found, for `rodiu evaluate` to read."

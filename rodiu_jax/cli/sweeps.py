@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rodiu_jax.cli.options import COUNT, PATH, catalog_options, summaries
+from rodiu_jax.cli.options import COUNT, PATH, catalog_options, summaries, workers_option
 from rodiu_jax.cli.spec_options import SpecCommand
 from rodiu_jax.errors import InputError, WorkFailed
 from rodiu_jax.sweeps.engines import ENGINES
@@ -24,11 +24,9 @@ if TYPE_CHECKING:
     "--dry-run", is_flag=True, help="Say how many rows, and from a short probe how much time and memory; end."
 )
 @catalog_options
-@click.option(
-    "--workers",
-    type=COUNT,
-    help="Processes that run HiGHS (default: the cores of this machine), "
-    "or workers of a cluster (default: its GPUs, or its nodes).",
+@workers_option(
+    default="one for each core, for brackets one for every four; of a cluster its GPUs, or its nodes",
+    note="Here one process evaluates plans, and one has the GPUs, however many are asked for.",
 )
 @click.option(
     "--engine",

@@ -8,7 +8,6 @@ rows only through that size: where a caller's `BlockSize` shrinks for few rows, 
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
@@ -37,13 +36,11 @@ class BlockRunner:
     On a CPU blocks run side by side in threads, as one program leaves cores idle; an accelerator has `_IN_FLIGHT`.
 
     Args:
-      threads: most threads on a CPU; by default the cores this process may use, or its share of them (``NPROC``, as
-        XLA reads it).
+      threads: most threads on a CPU; by default the cores this process may use.
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        cores = usable_cores()
-        self._threads = threads or min(cores, int(os.environ.get("NPROC", cores)))
+        self._threads = threads or usable_cores()
         self._pool: ThreadPoolExecutor | None = None
         self._compiled: set[Hashable] = set()
         self._compiling: dict[Hashable, Lock] = {}

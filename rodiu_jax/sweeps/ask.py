@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
+from contextlib import suppress
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rodiu_jax.errors import WorkFailed
+from rodiu_jax.runtime.lazy_call import load_function
 from rodiu_jax.sweeps.method_table import METHODS
 
 if TYPE_CHECKING:
@@ -41,6 +44,19 @@ def answer_rows(spec: SweepSpec, instances: Instances, first: int, pool: Pool) -
     finally:
         if isinstance(parts, Generator):
             parts.close()
+
+
+def prepare_method(method: str, instances: Instances) -> None:
+    """Compile what the method needs in a thread, while HiGHS, in other processes, answers the opening."""
+    place = METHODS[method].prepare
+    if not place:
+        return
+
+    def compile_ahead() -> None:
+        with suppress(Exception):  # whoever needs the programs meets the same error, and says it
+            load_function(place)(instances)
+
+    Thread(target=compile_ahead, daemon=True).start()
 
 
 def ask_method(spec: SweepSpec, instances: Instances, pool: Pool, audited: np.ndarray) -> Iterator[Answers]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rodiu_jax.sweeps.ask import ask_method
-from rodiu_jax.sweeps.engines.local import chunk_of
+from rodiu_jax.sweeps.engines.local import chunk_of, count_processes
 from rodiu_jax.sweeps.method_choice import settle_method
 from rodiu_jax.sweeps.rows import table_of
 from rodiu_jax.sweeps.run import prepare
@@ -102,7 +102,7 @@ def estimate(spec: SweepSpec | str | Path, *, workers: int | None = None, **keys
     table = table_of(spec, found.rows_of(rows), found.answers, found.made)
     empty = _bytes(table[:0])
     disk = round((_bytes(table) - empty) * spec.rows / found.rows) + empty * -(-spec.rows // chunk)
-    memory = _memory(pool, 3 * chunk * each)
+    memory = _memory(pool, 3 * chunk * each, count_processes(spec.method, workers))
     return Estimate(
         spec, found.rows, start_seconds, rate, memory, disk, "" if choice is None else choice.reason
     )
@@ -200,8 +200,12 @@ def _bytes(table: pa.Table) -> int:
     return sink.getvalue().size
 
 
-def _memory(pool: Pool, chunk: int) -> int | None:
-    """Bytes at the peak: this process with a whole chunk of scenarios, and as many solver processes as there were."""
+def _memory(pool: Pool, chunk: int, processes: int) -> int | None:
+    """Bytes at the peak: this process with a whole chunk of scenarios, and as many solver processes as there were.
+
+    Args:
+      processes: that answer chunks; several are others beside this one.
+    """
     try:
         import resource
     except ImportError:  # Windows
@@ -210,7 +214,8 @@ def _memory(pool: Pool, chunk: int) -> int | None:
     own, child = (
         resource.getrusage(who).ru_maxrss * unit for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    return own + chunk + child * pool.workers
+    beside = processes if processes > 1 else 0
+    return own * (1 + beside) + chunk + child * pool.workers
 
 
 def _amount(size: int) -> str:

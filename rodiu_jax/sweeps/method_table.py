@@ -24,8 +24,10 @@ class MethodInfo:
       summary: one clause for the command's help.
       gap: relative gap where none is asked for; 1e-6 counts as optimal.
       chunk: scenarios that the local engine makes at a time for each CPU.
-      task_rows: fewest and most rows of a task on a cluster: enough that a batch is full, few enough that the
+      task_rows: fewest and most rows of a chunk for a worker: enough that a batch is full, few enough that the
         workers end together.
+      side_by_side: Python works so long between its batches that several processes, with a share of the cores each,
+        answer sooner than one with all of them.
       prepare: the place of a function of scenarios that compiles what the method needs, for a thread beside other
         work; empty where that is little.
       begins_with_highs: HiGHS is asked for the first rows.
@@ -41,6 +43,7 @@ class MethodInfo:
     gap: float = OPTIMAL_GAP
     chunk: int = 2048
     task_rows: tuple[int, int] = (256, 256)
+    side_by_side: bool = False
     prepare: str = ""
     begins_with_highs: bool = False
     audits: bool = False
@@ -52,6 +55,12 @@ class MethodInfo:
     def solves(self) -> bool:
         """True if it finds plans itself."""
         return not self.takes_plans
+
+    def is_split(self) -> bool:
+        """Return whether processes of this machine share its work: never on an accelerator, which one keeps busy."""
+        from rodiu_jax.runtime.devices import by_device
+
+        return self.side_by_side and by_device(cpu=True, accelerator=False)
 
     def load(self) -> Callable[..., Any]:
         """Import the function of the method."""
@@ -82,6 +91,7 @@ METHODS: dict[str, MethodInfo] = {
             "brackets in batch, HiGHS where they stay wide, 0.1 % audited",
             gap=CASCADE_GAP,
             task_rows=(256, 1024),
+            side_by_side=True,
             prepare="solvers.bracket:compile_programs",
             audits=True,
             certifies=True,
@@ -93,6 +103,7 @@ METHODS: dict[str, MethodInfo] = {
             "no HiGHS",
             gap=CASCADE_GAP,
             task_rows=(256, 1024),
+            side_by_side=True,
             certifies=True,
         ),
         MethodInfo(

@@ -31,7 +31,7 @@ class RunOptions:
     """How a sweep is run; none of it changes a row.
 
     Attributes:
-      workers: processes of an exact solver, or workers of a cluster.
+      workers: processes that answer scenarios side by side and share the cores of the machine, or of the cluster.
       resume: go on with the sweep in the folder, with more samples too; without it, a folder that holds one is refused.
       quiet: no progress on standard error; damaged parts are named all the same.
       log: file for events (``start``, ``progress``, ``part``, ``fault``, ``end``), one JSON object a line, added to

@@ -63,7 +63,8 @@ class Engine(Protocol):
     """Makes ready what runs a sweep, before anything is written, and puts it away in the end.
 
     Args:
-      workers, address: of a cluster.
+      workers: processes that answer chunks side by side; the engine's own choice by default.
+      address: of a cluster.
 
     Raises:
       InputError: there is no such cluster.

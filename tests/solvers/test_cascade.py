@@ -98,7 +98,7 @@ def test_a_gpu_has_two_blocks_at_a_time(batch, monkeypatch):
 
 
 def test_brackets_alone_need_no_exact_solver(batch, optima, monkeypatch):
-    monkeypatch.setattr("solvers.pool._start", lambda *_: pytest.fail("HiGHS was called"))
+    monkeypatch.setattr("solvers.pool.Processes", lambda *_: pytest.fail("HiGHS was called"))
     results = whole(cascade(batch, gap=0.01, exact="none"))
     assert (results.prover == Prover.BRACKET).all()
     for result, best in zip(results, optima, strict=True):

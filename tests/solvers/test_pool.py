@@ -21,11 +21,13 @@ from rodiu_jax.errors import InputError
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.npz import load_instances
 from rodiu_jax.model.status import Status
+from rodiu_jax.runtime.spawned import Processes
 from solvers import pool
 from solvers.answers import Answer, Answers
 from solvers.exact import solve_instance
 from solvers.pool import solve, solve_iter
 from tests.oracles.instances import default_instances, random_instances
+from tests.processes import list_running
 
 ROOT = Path(__file__).parents[2]
 
@@ -221,19 +223,6 @@ def test_interrupt_while_waiting_ends_the_workers(busy):
     assert_no_workers()
 
 
-def _alive(group):
-    """Ids of the processes of a group that run (zombies do not count)."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, of = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:3]
-        except (OSError, ValueError):
-            continue
-        if int(of) == group and state not in "ZX":
-            found.append(int(entry.name))
-    return found
-
-
 _ENDLESS = """
 import sys
 from solvers.pool import solve_iter
@@ -259,14 +248,14 @@ def endless(tmp_path):
     )
     try:
         assert process.stdout.readline() == "optimal\n"
-        assert len(_alive(process.pid)) >= 3
+        assert len(list_running(process.pid)) >= 3
         yield process
         deadline = time.monotonic() + 10
-        while _alive(process.pid) and time.monotonic() < deadline:
+        while list_running(process.pid) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert _alive(process.pid) == []
+        assert list_running(process.pid) == []
     finally:
-        if _alive(process.pid):
+        if list_running(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
@@ -296,11 +285,11 @@ def _solve_then_look_for_jax():
 
 def test_workers_do_not_import_jax():
     assert "jax" in sys.modules, "the parent runs it"
-    workers = pool._start(1)
+    workers = Processes(1)
     try:
         assert not workers.submit(_solve_then_look_for_jax).result()
     finally:
-        pool._end(workers)
+        workers.end()
 
 
 _UNGUARDED = """

@@ -16,7 +16,8 @@ import pytest
 from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.errors import InputError
 from rodiu_jax.sweeps import read_rows, sweep
-from rodiu_jax.sweeps.engines.ray_cluster import Share, rows_of_task, shares
+from rodiu_jax.sweeps.engines.chunks import rows_of_chunk
+from rodiu_jax.sweeps.engines.ray_cluster import Share, shares
 from rodiu_jax.sweeps.spec import SweepSpec, make_spec
 
 GPUS = [(32, 4), (16, 2), (8, 0)]
@@ -57,13 +58,13 @@ def test_more_workers_than_there_is_room_for_are_refused(nodes, workers):
     ],
 )
 def test_tasks_are_larger_where_there_are_many_brackets(method, left, workers, rows):
-    assert rows_of_task(method, left, workers) == rows
+    assert rows_of_chunk(method, left, workers) == rows
 
 
 def test_a_gpu_gets_larger_tasks_of_brackets():
-    assert rows_of_task("bracket", 10**6, 2, gpus=1) == 32 * 1024
-    assert rows_of_task("cascade", 8_000, 2, gpus=1) == 500, "each worker still has eight"
-    assert rows_of_task("exact", 10**6, 2, gpus=1) == 256, "HiGHS gains nothing"
+    assert rows_of_chunk("bracket", 10**6, 2, gpus=1) == 32 * 1024
+    assert rows_of_chunk("cascade", 8_000, 2, gpus=1) == 500, "each worker still has eight"
+    assert rows_of_chunk("exact", 10**6, 2, gpus=1) == 256, "HiGHS gains nothing"
 
 
 def test_engines_that_do_not_exist_are_refused(tmp_path):
@@ -105,7 +106,7 @@ def kill_a_worker(folder: Path, victims: list[int]) -> None:
         time.sleep(0.01)
     for status in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # it ended meanwhile
-            if b"ray::_answer" in status.read_bytes():
+            if b"ray::answer_chunk" in status.read_bytes():
                 victims.append(int(status.parent.name))
                 os.kill(victims[0], signal.SIGKILL)
                 return

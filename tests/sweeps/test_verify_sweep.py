@@ -332,7 +332,7 @@ TOP = {"exact": "top", "top": 3, "by": "total_cost", "audit": 0.0, "certificates
 @pytest.fixture(scope="module")
 def ranked(made: SweepSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("sweep") / "ranked"
-    sweep(made, out, chunk=4, workers=2, quiet=True, **TOP)
+    sweep(made, out, chunk=4, workers=1, quiet=True, **TOP)
     return out
 
 
@@ -390,3 +390,19 @@ def test_a_contradiction_among_the_top_stops_the_sweep_with_its_evidence(
     with pytest.raises(WorkFailed, match="contradicts"):
         sweep(made, out, workers=1, resume=True, quiet=True, **TOP)
     assert (out / f"audit-failed-row-{first}.npz").exists()
+
+
+# ---- workers ----
+
+
+@pytest.mark.slow
+def test_workers_change_no_row_and_no_certificate(made: SweepSpec, tmp_path: Path) -> None:
+    """Two processes, each on its share of the cores, and chunks of another size."""
+    alone = sweep(made, tmp_path / "alone", certificates=True, chunk=8, workers=1, quiet=True)
+    beside = sweep(made, tmp_path / "beside", certificates=True, chunk=3, workers=2, quiet=True)
+    pd.testing.assert_frame_equal(
+        beside.drop(columns="seconds"), alone.drop(columns="seconds"), check_exact=True
+    )
+    kept = [pq.read_table(tmp_path / name / "certificates") for name in ("alone", "beside")]
+    assert kept[0].equals(kept[1])
+    assert verified(tmp_path / "beside").held == 8

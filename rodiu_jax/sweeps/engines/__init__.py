@@ -24,7 +24,7 @@ class EngineInfo:
       place: the function, as ``module:function``; its form is `rodiu_jax.sweeps.work.Engine`.
       summary: one clause for the command's help.
       has_address: it can join a cluster that runs at an address.
-      own_processes: ``workers`` are processes of this machine that solve exactly.
+      own_processes: where HiGHS answers scenarios, ``workers`` are its processes.
     """
 
     name: str

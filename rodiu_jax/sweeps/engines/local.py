@@ -1,27 +1,47 @@
-"""The engine of one machine: chunk after chunk in this process, exact solvers in others, parts as time passes."""
+"""The engine of one machine: chunk after chunk in this process, parts as time passes; or chunks in several processes.
+
+Where Python would hold a core between the batches of a method, chunks are answered side by side, by processes that
+share the cores. Elsewhere one process keeps all cores busy, and HiGHS has processes of its own.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
-from threading import Thread
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 
 from rodiu_jax.catalog import Catalog
 from rodiu_jax.errors import AuditFailed
-from rodiu_jax.model.instance import Instances
-from rodiu_jax.runtime.lazy_call import load_function
-from rodiu_jax.sweeps.ask import answer_rows
+from rodiu_jax.runtime.cores import usable_cores
+from rodiu_jax.runtime.spawned import Processes, name_cores
+from rodiu_jax.sweeps.ask import answer_rows, prepare_method
+from rodiu_jax.sweeps.engines.chunks import (
+    OPENING,
+    Done,
+    Orders,
+    Rows,
+    WorkerLost,
+    answer_chunk,
+    answer_chunks,
+    cut,
+    get_ready,
+    give_orders,
+    make_rows,
+)
 from rodiu_jax.sweeps.method_choice import keep_pace
 from rodiu_jax.sweeps.method_table import METHODS
-from rodiu_jax.sweeps.rows import proofs_of, table_of
 from rodiu_jax.sweeps.scenarios import scenarios
 from rodiu_jax.sweeps.work import Run, Work
 
-OPENING = 64
-"""Scenarios in the first chunk, which also compiles."""
+_CORES_EACH = 4
+"""Cores that one process keeps busy with brackets."""
+
+_PATIENCE = 2.0
+"""Seconds that a worker has to end."""
 
 _MOST_BYTES = 2**30
 """Bytes of a GPU's scenarios that are made at a time."""
@@ -31,40 +51,103 @@ FLUSH_SECONDS = 10.0
 
 
 def use_this_machine(workers: int | None, address: str | None) -> AbstractContextManager[Run]:
-    """Return what runs a sweep in this process; see `rodiu_jax.sweeps.work.Engine`."""
-    return nullcontext(_run)
+    """Return what runs a sweep on this machine; see `rodiu_jax.sweeps.work.Engine`."""
+    return nullcontext(partial(_run, workers))
 
 
-def _run(work: Work) -> None:
-    """Answer all gaps, one chunk at a time."""
+def count_processes(method: str, workers: int | None) -> int:
+    """Return how many processes answer chunks by ``method`` where so many workers are asked for."""
+    return (workers or max(usable_cores() // _CORES_EACH, 1)) if METHODS[method].is_split() else 1
+
+
+def _run(workers: int | None, work: Work) -> None:
+    """Answer all gaps."""
+    spec, began = work.store.spec, time.perf_counter()
+    done, paces = 0, []
+
+    def note(rows: Rows) -> None:
+        nonlocal done
+        done += rows[1] - rows[0]
+        if rows[0] >= spec.opening:  # by the method itself
+            paces.append((done, time.perf_counter() - began))
+
     import jax
 
     work.store.note_devices(sorted({d.device_kind for d in jax.devices()}))
-    spec, began = work.store.spec, time.perf_counter()
+    count = count_processes(spec.method, workers)
+    chunks = cut(work, count)
+    if min(count, len(chunks)) > 1:
+        _run_beside(work, chunks, min(count, len(chunks)), note)
+    else:
+        _run_here(work, note)
+    if paces:
+        one = scenarios(spec, work.catalog, spec.rows - 1, spec.rows)
+        keep_pace(spec.method, one, workers, spec.wanted_gap, first=paces[0], whole=paces[-1])
+
+
+class _Workers:
+    """Processes of this machine with a share of its cores each, as a `Crew`: one that dies loses its own chunk only."""
+
+    def __init__(self, count: int, orders: Orders) -> None:
+        self.room, self._orders = count, orders
+        self._environment = name_cores(max(usable_cores() // count, 1)) | {"JAX_PLATFORMS": "cpu"}
+        self._idle: list[Processes] = []
+        self._busy: dict[Future[Done], Processes] = {}
+
+    def begin(self, rows: Rows) -> None:
+        """Let all start and compile what the method needs for such rows; chunks come after that."""
+        for _ in range(self.room):
+            self._idle.append(Processes(1, self._environment))
+            self._idle[-1].submit(get_ready, self._orders, rows)
+
+    def submit(self, rows: Rows) -> Future[Done]:
+        if not self._idle:
+            self._idle.append(Processes(1, self._environment))
+        try:
+            ticket = self._idle[-1].submit(answer_chunk, self._orders, rows)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            self._idle.pop().end()
+            return self.submit(rows)
+        self._busy[ticket] = self._idle.pop()
+        return ticket
+
+    def wait(self, tickets: Sequence[Future[Done]]) -> Future[Done]:
+        return next(iter(wait(tickets, return_when=FIRST_COMPLETED).done))
+
+    def fetch(self, ticket: Future[Done]) -> Done:
+        processes = self._busy.pop(ticket)
+        self._idle.append(processes)
+        try:
+            return ticket.result()
+        except BrokenProcessPool:
+            raise WorkerLost("its process was killed, or no memory was left") from None
+
+    def close(self) -> None:
+        for processes in (*self._idle, *self._busy.values()):
+            processes.end(_PATIENCE)
+
+
+def _run_beside(work: Work, chunks: Sequence[Rows], count: int, note: Callable[[Rows], None]) -> None:
+    """Answer chunks in so many processes; those of the opening here, by HiGHS, while the others start."""
+    opening = [rows for rows in chunks if rows[0] < work.store.spec.opening]
+    with closing(_Workers(count, give_orders(work))) as crew:
+        if opening:
+            crew.begin(opening[0])
+        for rows in opening:
+            _run_chunk(work, *rows)
+            note(rows)
+        answer_chunks(crew, work, chunks[len(opening) :], note)
+
+
+def _run_here(work: Work, note: Callable[[Rows], None]) -> None:
+    """Answer all gaps in this process, one chunk at a time."""
+    spec = work.store.spec
     chunks = work.chunks(chunk_of(spec.method, work.catalog), OPENING)
     if chunks and chunks[0][0] < spec.opening <= chunks[-1][0]:
-        _prepare(spec.method, scenarios(spec, work.catalog, *chunks[0]))
-    instances, done, paces = None, 0, []
-    for first, stop in chunks:
-        instances = _run_chunk(work, first, stop)
-        done += stop - first
-        if first >= spec.opening:  # by the method itself
-            paces.append((done, time.perf_counter() - began))
-    if instances is not None and paces:
-        keep_pace(spec.method, instances, work.pool.workers, spec.wanted_gap, first=paces[0], whole=paces[-1])
-
-
-def _prepare(method: str, instances: Instances) -> None:
-    """Compile what the method needs in a thread, while HiGHS, in other processes, answers the opening."""
-    place = METHODS[method].prepare
-    if not place:
-        return
-
-    def compile_ahead() -> None:
-        with suppress(Exception):  # whoever needs the programs meets the same error, and says it
-            load_function(place)(instances)
-
-    Thread(target=compile_ahead, daemon=True).start()
+        prepare_method(spec.method, scenarios(spec, work.catalog, *chunks[0]))
+    for rows in chunks:
+        _run_chunk(work, *rows)
+        note(rows)
 
 
 def chunk_of(method: str, catalog: Catalog) -> int:
@@ -81,12 +164,8 @@ def chunk_of(method: str, catalog: Catalog) -> int:
     return by_device(cpu=usual, accelerator=min(16 * usual, room)) * len(devices())
 
 
-def _run_chunk(work: Work, first: int, stop: int) -> Instances:
-    """Answer rows ``first`` to ``stop - 1``; whatever ends the work, the rows finished so far are written.
-
-    Returns:
-      the scenarios of these rows.
-    """
+def _run_chunk(work: Work, first: int, stop: int) -> None:
+    """Answer rows ``first`` to ``stop - 1``; whatever ends the work, the rows finished so far are written."""
     instances = scenarios(work.store.spec, work.catalog, first, stop)
     from solvers.answers import Answers, report_progress
 
@@ -97,14 +176,11 @@ def _run_chunk(work: Work, first: int, stop: int) -> Instances:
     def write() -> None:
         nonlocal written, due
         if waiting:
-            spec = work.store.spec
             part = Answers.concatenate(waiting, names=instances.names)
             waiting.clear()
             done = len(part)
             of = instances.span(written - first, written - first + done)
-            table = table_of(spec, np.arange(written, written + done), part, of)
-            proofs = proofs_of(written, part, of) if spec.certificates else None
-            path = work.store.write(written, table, proofs)
+            path = work.store.write(written, *make_rows(work.store.spec, written, part, of))
             work.bar.part(path, written, done)
             written += done
         due = time.monotonic() + FLUSH_SECONDS
@@ -120,4 +196,3 @@ def _run_chunk(work: Work, first: int, stop: int) -> Instances:
     finally:
         write()
         answers.close()
-    return instances

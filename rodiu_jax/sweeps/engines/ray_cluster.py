@@ -1,8 +1,6 @@
-"""The engine of a cluster: Ray runs chunks of rows as tasks; this process writes the parts and keeps the progress.
+"""The engine of a cluster: Ray runs chunks of rows as tasks (`rodiu_jax.sweeps.engines.chunks`).
 
-A task answers its chunk from nothing but the spec and the catalogue, and hands back rows; only what comes back is
-written, so a worker that dies loses a chunk, which is given to another, and no worker needs the sweep's folder. A
-worker is a Ray process with a whole GPU, or a share of a node's cores, and keeps its compiled programs from chunk to
+A worker is a Ray process with a whole GPU, or a share of a node's cores, and keeps its compiled programs from chunk to
 chunk.
 """
 
@@ -13,37 +11,24 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from rodiu_jax.catalog import Catalog
-from rodiu_jax.errors import AuditFailed, InputError, WorkFailed
-from rodiu_jax.model.status import Prover, Status
-from rodiu_jax.runtime.compile_cache import keep_programs, kept_folder
-from rodiu_jax.runtime.progress import Bar
-from rodiu_jax.sweeps.method_table import METHODS
-from rodiu_jax.sweeps.rows import proofs_of, table_of
-from rodiu_jax.sweeps.scenarios import scenarios
-from rodiu_jax.sweeps.spec import SweepSpec
+from rodiu_jax.errors import InputError, WorkFailed
+from rodiu_jax.runtime.spawned import name_cores
+from rodiu_jax.sweeps.engines.chunks import (
+    Done,
+    Orders,
+    Rows,
+    WorkerLost,
+    answer_chunk,
+    answer_chunks,
+    cut,
+    give_orders,
+)
 from rodiu_jax.sweeps.work import Run, Work
-
-_TASKS = 8
-"""Tasks grow towards a method's largest while each worker still has so many of them: batches are fuller."""
-
-_FULLER = 32
-"""Times as many rows a GPU's largest task has as a CPU's: two blocks of brackets (`solvers.cascade`)."""
-
-_OPENING = 64
-_TRIES = 4
-"""A chunk whose worker died is given to another so often."""
-
-_VERSIONS = ("rodiu-jax", "jax", "numpy", "highspy")
 
 
 @dataclass(frozen=True)
@@ -52,15 +37,6 @@ class Share:
 
     cores: int
     gpus: int
-
-
-@dataclass(frozen=True)
-class Done:
-    """A chunk's rows and certificates, and what answered them."""
-
-    table: pa.Table
-    proofs: pa.Table | None
-    devices: tuple[str, ...]
 
 
 @contextmanager
@@ -105,128 +81,47 @@ def shares(nodes: Sequence[tuple[int, int]], workers: int | None) -> tuple[int, 
 
 
 def _run(ray: Any, count: int, share: Share, work: Work) -> None:
-    """Answer all gaps.
-
-    Raises:
-      WorkFailed: a chunk lost its worker several times, or a worker has other versions of the packages.
-    """
-    # Without max_calls a GPU's worker would start anew, and compile anew, for every chunk.
-    task = ray.remote(max_calls=0)(_answer).options(
-        num_cpus=share.cores,
-        num_gpus=share.gpus,
-        max_retries=0,
-        runtime_env={"env_vars": _environment(share)},
-    )
-    left = sum(end - start for start, end in work.gaps)
-    todo = work.chunks(rows_of_task(work.store.spec.method, left, count, gpus=share.gpus), _OPENING)[::-1]
-    keep = kept_folder() is not None  # here it is so; a worker has a folder of its own
-    shared = ray.put((work.store.spec, work.catalog, {n: version(n) for n in _VERSIONS}, keep))
-    tries: dict[tuple[int, int], int] = {}
-    running: dict[Any, tuple[int, int]] = {}
-    devices: set[str] = set()
-    try:
-        while todo or running:
-            while todo and len(running) < count + 1:  # one more waits, so that no worker does
-                running[task.remote(shared, todo[-1], share.cores)] = todo[-1]
-                todo.pop()
-            ready, _ = ray.wait(list(running), num_returns=1)
-            first, stop = running.pop(ready[0])
-            try:
-                done: Done = ray.get(ready[0])
-            except ray.exceptions.RayTaskError as error:
-                raise _meant(error, work, first) from None
-            except ray.exceptions.RayError as error:
-                tries[first, stop] = tries.get((first, stop), 0) + 1
-                if tries[first, stop] >= _TRIES:
-                    raise WorkFailed(
-                        f"rows {first} to {stop - 1} lost their worker {_TRIES} times ({type(error).__name__})"
-                    ) from None
-                work.bar.fault(f"the worker of rows {first} to {stop - 1} died; they are done again")
-                todo.append((first, stop))
-                continue
-            path = work.store.write(first, done.table, done.proofs)
-            _tell(work.bar, done.table)
-            work.bar.part(path, first, stop - first)
-            if not devices.issuperset(done.devices):
-                devices.update(done.devices)
-                work.store.note_devices(sorted(devices))
-    finally:
-        for left in running:
-            ray.cancel(left, force=True)
+    """Answer all gaps."""
+    with closing(_Tasks(ray, count, share, give_orders(work))) as crew:
+        answer_chunks(crew, work, cut(work, count, gpus=share.gpus))
 
 
-def rows_of_task(method: str, left: int, count: int, *, gpus: int = 0) -> int:
-    """Return the rows of a task by ``method``, where ``left`` are to be answered by ``count`` workers.
+class _Tasks:
+    """The workers of a cluster, as a `Crew`: a chunk is a task of Ray's."""
 
-    Args:
-      gpus: of a worker. Where batches gain by being fuller, a GPU's gain up to `_FULLER` times as many rows.
-    """
-    fewest, most = METHODS[method].task_rows
-    if gpus and most > fewest:
-        most *= _FULLER
-    return min(max(left // (_TASKS * count), fewest), most)
-
-
-def _answer(
-    shared: tuple[SweepSpec, Catalog, dict[str, str], bool], rows: tuple[int, int], cores: int
-) -> Done:
-    """In a worker: answer one chunk."""
-    spec, catalog, wanted, keep = shared
-    if keep:
-        keep_programs()
-    import jax
-
-    from rodiu_jax.sweeps.ask import answer_rows
-    from solvers.answers import Answers
-
-    found = {name: version(name) for name in wanted}
-    if other := [name for name in wanted if found[name] != wanted[name]]:
-        name = other[0]
-        raise WorkFailed(
-            f"a worker has {name} {found[name]}, the sweep {wanted[name]}: install the same everywhere"
+    def __init__(self, ray: Any, count: int, share: Share, orders: Orders) -> None:
+        self.room = count + 1  # one chunk waits, so that no worker does
+        self._ray, self._orders = ray, ray.put(orders)
+        self._running: set[Any] = set()
+        own = name_cores(share.cores)
+        # Without max_calls a GPU's worker would start anew, and compile anew, for every chunk.
+        self._task = ray.remote(max_calls=0)(answer_chunk).options(
+            num_cpus=share.cores,
+            num_gpus=share.gpus,
+            max_retries=0,
+            runtime_env={"env_vars": own if share.gpus else own | {"JAX_PLATFORMS": "cpu"}},
         )
-    first, stop = rows
-    instances = scenarios(spec, catalog, first, stop)
-    parts = list(answer_rows(spec, instances, first, _pool(cores)))
-    answers = Answers.concatenate(parts, names=instances.names)
-    table = table_of(spec, np.arange(first, stop), answers, instances)
-    proofs = proofs_of(first, answers, instances) if spec.certificates else None
-    return Done(table, proofs, tuple(sorted({d.device_kind for d in jax.devices()})))
 
+    def submit(self, rows: Rows) -> Any:
+        task = self._task.remote(self._orders, rows)
+        self._running.add(task)
+        return task
 
-_pools: dict[int, Any] = {}
+    def wait(self, tickets: Sequence[Any]) -> Any:
+        return self._ray.wait(tickets, num_returns=1)[0][0]
 
+    def fetch(self, ticket: Any) -> Done:
+        self._running.remove(ticket)
+        try:
+            return self._ray.get(ticket)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, WorkFailed | InputError) else error from None
+        except self._ray.exceptions.RayError as error:
+            raise WorkerLost(type(error).__name__) from None
 
-def _pool(cores: int) -> Any:
-    """A worker's own processes for exact solving, kept from chunk to chunk; they end with it."""
-    from solvers.pool import Pool
-
-    return _pools.setdefault(cores, Pool(cores))
-
-
-def _tell(bar: Bar, table: pa.Table) -> None:
-    counts = table.group_by(["status", "method"]).aggregate([("gap", "max"), ("sample", "count")])
-    for row in counts.to_pylist():
-        gap = float("nan") if row["gap_max"] is None else row["gap_max"]
-        status, prover = Status.of(row["status"]), Prover.of(row["method"])
-        bar.advance(status.word, gap, prover.closes(status), row["sample_count"])
-
-
-def _meant(error: Any, work: Work, first: int) -> BaseException:
-    """What a task raised, as this process would have raised it."""
-    cause = error.cause if isinstance(error.cause, BaseException) else error
-    if isinstance(cause, AuditFailed):
-        row = first + cause.instance
-        one = scenarios(work.store.spec, work.catalog, row, row + 1)
-        return work.store.keep_evidence(one, row, AuditFailed(str(cause), 0, cause.evidence))
-    return cause if isinstance(cause, WorkFailed | InputError) else error
-
-
-def _environment(share: Share) -> dict[str, str]:
-    """A worker computes on its share of the cores alone: XLA reads NPROC, NumPy's libraries the others."""
-    cores = str(share.cores)
-    own = {"NPROC": cores, "OMP_NUM_THREADS": cores, "OPENBLAS_NUM_THREADS": cores, "MKL_NUM_THREADS": cores}
-    return own if share.gpus else own | {"JAX_PLATFORMS": "cpu"}
+    def close(self) -> None:
+        for task in self._running:
+            self._ray.cancel(task, force=True)
 
 
 def _check_answers(address: str | None) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from threading import Thread
 from typing import Any, NamedTuple
 
 import jax
@@ -28,9 +27,16 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.scenario_blocks import keep_on_device, of_settled, run_scenarios
 from rodiu_jax.model.slots import EMPTY, widen
 from rodiu_jax.model.status import Prover, Status
-from rodiu_jax.model.tolerances import ABOVE_ANY_COST, CROSSED_BY_DEVICE, FLOOR_ROUNDING, OPTIMAL_GAP
+from rodiu_jax.model.tolerances import (
+    ABOVE_ANY_COST,
+    CROSSED_BY_DEVICE,
+    FLOOR_ROUNDING,
+    OPTIMAL_GAP,
+    PROOF_BAND,
+)
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
 from rodiu_jax.runtime.kept_programs import kept_program
+from rodiu_jax.runtime.overlap import map_ahead
 from solvers.answers import Answers, relative_gap
 from solvers.deployments import Deployments, by_width, checked_plans
 from solvers.dual import (
@@ -49,7 +55,9 @@ from solvers.dual import (
     least_by_pair,
     lengthen_ray,
     scarce_start,
+    widen_limits,
 )
+from solvers.dual.coefficients import serving_field
 from solvers.neighbours import Search
 from solvers.options import RANGES, list_options
 from solvers.routing import THOROUGH_ITERATIONS, find_shortfall, read_multipliers, route_deployment
@@ -206,6 +214,8 @@ def _bound_deployed(
         )
         # Rounded for good: a compiler may take a conversion there and back for none.
         y = jax.tree.map(lambda a: jax.lax.reduce_precision(a, 8, 23).astype(jnp.float32), y)
+        if not known:
+            c = widen_limits(c, PROOF_BAND)
         return certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))[0], y
 
     return jax.vmap(one)(fields, decided, slot)
@@ -276,6 +286,8 @@ def compile_programs(instances: Instances) -> None:
     Of one scenario a bracket is made, and beside it a search that begins with nothing deployed.
     """
     one = instances.as_batch().take([0])
+    if serving_field(one.fields):  # HiGHS is asked about these
+        return
     effort = _with_chunk(Effort(tree_rounds=1), one)
     limited = bool(np.any(np.asarray(one.fields.max_routes) > 0))
 
@@ -288,10 +300,11 @@ def compile_programs(instances: Instances) -> None:
             best.fresh[:] = True
             best.improve(np.full(1, -math.inf), 0.0, np.arange(1))
 
-    beside = Thread(target=search, daemon=True)
-    beside.start()
-    brackets(one, gap=0.0, effort=effort)
-    beside.join()
+    def bracket() -> None:
+        brackets(one, gap=0.0, effort=effort)
+
+    for _ in map_ahead(lambda work: work(), (bracket, search), at_once=2):
+        pass
 
 
 def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certificates: bool) -> Answers:

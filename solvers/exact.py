@@ -111,8 +111,8 @@ _CORE, _CORE_OF_FLEETS = 12, 8
 """Triples searched first."""
 
 _REST = 1e-5
-"""Most of a fleet's gap that HiGHS may not use up: its objective and the checked cost were never further apart than a
-hundredth of it."""
+"""Most of a fleet's gap that HiGHS may not use up at first: its objective and the checked cost were never further apart
+than a hundredth of it. Where they are, it is asked again and leaves half the gap."""
 
 _SCOUTED = 48
 """Triples searched roughly, for a better plan, where twice as many with replicas to choose are promising."""
@@ -132,8 +132,19 @@ class _OutOfTime(Exception):
 
 
 def _search_from(
-    best: BestPlan, gap: float, time_limit: float, start: Answer | None, use: Accelerators
+    best: BestPlan,
+    gap: float,
+    time_limit: float,
+    start: Answer | None,
+    use: Accelerators,
+    *,
+    rest: float = 0.0,
 ) -> Answer:
+    """Search from what is known.
+
+    Args:
+      rest: least part of the gap that HiGHS may not use up.
+    """
     if start is not None:
         best.offer(start.plan_for(best.b))
     nothing = Plan(best.b, (), (), dict.fromkeys(best.instances.query_names, 1.0))
@@ -143,6 +154,7 @@ def _search_from(
     if (done := best.close(gap)) is not None:
         return done
     search = _Search(best, gap, time.perf_counter() + time_limit, start, use)
+    search.rest = max(search.rest, rest)
     try:
         if not search.run():
             if _proven_infeasible(best.instances, best.b, search.left()):
@@ -158,6 +170,8 @@ def _search_from(
         return best.answer(Status.TIME_LIMIT)
     if search.elsewhere < best.objective:
         return best.answer(Status.BRACKET)
+    if search.rest < gap / 2:
+        return _search_from(best, gap, search.deadline - time.perf_counter(), start, use, rest=gap / 2)
     return best.answer(
         Status.ERROR, f"the checked plan's gap {best.gap:.2g} is wider than the {gap:.2g} HiGHS claims"
     )
@@ -207,6 +221,9 @@ class _Search:
         useful = (self._tight(terms).most > 0).any(0)
         self.terms = terms.take(useful | self._known()[tuple(terms.triple.T)])
         self.everything = np.ones(len(self.terms.pair), bool)
+        self.rest = gap / 2  # for HiGHS's objective and the checked cost to differ
+        if self.terms.fleet is not None:
+            self.rest = min(self.rest, _REST)
 
     def left(self) -> float:
         """Return the seconds that are left.
@@ -388,14 +405,13 @@ class _Search:
           Contradiction: HiGHS says infeasible of a search that has a known plan.
         """
         kind = highspy.HighsModelStatus
-        rest = self.gap / 2  # for HiGHS's objective and the checked cost to differ
         options = {} if heuristics else HEURISTICS_OFF
         if self.terms.fleet is not None:
-            rest, options = min(rest, _REST), options | _SMALL_TREES
+            options = options | _SMALL_TREES
         answer = run_highs(
             formulation,
             start=start,
-            mip_rel_gap=max(self.gap - rest, gap),
+            mip_rel_gap=max(self.gap - self.rest, gap),
             mip_abs_gap=0.0,
             time_limit=self.left(),
             **(options if self.use.options else {}),

@@ -327,7 +327,7 @@ def _add_link(model: _Model) -> np.ndarray:
 
 
 def _add_capacity(model: _Model, demand: np.ndarray, capacity: np.ndarray) -> np.ndarray:
-    """Add sum_i demand[i,t] x[i,t] <= capacity[t] w[t] where it can bind; return row numbers (T,) or -1."""
+    """Add sum_i demand[i,t] x[i,t] <= capacity[t] r[t] where it can bind; return row numbers (T,) or -1."""
     i, t, program = model.i, model.t, model.program
     can_bind = (demand * (model.most * model.usable)).sum(0) > capacity * (1.0 - 1e-12)
     number = np.full(len(model.w), -1)

@@ -29,6 +29,12 @@ RENT_BAND = 2 * MARGIN_TOLERANCE
 Twice what the checker allows a plan, for the reason of `PROMISE_BAND`.
 """
 
+PROOF_BAND = 2 * MARGIN_TOLERANCE
+"""A scenario has no plan only if it has none with limits this much (relative) higher.
+
+Twice what the checker allows a plan, for the reason of `PROMISE_BAND`.
+"""
+
 TIGHTENING_SLACK = 1e-7
 """HiGHS's largest shares of pairs that break a promise are computed with limits this much (relative) higher.
 

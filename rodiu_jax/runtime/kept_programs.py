@@ -11,8 +11,11 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import sys
+import time
 import zlib
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from functools import cache, update_wrapper
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +30,9 @@ from rodiu_jax.runtime.cores import usable_cores
 
 _DIGEST = hashlib.sha256
 _SOURCES = ("rodiu_jax", "solvers")
+
+_UNUSED_SECONDS = 60 * 24 * 3600
+"""After which an executable is removed: of other sources or versions, most likely."""
 
 
 def kept_program(*static: str) -> Callable[[Callable[..., Any]], KeptProgram]:
@@ -47,6 +53,8 @@ class KeptProgram:
         update_wrapper(self, self.jitted)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "jitted":  # not made yet
+            raise AttributeError(name)
         return getattr(self.jitted, name)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
@@ -72,10 +80,10 @@ class KeptProgram:
     ) -> Callable[..., Any]:
         """Load the executable, or else compile it and keep it."""
         arguments, options, static = call
-        if (found := _read(path)) is not None:
-            return serialize_executable.deserialize_and_load(*found)
+        if (found := _load(path)) is not None:
+            return found
         compiled = self.jitted.lower(*arguments, **options, **static).compile()
-        _write(path, serialize_executable.serialize(compiled))
+        _keep(path, compiled)
         return compiled
 
 
@@ -96,8 +104,9 @@ def _made_from() -> str:
     for path in sorted(path for name in _SOURCES for path in (root / name).rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode())
         digest.update(path.read_bytes())
-    for name in ("jax", "jaxlib"):
+    for name in ("jax", "jaxlib", "numpy", "optax"):  # what programs are made from, and by
         digest.update(version(name).encode())
+    digest.update(sys.version.encode())
     settings = {name: value for name, value in os.environ.items() if _changes_programs(name)}
     digest.update(_write_constant((settings, usable_cores())).encode())
     return digest.hexdigest()
@@ -124,24 +133,29 @@ def _write_constant(value: Any) -> str:
     return repr(value)
 
 
-def _read(path: Path) -> Any:
-    """Return what was kept; None where there is nothing, or it is damaged."""
+def _load(path: Path) -> Callable[..., Any] | None:
+    """Return what was kept; None where there is nothing, or it is damaged, or made for another machine."""
     try:
         content = path.read_bytes()
+        os.utime(path)  # what is used is kept
     except OSError:
         return None
     digest, packed = content[:32], content[32:]
     if _DIGEST(packed).digest() != digest:
         return None
-    return pickle.loads(zlib.decompress(packed))  # noqa: S301 - this command wrote it, in its user's own folder
+    with suppress(Exception):  # whatever it is, the program can be compiled
+        made = pickle.loads(zlib.decompress(packed))  # noqa: S301 - this command wrote it, in its user's own folder
+        return serialize_executable.deserialize_and_load(*made)
+    return None
 
 
-def _write(path: Path, made: Any) -> None:
-    """Keep what was made; where that fails, it is made again next time."""
-    packed = zlib.compress(pickle.dumps(made), 1)
-    try:
+def _keep(path: Path, compiled: Any) -> None:
+    """Keep what was compiled, and nothing that was not used for long; where that fails, nothing depends on it."""
+    with suppress(Exception):
+        packed = zlib.compress(pickle.dumps(serialize_executable.serialize(compiled)), 1)
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as unfinished:
             unfinished.write_bytes(_DIGEST(packed).digest() + packed)
-    except OSError:
-        return
+        for other in path.parent.glob("*-*"):
+            if time.time() - other.stat().st_mtime > _UNUSED_SECONDS:
+                other.unlink(missing_ok=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import jax
@@ -26,9 +27,34 @@ def stop_if_unwanted() -> None:
     Raises:
       Unwanted: it has.
     """
-    stopped = getattr(_thread, "stopped", None)
-    if stopped is not None and stopped.is_set():
+    if any(event.is_set() for event in _wishes()):
         raise Unwanted
+
+
+def _wishes() -> tuple[threading.Event, ...]:
+    """Return what says that the work of this thread, or what it is a part of, is unwanted."""
+    return getattr(_thread, "wishes", ())
+
+
+@contextmanager
+def beside(work: Callable[[], object]) -> Iterator[None]:
+    """Do work in a thread while the body runs; when that ends nobody wants it any more. Its errors are dropped.
+
+    Nobody waits for it but the end of the process: a thread that is stopped within a library may abort that.
+    """
+    stopped, wishes = threading.Event(), _wishes()
+
+    def do() -> None:
+        _thread.wishes = (*wishes, stopped)
+        work()
+
+    pool = ThreadPoolExecutor(1, "rodiu-beside")
+    try:
+        pool.submit(do)
+        yield
+    finally:
+        stopped.set()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def map_ahead(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> Generator[R]:
@@ -46,10 +72,10 @@ def map_ahead(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> Ge
         return
     double, default = jax.config.jax_enable_x64, jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
 
-    stopped = threading.Event()
+    stopped, wishes = threading.Event(), _wishes()
 
     def work_alike(item: T) -> R:
-        _thread.stopped = stopped
+        _thread.wishes = (*wishes, stopped)
         stop_if_unwanted()
         with jax.enable_x64(double), jax.default_device(default):
             return work(item)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
-from contextlib import suppress
-from threading import Thread
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rodiu_jax.errors import WorkFailed
+from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from rodiu_jax.runtime.lazy_call import load_function
+from rodiu_jax.runtime.overlap import beside
 from rodiu_jax.sweeps.method_table import METHODS
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def answer_rows(spec: SweepSpec, instances: Instances, first: int, pool: Pool) -
     """
     if first < spec.opening:
         assert first + instances.size <= spec.opening, "a chunk is of one method"
-        spec = spec.model_copy(update={"method": "exact", "gap": spec.wanted_gap})
+        gap = min(spec.wanted_gap, OPTIMAL_GAP) if spec.exact == "all" else spec.wanted_gap
+        spec = spec.model_copy(update={"method": "exact", "gap": gap})
     parts = ask_method(spec, instances, pool, spec.audited(first, first + instances.size))
     count = 0
     try:
@@ -46,17 +48,13 @@ def answer_rows(spec: SweepSpec, instances: Instances, first: int, pool: Pool) -
             parts.close()
 
 
-def prepare_method(method: str, instances: Instances) -> None:
-    """Compile what the method needs in a thread, while HiGHS, in other processes, answers the opening."""
+def prepare_method(method: str, instances: Instances) -> AbstractContextManager[None]:
+    """Compile what the method needs beside the body, in which HiGHS, in other processes, answers the opening.
+
+    An error is dropped: whoever needs the programs meets it too, and says it.
+    """
     place = METHODS[method].prepare
-    if not place:
-        return
-
-    def compile_ahead() -> None:
-        with suppress(Exception):  # whoever needs the programs meets the same error, and says it
-            load_function(place)(instances)
-
-    Thread(target=compile_ahead, daemon=True).start()
+    return beside(lambda: load_function(place)(instances)) if place else nullcontext()
 
 
 def ask_method(spec: SweepSpec, instances: Instances, pool: Pool, audited: np.ndarray) -> Iterator[Answers]:

@@ -56,6 +56,9 @@ _CELLS = 6 * 6 * 10 * 4
 OPENING = 8
 """Rows that HiGHS answers first where the cascade is chosen: it has them in the time in which programs compile."""
 
+_SOON = 10.0
+"""Seconds within which HiGHS must be expected to answer them."""
+
 _CLOSED_BY_BRACKETS = 1e-3
 """At smaller gaps brackets leave most rows to HiGHS."""
 
@@ -118,7 +121,14 @@ def settle_method(
     from solvers.terms import is_large
 
     found = {"method": choice.method, "gap": spec.wanted_gap}
-    if choice.method == "cascade" and not needs and not is_large(instances):
+    soon = find_pace("exact", instances, workers, spec.wanted_gap).seconds(OPENING) < _SOON
+    if (
+        choice.method == "cascade"
+        and soon
+        and not needs
+        and spec.time_limit is None
+        and not is_large(instances)
+    ):
         found["opening"] = OPENING
     return spec.model_copy(update=found), choice
 

@@ -114,7 +114,8 @@ def run_sweep(
     from solvers.pool import Pool
 
     with Pool(options.workers if engine.own_processes else None) as pool:
-        if engine.own_processes and METHODS[spec.method].begins_with_highs:
+        wanted = METHODS[spec.method].begins_with_highs and spec.exact != "none" and not options.resume
+        if engine.own_processes and wanted:
             pool.begin()  # it imports what it needs while this process does
         spec, choice = _settle_method(spec, catalog, options.workers, before)
         _answer_rows(spec, catalog, out, options, engine, choice, pool)
@@ -172,7 +173,10 @@ def _keep_from(before: SweepSpec, keys: Mapping[str, Any]) -> dict[str, Any]:
     keep: dict[str, Any] = {}
     if before.certificates and keys.get("certificates") is None:
         keep["certificates"] = True
-    if before.opening and keys.get("opening") is None:
+    same = all(
+        keys.get(name) in (None, False, getattr(before, name)) for name in ("method", "certificates", "exact")
+    )
+    if before.opening and same and keys.get("opening") is None:  # other keys are refused by their own names
         keep["opening"] = before.opening
     if before.plans and keys.get("plans") is None and keys.get("method") == before.method:
         keep["plans"] = before.plans

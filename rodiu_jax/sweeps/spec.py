@@ -164,10 +164,10 @@ class SweepSpec(StrictTable):
     audit: _Share | None = Field(
         None, description="Share of the brackets that HiGHS audits, at least one (default 0.001; 0: none)."
     )
-    opening: Annotated[int, Field(ge=0)] = 0
     certificates: bool = Field(
         False, description="Keep what proves the lower bounds in DIR/certificates, for `rodiu verify DIR`."
     )
+    opening: Annotated[int, Field(ge=0)] = 0
     plans: Annotated[tuple[_Text, ...], Field(strict=False)] | _Text | None = Field(
         None,
         description="Plans for method evaluate: the cheapest of them that is feasible is a scenario's upper bound.",
@@ -224,13 +224,22 @@ class SweepSpec(StrictTable):
         """Draw which of rows ``first`` to ``stop - 1`` are audited: about ``audit`` of a sweep's, at least 1 of any.
 
         One row is drawn from each stretch of 1/``audit`` rows, by the design's seed; the first from the first sample
-        alone. So the choice stays when the sweep is given more samples.
+        alone. So the choice stays when the sweep is given more samples. Rows of the opening have no bracket: in the
+        place of one, the row as far behind the opening is audited.
         """
+        behind = self._drawn_for_audit(first - self.opening, stop - self.opening)
+        behind[first + np.arange(stop - first) >= 2 * self.opening] = False
+        mask = self._drawn_for_audit(first, stop) | behind
+        mask[first + np.arange(stop - first) < self.opening] = False
+        return mask
+
+    def _drawn_for_audit(self, first: int, stop: int) -> Bool[np.ndarray, " R"]:
+        """Draw as `audited`, whatever answers the rows; of rows below 0 none."""
         share = AUDIT_SHARE if self.audit is None else self.audit
         mask = np.zeros(stop - first, bool)
         if share == 0:
             return mask
-        least, most = max(math.floor(first * share) - 1, 0), math.ceil(stop * share) + 1
+        least, most = max(math.floor(first * share) - 1, 0), max(math.ceil(stop * share) + 1, 0)
         edges = np.floor(np.arange(least, most + 1) / share + 1e-9)
         starts, sizes = edges[:-1], np.diff(edges)
         if least == 0:

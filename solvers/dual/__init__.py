@@ -16,6 +16,7 @@ from solvers.dual.coefficients import (
     exclude_unaffordable,
     highest_cost,
     limit_shares_to_promises,
+    widen_limits,
 )
 from solvers.dual.function import (
     DualValue,
@@ -89,6 +90,7 @@ __all__ = [
     "open_ascent",
     "promise",
     "scarce_start",
+    "widen_limits",
 ]
 
 

@@ -24,7 +24,8 @@ import optax
 from jaxtyping import Float, Int
 
 from rodiu_jax.model.fields import Array
-from solvers.dual.coefficients import Coefficients, count_rent_alone, take_pairs
+from rodiu_jax.model.tolerances import PROOF_BAND
+from solvers.dual.coefficients import Coefficients, count_rent_alone, take_pairs, widen_limits
 from solvers.dual.function import (
     HUGE,
     Multipliers,
@@ -463,8 +464,11 @@ def ascend_and_certify(
     Args:
       opening: as `open_ascent`.
       weight: below 1 where only feasibility is asked: the ascent is then that of `count_rent_alone`, and its
-        multipliers are read as those of the scenario (`lengthen_ray`). 1 without it.
+        multipliers are read as those of the scenario (`lengthen_ray`); the bound is that of limits higher by
+        `PROOF_BAND`. 1 without it.
     """
+    if weight is not None:
+        c = widen_limits(c, jnp.where(weight < 1, PROOF_BAND, 0.0))
     single, start, opening = in_single((c, start, opening))
     if weight is not None:
         start = None if start is None else shorten_ray(start, weight)

@@ -422,12 +422,30 @@ def exclude_unaffordable(c: Coefficients) -> Coefficients:
 
 
 FEASIBILITY_WEIGHT = 2.0**-32
-"""What other costs than rents count for where only feasibility is asked (`count_rent_alone`): a rent that exceeds the
-budget by 1e-6 is then worth more than any plan costs. A power of two, so that multipliers are scaled without rounding.
+"""What other costs than rents count for where only feasibility is asked (`count_rent_alone`): almost nothing, so that
+what rents exceed the budget by is worth more than any plan costs. A power of two: multipliers are scaled without
+rounding.
 """
 
 _SPARE = 4.0
 """Budgets that `count_rent_alone` has: enough that its budget has no price unless rents are far beyond the real one."""
+
+
+def widen_limits(c: Coefficients, part: Any) -> Coefficients:
+    """Raise every limit by a part of it: a scenario without a plan there has none that the checker accepts either."""
+    more = 1.0 + part
+    return c._replace(
+        room=c.room * more,
+        power=c.power * more,
+        most=c.most * more,
+        delay_limit=c.delay_limit * more,
+        error_limit=c.error_limit * more,
+        budget=c.budget * more,
+        storage=c.storage * more,
+        unmet_cap=c.unmet_cap * more + part,
+        rates=None if c.rates is None else c.rates._replace(room=c.rates.room * more),
+        quotas=None if c.quotas is None else c.quotas._replace(quota=c.quotas.quota * more),
+    )
 
 
 def count_rent_alone(c: Coefficients, weight: Any) -> Coefficients:

@@ -1,7 +1,10 @@
 """Executables kept whole: loaded without tracing, for the very call they were made for and no other."""
 
+import hashlib
 import itertools
+import os
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,3 +149,28 @@ def test_nothing_is_kept_for_several_devices_or_where_nothing_shall_be(
 def test_a_folder_that_cannot_be_written_is_no_failure(begin, tmp_path: Path):
     (tmp_path / "whole").write_text("a file stands here")
     assert_right(call(begin()[1]))
+
+
+def test_what_cannot_be_loaded_is_made_again(begin, tmp_path: Path):
+    call(begin()[1])
+    (path,) = (tmp_path / "whole").iterdir()
+    packed = zlib.compress(b"another build's")
+    path.write_bytes(hashlib.sha256(packed).digest() + packed)
+    traced, program = begin()
+    assert_right(call(program))
+    assert traced.times == 1
+    traced, program = begin()
+    assert_right(call(program))
+    assert traced.times == 0
+
+
+def test_what_was_not_used_for_long_is_removed(begin, tmp_path: Path):
+    old = tmp_path / "whole" / "other.program-0123"
+    old.parent.mkdir()
+    old.write_bytes(b"")
+    os.utime(old, (0, 0))
+    used = old.with_name("other.program-4567")
+    used.write_bytes(b"")
+    call(begin()[1])
+    assert not old.exists()
+    assert used.exists()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rodiu_jax.runtime.overlap import Unwanted, map_ahead, stop_if_unwanted
+from rodiu_jax.runtime.overlap import Unwanted, beside, map_ahead, stop_if_unwanted
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
@@ -121,3 +121,34 @@ def test_long_work_ends_where_nobody_wants_it_any_more():
     results.close()
     assert told.wait(60)
     stop_if_unwanted()  # the caller's own thread is not meant
+
+
+def test_work_beside_ends_with_what_it_is_beside_and_so_do_its_parts():
+    begun, told = threading.Barrier(3, timeout=60), threading.Semaphore(0)
+
+    def part(_: int) -> None:
+        begun.wait()
+        try:
+            while True:
+                stop_if_unwanted()
+                time.sleep(0.001)
+        except Unwanted:
+            told.release()
+            raise
+
+    with beside(lambda: list(map_ahead(part, range(2), at_once=2))):
+        begun.wait()
+    assert told.acquire(timeout=60)
+    assert told.acquire(timeout=60)
+    stop_if_unwanted()
+
+
+def test_an_error_of_work_beside_is_dropped():
+    done = threading.Event()
+
+    def fail() -> None:
+        done.set()
+        raise ValueError("beside")
+
+    with beside(fail):
+        assert done.wait(60)

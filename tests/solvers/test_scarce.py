@@ -31,6 +31,7 @@ from solvers.dual.function import shorten_ray
 from solvers.exact import _solve_with, solve_instance
 from solvers.feasibility import FeasibilityTask, find_any_plan
 from solvers.pool import solve
+from solvers.terms import collect
 from tests.certificates.test_certificates import claims, save_certificates
 from tests.oracles.bounds import above, relaxed_optimum
 from tests.oracles.enumeration import cheapest
@@ -224,3 +225,33 @@ def test_large_catalogues():
     assert exact.is_any(Status.OPTIMAL, Status.GAP_LIMIT).all()
     assert (found.lower <= exact.upper * (1 + 1e-6)).all()
     assert (exact.lower <= found.upper * (1 + 1e-6)).all()
+
+
+@pytest.mark.slow
+def test_a_plan_that_the_checker_accepts_is_never_proven_away():
+    """Two GPUs are needed, and cost a little more than the budget: within what the checker forgives, or beyond it."""
+    over = np.array([4e-7, 9e-7, 1e-4, 1e-2])
+    one = random_instances(3, (1, 1, 2, 1)).as_batch().take([0] * len(over))
+    fields = one.fields
+    easy = one.with_fields(
+        unmet_cap=np.zeros(len(over)),
+        budget=np.full(len(over), 1e12),
+        storage_capacity=np.asarray(fields.storage_capacity) * 1e4 + 1e6,
+        gpu_memory=np.asarray(fields.gpu_memory) * 1e4 + 1e6,
+        delay_threshold=np.asarray(fields.delay_threshold) + 1e9,
+        error_threshold=np.ones_like(fields.error_threshold),
+        error_nominal=np.zeros_like(fields.error_nominal) + 0.01,
+    )
+    terms = collect(easy, 0)
+    half = np.asarray(easy.fields.gpu_compute) * (
+        0.6 * terms.work[0] / terms.power
+    )  # of the type, by each GPU
+    easy = easy.with_fields(gpu_compute=half)
+    terms = collect(easy, 0)
+    scenarios = easy.with_fields(budget=(terms.deploy.sum() + terms.data_cost.sum()) / (1 + over))
+    plan = solve_instance(easy, 0, gap=1e-6).plan
+    assert plan is not None
+    accepted = [check_plan(replace(plan, instance=b), scenarios, b).feasible for b in range(len(over))]
+    assert accepted == [True, True, False, False]
+    found = brackets(scenarios, gap=1e-2)
+    assert [status is not Status.INFEASIBLE for status in map(Status, found.status)] == accepted

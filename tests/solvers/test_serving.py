@@ -16,6 +16,7 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances, make_instances
 from rodiu_jax.model.plan import DeployedPair, deployed_triples
 from rodiu_jax.model.status import Status
+from solvers import exact
 from solvers.best_plan import route, starting_point
 from solvers.dual import lower_bounds
 from solvers.exact import solve_instance
@@ -364,3 +365,23 @@ def test_bounds_alone_refuse_what_they_do_not_know():
     speeds = random_instances(0, (2, 2, 2, 2)).with_fields(tp_speedup=np.ones((2, 2, 2, 2)))
     with pytest.raises(InputError, match="tp_speedup"):
         lower_bounds(speeds)
+
+
+def test_a_checked_cost_far_above_that_of_highs_is_no_error(monkeypatch: pytest.MonkeyPatch):
+    """As if HiGHS's bound of a search that leaves little of the gap were too low: it is asked to leave more."""
+    instances = serving_instances(1, (2, 2, 2, 2))
+    best = solve_instance(instances, 0, gap=1e-6).upper
+    rests = []
+    real = exact._Search._solve_milp
+
+    def lie(search, formulation, start, **options):
+        rests.append(search.rest)
+        bound = real(search, formulation, start, **options)
+        return bound if bound is None or search.rest > exact._REST else min(bound, best * (1 - 2e-2))
+
+    monkeypatch.setattr(exact._Search, "_solve_milp", lie)
+    found = solve_instance(instances, 0, gap=1e-2)
+    assert found.status.closed
+    assert max(rests) == 5e-3
+    assert found.lower <= best * (1 + 1e-6)
+    assert found.upper >= best * (1 - 1e-6)

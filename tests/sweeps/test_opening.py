@@ -1,6 +1,12 @@
 """The first rows of a sweep that HiGHS answers while programs compile: always the same ones, whatever the chunks."""
 
+import itertools
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +14,7 @@ import pytest
 
 from rodiu_jax.catalog import load_catalog
 from rodiu_jax.errors import InputError
-from rodiu_jax.sweeps import METHODS, sweep
+from rodiu_jax.sweeps import METHODS, load_spec, sweep
 from rodiu_jax.sweeps.method_choice import OPENING, Pace, settle_method
 from tests.sweeps.small import fake, spec, toy
 
@@ -93,3 +99,53 @@ def test_failing_preparation_fails_nothing(tmp_path, methods, monkeypatch):
     rows = sweep(spec(method="cascade", opening=5), tmp_path / "out", quiet=True, workers=1)
     assert PREPARED.wait(60)
     assert solved(rows) == [0, 1, 2, 3, 4]
+
+
+def test_an_audit_that_falls_into_the_opening_is_of_a_row_behind_it():
+    plain = spec(method="cascade", samples=400)
+    first = int(np.flatnonzero(plain.audited(0, plain.rows))[0])
+    assert first < plain.points
+    opened = plain.model_copy(update={"opening": first + 1})
+    expected = np.flatnonzero(plain.audited(0, plain.rows))
+    expected[0] += first + 1
+    rows = np.flatnonzero(opened.audited(0, plain.rows))
+    np.testing.assert_array_equal(rows, np.unique(expected))
+    cuts = [0, 3, first + 1, 2 * first + 2, 500, plain.rows]
+    parts = [opened.audited(a, b) for a, b in itertools.pairwise(cuts)]
+    np.testing.assert_array_equal(np.flatnonzero(np.concatenate(parts)), rows)
+
+
+def test_all_rows_of_exact_all_are_solved_to_optimality(tmp_path, methods):
+    rows = sweep(spec(method="cascade", opening=5, exact="all"), tmp_path / "out", quiet=True, workers=1)
+    assert (rows.message == "solved to 1e-06").sum() == 5
+
+
+@pytest.mark.parametrize("keys", [{"certificates": True}, {"method": "exact"}])
+def test_a_resumed_sweep_is_refused_by_the_key_that_was_given(tmp_path, methods, keys):
+    sweep(spec(method="cascade", opening=5), tmp_path / "out", quiet=True, workers=1)
+    with pytest.raises(InputError) as caught:
+        sweep(spec(method="cascade"), tmp_path / "out", quiet=True, workers=1, resume=True, **keys)
+    assert "opening" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a signal")
+def test_ctrl_c_while_programs_compile_is_no_abort(tmp_path):
+    """Cold: a thread that is ended within the compiler would abort the process."""
+    program = "import sys; from rodiu_jax.cli import main; sys.argv[0] = 'rodiu'; main()"
+    file = tmp_path / "sweep.toml"
+    text = load_spec("cost-budget").model_copy(update={"method": "cascade", "opening": 8})
+    file.write_text(text.to_toml())
+    started = subprocess.Popen(
+        [sys.executable, "-c", program, "--no-cache", "sweep", str(file), "-o", str(tmp_path / "out")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / "spec.toml").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(3.0)
+    os.killpg(started.pid, signal.SIGINT)
+    _, told = started.communicate(timeout=120)
+    assert started.returncode == 1, told
+    assert "interrupted: " in told
+    assert "terminate" not in told

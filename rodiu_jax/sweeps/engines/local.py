@@ -143,11 +143,13 @@ def _run_here(work: Work, note: Callable[[Rows], None]) -> None:
     """Answer all gaps in this process, one chunk at a time."""
     spec = work.store.spec
     chunks = work.chunks(chunk_of(spec.method, work.catalog), OPENING)
+    preparing: AbstractContextManager[None] = nullcontext()
     if chunks and chunks[0][0] < spec.opening <= chunks[-1][0]:
-        prepare_method(spec.method, scenarios(spec, work.catalog, *chunks[0]))
-    for rows in chunks:
-        _run_chunk(work, *rows)
-        note(rows)
+        preparing = prepare_method(spec.method, scenarios(spec, work.catalog, *chunks[0]))
+    with preparing:
+        for rows in chunks:
+            _run_chunk(work, *rows)
+            note(rows)
 
 
 def chunk_of(method: str, catalog: Catalog) -> int:

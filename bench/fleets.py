@@ -46,10 +46,10 @@ def serving(n: int, seed: int, *, shape: Shape, rent: float, gamma: float, quota
     GPUs cost $0.5 to $6 an hour (log-uniform). A replica of degree n of a model with weights from 8 to 80 GB (log-
     uniform) sustains, of each type, 60 queries/h for each ``price^0.9`` of its GPU and ``n^0.85``, divided by the
     weights over 20 GB to the power 0.7 and by what the type asks (log-uniform from 0.3 to 3), times noise (log-normal,
-    0.25) for each type, model and GPU; a seventh of these cells nobody measured (rate 0). Rates may fall short by 5 to
-    40 %. Weights must fit (GPUs of 24, 48 or 80 GB). The traffic of the types is log-uniform from 1 to 10, then scaled
-    alike so that whole traffic at the cheapest rates would cost ``rent`` with fractions of GPUs. A query unmet costs 3
-    to 20 times what serving it would so.
+    0.25) for each type, model and GPU; a seventh of these cells nobody measured (rate 0), and nothing runs where its
+    weights do not fit (GPUs of 24, 48 or 80 GB). Rates may fall short by 5 to 40 %. The traffic of the types is
+    log-uniform from 1 to 10, then scaled alike so that whole traffic at the cheapest rates would cost ``rent`` with
+    fractions of GPUs. A query unmet costs 3 to 20 times what serving it would so.
 
     Args:
       shape: (I, J, K, N) query types, models, GPUs, degrees 1, 2, 4, ...
@@ -87,6 +87,7 @@ def _draw(
     )  # fmt: skip
     rate = np.where(rng.random(rate.shape) < 1 / 7, 0.0, rate)[..., None] * degree**0.85
     fits = weights[:, None, None] <= memory[:, None] * degree  # J,K,N
+    rate = np.where(fits, rate, 0.0)  # the plain formulation has no row of memory
     traffic = spread(1.0, 10.0, types)
     with np.errstate(divide="ignore"):
         each = np.where(fits & (rate > 0), price[:, None] * degree / rate, np.inf).reshape(types, -1)

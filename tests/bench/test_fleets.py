@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.families import Solved
-from bench.fleets import Compared, main, make_row, serving
+from bench.fleets import SHAPES, Compared, compare, main, make_row, serving
 from bench.records import read_record
 from tests.oracles.plain_fleet import solve_plain
 
@@ -41,13 +41,23 @@ def test_scenarios_are_what_they_say():
 
 
 def test_the_plain_relaxation_is_below_the_optimum():
-    drawn = serving(2, 1, shape=SHAPE, rent=2.0, gamma=2.0, quota=True)
-    for b in range(2):
+    drawn, below = serving(4, 1, shape=SHAPE, rent=2.0, gamma=2.0, quota=True), []
+    for b in range(4):
         whole, relaxed = solve_plain(drawn, b), solve_plain(drawn, b, relax=True)
         assert whole.optimal
         assert relaxed.optimal
-        assert relaxed.bound < whole.bound * (1 - 1e-3)
+        assert relaxed.bound <= whole.bound * (1 + 1e-9)
+        below.append(relaxed.bound < whole.bound * (1 - 1e-3))
         assert whole.bound == pytest.approx(whole.objective)
+    assert sum(below) >= 2
+
+
+def test_both_ways_know_that_weights_must_fit():
+    """In this scenario the cheapest fleet without a limit of memory is 5 % cheaper, and does not fit."""
+    found = compare(
+        serving(11, 20, shape=SHAPES["5x4x6x4"], rent=2.0, gamma=0.0, quota=False).take([10]), 60.0
+    )
+    assert found.ours.objective == pytest.approx(found.plain.objective, rel=1e-4)
 
 
 def test_table_of_a_case(tmp_path):

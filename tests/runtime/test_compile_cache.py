@@ -35,9 +35,9 @@ def draw(folder: Path, cache: Path, *options: str, **settings: str) -> bytes:
 
 
 def entries(cache: Path) -> dict[str, tuple[int, bytes]]:
-    """The programs kept: when they were written, and what they are."""
+    """The programs kept: a number that changes when a file is written anew, and what they are."""
     return {
-        p.name: (p.stat().st_mtime_ns, p.read_bytes())
+        p.name: (p.stat().st_ino, p.read_bytes())
         for name in ("*._draw-*", "jit_*")
         for p in cache.rglob(name)
     }

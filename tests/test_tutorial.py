@@ -79,7 +79,7 @@ def readme_steps() -> list[tuple[str, str]]:
     return [step for n, step in enumerate(found) if n not in about_it]
 
 
-@pytest.mark.slow
+@pytest.mark.shipped  # users read what their programs print
 @pytest.mark.timeout(1800)
 def test_the_readme_prints_what_it_shows(rodiu: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)

@@ -89,9 +89,8 @@ class Pool:
     def begin(self) -> None:
         """Start the workers now, so that they have imported what they need when the first task comes."""
         if self._processes is None:
-            self._processes = Processes(self.workers)
             for _ in range(self.workers):
-                self._processes.submit(_get_ready)
+                self._running().submit(_get_ready)
 
     def submit(self, task: Task) -> Ticket:
         """Queue a task and return at once."""
@@ -136,10 +135,8 @@ class Pool:
         Raises:
           WorkFailed: a worker died.
         """
-        if self._processes is None:
-            self._processes = Processes(self.workers)
         try:
-            return list(self._processes.map(work, tasks))
+            return list(self._running().map(work, tasks))
         except BrokenProcessPool:
             self._end()
             raise WorkFailed("a solver's process died") from None
@@ -152,11 +149,14 @@ class Pool:
         self._open.clear()
         self._end()
 
-    def _send(self, task: Task) -> Future[Answer]:
+    def _running(self) -> Processes:
         if self._processes is None:
             self._processes = Processes(self.workers)
+        return self._processes
+
+    def _send(self, task: Task) -> Future[Answer]:
         try:
-            return self._processes.submit(_solve_one, task)
+            return self._running().submit(_solve_one, task)
         except (
             BrokenProcessPool
         ) as error:  # told to whoever waits for it, like those that broke with the pool

@@ -120,9 +120,6 @@ class BlockRunner:
                 finish(0)
                 self._compiled.add(kind)
             firsts = firsts[1:]
-        elif len(firsts) == 1:
-            finish(0)
-            firsts = firsts[1:]
         if len(firsts) == 1:
             finish(firsts[0])
         elif firsts:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -37,24 +38,34 @@ def _wishes() -> tuple[threading.Event, ...]:
 
 
 @contextmanager
-def beside(work: Callable[[], object]) -> Iterator[None]:
-    """Do work in a thread while the body runs; when that ends nobody wants it any more. Its errors are dropped.
+def _threads(count: int, name: str) -> Iterator[Callable[[Callable[[], R]], Future[R]]]:
+    """Give what begins work in one of so many threads; when the body ends, nobody wants any of it any more.
 
     Nobody waits for it but the end of the process: a thread that is stopped within a library may abort that.
     """
     stopped, wishes = threading.Event(), _wishes()
+    double, default = jax.config.jax_enable_x64, jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
 
-    def do() -> None:
+    def do(work: Callable[[], R]) -> R:
         _thread.wishes = (*wishes, stopped)
-        work()
+        stop_if_unwanted()
+        with jax.enable_x64(double), jax.default_device(default):
+            return work()
 
-    pool = ThreadPoolExecutor(1, "rodiu-beside")
+    pool = ThreadPoolExecutor(count, name)
     try:
-        pool.submit(do)
-        yield
+        yield partial(pool.submit, do)
     finally:
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def beside(work: Callable[[], object]) -> Iterator[None]:
+    """Do work in a thread while the body runs; when that ends nobody wants it any more. Its errors are dropped."""
+    with _threads(1, "rodiu-beside") as begin:
+        begin(work)
+        yield
 
 
 def map_ahead(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> Generator[R]:
@@ -70,25 +81,11 @@ def map_ahead(work: Callable[[T], R], items: Iterable[T], *, at_once: int) -> Ge
     if at_once == 1:
         yield from map(work, items)
         return
-    double, default = jax.config.jax_enable_x64, jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-
-    stopped, wishes = threading.Event(), _wishes()
-
-    def work_alike(item: T) -> R:
-        _thread.wishes = (*wishes, stopped)
-        stop_if_unwanted()
-        with jax.enable_x64(double), jax.default_device(default):
-            return work(item)
-
-    pool = ThreadPoolExecutor(at_once, "rodiu-ahead")
     begun: deque[Future[R]] = deque()
-    try:
+    with _threads(at_once, "rodiu-ahead") as begin:
         for item in items:
-            begun.append(pool.submit(work_alike, item))
+            begun.append(begin(partial(work, item)))
             if len(begun) == at_once:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()
-    finally:
-        stopped.set()
-        pool.shutdown(wait=False, cancel_futures=True)

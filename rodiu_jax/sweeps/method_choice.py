@@ -121,14 +121,10 @@ def settle_method(
     from solvers.terms import is_large
 
     found = {"method": choice.method, "gap": spec.wanted_gap}
-    soon = find_pace("exact", instances, workers, spec.wanted_gap).seconds(OPENING) < _SOON
-    if (
-        choice.method == "cascade"
-        and soon
-        and not needs
-        and spec.time_limit is None
-        and not is_large(instances)
-    ):
+    may_open = (
+        METHODS[choice.method].prepare and not needs and spec.time_limit is None and not is_large(instances)
+    )
+    if may_open and find_pace("exact", instances, workers, spec.wanted_gap).seconds(OPENING) < _SOON:
         found["opening"] = OPENING
     return spec.model_copy(update=found), choice
 

@@ -21,8 +21,9 @@ from rodiu_jax.model.tolerances import LEAST_EXCESS, OPTIMAL_GAP
 from solvers._accelerators import ALL, Accelerators
 from solvers.answers import Answer, relative_gap
 from solvers.best_plan import BestPlan, Contradiction, mark_deployed, route, starting_point
-from solvers.formulation import Beyond, Formulation, assemble, build, read_plan
+from solvers.formulation import Beyond, Formulation, assemble, build, read_plan, to_plan
 from solvers.highs import HighsAnswer, SolverFailed, run_highs
+from solvers.nearby_fleets import find_nearby_fleet
 from solvers.pricing import Priced, price
 from solvers.terms import Terms, collect, tighten
 
@@ -93,7 +94,14 @@ def _solve_with(
     return replace(answer, seconds=time.perf_counter() - began)
 
 
-HEURISTICS_OFF: dict[str, Any] = {
+_FEW_CUTS: dict[str, Any] = {
+    "mip_allow_cut_separation_at_nodes": False,
+    "mip_pool_soft_limit": 1,
+    "mip_pscost_minreliable": 1,
+}
+"""Cuts below the root, more than a few at it, and branchings for trial took more time than they saved."""
+
+LEAN: dict[str, Any] = _FEW_CUTS | {
     "mip_heuristic_effort": 0.0,
     "mip_heuristic_run_rins": False,
     "mip_heuristic_run_rens": False,
@@ -102,13 +110,17 @@ HEURISTICS_OFF: dict[str, Any] = {
     "mip_heuristic_run_zi_round": False,
     "mip_heuristic_run_shifting": False,
 }
-"""Their sub-MIPs took most of the time of a search that starts from a good plan."""
-
-_SMALL_TREES: dict[str, Any] = {"mip_allow_cut_separation_at_nodes": False, "mip_pscost_minreliable": 1}
-"""Of fleets: cuts below the root, and branchings for trial, took more time than they saved."""
+"""The same without heuristics: their sub-MIPs took most of the time of a search that starts from a good plan."""
 
 _CORE, _CORE_OF_FLEETS = 12, 8
 """Triples searched first."""
+
+_SPARE = 7
+"""Triples near the relaxation's besides one for each type, of which it uses about as many."""
+
+_ROUNDING = 0.03
+"""Most that rounding a fleet up, by half a replica for each type, may cost of the bound. Where it is more, few GPUs are
+rented, and the nearby fleets are too far from the best one to be worth their time."""
 
 _REST = 1e-5
 """Most of a fleet's gap that HiGHS may not use up at first: its objective and the checked cost were never further apart
@@ -191,12 +203,17 @@ class _Bound:
     most_pairs: int | None
 
 
+def _chooses_replicas(terms: Terms) -> bool:
+    return terms.fleet is not None and bool((terms.fleet.replicas > 1).any())
+
+
 class _Search:
     """The exact search over what the start leaves; its findings go to ``best``.
 
     It has four phases; `run` ends it as soon as the bound is within the gap of the best plan.
 
-    1. Pricing: the LP relaxation, as a bound of all plans and a reduced cost of each triple.
+    1. Pricing: the LP relaxation, as a bound of all plans and a reduced cost of each triple. Of fleets, a good one near
+       the relaxation's is looked for then: of hundreds of GPUs it mostly is within a percent of the bound.
     2. Core: a MILP over the few triples of least dual value, of few deployed pairs, for a good plan.
     3. Promising: a MILP over every triple that the dual function does not exclude, given that plan.
     4. More pairs: a MILP over plans of more pairs than the phases before have looked at.
@@ -248,6 +265,10 @@ class _Search:
         priced = self._price_relaxation()
         if self.best.gap <= self.gap:
             return True
+        if self.use.nearby:
+            self._look_nearby(priced)
+            if self.best.gap <= self.gap:
+                return True
         bound = self._search_core(priced)
         if bound is not None and not self.timed and self._is_open(bound.value):
             bound = self._search_promising(priced, bound)
@@ -264,22 +285,37 @@ class _Search:
         self.best.prove(min(priced.bound, self.elsewhere), "the dual function's")
         return priced
 
+    def _look_nearby(self, priced: Priced) -> None:
+        """Offer a good fleet of the triples of least dual value, where there are many GPUs; nothing is proven.
+
+        Raises:
+          _OutOfTime.
+        """
+        self.left()
+        if self.terms.max_routes > 0 or not _chooses_replicas(self.terms):
+            return
+        few = self.terms.take(self._least(priced, self.terms.types + _SPARE))
+        assert few.fleet is not None
+        if self.terms.types * few.fleet.rent.mean() / 2 > _ROUNDING * priced.bound:
+            return
+        formulation = assemble(self._tight(few), self.gpus)
+        columns = find_nearby_fleet(formulation)
+        if columns is not None:
+            self.best.offer(to_plan(self.best.instances, self.best.b, formulation, columns))
+
     def _search_core(self, priced: Priced) -> _Bound | None:
         """Phase 2: search the triples of least dual value, or all promising ones where these are few."""
         searched = self._promising(priced)
         core = _CORE if self.terms.fleet is None else _CORE_OF_FLEETS
         if self.use.core and searched.sum() > core:
-            searched = self._known_triples()
-            searched[np.argsort(priced.reduced, kind="stable")[:core]] = True
+            searched = self._least(priced, core)
         return self._search_part(priced, searched, self._few_pairs())
 
     def _search_promising(self, priced: Priced, core: _Bound) -> _Bound | None:
         """Phase 3: search what the dual function does not exclude, given the best plan, if that is more than before."""
         more = self._promising(priced)
         if self.terms.fleet is not None and more.sum() > 2 * _SCOUTED:
-            some = self._known_triples()
-            some[np.argsort(priced.reduced, kind="stable")[:_SCOUTED]] = True
-            self._search_triples(some, core.most_pairs, gap=_ROUGHLY)
+            self._search_triples(self._least(priced, _SCOUTED), core.most_pairs, gap=_ROUGHLY)
             more = self._promising(priced)
             if self.timed:
                 return core
@@ -339,6 +375,12 @@ class _Search:
         """Return the triples that plans better than the best may deploy, by the dual function, and the best plan's."""
         return (priced.bound + priced.reduced < self._enough()) | self._known_triples()
 
+    def _least(self, priced: Priced, count: int) -> Bool[np.ndarray, " T"]:
+        """Return the triples of least dual value, and the best plan's."""
+        chosen = self._known_triples()
+        chosen[np.argsort(priced.reduced, kind="stable")[:count]] = True
+        return chosen
+
     def _few_pairs(self) -> int | None:
         """Return the pairs up to which some adversary's budget makes the worst case a plain sum, where that helps."""
         if not self.use.split:
@@ -375,7 +417,6 @@ class _Search:
         Returns None where HiGHS says that there is none, and no plan is known that would contradict it.
         """
         terms = self.terms.take(searched)
-        several = terms.fleet is not None and bool((terms.fleet.replicas > 1).any())
         formulation = assemble(
             self._tight(terms if most_pairs is None else terms.with_routes(most_pairs)), self.gpus
         )
@@ -383,7 +424,7 @@ class _Search:
         if start is not None and most_pairs is not None and len(start.deployments) > most_pairs:
             start = None
         begin = None if start is None else starting_point(self.best.instances, formulation, start)
-        heuristics = several and (gap > 0 or len(terms.pair) > 2 * _SCOUTED)
+        heuristics = _chooses_replicas(terms) and (gap > 0 or len(terms.pair) > 2 * _SCOUTED)
         return self._solve_milp(formulation, begin, gap=gap, heuristics=heuristics)
 
     def _solve_milp(
@@ -405,9 +446,7 @@ class _Search:
           Contradiction: HiGHS says infeasible of a search that has a known plan.
         """
         kind = highspy.HighsModelStatus
-        options = {} if heuristics else HEURISTICS_OFF
-        if self.terms.fleet is not None:
-            options = options | _SMALL_TREES
+        options = _FEW_CUTS if heuristics else LEAN
         answer = run_highs(
             formulation,
             start=start,

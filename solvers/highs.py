@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import highspy
 import numpy as np
@@ -150,6 +150,48 @@ class LinearPrograms:
         solution = self._solver.getSolution()
         columns, dual = np.array(solution.col_value) * model.unit, np.array(solution.row_dual) * money
         return HighsAnswer(status, columns, objective, objective, dual)
+
+
+class Solution(NamedTuple):
+    """A linear program's solution; ``columns`` is None and ``objective`` inf without one.
+
+    Attributes:
+      reduced: what one more unit of each column costs.
+    """
+
+    objective: float
+    columns: Float64[np.ndarray, " C"] | None
+    reduced: Float64[np.ndarray, " C"]
+
+
+class VaryingBounds:
+    """One linear program solved again and again with other bounds of some columns, from the last solution's basis."""
+
+    def __init__(self, model: SparseArrays, columns: Int[np.ndarray, " V"]) -> None:
+        self._money, self._unit = _unit_of_money(model.cost), model.unit
+        self._columns = columns.astype(np.int32)
+        options = ROUTING_OPTIONS | {"presolve": "off"}
+        continuous = np.zeros(len(model.cost), np.int32)
+        self._solver = load_model(model, model.cost / self._money, continuous, options)
+
+    def solve(self, lower: Float64[np.ndarray, " V"], upper: Float64[np.ndarray, " V"]) -> Solution:
+        """Solve the program with these bounds of the columns that vary, in their own units.
+
+        Raises:
+          SolverFailed: HiGHS refused a bound.
+        """
+        unit = self._unit[self._columns]
+        status = self._solver.changeColsBounds(len(unit), self._columns, lower / unit, upper / unit)
+        require_ok(status, "bounds of columns")
+        self._solver.run()
+        if self._solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            return Solution(math.inf, None, np.zeros(len(self._unit)))
+        solution = self._solver.getSolution()
+        return Solution(
+            float(self._solver.getObjectiveValue()) * self._money,
+            np.array(solution.col_value) * self._unit,
+            np.array(solution.col_dual) * self._money / self._unit,
+        )
 
 
 def run_highs(

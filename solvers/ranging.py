@@ -26,7 +26,7 @@ from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from solvers.best_plan import starting_point
 from solvers.dual.coefficients import refuse_serving
-from solvers.exact import HEURISTICS_OFF
+from solvers.exact import LEAN
 from solvers.formulation import Formulation, assemble, to_plan
 from solvers.highs import SolverFailed, run_highs
 from solvers.terms import Terms, collect
@@ -79,7 +79,7 @@ def ranged(question: Ranging) -> Ranged:
             mip_rel_gap=OPTIMAL_GAP / 2,
             mip_abs_gap=0.0,
             time_limit=question.time_limit,
-            **HEURISTICS_OFF,
+            **LEAN,
         )
     except SolverFailed:
         return Ranged(-math.inf, None, 0.0)

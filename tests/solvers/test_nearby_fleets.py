@@ -89,6 +89,7 @@ def test_fleets_found_are_checked_plans_near_the_optimum(gamma, quota):
         assert verdict.feasible
         found = read_plan(formulation, columns)
         again = route(instances, 0, found.deployed, None, found.replicas)  # a second routing, from nothing
+        assert again is not None
         cost = check_plan(again, instances, 0).costs["total_cost"]
         assert verdict.costs["total_cost"] == pytest.approx(cost, rel=1e-6)
         optimum = _solve_with(replace(ALL, nearby=False), instances, 0)
@@ -148,5 +149,6 @@ def test_a_pair_keeps_one_degree():
     for seed in range(6):
         formulation = build(draw(seed, 600.0), 0)
         columns = find_nearby_fleet(formulation)
+        assert columns is not None
         used = formulation.triple[columns[formulation.columns.deployed] > 0.5]
         assert len(np.unique(used[:, :2], axis=0)) == len(used)

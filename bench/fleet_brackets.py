@@ -1,8 +1,8 @@
 """``python -m bench.fleet_brackets``: brackets and the cascade on fleets, to 1 %.
 
-Scenarios of `bench.fleets` of the small shape. Brackets, of the first few of each
-case, use no HiGHS. The cascade gives fleets to HiGHS at once, where
-some are closed by linear programs alone: by the relaxation and a local search of fleets near it. Exact is the same
+Scenarios of `bench.fleets` of the small shape. Brackets, of the first few of each case, use no HiGHS. The cascade gives
+fleets to HiGHS at once, where some are closed by linear programs alone: by the relaxation and a local search of fleets
+near it. Exact is the same
 question to `solvers.pool`, on as many processes. Programs are compiled, and processes started, before; times are by the
 clock, for all scenarios of a case together. Wanted: gaps of brackets of at most 6 % on average, and of at most 2 %
 where twenty GPUs or more are rented; the cascade never slower than exact by more than a tenth.

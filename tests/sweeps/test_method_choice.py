@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rodiu_jax.catalog import load_catalog
 from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.sweeps import METHODS, read_rows, sweep
 from rodiu_jax.sweeps.manifest import read_manifest
-from rodiu_jax.sweeps.method_choice import Pace, choose_method, find_pace, keep_pace
+from rodiu_jax.sweeps.method_choice import Pace, choose_method, find_pace, keep_pace, settle_method
 from rodiu_jax.sweeps.store import read_spec
 from tests.golden import numbers
 from tests.oracles.instances import random_instances
@@ -76,6 +77,15 @@ def test_a_damaged_file_of_paces_counts_as_none(default, kept, text):
     assert find_pace("cascade", default, 2, 0.01) == before
     keep_pace("cascade", default, 2, 0.01, first=(10, 1.0), whole=(1010, 2.0))
     assert find_pace("cascade", default, 2, 0.01).row == pytest.approx(0.001)
+
+
+def test_paces_of_another_mode_of_uncertainty_are_found(kept):
+    keep_pace("exact", sample("seed", n=1, uncertainty="diu"), 2, 0.01, first=(64, 2.0), whole=(1064, 3.0))
+    small = spec(method="auto", samples=1000, uncertainty="diu")
+    found, _ = settle_method(small, load_catalog("seed"), 2)
+    assert found.method == "exact"
+    found, _ = settle_method(small.model_copy(update={"uncertainty": "ddu"}), load_catalog("seed"), 2)
+    assert found.method == "cascade"
 
 
 def test_nothing_is_kept_where_no_programs_are(default, monkeypatch, tmp_path):

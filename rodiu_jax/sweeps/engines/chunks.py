@@ -31,7 +31,7 @@ from rodiu_jax.sweeps.spec import SweepSpec
 from rodiu_jax.sweeps.work import Work
 from solvers.answers import Answers
 
-OPENING = 64
+FIRST_CHUNK = 64
 """Most scenarios in the first chunk, so that something is on disk soon."""
 
 _TASKS = 8
@@ -116,7 +116,7 @@ def give_orders(work: Work) -> Orders:
 def cut(work: Work, workers: int, *, gpus: int = 0) -> list[Rows]:
     """Cut the gaps into chunks for so many workers, with ``gpus`` each."""
     left = sum(end - start for start, end in work.gaps)
-    return work.chunks(rows_of_chunk(work.store.spec.method, left, workers, gpus=gpus), OPENING)
+    return work.chunks(rows_of_chunk(work.store.spec.method, left, workers, gpus=gpus), FIRST_CHUNK)
 
 
 def rows_of_chunk(method: str, left: int, workers: int, *, gpus: int = 0) -> int:

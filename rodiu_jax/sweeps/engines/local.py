@@ -20,7 +20,7 @@ from rodiu_jax.runtime.cores import usable_cores
 from rodiu_jax.runtime.spawned import Processes, name_cores
 from rodiu_jax.sweeps.ask import answer_rows, prepare_method
 from rodiu_jax.sweeps.engines.chunks import (
-    OPENING,
+    FIRST_CHUNK,
     Done,
     Orders,
     Rows,
@@ -142,7 +142,7 @@ def _run_beside(work: Work, chunks: Sequence[Rows], count: int, note: Callable[[
 def _run_here(work: Work, note: Callable[[Rows], None]) -> None:
     """Answer all gaps in this process, one chunk at a time."""
     spec = work.store.spec
-    chunks = work.chunks(chunk_of(spec.method, work.catalog), OPENING)
+    chunks = work.chunks(chunk_of(spec.method, work.catalog), FIRST_CHUNK)
     preparing: AbstractContextManager[None] = nullcontext()
     if chunks and chunks[0][0] < spec.opening <= chunks[-1][0]:
         preparing = prepare_method(spec.method, scenarios(spec, work.catalog, *chunks[0]))

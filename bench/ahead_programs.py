@@ -169,9 +169,9 @@ def _evaluate_plans(instances: Instances, count: int) -> Program:
         drawn = {n: _with_rows(v, rows) if n in instances.batched else v for n, v in fields.items()}
         return (type(instances.fields)(**drawn), plans), {}
 
-    static = {"uncertainty": instances.uncertainty, "batched": instances.batched, "crossed": True}
+    static = {"uncertainty": instances.uncertainty, "batched": instances.batched}
     block = partial(evaluation._block_size, instances, count)
-    return Program(f"evaluate {count}", "scenario", evaluation._score_block, build, block, static)
+    return Program(f"evaluate {count}", "scenario", evaluation._score_crossed_block, build, block, static)
 
 
 def _cross_deployments(instances: Instances) -> Program:

@@ -29,7 +29,7 @@ from bench.measure import count_by_xla, describe_this_machine
 from bench.records import Study
 from bench.study import out_option, read_words, show_study
 from rodiu_jax.catalog import draw_program, load_catalog, sampling
-from rodiu_jax.model.evaluation import _score_block
+from rodiu_jax.model.evaluation import _score_crossed_block, _score_pair_block, _take_pairs
 from rodiu_jax.model.fields import FIELD_SPECS, batch_axes
 from rodiu_jax.model.plan import plan_arrays
 from rodiu_jax.model.scenario_blocks import keep_on_device
@@ -189,14 +189,12 @@ def stages(scenarios: int, plans: int = 64) -> list[Stage]:
 
     arrays = plan_arrays(make_random_plans(instances, plans, everywhere=True), instances)
     static = {"uncertainty": instances.uncertainty, "batched": instances.batched}
-    everyone = jax.tree.map(lambda a: np.broadcast_to(a[:1], (scenarios, 1, *a.shape[1:])), arrays)
-    for name, given, crossed in (
-        ("evaluate a plan", everyone, False),
-        (f"evaluate {plans} plans", arrays, True),
-    ):
-        found.append(
-            _stage(name, "float64", _score_block, (fields, given), scenarios, crossed=crossed, **static)
-        )
+    name = f"evaluate {plans} plans"
+    found.append(_stage(name, "float64", _score_crossed_block, (fields, arrays), scenarios, **static))
+    everyone, first = np.arange(scenarios), np.zeros(scenarios, np.int64)
+    take, static = _take_pairs(instances, arrays, first, everyone)
+    given = take(everyone)
+    found.append(_stage("evaluate a plan", "float64", _score_pair_block, given, scenarios, **static))
     return found
 
 

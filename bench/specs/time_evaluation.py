@@ -11,11 +11,20 @@ import numpy as np
 from bench.inputs import make_random_plans
 from bench.measure import SLOW_PEER_ITEMS, Case, Side, Spec, describe_counts
 from rodiu_jax.catalog import sampling
-from rodiu_jax.model.evaluation import _block_size, _score_block, evaluate, score_crossed, score_pairs
+from rodiu_jax.model.evaluation import (
+    _block_size,
+    _score_crossed_block,
+    _score_pair_block,
+    _take_pairs,
+    evaluate,
+    score_crossed,
+    score_pairs,
+)
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import PlanArrays, plan_arrays
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.model.verdict import COSTS
+from rodiu_jax.runtime.block_sizes import block_size
 from tests.oracles.numpy_batch_evaluator import BatchEvaluation, SlotPlans, evaluate_batch
 from tests.oracles.numpy_evaluator import dense_plan, evaluate_one
 
@@ -80,18 +89,9 @@ def _build_pairwise(instances: Instances) -> Case:
         too, more = _agree(scores.costs, scores.margins, batch)
         return right and too, f"{text}; {more}"
 
-    size = min(_block_size(instances, 1).rows, n)
-    block = PlanArrays(*(a[:size, None] for a in arrays))
-    counted = describe_counts(
-        _score_block,
-        size,
-        "pair",
-        instances.take(np.arange(size)).fields,
-        block,
-        uncertainty=instances.uncertainty,
-        batched=instances.batched,
-        crossed=False,
-    )
+    size = min(block_size("evaluate pairs").rows, n)
+    take, static = _take_pairs(instances, arrays, index, index)
+    counted = describe_counts(_score_pair_block, size, "pair", *take(np.arange(size)), **static)
     sides = (
         Side("score_pairs", lambda: score_pairs(instances, arrays, index, index), n),
         Side("NumPy, in batch", lambda: evaluate_batch(instances.fields, mode, slots), n),
@@ -129,14 +129,13 @@ def _build_crossed(instances: Instances, count: int = 64) -> Case:
 
     size = min(_block_size(instances, count).rows, n)
     counted = describe_counts(
-        _score_block,
+        _score_crossed_block,
         size * count,
         "pair",
         instances.take(np.arange(size)).fields,
         arrays,
         uncertainty=instances.uncertainty,
         batched=instances.batched,
-        crossed=True,
     )
     sides = (
         Side("score_crossed", lambda: score_crossed(instances, arrays), n * count),
@@ -173,7 +172,7 @@ def _build_from_plans(instances: Instances) -> Case:
 SPEC = Spec(
     name="evaluation",
     measures="Plan x scenario pairs per second: five costs, nine margins and the binding"
-    " constraint. A batch smaller than a block (2,048 pairs) pays for the whole block.",
+    " constraint. A batch smaller than a block (512 pairs) pays for the whole block.",
     item="pair",
     peers="tests/oracles/numpy_evaluator.py, dense arrays, one call per pair; tests/oracles/numpy_batch_evaluator.py,"
     " the cells that a plan uses, vectorised over blocks of scenarios, plan by plan where all are crossed. Plans and"

@@ -2,14 +2,15 @@
 
 One pair's mathematics is written once and batched by `vmap` over a fixed chunk of instances and a fixed block of
 plans, so the number of pairs never recompiles anything. Deployed pairs are few: each pair gathers only the I x D
-cells it needs (D slots of `PlanArrays`) and never touches the I x J x K block again.
+cells it needs (D slots of `PlanArrays`) and never touches the I x J x K block again; where each plan meets one scenario
+only, the host gathers them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from jax import Array
 from jaxtyping import Float, Float64, Int
 
 from rodiu_jax.model.fields import (
+    FIELD_SPECS,
     Fields,
     axes_of,
     batch_axes,
@@ -33,7 +35,7 @@ from rodiu_jax.model.fields import (
 )
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan, PlanArrays, plan_arrays
-from rodiu_jax.model.scenario_blocks import run_scenarios, take_fields
+from rodiu_jax.model.scenario_blocks import run_scenarios
 from rodiu_jax.model.tolerances import MARGIN_TOLERANCE
 from rodiu_jax.model.uncertainty import worst_case
 from rodiu_jax.model.verdict import COSTS
@@ -61,56 +63,106 @@ def _relative(limit: Float[Array, "*n"], value: Float[Array, "*m"]) -> Float[Arr
     return (limit - value) / _scale(limit)
 
 
+_OF_SLOTS = tuple(n for n, spec in FIELD_SPECS.items() if set("JKN") & {*spec.axes, *(spec.also or "")})
+"""Fields of which a plan's slots take some values."""
+
+
+class _Slots:
+    """A plan's slots, D, as positions in the fields of its scenario; or those of R plans, each with its own scenario.
+
+    Args:
+      plan: of NumPy's arrays or JAX's.
+      sizes: of the axes I, J, K, N.
+      scenario: (R,) positions of the scenarios in the batch, where there are R plans.
+    """
+
+    def __init__(
+        self, plan: PlanArrays, sizes: dict[str, int], scenario: Int[np.ndarray, " R"] | None = None
+    ) -> None:
+        xp = np if isinstance(plan.degree, np.ndarray) else jnp
+        self._at = {"J": plan.model, "K": plan.gpu, "N": xp.maximum(plan.degree, 0)}  # D, or R,D
+        self._sizes, self._scenario = sizes, scenario
+        self._known: dict[tuple[str, bool], Any] = {}
+
+    def of(self, name: str, value: Any, *, batched: bool = False) -> Any:
+        """Return a field at the slots: (I,D) or (D,), or with a leading R; what has no axis of theirs as it is."""
+        axes = axes_of(name, value.ndim - batched)
+        if not set("JKN") & set(axes):
+            return value
+        if (axes, batched) not in self._known:
+            self._known[axes, batched] = self._positions(axes, batched)
+        flat, positions = value.reshape(-1), self._known[axes, batched]
+        return flat.take(positions) if isinstance(value, np.ndarray) else flat[positions]
+
+    def _positions(self, axes: str, batched: bool) -> Any:
+        """Return where the values are in the flattened field."""
+        by_type = "I" in axes
+        types = np.arange(self._sizes["I"], dtype=self._at["J"].dtype)[:, None]
+        found: Any = self._scenario if batched else 0
+        if batched:
+            found = found[:, None, None] if by_type else found[:, None]
+        for axis in axes:
+            slots = types if axis == "I" else self._at[axis]
+            found = found * self._sizes[axis] + (slots[..., None, :] if by_type and axis != "I" else slots)
+        return found
+
+
+def _sizes_of(fields: Fields) -> dict[str, int]:
+    """Return the sizes of the axes I, J, K, N of one scenario or a batch."""
+    shape = np.shape(fields.delay_nominal)[-3:]
+    return dict(zip("IJKN", (*shape, np.shape(fields.tp_degree)[-1]), strict=True))
+
+
 def score(fields: Fields, plan: PlanArrays, uncertainty: str) -> Scores:
     """Costs and margins of one plan (no leading axis) on one instance (no batch axis).
 
     Source: MODEL sections 3 to 5 and 9; the scale of margins is told in `rodiu_jax.model.verdict.Verdict`.
     """
+    slots = _Slots(jax.tree.map(jnp.asarray, plan), _sizes_of(fields))
+    chosen = {n: slots.of(n, jnp.asarray(getattr(fields, n))) for n in _OF_SLOTS}
+    return _score_slots(fields._replace(**chosen), plan, uncertainty)
+
+
+def _score_slots(fields: Fields, plan: PlanArrays, uncertainty: str) -> Scores:
+    """`score`, of fields at the plan's slots (`_Slots`)."""
     share, unmet = jnp.asarray(plan.share), jnp.asarray(plan.unmet)  # I,D and I
     used = plan.degree >= 0
-    degree = jnp.maximum(plan.degree, 0)
-    gpus = jnp.where(used, fields.tp_degree[degree], 0).astype(share.dtype)  # D
+    gpus = jnp.where(used, fields.tp_degree, 0).astype(share.dtype)  # D
     tokens = tokens_per_query(fields)
-    cell = (slice(None), plan.model, plan.gpu)
-    by_pair = axes_of("tp_speedup", np.ndim(fields.tp_speedup)) == "IJKN"
-    speed = (
-        fields.tp_speedup[(*cell, degree)] if by_pair else fields.tp_speedup[degree][None, :]
-    )  # I,D or 1,D
+    speed = jnp.atleast_2d(fields.tp_speedup)  # I,D or 1,D
     replicas = jnp.where(used, plan.replicas, 1).astype(share.dtype)
     rented = gpus * replicas if has_replicas(fields) else gpus
     decides = 1.0 if uncertainty == "ddu" else 0.0
     active = 0.0 if uncertainty == "none" else 1.0
 
     time_share = tokens[:, None] * share / speed
-    delay_excess = (1.0 - decides * fields.delay_impact[cell[1:]])[None, :] * time_share
-    error_excess = (1.0 - decides * fields.error_impact[cell[1:]])[None, :] * share
+    delay_excess = (1.0 - decides * fields.delay_impact)[None, :] * time_share
+    error_excess = (1.0 - decides * fields.error_impact)[None, :] * share
     types = unmet.shape
-    delay = (fields.delay_nominal[cell] * time_share).sum(-1) + worst_case(
-        fields.delay_deviation[cell] * delay_excess, jnp.broadcast_to(active * fields.gamma_delay, types)
+    delay = (fields.delay_nominal * time_share).sum(-1) + worst_case(
+        fields.delay_deviation * delay_excess, jnp.broadcast_to(active * fields.gamma_delay, types)
     )
-    error = (fields.error_nominal[cell] * share).sum(-1) + worst_case(
-        fields.error_deviation[cell] * error_excess, jnp.broadcast_to(active * fields.gamma_error, types)
+    error = (fields.error_nominal * share).sum(-1) + worst_case(
+        fields.error_deviation * error_excess, jnp.broadcast_to(active * fields.gamma_error, types)
     )
 
     served = share.sum(-1)
-    weights = jnp.where(used, fields.weight_memory[plan.model], 0.0)
+    weights = jnp.where(used, fields.weight_memory, 0.0)
     hours = fields.rental_hours
-    rental = hours * (fields.gpu_price[plan.gpu] * rented).sum()
+    rental = hours * (fields.gpu_price * rented).sum()
     storage = hours * fields.storage_price * (weights.sum() + (stored_data(fields) * served).sum())
     delay_cost = hours * (fields.delay_penalty * fields.arrival_rate * delay).sum()
     unmet_cost = hours * (fields.unmet_penalty * fields.arrival_rate * unmet).sum()
     costs = jnp.stack([rental + storage + delay_cost + unmet_cost, rental, storage, delay_cost, unmet_cost])
 
     if np.ndim(fields.residency_hours):
-        traffic = (tokens * fields.arrival_rate)[:, None] * fields.residency_hours[cell]
+        traffic = (tokens * fields.arrival_rate)[:, None] * fields.residency_hours
     else:
         traffic = (tokens * fields.arrival_rate * fields.residency_hours)[:, None]
-    kv = fields.kv_per_token[plan.model] * (traffic * share).sum(
-        0
-    )  # traffic: tokens resident when served whole
+    kv = fields.kv_per_token * (traffic * share).sum(0)  # traffic: tokens resident when served whole
     compute = ((fields.compute_per_token * tokens)[:, None] * share).sum(0)
     safe_gpus = jnp.maximum(gpus, 1.0)
-    held, power = weights + kv, fields.gpu_compute[plan.gpu] * safe_gpus
+    held, power = weights + kv, fields.gpu_compute * safe_gpus
     if has_replicas(fields):
         held, power = weights + kv / replicas, power * replicas
     limit = jnp.asarray(fields.max_routes).astype(share.dtype)
@@ -121,7 +173,7 @@ def score(fields: Fields, plan: PlanArrays, uncertainty: str) -> Scores:
         "demand": -jnp.abs(served + unmet - 1.0),
         "unmet": _relative(jnp.broadcast_to(fields.unmet_cap, types), unmet),
         "routes": routes,
-        "memory": jnp.where(used, _relative(fields.gpu_memory[plan.gpu], held / safe_gpus), jnp.inf),
+        "memory": jnp.where(used, _relative(fields.gpu_memory, held / safe_gpus), jnp.inf),
         "compute": jnp.where(used, _relative(power, compute), jnp.inf),
         "storage": _relative(fields.storage_capacity, weights.sum())[None],
         "budget": _relative(fields.budget, rental + storage)[None],
@@ -151,12 +203,8 @@ def _throughput_margins(
     used, share = plan.degree >= 0, jnp.asarray(plan.share)
     if not has_rates(fields):
         return jnp.full(used.shape, jnp.inf, share.dtype)
-    cell = (slice(None), plan.model, plan.gpu)
-    load = replica_load(
-        fields.arrival_rate[:, None], fields.throughput[(*cell, jnp.maximum(plan.degree, 0))]
-    )  # I,D
-    gathered = np.ndim(fields.throughput_shortfall) > 0
-    extra = extra_load(load, fields.throughput_shortfall[cell] if gathered else fields.throughput_shortfall)
+    load = replica_load(fields.arrival_rate[:, None], fields.throughput)  # I,D
+    extra = extra_load(load, fields.throughput_shortfall)
     carried = jnp.where(share > 0, load, 0.0) * share
     gamma = jnp.broadcast_to(throughput_budget(fields, uncertainty), used.shape)
     total = carried.sum(0) + worst_case((extra * share).T, gamma)
@@ -168,7 +216,7 @@ def _quota_margins(fields: Fields, plan: PlanArrays, rented: Float[Array, " D"])
     used = plan.degree >= 0
     if not has_quotas(fields):
         return jnp.full(used.shape, jnp.inf, rented.dtype)
-    device, quota = fields.gpu_device[plan.gpu], fields.gpu_quota[plan.gpu]
+    device, quota = fields.gpu_device, fields.gpu_quota
     together = jnp.where(device[:, None] == device[None, :], rented[None, :], 0.0).sum(1)
     limited = used & jnp.isfinite(quota)
     return jnp.where(limited, _relative(jnp.where(limited, quota, 1.0), together), jnp.inf)
@@ -176,22 +224,31 @@ def _quota_margins(fields: Fields, plan: PlanArrays, rented: Float[Array, " D"])
 
 def _replica_margins(fields: Fields, plan: PlanArrays, replicas: Float[Array, " D"]) -> Float[Array, " D"]:
     """(limit - replicas) / limit of every slot."""
-    most = fields.max_replicas[plan.model, plan.gpu] if has_replicas(fields) else fields.max_replicas
-    return _relative(jnp.broadcast_to(jnp.asarray(most).astype(replicas.dtype), replicas.shape), replicas)
+    most = jnp.asarray(fields.max_replicas).astype(replicas.dtype)
+    return _relative(jnp.broadcast_to(most, replicas.shape), replicas)
 
 
 def _scale(limit: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jnp.where(limit > 0, limit, 1.0)
 
 
-@kept_program("uncertainty", "batched", "crossed")
-def _score_block(
-    fields: Fields, plans: PlanArrays, *, uncertainty: str, batched: frozenset[str], crossed: bool
+@kept_program("uncertainty", "batched")
+def _score_pair_block(
+    fields: Fields, plans: PlanArrays, *, uncertainty: str, batched: frozenset[str]
 ) -> Scores:
-    """C instances against Q plans each: ``crossed`` the same Q for all, else plans have a leading axis C."""
+    """C plans, each on its own instance, whose fields are at the plan's slots."""
+    one = partial(_score_slots, uncertainty=uncertainty)
+    return jax.vmap(one, in_axes=(batch_axes(batched), 0))(fields, plans)
+
+
+@kept_program("uncertainty", "batched")
+def _score_crossed_block(
+    fields: Fields, plans: PlanArrays, *, uncertainty: str, batched: frozenset[str]
+) -> Scores:
+    """C instances against the same Q plans each."""
     one = partial(score, uncertainty=uncertainty)
     per_plan = jax.vmap(one, in_axes=(None, 0))
-    return jax.vmap(per_plan, in_axes=(batch_axes(batched), None if crossed else 0))(fields, plans)
+    return jax.vmap(per_plan, in_axes=(batch_axes(batched), None))(fields, plans)
 
 
 def _block_size(instances: Instances, plans: int) -> BlockSize:
@@ -206,18 +263,35 @@ def score_pairs(
     plan_index: Int[np.ndarray, " M"],
     instance_index: Int[np.ndarray, " M"],
 ) -> Scores:
-    """Score plan ``plan_index[m]`` on instance ``instance_index[m]`` for every m (NumPy float64 results)."""
+    """Score plan ``plan_index[m]`` on instance ``instance_index[m]`` for every m (NumPy float64 results).
+
+    A plan uses a hundredth of its scenario's numbers: the host picks them out, and only these are sent to the device.
+    """
+    take, static = _take_pairs(instances, plans, plan_index, instance_index)
+    with jax.enable_x64(True):
+        return RUNNER.run(_score_pair_block, take, len(plan_index), block_size("evaluate pairs"), **static)
+
+
+def _take_pairs(
+    instances: Instances,
+    plans: PlanArrays,
+    plan_index: Int[np.ndarray, " M"],
+    instance_index: Int[np.ndarray, " M"],
+) -> tuple[Callable[[Int[np.ndarray, " C"]], tuple[Fields, PlanArrays]], dict[str, Any]]:
+    """Return what picks the arguments of `_score_pair_block` for some of M pairs, and its static ones."""
     batch = instances.as_batch()
+    values = Fields(*(np.asarray(v) for v in batch.fields))
+    sizes = _sizes_of(values)
+    of_slots = {n for n in _OF_SLOTS if axes_of(n, getattr(values, n).ndim - (n in batch.batched))}
 
     def take(rows: Int[np.ndarray, " C"]) -> tuple[Fields, PlanArrays]:
-        return take_fields(batch, instance_index[rows]), PlanArrays(
-            *(a[plan_index[rows], None] for a in plans)
-        )
+        mine, scenario = PlanArrays(*(a[plan_index[rows]] for a in plans)), instance_index[rows]
+        slots = _Slots(mine, sizes, scenario)
+        chosen = {n: slots.of(n, getattr(values, n), batched=n in batch.batched) for n in of_slots}
+        whole = {n: getattr(values, n)[scenario] for n in batch.batched - of_slots}
+        return values._replace(**chosen, **whole), mine
 
-    static = {"uncertainty": batch.uncertainty, "batched": batch.batched, "crossed": False}
-    with jax.enable_x64(True):
-        scores = RUNNER.run(_score_block, take, len(plan_index), _block_size(batch, 1), **static)
-    return Scores(*(a[:, 0] for a in scores))
+    return take, {"uncertainty": batch.uncertainty, "batched": batch.batched | of_slots}
 
 
 def score_crossed(instances: Instances, plans: PlanArrays) -> Scores:
@@ -240,8 +314,7 @@ def _score_plan_blocks(
 ) -> list[Scores]:
     """C instances, which are sent to the device once, against several blocks of plans."""
     fields = jax.device_put(fields)
-    how = {"uncertainty": uncertainty, "batched": batched, "crossed": True}
-    return [_score_block(fields, block, **how) for block in plans]
+    return [_score_crossed_block(fields, block, uncertainty=uncertainty, batched=batched) for block in plans]
 
 
 def evaluate(plans: Sequence[Plan], instances: Instances) -> pd.DataFrame:

@@ -218,6 +218,8 @@ def set_blocks(monkeypatch: pytest.MonkeyPatch, *, pairs: int = 8192, room: int 
     entry = block_sizes._SIZES["evaluate"]
     limits = {"cpu": pairs, "accelerator": pairs, "cpu_bytes": room, "accelerator_bytes": room}
     monkeypatch.setitem(block_sizes._SIZES, "evaluate", entry._replace(**limits))
+    entry = block_sizes._SIZES["evaluate pairs"]._replace(cpu=pairs, accelerator=pairs)
+    monkeypatch.setitem(block_sizes._SIZES, "evaluate pairs", entry)
 
 
 @pytest.mark.parametrize("pairs_per_block", [16, 64])
@@ -261,12 +263,13 @@ def test_other_counts_compile_nothing(batch):
     instances, _, arrays = batch
     score_pairs(instances, arrays, np.arange(7), np.arange(7))
     score_crossed(instances, PlanArrays(*(a[:60] for a in arrays)))
-    compiled = module._score_block._cache_size()
+    programs = module._score_pair_block, module._score_crossed_block
+    compiled = [program._cache_size() for program in programs]
     for count in (1, 13, 100):
         score_pairs(instances, arrays, np.arange(count), np.arange(count) % BATCH)
         score_crossed(instances.take(range(1 + count % 40)), PlanArrays(*(a[:60] for a in arrays)))
     score_crossed(instances, PlanArrays(*(a[:33] for a in arrays)))
-    assert module._score_block._cache_size() == compiled
+    assert [program._cache_size() for program in programs] == compiled
 
 
 def test_degrees_that_differ_between_scenarios_are_no_batch():

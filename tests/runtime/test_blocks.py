@@ -73,7 +73,9 @@ from rodiu_jax.runtime import block_sizes
 from tests.oracles.instances import random_instances, random_plan
 
 block_sizes._SIZES["evaluate"] = block_sizes._Entry(256, 256, 2**30, 2**30, fixed=True)
-evaluation._score_block = watched(evaluation._score_block)
+block_sizes._SIZES["evaluate pairs"] = block_sizes._Entry(256, 256, fixed=True)
+evaluation._score_pair_block = watched(evaluation._score_pair_block)
+evaluation._score_crossed_block = watched(evaluation._score_crossed_block)
 rng = np.random.default_rng(5)
 batch = random_instances(4, (3, 3, 4, 3), batch=40)
 plans = plan_arrays([random_plan(rng, batch, instance=None) for _ in range(70)], batch)

@@ -63,7 +63,7 @@ from solvers.options import RANGES, list_options
 from solvers.routing import THOROUGH_ITERATIONS, find_shortfall, read_multipliers, route_deployment
 from solvers.starts import propose_starts
 from solvers.terms import is_large
-from solvers.tree import Nodes, Tree, keep_better, put_rows, rate_splits, take_rows
+from solvers.tree import Nodes, Tree, keep_better, put_rows, rate_splits, take_rows, write_rows
 
 
 @dataclass(frozen=True)
@@ -335,12 +335,12 @@ def _brackets(batch: Instances, limited: bool, gap: float, effort: Effort, certi
         if effort.harder is not None:
             narrow = relative_gap(tree.lower(), best.cost) <= effort.beyond
             hard = ~narrow & ~infeasible & np.isfinite(tree.lower())
-            tree.close(hard[tree.open.scenario])
+            tree.close(hard[tree.scenario])
         _branch(run, tree, best, beyond, gap)
         infeasible |= ~np.isfinite(best.cost) & (tree.lower() > beyond)
         plans = checked_plans(batch, placed, best.slot, effort.search, effort.chunk, options)
     lower = np.where(infeasible, math.inf, tree.lower())  # B
-    tree.close(np.ones(len(tree.open.scenario), bool))
+    tree.close(np.ones(len(tree.scenario), bool))
     broken = ~np.isfinite(lower) & ~infeasible
     broken |= _crossed(lower, plans.upper)
     plans = plans.without(broken)
@@ -518,11 +518,11 @@ def _close_infeasible(run: _Run, tree: Tree, best: Deployments) -> Bool[np.ndarr
         if ray.far:  # what is left of them is asked for feasibility alone, until a plan is found
             run.opening = put_rows(run.opening, lost, opening)
             run.weight[lost] = FEASIBILITY_WEIGHT
-            run.ray = put_rows(tree.open.multipliers, lost, multipliers)
-        here = lost[proven]  # the open nodes are the roots, one of each scenario in order
-        roots = tree.open.take(here)._replace(multipliers=take_rows(multipliers, np.flatnonzero(proven)))
-        tree.open = tree.open.put(here, roots)
-    tree.close(result[tree.open.scenario])
+            roots = tree.take(np.arange(len(result)))
+            run.ray = put_rows(roots.multipliers, lost, multipliers)
+        # The open nodes are the roots, one of each scenario in order.
+        tree.put_multipliers(lost[proven], take_rows(multipliers, np.flatnonzero(proven)))
+    tree.close(result[tree.scenario])
     return result
 
 
@@ -543,7 +543,8 @@ def _bound_children(run: _Run, nodes: Nodes, ascent: Ascent) -> tuple[Nodes, _Bo
         decided=np.asarray(bounded.decided),
         multipliers=bounded.multipliers,
     )
-    return keep_better(nodes, found), bounded
+    keep_better(nodes, found)
+    return found, bounded
 
 
 def _bound_whole_nodes(run: _Run, nodes: Nodes, *, known: bool) -> Nodes:
@@ -568,7 +569,9 @@ def _bound_whole_nodes(run: _Run, nodes: Nodes, *, known: bool) -> Nodes:
         named = {name: values for name, values in found._asdict().items() if values is not None}
         for name, values in named.items():
             parts.setdefault(name, np.zeros((size, *values.shape[1:]), values.dtype))[rows] = values
-    return keep_better(nodes, nodes._replace(bound=bound, multipliers=Multipliers(**parts)))
+    bounded = nodes._replace(bound=bound, multipliers=Multipliers(**parts))
+    keep_better(nodes, bounded)
+    return bounded
 
 
 def _branch(run: _Run, tree: Tree, best: Deployments, beyond: Float64[np.ndarray, " B"], gap: float) -> None:
@@ -584,17 +587,17 @@ def _branch(run: _Run, tree: Tree, best: Deployments, beyond: Float64[np.ndarray
         cost = np.where(known, best.cost, 0.0)
         target = np.where(known, cost - gap * np.abs(cost), np.nextafter(beyond, math.inf))  # B
         tree.close_finished(target)
-        if not len(tree.open.scenario):
+        if not len(tree.scenario):
             return
         doublings = number // effort.doubling
         usual = replace(effort.node, steps=effort.node.steps * (2 if doublings else 1))
         feasibility = effort.ray if effort.ray.far else usual
         for has_plan, ascent in ((True, usual), (False, feasibility)):
-            if not (known[tree.open.scenario] == has_plan).any():
+            if not (known[tree.scenario] == has_plan).any():
                 continue
             chosen = tree.weakest(2**doublings)
-            chosen = chosen[known[tree.open.scenario[chosen]] == has_plan]
-            among = np.unique(tree.open.scenario[chosen])
+            chosen = chosen[known[tree.scenario[chosen]] == has_plan]
+            among = np.unique(tree.scenario[chosen])
             _split(run, tree, best, chosen, target, ascent, has_plan=has_plan)
             best.improve(tree.lower(), gap, among)
 
@@ -614,12 +617,11 @@ def _split(
     Args:
       has_plan: whether the scenarios of these nodes have a plan; all or none.
     """
-    parents = tree.open.take(chosen).children()
-    children, bounded = _bound_children(run, parents, ascent)
+    children, bounded = _bound_children(run, tree.split(chosen), ascent)
     # Whole nodes cannot be split, and an ascent nears slowly what a linear program says at once.
     for known in (True,) if has_plan else (False, True):
         last = np.flatnonzero(children.is_whole() & ~(children.bound >= target[children.scenario]))
         if len(last):
-            children = children.put(last, _bound_whole_nodes(run, children.take(last), known=known))
+            write_rows(children, last, _bound_whole_nodes(run, children.take(last), known=known))
     tree.replace(chosen, children, ascent.steps)
-    best.offer(parents.scenario, bounded.starts, bounded.least)
+    best.offer(children.scenario, bounded.starts, bounded.least)

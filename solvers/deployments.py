@@ -115,7 +115,7 @@ class Deployments:
             return
         scenario, slot = scenario[new], slot[new]
         cost = self._price(scenario, slot)
-        order = np.lexsort((np.arange(len(cost)), cost, scenario))
+        order = np.lexsort((cost, scenario))
         at, place = np.unique(scenario[order], return_index=True)  # scenarios, and their cheapest in `order`
         row = order[place]
         better = cost[row] < self.cost[at] * (1.0 - _WORTHWHILE)
@@ -128,12 +128,11 @@ class Deployments:
         Args:
           among: the scenarios to look at; no others, so that a scenario's rounds are its own.
         """
-        looked = np.zeros(len(self.cost), bool)
-        looked[among] = True
         for _ in range(self._rounds):
-            known = np.isfinite(self.cost)
-            wide = ~known | (self.cost - lower > gap * np.abs(np.where(known, self.cost, 0.0)))
-            at = np.flatnonzero(self.fresh & wide & looked)
+            at = among[self.fresh[among]]
+            cost = self.cost[at]
+            known = np.isfinite(cost)
+            at = at[~known | (cost - lower[at] > gap * np.abs(np.where(known, cost, 0.0)))]
             if not len(at):
                 return
             self.fresh[at] = False
@@ -151,9 +150,10 @@ class Deployments:
 
     def _price(self, scenario: np.ndarray, slot: np.ndarray) -> np.ndarray:
         """What deployments cost; most need few slots and few iterations, and pay for no more."""
-        widest = max(narrow.shape[1] for narrow, _ in by_width(slot))
-        if len(slot) <= by_device(cpu=0, accelerator=_FEW) and widest <= _NARROW:
-            return self._route(scenario, slot[:, :widest], THOROUGH_ITERATIONS).cost
+        if len(slot) <= by_device(cpu=0, accelerator=_FEW):
+            widest = max(narrow.shape[1] for narrow, _ in by_width(slot))
+            if widest <= _NARROW:
+                return self._route(scenario, slot[:, :widest], THOROUGH_ITERATIONS).cost
         cost = np.full(len(slot), math.inf)
         for narrow, rows in by_width(slot):
             for iterations in (self._how.iterations, THOROUGH_ITERATIONS):

@@ -54,7 +54,7 @@ def run_scenarios(
     """
 
     def take(rows: Int[np.ndarray, " C"]) -> tuple[Any, ...]:
-        return take_fields(batch, scenario[rows]), *jax.tree.map(lambda a: a[rows], arrays)
+        return take_fields(batch, scenario[rows]), *jax.tree.map(lambda a: a.take(rows, axis=0), arrays)
 
     static = {"uncertainty": batch.uncertainty, "batched": batch.batched}
     return RUNNER.run(program, take, len(scenario), size, **static, **options)

@@ -243,6 +243,7 @@ def test_calls_of_brackets_are_recorded():
         roots = recorded.calls[1]
         assert (roots.program, roots.rows, roots.turns) == ("_bound_nodes", 8, 150)
         assert roots.moved > 8 * 60 * 4
+        assert [call.turns for call in recorded.calls].count(150) == 1, "of the second time alone"
         assert recorded.host > 0
         assert recorded.uploaded > 8 * 8 * 60
     assert not any(call.scarce for call in few.calls[:2]), "at the root no capacity is scarce yet"

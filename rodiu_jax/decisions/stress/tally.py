@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Bool, Float64, Int64, Shaped, UInt32
+from jaxtyping import Bool, Float64, Int32, Int64, Shaped, UInt32, UInt64
 
 from rodiu_jax.decisions.stress.linear_forms import Exposure, Forms
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
@@ -176,25 +176,22 @@ def _draw_deviations(
     """Draw what moves each promise of one pair, and the share of its cost's swing, in the draws (C,)."""
 
     def add_route(t: Array, words: Words, state: State) -> State:
-        delay, error, money = state
+        moved, share = state
         xi, psi = _unit(words[0], table), _unit(words[1], table)
         own, row = routes.coefficients[t], routes.place[t]
-        return (
-            _add_to_row(delay, row, own[0] * xi),
-            _add_to_row(error, row, own[1] * psi),
-            _add_to_row(money, row, own[2] * xi),
-        )
+        moved = _add_to_row(moved, row, own[0] * xi)
+        return _add_to_row(moved, types + row, own[1] * psi), share + own[2] * xi
 
-    none = jnp.zeros((types, len(draw)))
-    delay, error, money = _add_terms(routes, draw, add_route, (none, none, none))
-    moved = [delay, error]
+    none = jnp.zeros((promises, len(draw))), jnp.zeros(len(draw))
+    moved, share = _add_terms(routes, draw, add_route, none)
     if loads is not None:
 
         def add_load(t: Array, words: Words, state: State) -> State:
-            return (_add_to_row(state[0], loads.place[t], loads.coefficients[t, 0] * _unit(words[0], table)),)
+            added = loads.coefficients[t, 0] * _unit(words[0], table)
+            return (_add_to_row(state[0], 2 * types + loads.place[t], added),)
 
-        moved += _add_terms(loads, draw, add_load, (jnp.zeros((promises - 2 * types, len(draw))),))
-    return jnp.concatenate(moved), _fold_rows(jnp.add, money)
+        (moved,) = _add_terms(loads, draw, add_load, (moved,))
+    return moved, share
 
 
 @kept_program("types", "size")
@@ -249,36 +246,64 @@ def _add_draws(
     counted: Bool[Array, " C"],
 ) -> Tally:
     """Add the draws of one pair that are counted: deviations of the promises, the share of the cost's swing."""
-    broken = [(scales[s] * deviation > room[:, None]) & counted[None] for s in range(len(scales))]  # D,C each
-    earliest, first = _find_first(deviation, room)
-    breaks = counted & (earliest < jnp.inf)
+    broken = _find_broken(deviation, room, scales, counted)
+    first = _find_first(deviation, room, counted)
+    largest = jnp.where(counted[None] & (deviation > 0), deviation, 0.0).max(-1)  # (D,)
+    breaks_at = _find_level(largest, room).min()
     share = jnp.clip(share, 0.0, 1.0)
     bins = jnp.minimum((share * BINS).astype(jnp.int32), BINS - 1)
     square = jnp.where(counted, (share * 2.0**_SQUARE_BITS).astype(jnp.int64), 0) ** 2
     fixed = jnp.where(counted, (share * 2.0**_FIXED_BITS).astype(jnp.int64), 0)
     return Tally(
-        tally.violations + jnp.stack(broken).sum(-1),
-        tally.any_violation + jnp.stack([_fold_rows(jnp.logical_or, b).sum() for b in broken]),
-        tally.first.at[first].add(breaks.astype(jnp.int64)),
+        tally.violations + _count(broken),
+        tally.any_violation + _count(_fold_rows(jnp.bitwise_or, broken.swapaxes(0, 1))),
+        tally.first.at[first].add(1, mode="drop"),
         tally.histogram.at[bins].add(counted.astype(jnp.int64)),
         tally.total + fixed.sum(),
         tally.square_high + (square >> _SQUARE_BITS).sum(),
         tally.square_low + (square & (2**_SQUARE_BITS - 1)).sum(),
         jnp.minimum(tally.least, jnp.where(counted, share, jnp.inf).min()),
         jnp.maximum(tally.most, jnp.where(counted, share, -jnp.inf).max()),
-        jnp.minimum(tally.breaks_at, jnp.where(counted, jnp.maximum(earliest, 0.0), jnp.inf).min()),
+        jnp.minimum(tally.breaks_at, jnp.maximum(breaks_at, 0.0)),
         *_add_overload(tally, deviation, room, scales, counted),
     )
 
 
-def _find_first(
-    deviation: Float64[Array, "D C"], room: Float64[Array, " D"]
-) -> tuple[Float64[Array, " C"], Int64[Array, " C"]]:
-    """Return the scale at which the first promise breaks as the deviations grow, and which; of several, the first."""
-    room = room[:, None]
+def _find_broken(
+    deviation: Float64[Array, "D C"],
+    room: Float64[Array, " D"],
+    scales: Float64[Array, " S"],
+    counted: Bool[Array, " C"],
+) -> UInt64[Array, "S D W"]:
+    """Return which promises break in the draws that are counted: a byte, 0 or 1, for each draw, eight to a word."""
+
+    def find() -> Bool[Array, "S D C"]:
+        return (scales[:, None, None] * deviation[None] > room[None, :, None]) & counted[None, None]
+
+    # A branch that is always taken hands on what is made once; `_add_terms` says why.
+    broken = lax.cond(counted[0], find, lambda: jnp.zeros((len(scales), *deviation.shape), bool))
+    filled = jnp.pad(broken.astype(jnp.uint8), [(0, 0), (0, 0), (0, -len(counted) % 8)])
+    return lax.bitcast_convert_type(filled.reshape(*broken.shape[:2], -1, 8), jnp.uint64)
+
+
+def _count(words: UInt64[Array, "*n W"]) -> Int64[Array, "*n"]:
+    """Count the ones of each row."""
+    return lax.population_count(words).astype(jnp.int64).sum(-1)
+
+
+def _find_level(deviation: Float64[Array, "*n"], room: Float64[Array, "*n"]) -> Float64[Array, "*n"]:
+    """Return the scale of the deviations at which a promise breaks; -1 where it is broken as measured."""
     level = jnp.where(deviation > 0, room / jnp.where(deviation > 0, deviation, 1.0), jnp.inf)
-    level = jnp.where(room < 0, -1.0, level)
-    return _fold_rows(jnp.minimum, level), jnp.argmin(level, axis=0)
+    return jnp.where(room < 0, -1.0, level)
+
+
+def _find_first(
+    deviation: Float64[Array, "D C"], room: Float64[Array, " D"], counted: Bool[Array, " C"]
+) -> Int32[Array, " C"]:
+    """Return which promise breaks first as the deviations grow, the first of several; D where none does."""
+    level = _find_level(deviation, jnp.broadcast_to(room[:, None], deviation.shape))
+    first = jnp.argmin(level, axis=0).astype(jnp.int32)
+    return jnp.where(counted & (level.min(0) < jnp.inf), first, len(room))
 
 
 def _fold_rows(combine: Callable[[Array, Array], Array], rows: Shaped[Array, "N C"]) -> Shaped[Array, " C"]:
@@ -359,11 +384,11 @@ def _cut_draws(first: int, stop: int, pairs: int, step: int) -> Int64[np.ndarray
 
 def _draws_per_step(draws: int, forms: Forms, scales: int) -> int:
     """Return how many draws of a pair are in memory at a time; changes time and memory only."""
-    types, slots = forms.delay.shape[1], 0 if forms.load is None else forms.load.shape[2]
+    slots = 0 if forms.load is None else forms.load.shape[2]
     promises = forms.room.shape[1]
-    # Bytes of a draw: the deviation of each promise as it is summed, joined, and as a level; each type's money; the
-    # excess of each load, in two forms; whether each promise breaks; words, uniforms and what is made of the share.
-    each = 8 * (3 * promises + types + 2 * scales * slots) + scales * promises + 128
+    # Bytes of a draw: the deviation of each promise, before and after a term is added; the excess of each load, in two
+    # forms; whether each promise breaks; words, uniforms and what is made of the share.
+    each = 8 * 2 * (promises + scales * slots) + scales * promises + 128
     return block_size("stress step", bytes_per_row=each).fit(draws)
 
 

@@ -157,7 +157,7 @@ def _draw_scenarios() -> Program:
     def build(rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (params, np.zeros(2, np.uint32), jax.ShapeDtypeStruct((rows,), np.uint32)), {}
 
-    block = partial(sampling._block_size, catalog, names)
+    block = partial(sampling._block_size, catalog, names, sampling._MOST_SCENARIOS)
     return Program("draw", "scenario", sampling._draw, build, block, {"program": program})
 
 

@@ -46,7 +46,7 @@ def build(n: int) -> Iterator[Iterator[Case]]:
 
     drawn = [name for name in FIELD_SPECS if name in catalog.varying]
     program, params = draw_program.make_program(catalog, drawn)
-    size = sampling._block_size(catalog, drawn).rows
+    size = sampling._block_size(catalog, drawn, n).rows
     numbers = (params, np.zeros(2, np.uint32), np.arange(size, dtype=np.uint32))
     counted = describe_counts(sampling._draw, size, "scenario", *numbers, program=program)
     sides = (
@@ -66,7 +66,7 @@ def measure_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 SPEC = Spec(
     name="sampling",
     measures="Scenarios per second drawn from the seed catalogue, host arrays in hand."
-    " A batch smaller than a block (128 scenarios) pays for the whole block.",
+    " A batch smaller than a block (136 scenarios, or 272 where there are more than 256) pays for the whole block.",
     item="scenario",
     peers="tests/oracles/numpy_sampler.py, one call per scenario; tests/oracles/numpy_batch_sampler.py, the"
     " same formulas vectorised over blocks of the batch (it cannot redraw scenario b alone, as ours"

@@ -10,6 +10,7 @@ Cost of one default scenario: about 1,000 threefry blocks of 120 integer operati
 
 from __future__ import annotations
 
+import math
 import operator
 import weakref
 from collections.abc import Collection, Sequence
@@ -115,7 +116,7 @@ def _values(
         def take(rows: Int64[np.ndarray, " C"]) -> tuple[Params, np.ndarray, np.ndarray]:
             return params, words, (start + rows).astype(np.uint32)
 
-        drawn = RUNNER.run(_draw, take, n, _block_size(catalog, varying), program=program)
+        drawn = RUNNER.run(_draw, take, n, _block_size(catalog, varying, n), program=program)
     for array in drawn:
         assert array.dtype == np.float64, "draws are float64 on every device"
     return values | dict(zip(varying, drawn, strict=True))
@@ -149,30 +150,33 @@ def _whole(value: Any, name: str, low: int, high: int) -> int:
     return number
 
 
-def _block_size(catalog: Catalog, names: Sequence[str]) -> BlockSize:
-    """Scenarios in a block: the largest power of two whose results fit the bytes of the table."""
-    scenario = 8 * sum(int(np.prod(catalog.shape(name))) for name in names)
-    return block_size("draw", bytes_per_row=scenario)
+def _block_size(catalog: Catalog, names: Sequence[str], n: int) -> BlockSize:
+    """Scenarios in a block of a draw of ``n``: as many as the table says, half of them where one block would do.
+
+    Two cores draw the halves side by side. A 16th is added: random bits are read at a distance of one batch, and with
+    a power of two all those of a scenario would contend for a few places of a processor's cache.
+    """
+    scenario = 8 * sum(math.prod(catalog.shape(name)) for name in names)
+    rows = block_size("draw", bytes_per_row=scenario).rows
+    rows = rows if n > rows else -(-rows // 2)
+    rows += rows // 16
+    return BlockSize(rows, rows)
 
 
 @kept_program("program")
 def _draw(
     params: dict[str, Any], seed: UInt32[Array, 2], scenario: UInt32[Array, " C"], *, program: Program
 ) -> tuple[Float64[Array, "C ..."], ...]:
-    """Each output of the scenarios numbered ``scenario``, batch axis first.
-
-    Inside, the batch is the last axis: few names (10 GPUs) would fill vector registers badly.
-    """
+    """Each output of the scenarios numbered ``scenario``, batch axis first."""
     keys = fold(seed[0], seed[1], scenario)
     bits = _bits(params, keys, program)
     values: list[Array] = []
     for s, (step, numbers) in enumerate(zip(program.steps, params["steps"], strict=True)):
         operand = [_spread(values[r], program.steps[r].axes, step.axes) for r in step.reads]
         value = _apply(step, numbers, operand, bits.get(s))
-        values.append(
-            jnp.broadcast_to(value, (*(len(params["axes"][a]) for a in step.axes), value.shape[-1]))
-        )
-    return tuple(jnp.moveaxis(values[s], -1, 0) for s in program.outputs)
+        lengths = [len(params["axes"][a]) for a in step.axes]
+        values.append(jnp.broadcast_to(value, (len(value), *lengths)))
+    return tuple(values[s] for s in program.outputs)
 
 
 def _bits(params: dict[str, Any], keys: tuple[Array, Array], program: Program) -> dict[int, Array]:
@@ -187,15 +191,15 @@ def _bits(params: dict[str, Any], keys: tuple[Array, Array], program: Program) -
         pair = (parents[0][np.array(members)], parents[1][np.array(members)])
         for axis in axes:
             pair = _children(pair, params["axes"][axis])
-        order = (*reversed(range(len(axes))), len(axes))  # the last axis folded is the first of the array
-        found |= {s: pair[0][..., g, :].transpose(order) for g, s in enumerate(members)}
+        # The axis folded last is the first of the array, and the batch the last.
+        found |= {s: pair[0][..., g, :].T for g, s in enumerate(members)}
     if program.together:
         # Keyed by the group alone: the same position in every choice of the group, whatever quantity it is of.
         shared = fold(*fold(keys[0][None], keys[1][None], np.uint32(_TOGETHER)), params["groups"][:, None])[0]
         for s, numbers in enumerate(params["steps"]):
             if "group" in numbers:
                 group = numbers["group"]
-                found[s] = jnp.where(group[..., None] >= 0, shared[jnp.maximum(group, 0)], found[s])
+                found[s] = jnp.where(group[None] >= 0, shared.T[:, jnp.maximum(group, 0)], found[s])
     return found
 
 
@@ -209,20 +213,20 @@ def _children(parent: tuple[Array, Array], words: Array) -> tuple[Array, Array]:
 
 def _spread(value: Array, own: tuple[int, ...], axes: tuple[int, ...]) -> Array:
     """An operand's array with an axis of length 1 for each axis that it lacks."""
-    missing = tuple(a for a, axis in enumerate(axes) if axis not in own)
+    missing = tuple(1 + a for a, axis in enumerate(axes) if axis not in own)
     return jnp.expand_dims(value, missing)
 
 
 def _apply(step: Step, params: Params, operand: list[Array], bits: Array | None) -> Array:
     if step.patch_kinds:
         assert bits is not None
-        patch = {k: v if k == "table" else v[..., None] for k, v in params["patch"].items() if k != "mask"}
+        patch = {k: v if k == "table" else v[None] for k, v in params["patch"].items() if k != "mask"}
         plain = {k: v for k, v in params.items() if k != "patch"}
         rule = _apply(replace(step, patch_kinds=()), plain, operand, bits if step.kinds else None)
-        return jnp.where(params["patch"]["mask"][..., None], _transform(step.patch_kinds, patch, bits), rule)
+        return jnp.where(params["patch"]["mask"][None], _transform(step.patch_kinds, patch, bits), rule)
     match step.rule:
         case "shared":
-            return params["value"][..., None]
+            return params["value"][None]
         case "product":
             plain = len(operand) - step.divides
             value = operand[0] if plain else 1.0 / operand[0]
@@ -246,7 +250,7 @@ def _apply(step: Step, params: Params, operand: list[Array], bits: Array | None)
             }
             return _transform(step.kinds, own, bits)
     assert bits is not None
-    plain = {k: v if k == "table" else v[..., None] for k, v in params.items() if k != "group"}
+    plain = {k: v if k == "table" else v[None] for k, v in params.items() if k != "group"}
     return _transform(step.kinds, plain, bits)
 
 

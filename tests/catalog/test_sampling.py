@@ -388,8 +388,9 @@ def test_positions_in_the_batch_do_not_matter_to_any_kind(tmp_path: Path):
 
 
 def test_nothing_recompiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Other n, start and seed, other values, other names: one program."""
-    sample(SEED, n=3)
+    """Other n, start and seed, other values, other names: one program for few scenarios and one for many."""
+    for n in (3, 1000):
+        sample(SEED, n=n)
     count = sampling._draw._cache_size()
     for n, start, seed in ((1, 0, 0), (700, 5, 1), (1500, 0, 2**50)):
         sample(SEED, n=n, start=start, seed=seed)

@@ -406,6 +406,12 @@ def test_nothing_recompiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert sampling._draw._cache_size() == count + 1
 
 
+def test_few_scenarios_are_drawn_in_two_halves_and_no_block_is_a_power_of_two():
+    names = [name for name in FIELD_SPECS if name in SEED.varying]  # 12,808 bytes a scenario, 4 MiB a block
+    rows = {n: sampling._block_size(SEED, names, n).rows for n in (1, 256, 257, 10**6)}
+    assert rows == {1: 136, 256: 136, 257: 272, 10**6: 272}
+
+
 def test_a_catalogue_prepares_its_program_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made: list[str] = []
 

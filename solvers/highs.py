@@ -170,7 +170,7 @@ class VaryingBounds:
     def __init__(self, model: SparseArrays, columns: Int[np.ndarray, " V"]) -> None:
         self._money, self._unit = _unit_of_money(model.cost), model.unit
         self._columns = columns.astype(np.int32)
-        options = ROUTING_OPTIONS | {"presolve": "off"}
+        options = {**ROUTING_OPTIONS, "presolve": "off"}
         continuous = np.zeros(len(model.cost), np.int32)
         self._solver = load_model(model, model.cost / self._money, continuous, options)
 

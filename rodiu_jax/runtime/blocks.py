@@ -8,11 +8,13 @@ rows only through that size: where a caller's `BlockSize` shrinks for few rows, 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,6 +27,9 @@ from rodiu_jax.runtime.overlap import stop_if_unwanted
 
 Take = Callable[[Int64[np.ndarray, " R"]], tuple[Any, ...]]
 """Positions of R rows to the arguments of a program, arrays of the host or of a device."""
+
+_ALIGNED = 64
+"""Bytes, at a multiple of which each array of results begins."""
 
 _IN_FLIGHT = 2
 """Blocks that an accelerator has at a time: the next is there when one ends."""
@@ -42,7 +47,7 @@ class BlockRunner:
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or usable_cores()
         self._pool: ThreadPoolExecutor | None = None
-        self._compiled: set[Hashable] = set()
+        self._compiled: dict[Hashable, _Shapes] = {}
         self._compiling: dict[Hashable, Lock] = {}
         self._halvings: dict[Any, int] = {}
         self._halving = Lock()
@@ -107,7 +112,7 @@ class BlockRunner:
         double, default = jax.config.jax_enable_x64, jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
 
         opening = call.arguments(0)  # what the first block runs on also says what is compiled
-        kind = call.kind(opening)
+        kind = double, call.kind(opening)
 
         def finish(first: int) -> None:
             with jax.enable_x64(double), jax.default_device(default):  # JAX's settings are each thread's own
@@ -118,8 +123,10 @@ class BlockRunner:
             # What may have to be compiled runs alone first: threads would compile it side by side.
             with self._compiling.setdefault(kind, Lock()):
                 finish(0)
-                self._compiled.add(kind)
+                self._compiled[kind] = results.shapes()
             firsts = firsts[1:]
+        else:
+            results.allocate(self._compiled[kind])
         if len(firsts) == 1:
             finish(firsts[0])
         elif firsts:
@@ -151,10 +158,11 @@ class _Call:
 
     def kind(self, arguments: tuple[Any, ...]) -> Hashable:
         """Return what the program is compiled for, as far as it matters here."""
-        leaves, tree = jax.tree.flatten(arguments)
-        shapes = tuple((np.shape(a), str(getattr(a, "dtype", type(a)))) for a in leaves)
-        static = tuple((name, value) for name, value in self.options.items() if _is_hashable(value))
-        return self.program, tree, shapes, static
+        static = {name: value for name, value in self.options.items() if _is_hashable(value)}
+        arrays = {name: value for name, value in self.options.items() if name not in static}
+        leaves, tree = jax.tree.flatten((arguments, arrays))
+        shapes = tuple((getattr(a, "shape", ()), getattr(a, "dtype", type(a))) for a in leaves)
+        return self.program, tree, shapes, tuple(static.items())
 
 
 def _is_hashable(value: Any) -> bool:
@@ -165,6 +173,13 @@ def _is_hashable(value: Any) -> bool:
     return True
 
 
+class _Shapes(NamedTuple):
+    """The structure of a program's results, and of each array the shape of a row and the type."""
+
+    tree: Any
+    rows: list[tuple[tuple[int, ...], np.dtype[Any]]]
+
+
 class _Results:
     """Results of all rows, which blocks write into as they end."""
 
@@ -172,6 +187,25 @@ class _Results:
         self._count, self._lock = count, Lock()
         self._arrays: list[np.ndarray] = []
         self._tree: Any = None
+
+    def shapes(self) -> _Shapes:
+        """Return the shapes of what was written."""
+        return _Shapes(self._tree, [(a.shape[1:], a.dtype) for a in self._arrays])
+
+    def allocate(self, shapes: _Shapes) -> None:
+        """Take memory for all arrays, in one piece and in the caller's thread.
+
+        An allocator then has at hand what an earlier run's results gave back. It returns several pieces, or those of
+        other threads, to the system, and a small run may spend half its time on new pages.
+        """
+        sizes = [self._count * math.prod(row) * dtype.itemsize for row, dtype in shapes.rows]
+        *starts, end = accumulate((-(-size // _ALIGNED) * _ALIGNED for size in sizes), initial=0)
+        memory = np.empty(end, np.uint8)
+        self._arrays = [
+            memory[start : start + size].view(dtype).reshape(self._count, *row)
+            for start, size, (row, dtype) in zip(starts, sizes, shapes.rows, strict=True)
+        ]
+        self._tree = shapes.tree
 
     def put(self, first: int, block: Any) -> None:
         """Wait for the results of a block and write them down, from row ``first`` on."""

@@ -257,6 +257,45 @@ def test_a_block_has_the_settings_of_the_caller():
             )
 
 
+def test_results_of_each_call_have_its_shapes_and_types():
+    """One runner; what an earlier call's results were like says nothing of a call with other arrays or settings."""
+    import jax
+    import jax.numpy as jnp
+
+    def program(rows: np.ndarray, *, scales: np.ndarray) -> dict[str, jax.Array | None]:
+        return {
+            "scaled": jnp.asarray(rows[:, None] * scales, dtype=float),
+            "rows": jnp.asarray(rows),
+            "no": None,
+        }
+
+    runner = BlockRunner(2)
+    for scales in ([1.0, 0.5], [1.0, 0.5], [2.0], [2.0]):
+        for wide in (False, True):
+            with jax.enable_x64(wide):
+                found = runner.run(program, lambda at: (at,), 9, BlockSize(2), scales=np.array(scales))
+            assert found["scaled"].dtype == (np.float64 if wide else np.float32)
+            np.testing.assert_array_equal(found["scaled"], np.arange(9)[:, None] * np.array(scales))
+            np.testing.assert_array_equal(found["rows"], np.arange(9))
+            assert found["no"] is None
+            assert all(
+                found[name].flags.c_contiguous and found[name].flags.writeable for name in ("scaled", "rows")
+            )
+
+
+def test_results_of_a_call_like_an_earlier_one_are_one_piece_of_memory():
+    def program(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return rows, np.ones((len(rows), 3))
+
+    runner = BlockRunner(2)
+    for _ in range(2):
+        first, second = runner.run(program, lambda at: (at,), 9, BlockSize(2))
+    np.testing.assert_array_equal(first, np.arange(9))
+    np.testing.assert_array_equal(second, np.ones((9, 3)))
+    start = first.__array_interface__["data"][0]
+    assert second.__array_interface__["data"][0] - start == 128  # 72 bytes, and the next multiple of 64
+
+
 def test_threads_are_those_of_a_process_share(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NPROC", "1")
     assert BlockRunner().lanes == 1

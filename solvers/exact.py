@@ -21,7 +21,7 @@ from rodiu_jax.model.tolerances import LEAST_EXCESS, OPTIMAL_GAP
 from solvers._accelerators import ALL, Accelerators
 from solvers.answers import Answer, relative_gap
 from solvers.best_plan import BestPlan, Contradiction, mark_deployed, route, starting_point
-from solvers.formulation import Beyond, Formulation, assemble, build, read_plan, to_plan
+from solvers.formulation import Beyond, Formulation, assemble, build, read_plan
 from solvers.highs import HighsAnswer, SolverFailed, run_highs
 from solvers.nearby_fleets import find_nearby_fleet
 from solvers.pricing import Priced, price
@@ -124,7 +124,7 @@ rented, and the nearby fleets are too far from the best one to be worth their ti
 
 _REST = 1e-5
 """Most of a fleet's gap that HiGHS may not use up at first: its objective and the checked cost were never further apart
-than a hundredth of it. Where they are, it is asked again and leaves half the gap."""
+than a hundredth of it. Where they are, it is asked again (`_search_from`)."""
 
 _SCOUTED = 48
 """Triples searched roughly, for a better plan, where twice as many with replicas to choose are promising."""
@@ -150,12 +150,13 @@ def _search_from(
     start: Answer | None,
     use: Accelerators,
     *,
-    rest: float = 0.0,
+    again: bool = False,
 ) -> Answer:
     """Search from what is known.
 
     Args:
-      rest: least part of the gap that HiGHS may not use up.
+      again: HiGHS's objective and the checked cost were too far apart. It now leaves half the gap, and has every
+        coefficient as it is, however small.
     """
     if start is not None:
         best.offer(start.plan_for(best.b))
@@ -166,7 +167,8 @@ def _search_from(
     if (done := best.close(gap)) is not None:
         return done
     search = _Search(best, gap, time.perf_counter() + time_limit, start, use)
-    search.rest = max(search.rest, rest)
+    if again:
+        search.rest, search.exact = gap / 2, True
     try:
         if not search.run():
             if _proven_infeasible(best.instances, best.b, search.left()):
@@ -182,8 +184,8 @@ def _search_from(
         return best.answer(Status.TIME_LIMIT)
     if search.elsewhere < best.objective:
         return best.answer(Status.BRACKET)
-    if search.rest < gap / 2:
-        return _search_from(best, gap, search.deadline - time.perf_counter(), start, use, rest=gap / 2)
+    if not again:
+        return _search_from(best, gap, search.deadline - time.perf_counter(), start, use, again=True)
     return best.answer(
         Status.ERROR, f"the checked plan's gap {best.gap:.2g} is wider than the {gap:.2g} HiGHS claims"
     )
@@ -228,7 +230,7 @@ class _Search:
         self, best: BestPlan, gap: float, deadline: float, start: Answer | None, use: Accelerators
     ) -> None:
         self.best, self.gap, self.deadline, self.use = best, gap, deadline, use
-        self.timed = False
+        self.timed, self.exact = False, False
         self.promising = None if start is None else start.promising  # bool (J,K,N)
         self.elsewhere = math.inf if start is None or start.promising is None else start.upper
         self.gpus = len(best.instances.gpu_names)
@@ -299,9 +301,13 @@ class _Search:
         if self.terms.types * few.fleet.rent.mean() / 2 > _ROUNDING * priced.bound:
             return
         formulation = assemble(self._tight(few), self.gpus)
-        columns = find_nearby_fleet(formulation)
+        try:
+            columns = find_nearby_fleet(formulation, self.deadline)
+        except SolverFailed:
+            return  # nothing rests on it
         if columns is not None:
-            self.best.offer(to_plan(self.best.instances, self.best.b, formulation, columns))
+            found = read_plan(formulation, columns)
+            self.best.offer(route(self.best.instances, self.best.b, found.deployed, None, found.replicas))
 
     def _search_core(self, priced: Priced) -> _Bound | None:
         """Phase 2: search the triples of least dual value, or all promising ones where these are few."""
@@ -350,7 +356,7 @@ class _Search:
         if self.timed:
             return least.min(initial=math.inf)
         terms = self._tight(self.terms.take(searched))
-        formulation = assemble(terms, self.gpus, beyond=Beyond(few, self.best.objective))
+        formulation = assemble(terms, self.gpus, exact=self.exact, beyond=Beyond(few, self.best.objective))
         nothing = np.zeros(len(formulation.cost))
         nothing[-1] = 1.0
         value = self._solve_milp(formulation, (np.arange(len(nothing)), nothing))
@@ -417,9 +423,8 @@ class _Search:
         Returns None where HiGHS says that there is none, and no plan is known that would contradict it.
         """
         terms = self.terms.take(searched)
-        formulation = assemble(
-            self._tight(terms if most_pairs is None else terms.with_routes(most_pairs)), self.gpus
-        )
+        meant = self._tight(terms if most_pairs is None else terms.with_routes(most_pairs))
+        formulation = assemble(meant, self.gpus, exact=self.exact)
         start = self.best.plan
         if start is not None and most_pairs is not None and len(start.deployments) > most_pairs:
             start = None

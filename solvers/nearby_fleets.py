@@ -11,6 +11,7 @@ No JAX here: worker processes load this module.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,14 +30,19 @@ _WHOLE = 1e-6
 """What the relaxation's numbers may lie above a whole one."""
 
 
-def find_nearby_fleet(formulation: Formulation) -> Float64[np.ndarray, " C"] | None:
-    """Return the columns of a good plan near the relaxation's; None where none of the fleets tried serves enough.
+def find_nearby_fleet(
+    formulation: Formulation, deadline: float = math.inf
+) -> Float64[np.ndarray, " C"] | None:
+    """Return the columns of a good fleet near the relaxation's; None where none of those tried serves enough.
+
+    Its routing is HiGHS's of this formulation, whose smallest coefficients may be missing: it wants to be routed again.
 
     The relaxation's numbers are rounded; then a replica is taken away, added, or put in another's place while that
     pays.
 
     Args:
       formulation: of a scenario with replicas to choose and without a limit of routes.
+      deadline: in seconds of `time.perf_counter`, after which no more fleets are tried.
 
     Raises:
       SolverFailed: HiGHS refused the formulation.
@@ -44,7 +50,7 @@ def find_nearby_fleet(formulation: Formulation) -> Float64[np.ndarray, " C"] | N
     assert not len(formulation.route), (
         "a routing of given pairs is no linear program where routes are limited"
     )
-    search = _Search(formulation)
+    search = _Search(formulation, deadline)
     if not any(search.visit(fleet) for fleet in search.rounded()):
         return None
     while any(search.visit(move) for move in search.promising_moves()):
@@ -55,8 +61,8 @@ def find_nearby_fleet(formulation: Formulation) -> Float64[np.ndarray, " C"] | N
 class _Search:
     """The best fleet so far: its ``replicas`` (T,), ``columns``, ``cost``, and what one more of each number costs."""
 
-    def __init__(self, formulation: Formulation) -> None:
-        self.formulation = formulation
+    def __init__(self, formulation: Formulation, deadline: float) -> None:
+        self.formulation, self.deadline = formulation, deadline
         columns = formulation.columns
         self.deployed = np.arange(columns.deployed.start, columns.deployed.stop)
         self.own = np.flatnonzero(columns.replicas != self.deployed)  # triples with an r besides their w
@@ -84,8 +90,8 @@ class _Search:
         _, first = np.unique(self.pair[order], return_index=True)
         chosen = np.zeros(len(used), bool)
         chosen[order[first]] = True
-        yield np.where(chosen, np.minimum(np.ceil(used - _WHOLE), self.most), 0.0)
-        yield np.where(chosen, np.floor(used + _WHOLE), 0.0)
+        yield np.where(chosen, np.minimum(np.ceil(used - _WHOLE), self.most), 0.0) + 0.0
+        yield np.where(chosen, np.floor(used + _WHOLE), 0.0) + 0.0  # -0.0 is not 0.0 in `seen`
 
     def visit(self, replicas: Float64[np.ndarray, " T"]) -> bool:
         """Route a fleet, and move there where it costs less than all before."""
@@ -103,27 +109,27 @@ class _Search:
 
     def promising_moves(self) -> Iterator[Float64[np.ndarray, " T"]]:
         """List the fleets a replica away that may cost less, by their floors, the lowest first."""
-        r = self.replicas
-        gone = np.where(r > 0, -self.one_more - np.where(r == 1, self.first, 0.0), np.inf)
-        come = np.where(r < self.most, self.one_more + np.where(r == 0, self.first, 0.0), np.inf)
-        size = len(r)
-        change = np.zeros(
-            (size + 1, size + 1)
-        )  # of a replica of the row gone and one of the column come; last: none
-        change[:size] += gone[:, None]
-        change[:, :size] += come
+        r, size = self.replicas, len(self.replicas)
+        leaving = np.where(r > 0, -self.one_more - np.where(r == 1, self.first, 0.0), np.inf)
+        coming = np.where(r < self.most, self.one_more + np.where(r == 0, self.first, 0.0), np.inf)
+        # Of a replica of the row that leaves, and one of the column that comes; the last of each is none.
+        change = np.zeros((size + 1, size + 1))
+        change[:size] += leaving[:, None]
+        change[:, :size] += coming
         np.fill_diagonal(change, np.inf)
         tried = 0
         for position in np.argsort(change, axis=None, kind="stable"):
-            out, into = divmod(int(position), size + 1)
-            if change[out, into] >= 0.0 or tried >= _MOST_MOVES or self.programs >= _MOST_PROGRAMS:
+            leaves, comes = divmod(int(position), size + 1)
+            if change[leaves, comes] >= 0.0 or tried >= _MOST_MOVES or self.programs >= _MOST_PROGRAMS:
                 return
-            move = r.copy()
-            move[out:][: out < size] -= 1.0
-            move[into:][: into < size] += 1.0
-            if move.tobytes() not in self.seen and self._keeps_degrees(move):
+            if time.perf_counter() > self.deadline:
+                return
+            move = np.append(r, 0.0)
+            move[leaves] -= 1.0
+            move[comes] += 1.0
+            if move[:size].tobytes() not in self.seen and self._keeps_degrees(move[:size]):
                 tried += 1
-                yield move
+                yield move[:size]
 
     def _keeps_degrees(self, replicas: Float64[np.ndarray, " T"]) -> bool:
         """Say whether every pair has one degree."""

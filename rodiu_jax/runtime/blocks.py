@@ -29,7 +29,10 @@ Take = Callable[[Int64[np.ndarray, " R"]], tuple[Any, ...]]
 """Positions of R rows to the arguments of a program, arrays of the host or of a device."""
 
 _ALIGNED = 64
-"""Bytes, at a multiple of which each array of results begins."""
+"""Bytes, at a multiple of which from the first array of results each further one begins."""
+
+_ONE_PIECE = 32 * 2**20
+"""Most bytes of results in one piece: of more, the system gets all back anyway. Who keeps one array keeps the piece."""
 
 _IN_FLIGHT = 2
 """Blocks that an accelerator has at a time: the next is there when one ends."""
@@ -126,7 +129,7 @@ class BlockRunner:
                 self._compiled[kind] = results.shapes()
             firsts = firsts[1:]
         else:
-            results.allocate(self._compiled[kind])
+            results.allocate(self._compiled[kind], _ONE_PIECE)
         if len(firsts) == 1:
             finish(firsts[0])
         elif firsts:
@@ -192,14 +195,16 @@ class _Results:
         """Return the shapes of what was written."""
         return _Shapes(self._tree, [(a.shape[1:], a.dtype) for a in self._arrays])
 
-    def allocate(self, shapes: _Shapes) -> None:
-        """Take memory for all arrays, in one piece and in the caller's thread.
+    def allocate(self, shapes: _Shapes, most: int) -> None:
+        """Take memory for all arrays, in one piece and in the caller's thread, where it is no more than ``most`` bytes.
 
         An allocator then has at hand what an earlier run's results gave back. It returns several pieces, or those of
         other threads, to the system, and a small run may spend half its time on new pages.
         """
         sizes = [self._count * math.prod(row) * dtype.itemsize for row, dtype in shapes.rows]
         *starts, end = accumulate((-(-size // _ALIGNED) * _ALIGNED for size in sizes), initial=0)
+        if end > most:
+            return  # each is taken when the first block writes
         memory = np.empty(end, np.uint8)
         self._arrays = [
             memory[start : start + size].view(dtype).reshape(self._count, *row)

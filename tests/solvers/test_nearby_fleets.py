@@ -10,8 +10,9 @@ import pytest
 from bench.fleets import serving
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.status import Status
-from solvers import exact
+from solvers import exact, nearby_fleets
 from solvers._accelerators import ALL
+from solvers.answers import Answer
 from solvers.best_plan import route
 from solvers.exact import _solve_with, solve_instance
 from solvers.formulation import build, read_plan, to_plan
@@ -99,19 +100,91 @@ def test_fleets_found_are_checked_plans_near_the_optimum(gamma, quota):
     assert max(far) < 0.02
 
 
-def test_where_rounding_up_breaks_a_quota_it_is_rounded_down():
-    instances = draw(1, 600.0, quota=True)
-    scarce = instances.with_fields(gpu_quota=np.full(3, 3.0))
-    formulation = build(scarce, 0)
+def visits(monkeypatch) -> list[bool]:
+    """Whether each fleet that is tried becomes the best one."""
+    seen = []
+    real = nearby_fleets._Search.visit
+
+    def watched(search, replicas):
+        seen.append(real(search, replicas))
+        return seen[-1]
+
+    monkeypatch.setattr(nearby_fleets._Search, "visit", watched)
+    return seen
+
+
+def test_where_rounding_up_breaks_a_quota_it_is_rounded_down(monkeypatch):
+    instances = draw(5, 600.0, quota=True)
+    formulation, tried = build(instances, 0), visits(monkeypatch)
     columns = find_nearby_fleet(formulation)
+    assert tried[:2] == [False, True]
     assert columns is not None
-    assert check_plan(to_plan(scarce, 0, formulation, columns), scarce, 0).feasible
+    assert check_plan(to_plan(instances, 0, formulation, columns), instances, 0).feasible
 
 
-def test_nothing_is_found_where_no_fleet_serves_enough():
-    instances = draw(1, 600.0)
-    formulation = build(instances.with_fields(unmet_cap=0.0, budget=10.0), 0)
-    assert find_nearby_fleet(formulation) is None
+def test_nothing_is_found_where_no_fleet_serves_enough(monkeypatch):
+    instances = draw(1, 600.0).with_fields(unmet_cap=0.0)
+    assert find_nearby_fleet(build(instances.with_fields(budget=10.0), 0)) is None, "nor has the relaxation"
+    rent = run_highs(build(instances, 0), relax=True).objective
+    tried = visits(monkeypatch)
+    assert find_nearby_fleet(build(instances.with_fields(budget=rent * 1.0001), 0)) is None
+    assert tried == [False, False]
+
+
+def test_no_fleet_is_tried_twice_and_none_after_the_deadline(monkeypatch):
+    formulation, tried = build(draw(0, 600.0), 0), visits(monkeypatch)
+    find_nearby_fleet(formulation, deadline=0.0)
+    assert tried == [True]
+    fleets = []
+    real = nearby_fleets.VaryingBounds.solve
+
+    def watched(program, lower, upper):
+        fleets.append(tuple(lower + 0.0))
+        return real(program, lower, upper)
+
+    monkeypatch.setattr(nearby_fleets.VaryingBounds, "solve", watched)
+    find_nearby_fleet(formulation)
+    assert len(fleets) == len(set(fleets)) > 3
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"unmet_cap": 0.05}, {"budget": 450.0}, {"max_replicas": np.array([[1] * 3, [99] * 3])}]
+)
+@pytest.mark.parametrize("quota", [False, True])
+def test_optima_are_those_without_the_search(changes, quota):
+    for seed in range(2):
+        instances = draw(seed, 600.0, gamma=1.5 * seed, quota=quota).with_fields(**changes)
+        found, alone = (_solve_with(use, instances, 0, gap=1e-4) for use in (ALL, replace(ALL, nearby=False)))
+        assert {found.status, alone.status} <= {Status.OPTIMAL, Status.GAP_LIMIT}
+        assert max(found.lower, alone.lower) <= min(found.upper, alone.upper) * (1 + 1e-9)
+
+
+def with_a_rare_type(traffic: float, penalty: float, *, quota: float = 100.0):
+    """A type that takes ``traffic`` replicas of $1 an hour, and one that takes 9e-5 of one."""
+    instances = serving(1, 0, shape=(2, 1, 1, 1), rent=2.0, gamma=0.0, quota=False)
+    return instances.with_fields(
+        arrival_rate=[traffic, 0.9e-4], throughput=np.ones((2, 1, 1, 1)), gpu_price=[1.0], gpu_memory=[1e3],
+        max_utilization=1.0, gpu_quota=[quota], unmet_penalty=[penalty, penalty], budget=1e9,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("traffic", "penalty", "lower", "gap"),
+    [(110.0, 100.0, 1100.0085, 1e-6), (110.0, 100.0, 1100.005, 1e-5), (100.0, 2000.0, 100.1, 1e-3)],
+)
+@pytest.mark.parametrize("nearby", [False, True])
+def test_a_rare_type_is_served_within_the_checkers_tolerance_and_counted(
+    traffic, penalty, lower, gap, nearby
+):
+    """The matrix that HiGHS searches lacks a coefficient so small, so that its optimum is below that of every plan."""
+    instances, use = with_a_rare_type(traffic, penalty), replace(ALL, nearby=nearby)
+    expected = 100.0 + penalty * (traffic - 100.0 + 0.9e-4)
+    known = Answer.of(instances.names, Status.BRACKET, lower=lower)
+    for start in (None, known):
+        answer = _solve_with(use, instances, 0, gap=gap, start=start)
+        assert answer.status.closed, answer.message
+        assert answer.upper == pytest.approx(expected, rel=1e-9)
+        assert answer.lower <= expected * (1 + 1e-12)
 
 
 @pytest.fixture

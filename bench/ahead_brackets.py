@@ -91,8 +91,9 @@ def record_brackets(scenarios: int, seed: int, *, few: int) -> Recorded:
 
     from rodiu_jax.catalog.sampling import sample
     from solvers import bracket, deployments
+    from solvers.effort import USUAL
 
-    usual = bracket.USUAL
+    usual = USUAL
     recorded, inside = Recorded(scenarios), 0.0
     real = deployments.run_scenarios
 
@@ -134,9 +135,9 @@ def record_for(target: int, scenarios: int, seed: int) -> Recorded:
 
 
 _ALIKE = {
-    "_bound_deployed": "_route_plans",
-    "_prove_infeasible": "_bound_nodes",
-    "_cold_starts": "_bound_nodes",
+    "bound_deployed": "_route_plans",
+    "prove_infeasible": "bound_nodes",
+    "cold_starts": "bound_nodes",
 }
 """Programs that are not compiled here, called rarely, and what they are counted as."""
 

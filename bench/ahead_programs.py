@@ -21,9 +21,9 @@ from rodiu_jax.model.fields import FIELD_SPECS
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import plan_arrays
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
-from solvers import bracket, deployments, recourse
-from solvers.bracket import USUAL
+from solvers import deployments, node_programs, recourse
 from solvers.dual import bounds
+from solvers.effort import USUAL
 from solvers.recourse_lp import Variant
 from solvers.routing import THOROUGH_ITERATIONS
 
@@ -88,7 +88,7 @@ def _shape_fields(instances: Instances) -> Any:
 def _list_bracket_programs(instances: Instances) -> list[Program]:
     fields = _shape_fields(instances)
     _, models, gpus, degrees = instances.shape
-    start, _ = jax.eval_shape(lambda f: _unwrap(bracket._cold_starts)(f, far=False), fields)
+    start, _ = jax.eval_shape(lambda f: _unwrap(node_programs.cold_starts)(f, far=False), fields)
     node, root, how = USUAL.node, USUAL.root, USUAL.search
     block = partial(block_size, "bracket", bytes_per_row=8 * math.prod(instances.shape))
 
@@ -129,7 +129,7 @@ def _list_bracket_programs(instances: Instances) -> list[Program]:
         Program(
             f"node, {node.steps} steps",
             "node",
-            _unwrap(bracket._bound_nodes),
+            _unwrap(node_programs.bound_nodes),
             build_nodes,
             block,
             {"reach": node.reach, "how": how},

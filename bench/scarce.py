@@ -26,7 +26,8 @@ from rodiu_jax.catalog.sampling import sample
 from rodiu_jax.model.changes import Change, apply_changes
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
-from solvers.bracket import Effort, brackets, usual_effort
+from solvers.bracket import brackets
+from solvers.effort import Effort, usual_effort
 from solvers.pool import solve
 
 FAMILIES: Mapping[str, Sequence[Change]] = {

@@ -14,17 +14,15 @@ chooses the size of blocks, and with it the last bits.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
-from rodiu_jax.model.fields import SETTLED_MODE, Array, Fields, has_replicas
+from rodiu_jax.model.fields import has_replicas
 from rodiu_jax.model.instance import Instances
-from rodiu_jax.model.scenario_blocks import keep_on_device, of_settled, run_scenarios
+from rodiu_jax.model.scenario_blocks import keep_on_device, run_scenarios
 from rodiu_jax.model.slots import EMPTY, widen
 from rodiu_jax.model.status import Prover, Status
 from rodiu_jax.model.tolerances import (
@@ -32,10 +30,8 @@ from rodiu_jax.model.tolerances import (
     CROSSED_BY_DEVICE,
     FLOOR_ROUNDING,
     OPTIMAL_GAP,
-    PROOF_BAND,
 )
 from rodiu_jax.runtime.block_sizes import BlockSize, block_size
-from rodiu_jax.runtime.kept_programs import kept_program
 from rodiu_jax.runtime.overlap import map_ahead
 from solvers.answers import Answers, relative_gap
 from solvers.deployments import Deployments, by_width, checked_plans
@@ -44,206 +40,13 @@ from solvers.dual import (
     Ascent,
     Multipliers,
     Opening,
-    Reach,
-    ascend_and_certify,
-    certify,
-    cold_start,
-    count_rent_alone,
-    derive_coefficients,
-    exclude_unaffordable,
-    highest_cost,
-    least_by_pair,
-    lengthen_ray,
-    scarce_start,
-    widen_limits,
 )
 from solvers.dual.coefficients import serving_field
-from solvers.neighbours import Search
+from solvers.effort import Effort, usual_effort
+from solvers.node_programs import Bounded, bound_deployed, bound_nodes, cold_starts, prove_infeasible
 from solvers.options import RANGES, list_options
-from solvers.routing import THOROUGH_ITERATIONS, find_shortfall, read_multipliers, route_deployment
-from solvers.starts import propose_starts
-from solvers.terms import is_large
-from solvers.tree import Nodes, Tree, keep_better, put_rows, rate_splits, take_rows, write_rows
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How hard to try.
-
-    Attributes:
-      root, node: the ascents at the root and at each node of the tree.
-      ray: the ascent that shall prove that a root, or a node of a scenario without a plan, holds none.
-      search: how plans are looked for, in at most ``rounds`` rounds that route the ``routed`` most promising
-        deployments of a scenario.
-      tree_rounds: most rounds of branching; each splits a node of every open scenario, and twice as many after every
-        ``doubling`` rounds, so that the few scenarios still open fill a block; after the first ``doubling`` rounds
-        a node's ascent takes twice its steps.
-      beyond, harder: a scenario whose gap is wider than ``beyond`` after the root, or that has no plan then, is
-        bracketed anew with the effort ``harder`` (in blocks of ``chunk``) in place of branching; the better of both
-        counts on each side.
-      chunk: scenarios (or nodes) in a compiled block, 0 for what suits the device; another value is another program,
-        last bits may differ.
-    """
-
-    root: Ascent = field(default_factory=Ascent)
-    node: Ascent = field(default_factory=lambda: Ascent(steps=60, rate=0.05, warm=0.002))
-    ray: Ascent = field(default_factory=Ascent)
-    search: Search = field(default_factory=Search)
-    rounds: int = 6
-    routed: int = 18
-    tree_rounds: int = 24
-    doubling: int = 8
-    chunk: int = 0
-    beyond: float = math.inf
-    harder: Effort | None = None
-
-
-_SCARCE = Effort(
-    root=Ascent(steps=600, warm=0.1, pairs=64, far=True),
-    node=Ascent(steps=100, rate=0.05, warm=0.005, pairs=64, far=True),
-    ray=Ascent(steps=600, warm=0.1, pairs=64, far=True),
-    search=Search(slots=48, scarce=True),
-    rounds=12,
-    tree_rounds=28,
-    doubling=5,
-)
-"""For scenarios whose capacity or budget is scarce: prices that climb far, and plans of many pairs."""
-
-USUAL = Effort(beyond=0.08, harder=_SCARCE)
-"""Enough for most scenarios; what it leaves wide is tried as if capacity were scarce."""
-
-_LARGE = replace(
-    _SCARCE,
-    search=Search(slots=24, scarce=True),
-    rounds=6,
-    tree_rounds=20,
-    beyond=0.08,
-    harder=replace(_SCARCE, routed=6, tree_rounds=10),
-)
-"""For large catalogues, where `USUAL` would begin with fewer pairs than matter."""
-
-
-def usual_effort(instances: Instances) -> Effort:
-    """Return the effort that suits a catalogue of this size."""
-    return _LARGE if is_large(instances) else USUAL
-
-
-class _Bounded(NamedTuple):
-    bound: Array
-    multipliers: Multipliers
-    promise: Array  # of a split on each triple, as `solvers.tree.Nodes` has it
-    starts: Any  # deployments read off the weights, (R,D) a row
-    least: Any  # what they cost at least, (R,) a row
-    floor: Any  # what every plan that deploys a triple costs at least, (P,N) a row
-    decided: Any  # what was given, and what follows from it, (P,N) a row
-    highest: Any  # what no plan of the scenario exceeds
-    missed: Any  # as `solvers.dual.Ascended` has it
-
-
-@of_settled
-@kept_program("far")
-def _cold_starts(fields: Fields, *, far: bool) -> tuple[Multipliers, Opening | None]:
-    """Multipliers to start roots from, and the opening where it is not cheap to find again."""
-
-    def one(fields: Fields) -> tuple[Multipliers, Opening | None]:
-        c = derive_coefficients(fields, SETTLED_MODE, serving=True)
-        start = scarce_start(c) if far else (cold_start(c), None)
-        return jax.tree.map(lambda a: a.astype(np.float32), start)
-
-    return jax.vmap(one)(fields)
-
-
-@of_settled
-@kept_program("reach", "how")
-def _bound_nodes(
-    fields: Fields,
-    decided: Array,
-    start: Multipliers,
-    opening: Opening | None,
-    weight: Array,
-    *,
-    controls: Array,
-    reach: Reach,
-    how: Search,
-) -> _Bounded:
-    """Ascend (float32), costs weighed, and certify (float64) a block of nodes."""
-
-    def one(
-        fields: Fields, decided: Array, start: Multipliers, opening: Opening | None, weight: Array
-    ) -> _Bounded:
-        c = exclude_unaffordable(
-            derive_coefficients(fields, SETTLED_MODE, serving=True)._replace(decided=decided)
-        )
-        found = ascend_and_certify(c, start, reach, controls, opening, weight)
-        starts, least = propose_starts(c, found, how)
-        floor = found.bound - least_by_pair(c, found.value)[:, None] + found.value
-        of_node = starts, least, floor, c.decided, highest_cost(c), found.missed
-        # What is likeliest to be deployed leaves the least to others, if nothing but that counts.
-        promise = jnp.where(weight < 1, found.weights.clip(0.0, 1.0), rate_splits(c, found.weights))
-        return _Bounded(found.bound, found.multipliers, promise, *of_node)
-
-    return jax.vmap(one)(fields, decided, start, opening, weight)
-
-
-@of_settled
-@kept_program("known")
-def _bound_deployed(
-    fields: Fields, decided: Array, slot: Array, *, iterations: Array, known: bool
-) -> tuple[Array, Multipliers]:
-    """Bound nodes whose deployed triples are ``slot``, by the prices of a routing: float32, certified in float64.
-
-    Args:
-      known: whether the deployments are known to have a routing; else the bound is that of `find_shortfall`.
-    """
-
-    def one(fields: Fields, decided: Array, slot: Array) -> tuple[Array, Multipliers]:
-        c = exclude_unaffordable(
-            derive_coefficients(fields, SETTLED_MODE, serving=True)._replace(decided=decided)
-        )
-        if known:
-            found = route_deployment(c, slot, iterations, limited=False)
-            y = read_multipliers(
-                c, slot, found.solution, found.problem.unit, found.problem.by_load, found.short
-            )
-        else:
-            y = find_shortfall(c, slot, iterations, highest_cost(c) / FEASIBILITY_WEIGHT)
-        inside = (c.decided > 0).any(1)  # the adversary spends nothing where nothing can be deployed
-        y = y._replace(
-            delay_adversary=jnp.where(inside, y.delay_adversary, 0.0),
-            error_adversary=jnp.where(inside, y.error_adversary, 0.0),
-        )
-        # Rounded for good: a compiler may take a conversion there and back for none.
-        y = jax.tree.map(lambda a: jax.lax.reduce_precision(a, 8, 23).astype(jnp.float32), y)
-        if not known:
-            c = widen_limits(c, PROOF_BAND)
-        return certify(c, jax.tree.map(lambda a: a.astype(jnp.float64), y))[0], y
-
-    return jax.vmap(one)(fields, decided, slot)
-
-
-@of_settled
-@kept_program("reach")
-def _prove_infeasible(
-    fields: Fields, *, controls: Array, reach: Reach
-) -> tuple[Array, Multipliers, Opening | None]:
-    """Whether the dual of the feasibility problem exceeds what any plan can cost, and the multipliers that prove it.
-
-    And the opening of that problem, where nodes need it.
-    """
-
-    def one(fields: Fields) -> tuple[Array, Multipliers, Opening | None]:
-        c = derive_coefficients(fields, SETTLED_MODE, serving=True)
-        start, opening, weight = None, None, jnp.float32(FEASIBILITY_WEIGHT)
-        if reach.far:
-            start, opening = jax.tree.map(
-                lambda a: a.astype(jnp.float32), scarce_start(count_rent_alone(c, FEASIBILITY_WEIGHT))
-            )
-            start = lengthen_ray(start, weight)
-        found = ascend_and_certify(c, start, reach, controls, opening, weight)
-        return found.bound > highest_cost(c) * (1.0 + ABOVE_ANY_COST), found.multipliers, opening
-
-    return jax.vmap(one)(fields)
-
+from solvers.routing import THOROUGH_ITERATIONS
+from solvers.tree import Nodes, Tree, keep_better, put_rows, take_rows, write_rows
 
 _EVERY = 10**6
 """Deployments routed a round where all that are looked at shall be."""
@@ -444,14 +247,12 @@ class _Run:
     weight: Float[np.ndarray, " B"]
     ray: Multipliers | None = None
 
-    def bound(
-        self, scenario: np.ndarray, decided: np.ndarray, start: Multipliers, ascent: Ascent
-    ) -> _Bounded:
+    def bound(self, scenario: np.ndarray, decided: np.ndarray, start: Multipliers, ascent: Ascent) -> Bounded:
         """Bound nodes from the multipliers that they have."""
         opening = take_rows(self.opening, scenario)
         arrays = (decided, start, opening, self.weight[scenario])
         static = {"controls": ascent.controls, "reach": ascent.reach, "how": self.effort.search}
-        return run_scenarios(_bound_nodes, self.placed, scenario, arrays, self.block, **static)
+        return run_scenarios(bound_nodes, self.placed, scenario, arrays, self.block, **static)
 
     @property
     def block(self) -> BlockSize:
@@ -466,13 +267,13 @@ _ROUNDS = 3
 """Ascents of a root at most: each iterates the pairs that the one before says matter."""
 
 
-def _bound_roots(batch: Instances, placed: Instances, effort: Effort) -> tuple[_Run, _Bounded]:
+def _bound_roots(batch: Instances, placed: Instances, effort: Effort) -> tuple[_Run, Bounded]:
     """Bound every scenario with nothing decided; pairs that take from a bound and were not iterated are, next time."""
     _, models, gpus, degrees = batch.shape
     scenario = np.arange(batch.size)
     decided = np.zeros((batch.size, models * gpus, degrees), np.int8)
     far = effort.root.far
-    start, opening = run_scenarios(_cold_starts, placed, scenario, (), BlockSize(effort.chunk), far=far)
+    start, opening = run_scenarios(cold_starts, placed, scenario, (), BlockSize(effort.chunk), far=far)
     run = _Run(placed, effort, opening, np.ones(batch.size, np.float32))
     root = run.bound(scenario, decided, start, effort.root)
     for _ in range(1, _ROUNDS if far else 1):
@@ -485,7 +286,7 @@ def _bound_roots(batch: Instances, placed: Instances, effort: Effort) -> tuple[_
     return run, root
 
 
-def _plant(root: _Bounded, effort: Effort, certificates: bool) -> Tree:
+def _plant(root: Bounded, effort: Effort, certificates: bool) -> Tree:
     """Return the trees that have nothing but roots."""
     size = len(root.bound)
     nodes = Nodes(
@@ -506,7 +307,7 @@ def _close_infeasible(run: _Run, tree: Tree, best: Deployments) -> Bool[np.ndarr
     if len(lost):
         ray = run.effort.ray
         proven, multipliers, opening = run_scenarios(
-            _prove_infeasible,
+            prove_infeasible,
             run.placed,
             lost,
             (),
@@ -526,7 +327,7 @@ def _close_infeasible(run: _Run, tree: Tree, best: Deployments) -> Bool[np.ndarr
     return result
 
 
-def _bound_children(run: _Run, nodes: Nodes, ascent: Ascent) -> tuple[Nodes, _Bounded]:
+def _bound_children(run: _Run, nodes: Nodes, ascent: Ascent) -> tuple[Nodes, Bounded]:
     """Bound nodes; return them with the better of both bounds.
 
     They start from the multipliers that they have, or where only feasibility is asked from their scenario's ray: what
@@ -551,7 +352,7 @@ def _bound_whole_nodes(run: _Run, nodes: Nodes, *, known: bool) -> Nodes:
     """Bound nodes without an open triple by the prices of their deployments' routings, where these prove more.
 
     Args:
-      known: as `_bound_deployed`.
+      known: as `bound_deployed`.
     """
     size = len(nodes.bound)
     inside = (nodes.decided > 0).reshape(size, -1)
@@ -564,7 +365,7 @@ def _bound_whole_nodes(run: _Run, nodes: Nodes, *, known: bool) -> Nodes:
         arrays = nodes.decided[rows], narrow
         static = {"iterations": np.int32(THOROUGH_ITERATIONS), "known": known}
         bound[rows], found = run_scenarios(
-            _bound_deployed, run.placed, nodes.scenario[rows], arrays, run.block, **static
+            bound_deployed, run.placed, nodes.scenario[rows], arrays, run.block, **static
         )
         named = {name: values for name, values in found._asdict().items() if values is not None}
         for name, values in named.items():

@@ -27,8 +27,9 @@ from rodiu_jax.runtime.cores import usable_cores
 from rodiu_jax.runtime.devices import by_device, devices
 from rodiu_jax.runtime.overlap import map_ahead
 from solvers.answers import Answer, Answers, relative_gap
-from solvers.bracket import Effort, brackets
+from solvers.bracket import brackets
 from solvers.dual.coefficients import serving_field
+from solvers.effort import Effort
 from solvers.pool import Pool, Task, Ticket, run_tasks
 from solvers.terms import is_large
 

@@ -9,8 +9,8 @@ from functools import partial
 from bench.measure import Case, Side, Spec
 from bench.specs.time_cascade import join_answers, judge_brackets, make_sides
 from rodiu_jax.catalog import sampling
-from solvers.bracket import Effort
 from solvers.cascade import cascade
+from solvers.effort import Effort
 
 
 @contextmanager

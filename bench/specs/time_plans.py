@@ -13,8 +13,9 @@ from bench.families import FAMILIES
 from bench.measure import Case, Side, Spec
 from solvers import pool
 from solvers.answers import Answers
-from solvers.bracket import Effort, brackets
+from solvers.bracket import brackets
 from solvers.dual import lower_bounds
+from solvers.effort import Effort
 
 _FAMILIES = ("seed", "corrected", "seed, speed-up n^0.8", "seed, one route", "seed, budget x 0.3")
 _PROVEN = 1e-4

@@ -151,16 +151,9 @@ def _whole(value: Any, name: str, low: int, high: int) -> int:
 
 
 def _block_size(catalog: Catalog, names: Sequence[str], n: int) -> BlockSize:
-    """Scenarios in a block of a draw of ``n``: as many as the table says, half of them where one block would do.
-
-    Two cores draw the halves side by side. A 16th is added: random bits are read at a distance of one batch, and with
-    a power of two all those of a scenario would contend for a few places of a processor's cache.
-    """
+    """Scenarios in a block of a draw of ``n``: as many as the bytes of the table allow."""
     scenario = 8 * sum(math.prod(catalog.shape(name)) for name in names)
-    rows = block_size("draw", bytes_per_row=scenario).rows
-    rows = rows if n > rows else -(-rows // 2)
-    rows += rows // 16
-    return BlockSize(rows, rows)
+    return block_size("draw", bytes_per_row=scenario, count=n)
 
 
 @kept_program("program")

@@ -39,6 +39,7 @@ class _Entry(NamedTuple):
     accelerator_bytes: int = 0
     fixed: bool = False  # never smaller blocks for few rows
     least: int = 1  # never fewer rows, however many bytes they take
+    spread: bool = False  # on a CPU, see `_spread`
 
 
 _MIB = 2**20
@@ -46,7 +47,7 @@ _MIB = 2**20
 _SIZES = {
     # Scenarios; bytes of what is drawn. Few to a block are no less alike than many: what may differ in last bits by
     # its place in a block (see "evaluate") is rounded off in every draw.
-    "draw": _Entry(2**32, 2**32, 4 * _MIB, 64 * _MIB, fixed=True),
+    "draw": _Entry(2**32, 2**32, 4 * _MIB, 64 * _MIB, fixed=True, spread=True),
     # (plan, scenario) pairs. On a CPU, JAX 0.11 and newer let the last bits of a row depend on its place in a
     # block of 4 or 8; in blocks of 16 and more they do not, and a row's numbers are its own.
     "evaluate pairs": _Entry(512, 2**16, fixed=True),  # the same, each plan on a scenario of its own
@@ -61,13 +62,17 @@ _SIZES = {
 }
 
 
-def block_size(program: str, *, bytes_per_row: int = 0, rows_per_scenario: int = 1) -> BlockSize:
+def block_size(
+    program: str, *, bytes_per_row: int = 0, rows_per_scenario: int = 1, count: int = 0
+) -> BlockSize:
     """Return the size of a program's blocks on the devices of this process.
 
     Args:
       program: its name in the table.
-      bytes_per_row: where the table limits bytes, those that one row takes; the size is then a power of two.
+      bytes_per_row: where the table limits bytes, those that one row takes; the size is then a power of two, but for
+        draws on a CPU.
       rows_per_scenario: rows that are made of each scenario of a block, where blocks are counted in scenarios.
+      count: rows in all, which decide where the table spreads few of them.
     """
     entry = _SIZES[program]
     rows = by_device(cpu=entry.cpu, accelerator=entry.accelerator) // rows_per_scenario
@@ -75,4 +80,16 @@ def block_size(program: str, *, bytes_per_row: int = 0, rows_per_scenario: int =
         room = by_device(cpu=entry.cpu_bytes, accelerator=entry.accelerator_bytes)
         rows = 1 << max(min(rows, room // bytes_per_row), 1).bit_length() - 1
     rows = max(rows, -(-entry.least // rows_per_scenario))
+    if entry.spread:
+        rows = by_device(cpu=_spread(rows, count), accelerator=rows)
     return BlockSize(rows, rows) if entry.fixed else BlockSize(rows)
+
+
+def _spread(rows: int, count: int) -> int:
+    """Return the rows of a block that reads its random bits at a distance of one block, for ``count`` rows in all.
+
+    Where one block would do it is halved: two cores draw the halves side by side. A 16th is added, as with a power of
+    two all bits of a row would contend for a few places of a processor's cache.
+    """
+    rows = rows if count > rows else -(-rows // 2)
+    return rows + rows // 16

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,10 +114,8 @@ def settle_method(
     """Put the method that ends first in the place of ``auto``; None where the spec names its method."""
     if spec.method != AUTO:
         return spec, None
-    extremes = replace(
-        extreme_scenarios(catalog), uncertainty=spec.uncertainty
-    )  # paces are kept of each mode
-    instances = apply_spec_changes(extremes, spec)
+    # Paces are kept of each mode of uncertainty.
+    instances = apply_spec_changes(extreme_scenarios(catalog).with_uncertainty(spec.uncertainty), spec)
     asked = {key: getattr(spec, key) for key in ("exact", "top", "by", "audit")}
     needs = "certificates" if spec.certificates else next((k for k, v in asked.items() if v is not None), "")
     choice = choose_method(instances, spec.rows, gap=spec.wanted_gap, workers=workers, needs_brackets=needs)

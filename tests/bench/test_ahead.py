@@ -215,7 +215,7 @@ def test_a_program_compiles_for_the_described_device(tmp_path):
 def test_calls_of_brackets_are_priced_at_the_blocks_of_an_accelerator():
     """Every program is `PROGRAM`: a kernel alone, a loop of 3, one of the call's turns; each launch-bound."""
     compiled = ahead.Compiled(PROGRAM, 0)
-    names = ("_bound_nodes", 0), ("_route_plans", 4), ("_route_plans", 6), ("_neighbours", 6)
+    names = ("bound_nodes", 0), ("_route_plans", 4), ("_route_plans", 6), ("_neighbours", 6)
     pricer = Pricer({(name, slots, rows): compiled for name, slots in names for rows in (64, 512, 4096)})
 
     def seconds(turns: int) -> float:
@@ -224,8 +224,8 @@ def test_calls_of_brackets_are_priced_at_the_blocks_of_an_accelerator():
         return ahead.IN_GRAPH * in_graphs + ahead.ALONE * alone + starts
 
     assert pricer.price(Call("_route_plans", 70, 5, 25, 0)) == (pytest.approx(seconds(25)), 1)
-    assert pricer.price(Call("_bound_nodes", 9000, 0, 60, 0)) == (pytest.approx(3 * seconds(60)), 3)
-    calls = [Call("_bound_nodes", 128, 0, 60, 10**6), Call("_neighbours", 2, 6, 25, 0, scarce=True)]
+    assert pricer.price(Call("bound_nodes", 9000, 0, 60, 0)) == (pytest.approx(3 * seconds(60)), 3)
+    calls = [Call("bound_nodes", 128, 0, 60, 10**6), Call("_neighbours", 2, 6, 25, 0, scarce=True)]
     row = tabulate("now", Recorded(128, calls, uploaded=10**7, host=0.02), pricer, 16_384)
     assert row[:5] == ["now", 16_384, 2, 0, 1], "2 rows of 128 scenarios are 256 of 16,384"
     device, blocks = 4 * seconds(60) + seconds(25), 5
@@ -241,7 +241,7 @@ def test_calls_of_brackets_are_recorded():
     assert len(few.calls) < len(many.calls)
     for recorded in (many, few):
         roots = recorded.calls[1]
-        assert (roots.program, roots.rows, roots.turns) == ("_bound_nodes", 8, 150)
+        assert (roots.program, roots.rows, roots.turns) == ("bound_nodes", 8, 150)
         assert roots.moved > 8 * 60 * 4
         assert [call.turns for call in recorded.calls].count(150) == 1, "of the second time alone"
         assert recorded.host > 0

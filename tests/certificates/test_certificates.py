@@ -35,8 +35,9 @@ from rodiu_jax.model.status import Status
 from rodiu_jax.model.verdict import COSTS
 from rodiu_jax.sweeps.rows import proofs_of
 from solvers.answers import Answer, Answers, Leaves
-from solvers.bracket import Effort, brackets
+from solvers.bracket import brackets
 from solvers.dual import Multipliers
+from solvers.effort import Effort
 from tests.oracles.enumeration import cheapest
 from tests.oracles.instances import random_instances
 

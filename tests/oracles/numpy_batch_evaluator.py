@@ -52,7 +52,7 @@ def evaluate_batch(fields: Fields, uncertainty: str, plans: SlotPlans) -> BatchE
     """Evaluate plan b on scenario b, or one plan on all.
 
     Args:
-      fields: of B scenarios, each field with a leading axis B or without one.
+      fields: of B scenarios, each field with a leading axis B or without one; `arrival_rate` has it.
     """
     size = np.shape(fields.arrival_rate)[0]
     parts = []

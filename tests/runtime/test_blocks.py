@@ -49,12 +49,12 @@ def compare(rows):
 BRACKETS = """
 from rodiu_jax.model.scenario_blocks import run_scenarios
 from rodiu_jax.runtime.block_sizes import BlockSize
-from solvers import bracket, deployments
+from solvers import deployments, node_programs
 
 batch = sample("seed", n=35, seed=3)
 everyone, size = np.arange(batch.size), BlockSize(8)
 slot = np.random.default_rng(1).integers(0, 240, (batch.size, 2)).astype(np.int32)
-starts, routes = watched(bracket._cold_starts), watched(deployments._route_plans)
+starts, routes = watched(node_programs.cold_starts), watched(deployments._route_plans)
 
 def rows():
     start = run_scenarios(starts, batch, everyone, (), size, far=False)

@@ -13,10 +13,11 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
 from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from solvers import bracket as module
-from solvers import deployments
+from solvers import deployments, node_programs
 from solvers.answers import Answers
-from solvers.bracket import Effort, brackets, compile_programs
+from solvers.bracket import brackets, compile_programs
 from solvers.dual import Multipliers
+from solvers.effort import Effort
 from solvers.exact import solve_instance
 from tests.oracles.answers import assert_same
 from tests.oracles.bounds import above
@@ -26,7 +27,7 @@ from tests.oracles.instances import default_instances, random_instances
 SMALL = (2, 2, 3, 2)
 ROOT = Effort(tree_rounds=0, chunk=16)
 TREE = replace(ROOT, tree_rounds=25)
-PROGRAMS = [module._bound_nodes, deployments._neighbours, deployments._route_plans]
+PROGRAMS = [node_programs.bound_nodes, deployments._neighbours, deployments._route_plans]
 
 
 def optima_of(instances: Instances) -> tuple[np.ndarray, np.ndarray]:

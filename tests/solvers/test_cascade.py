@@ -20,9 +20,9 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.status import Prover, Status
 from solvers import cascade as module
 from solvers.answers import Answer, Answers
-from solvers.bracket import Effort
 from solvers.cascade import bracketed, cascade, exactly
 from solvers.dual import Ascent
+from solvers.effort import Effort
 from solvers.exact import solve_instance
 from solvers.pool import Pool, Ticket, solve
 from tests.oracles.answers import assert_same

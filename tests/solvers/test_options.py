@@ -15,8 +15,9 @@ from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.status import Status
-from solvers.bracket import Effort, brackets
+from solvers.bracket import brackets
 from solvers.dual import Ascent, Multipliers, derive_coefficients, evaluate_dual
+from solvers.effort import Effort
 from solvers.exact import solve_instance
 from solvers.options import RANGES, count_replicas, list_options
 from tests.oracles.enumeration import cheapest

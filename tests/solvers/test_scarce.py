@@ -15,7 +15,7 @@ from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
 from solvers import bracket as module
 from solvers._accelerators import Accelerators
-from solvers.bracket import USUAL, Effort, brackets
+from solvers.bracket import brackets
 from solvers.dual import (
     FEASIBILITY_WEIGHT,
     Ascent,
@@ -28,6 +28,7 @@ from solvers.dual import (
     lower_bounds,
 )
 from solvers.dual.function import shorten_ray
+from solvers.effort import USUAL, Effort
 from solvers.exact import _solve_with, solve_instance
 from solvers.feasibility import FeasibilityTask, find_any_plan
 from solvers.pool import solve

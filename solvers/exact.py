@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 import highspy
 import numpy as np
@@ -22,8 +21,8 @@ from solvers._accelerators import ALL, Accelerators
 from solvers.answers import Answer, relative_gap
 from solvers.best_plan import BestPlan, Contradiction, mark_deployed, route, starting_point
 from solvers.formulation import Beyond, Formulation, assemble, build, read_plan
-from solvers.highs import HighsAnswer, SolverFailed, run_highs
-from solvers.nearby_fleets import find_nearby_fleet
+from solvers.highs import FEW_CUTS, LEAN, HighsAnswer, SolverFailed, run_highs
+from solvers.nearby_fleets import SPARE, find_nearby_fleet, may_pay
 from solvers.pricing import Priced, price
 from solvers.terms import Terms, collect, tighten
 
@@ -94,33 +93,8 @@ def _solve_with(
     return replace(answer, seconds=time.perf_counter() - began)
 
 
-_FEW_CUTS: dict[str, Any] = {
-    "mip_allow_cut_separation_at_nodes": False,
-    "mip_pool_soft_limit": 1,
-    "mip_pscost_minreliable": 1,
-}
-"""Cuts below the root, more than a few at it, and branchings for trial took more time than they saved."""
-
-LEAN: dict[str, Any] = _FEW_CUTS | {
-    "mip_heuristic_effort": 0.0,
-    "mip_heuristic_run_rins": False,
-    "mip_heuristic_run_rens": False,
-    "mip_heuristic_run_root_reduced_cost": False,
-    "mip_heuristic_run_feasibility_jump": False,
-    "mip_heuristic_run_zi_round": False,
-    "mip_heuristic_run_shifting": False,
-}
-"""The same without heuristics: their sub-MIPs took most of the time of a search that starts from a good plan."""
-
 _CORE, _CORE_OF_FLEETS = 12, 8
 """Triples searched first."""
-
-_SPARE = 7
-"""Triples near the relaxation's besides one for each type, of which it uses about as many."""
-
-_ROUNDING = 0.03
-"""Most that rounding a fleet up, by half a replica for each type, may cost of the bound. Where it is more, few GPUs are
-rented, and the nearby fleets are too far from the best one to be worth their time."""
 
 _REST = 1e-5
 """Most of a fleet's gap that HiGHS may not use up at first: its objective and the checked cost were never further apart
@@ -203,10 +177,6 @@ class _Bound:
     value: float
     searched: Bool[np.ndarray, " T"]
     most_pairs: int | None
-
-
-def _chooses_replicas(terms: Terms) -> bool:
-    return terms.fleet is not None and bool((terms.fleet.replicas > 1).any())
 
 
 class _Search:
@@ -294,11 +264,8 @@ class _Search:
           _OutOfTime.
         """
         self.left()
-        if self.terms.max_routes > 0 or not _chooses_replicas(self.terms):
-            return
-        few = self.terms.take(self._least(priced, self.terms.types + _SPARE))
-        assert few.fleet is not None
-        if self.terms.types * few.fleet.rent.mean() / 2 > _ROUNDING * priced.bound:
+        few = self.terms.take(self._least(priced, self.terms.types + SPARE))
+        if not may_pay(few, priced.bound):
             return
         formulation = assemble(self._tight(few), self.gpus)
         try:
@@ -429,7 +396,7 @@ class _Search:
         if start is not None and most_pairs is not None and len(start.deployments) > most_pairs:
             start = None
         begin = None if start is None else starting_point(self.best.instances, formulation, start)
-        heuristics = _chooses_replicas(terms) and (gap > 0 or len(terms.pair) > 2 * _SCOUTED)
+        heuristics = terms.chooses_replicas and (gap > 0 or len(terms.pair) > 2 * _SCOUTED)
         return self._solve_milp(formulation, begin, gap=gap, heuristics=heuristics)
 
     def _solve_milp(
@@ -451,7 +418,7 @@ class _Search:
           Contradiction: HiGHS says infeasible of a search that has a known plan.
         """
         kind = highspy.HighsModelStatus
-        options = _FEW_CUTS if heuristics else LEAN
+        options = FEW_CUTS if heuristics else LEAN
         answer = run_highs(
             formulation,
             start=start,

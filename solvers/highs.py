@@ -33,6 +33,25 @@ ROUTING_OPTIONS: Mapping[str, float | int | str] = {
 """Of routings of fixed deployments, which use almost nothing of what the checker forgives."""
 
 
+FEW_CUTS: dict[str, Any] = {
+    "mip_allow_cut_separation_at_nodes": False,
+    "mip_pool_soft_limit": 1,
+    "mip_pscost_minreliable": 1,
+}
+"""Of MILPs: cuts below the root, more than a few at it, and branchings for trial took more time than they saved."""
+
+LEAN: dict[str, Any] = FEW_CUTS | {
+    "mip_heuristic_effort": 0.0,
+    "mip_heuristic_run_rins": False,
+    "mip_heuristic_run_rens": False,
+    "mip_heuristic_run_root_reduced_cost": False,
+    "mip_heuristic_run_feasibility_jump": False,
+    "mip_heuristic_run_zi_round": False,
+    "mip_heuristic_run_shifting": False,
+}
+"""The same without heuristics: their sub-MIPs took most of the time of a search that starts from a good plan."""
+
+
 @dataclass(frozen=True)
 class HighsAnswer:
     """What HiGHS said.

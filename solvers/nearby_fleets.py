@@ -19,6 +19,14 @@ from jaxtyping import Float64, Int
 
 from solvers.formulation import Formulation
 from solvers.highs import VaryingBounds
+from solvers.terms import Terms
+
+SPARE = 7
+"""Triples to search besides one for each type: the relaxation uses about as many as there are types."""
+
+_ROUNDING = 0.03
+"""Most that rounding a fleet up, by half a replica for each type, may cost of the bound. Where it is more, few GPUs are
+rented, and the nearby fleets are too far from the best one to be worth their time."""
 
 _MOST_PROGRAMS = 60
 """Of one search: fleets of the serving family took 10 to 20, and hardly gained from more."""
@@ -28,6 +36,17 @@ _MOST_MOVES = 8
 
 _WHOLE = 1e-6
 """What the relaxation's numbers may lie above a whole one."""
+
+
+def may_pay(terms: Terms, bound: float) -> bool:
+    """Say whether a search over some triples is worth its time: with replicas to choose, many GPUs, any routes.
+
+    Args:
+      bound: of the scenario, $ per period.
+    """
+    if terms.fleet is None or not terms.chooses_replicas or terms.max_routes > 0:
+        return False
+    return bool(terms.types * terms.fleet.rent.mean() / 2 <= _ROUNDING * bound)
 
 
 def find_nearby_fleet(

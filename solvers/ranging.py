@@ -26,9 +26,8 @@ from rodiu_jax.model.plan import Plan
 from rodiu_jax.model.tolerances import OPTIMAL_GAP
 from solvers.best_plan import starting_point
 from solvers.dual.coefficients import refuse_serving
-from solvers.exact import LEAN
 from solvers.formulation import Formulation, assemble, to_plan
-from solvers.highs import SolverFailed, run_highs
+from solvers.highs import LEAN, SolverFailed, run_highs
 from solvers.terms import Terms, collect
 
 

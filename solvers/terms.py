@@ -257,6 +257,11 @@ class Terms:
         """Most pairs that serve a type; 0: no limit."""
         return int(self.dense.max_routes)
 
+    @property
+    def chooses_replicas(self) -> bool:
+        """Whether some triple may have more than one replica."""
+        return self.fleet is not None and bool((self.fleet.replicas > 1).any())
+
     @cached_property
     def coefficients(self) -> Coefficients:
         """The dual function's coefficients of these triples alone."""

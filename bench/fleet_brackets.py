@@ -77,6 +77,7 @@ def make_row(
     """Measure a case, brackets of its first scenarios only; return a row of `_COLUMNS`."""
     n, first = instances.size, instances.take(np.arange(min(bracketed, instances.size)))
     brackets(first.take([0]), gap=GAP)  # compiles
+    solve(instances.take(np.arange(min(2 * pool.workers, n))), gap=GAP, workers=pool)  # starts all processes
     found, ours = _timed(lambda: brackets(first, gap=GAP))
     steps, each = _timed(
         lambda: Answers.concatenate(list(cascade(instances, gap=GAP, workers=pool)), names=instances.names)

@@ -168,7 +168,12 @@ def test_bytes_bound_a_block():
     assert block_size("evaluate", bytes_per_row=2**40) == BlockSize(16, 16)
     assert block_size("evaluate", bytes_per_row=1, rows_per_scenario=64).rows == whole.rows // 64
     assert block_size("bracket", bytes_per_row=2**40).rows == 1 < block_size("bracket").rows
-    assert all(block_size(name, bytes_per_row=24).rows.bit_count() == 1 for name in ("draw", "evaluate"))
+    assert all(block_size(name, bytes_per_row=24).rows.bit_count() == 1 for name in ("bracket", "evaluate"))
+
+
+def test_blocks_of_draws_are_no_power_of_two_and_halved_where_one_would_do():
+    many, few = (block_size("draw", bytes_per_row=2**14, count=count).rows for count in (257, 256))
+    assert (many, few) == (256 + 16, 128 + 8)
 
 
 def test_a_block_that_fails_in_a_thread_fails_the_call():

@@ -21,6 +21,7 @@ from rodiu_jax.io.files import json_number
 from rodiu_jax.model.fields import Fields, has_pair_values, uses_serving
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.status import Status
+from rodiu_jax.model.tolerances import SAME_COST
 from rodiu_jax.runtime.progress import progress
 
 if TYPE_CHECKING:
@@ -189,11 +190,24 @@ def diagnose(
         conflict = None
         if not plan or math.isinf(served.extra_lower):
             conflict = find_conflict(instances, b, resolver.find_plan, capped=plan is None)
-    adjusted.sort(
-        key=lambda a: (-(a.saving_lower + a.saving_upper), a.upper_bound) if plan else (0.0, a.upper_bound)
-    )
+    adjusted.sort(key=partial(_rank, cost=cost if plan else None))
     priced = not _is_fleet(fields)
     return Diagnosis(b, base, proven, binding, adjusted, served, idle, reason, conflict, priced)
+
+
+def _rank(adjustment: Adjustment, *, cost: float | None) -> tuple[float, float]:
+    """Return what adjustments are sorted by: the largest saving first; without a plan, the least cost.
+
+    Those that save nothing keep their order: the last digits of a solver shall not decide it.
+
+    Args:
+      cost: of the best plan, $ per period; None without one.
+    """
+    if cost is None:
+        return 0.0, adjustment.upper_bound
+    if adjustment.saving_upper <= SAME_COST * abs(cost):
+        return 0.0, 0.0
+    return -(adjustment.saving_lower + adjustment.saving_upper), adjustment.upper_bound
 
 
 def _is_fleet(fields: Fields) -> bool:

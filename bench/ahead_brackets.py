@@ -93,7 +93,6 @@ def record_brackets(scenarios: int, seed: int, *, few: int) -> Recorded:
     from solvers import bracket, deployments
     from solvers.effort import USUAL
 
-    usual = USUAL
     recorded, inside = Recorded(scenarios), 0.0
     real = deployments.run_scenarios
 
@@ -105,8 +104,8 @@ def record_brackets(scenarios: int, seed: int, *, few: int) -> Recorded:
         turns = int(options["controls"][0]) if "controls" in options else int(options.get("iterations", 0))
         moved = sum(np.asarray(a).nbytes for a in jax.tree.leaves((arrays, result)))
         slots = slot[0].shape[1] if slot else 0
-        reach = options.get("reach", usual.root.reach)
-        scarce = slots > usual.search.slots or reach not in (usual.root.reach, usual.node.reach)
+        reach = options.get("reach", USUAL.root.reach)
+        scarce = slots > USUAL.search.slots or reach not in (USUAL.root.reach, USUAL.node.reach)
         recorded.calls.append(Call(program.__name__, len(scenario), slots, turns, moved, scarce))
         inside += time.thread_time() - began
         return result

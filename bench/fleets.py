@@ -232,9 +232,7 @@ def main(
             study.rows.append(make_row([shape, rent, gamma, "yes" if quota else "no"], found))
             click.echo(f"{shape}, ${rent:g}/h, gamma {gamma:g}: {study.rows[-1][9]:.1f} times", err=True)
             save_study(study, machine, out)
-    show_study(study, machine, None)
-    if any(row[-1] == "NO" for row in study.rows):
-        raise SystemExit(1)
+    show_study(study, machine, None, right=all(row[-1] == "yes" for row in study.rows))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from bench.records import BenchmarkResult, CaseResult, Machine, Rent, SideResult
 from rodiu_jax.runtime.cores import usable_cores
+
+T = TypeVar("T")
 
 SLOW_PEER_ITEMS = 400
 """Items that a peer does per repeat where it does them one by one; its rate is per item."""
@@ -149,6 +151,13 @@ def find_rent(kind: str, count: int) -> Rent | None:
     name = max(prices, key=lambda name: prices[name])
     source = f"{count} x {name} at the corrected catalogue's mean price"
     return Rent(hourly=count * prices[name], source=source)
+
+
+def time_call(work: Callable[[], T]) -> tuple[T, float]:
+    """Return what ``work`` returns, and the seconds that it took by the clock."""
+    began = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - began
 
 
 def describe_this_machine() -> Machine:

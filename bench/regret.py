@@ -100,9 +100,7 @@ def main(scenarios: int, seed: int, gap: float, out: Path | None) -> None:
         cells += (f"{low[chosen]:,.2f} to {high[chosen]:,.2f}", f"{largest[chosen]:,.2f}")
         study.rows.append(list(cells))
         right &= bool(inside.all() and covered.all())
-    show_study(study, machine, out)
-    if not right:
-        raise SystemExit(1)
+    show_study(study, machine, out, right=right)
 
 
 if __name__ == "__main__":

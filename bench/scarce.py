@@ -8,17 +8,15 @@ of the LP relaxation, and the plan's to the optimum. HiGHS solves the relaxation
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 
 from bench.families import large
-from bench.measure import describe_this_machine
+from bench.measure import describe_this_machine, time_call
 from bench.peers import relaxation
 from bench.records import Study
 from bench.study import out_option, read_words, show_study
@@ -77,12 +75,6 @@ def draw(name: str, scenarios: int, seed: int) -> Instances:
     return apply_changes(sample("seed", n=scenarios, seed=seed), FAMILIES[name])
 
 
-def _timed(work: Any) -> tuple[Any, float]:
-    began = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - began
-
-
 def make_row(name: str, scenarios: int, seed: int) -> list[str | int | float | None]:
     """Measure a family; return a row of `_COLUMNS`.
 
@@ -95,9 +87,9 @@ def make_row(name: str, scenarios: int, seed: int) -> list[str | int | float | N
     at_root: Effort = replace(usual, tree_rounds=0, harder=replace(usual.harder, tree_rounds=0))
     root = brackets(instances, gap=0.01, effort=at_root)
     brackets(instances.take(np.arange(min(scenarios, _WARMING))), gap=0.01)  # compiles what the trees need
-    found, ours = _timed(lambda: brackets(instances, gap=0.01))
-    lp, theirs = _timed(lambda: np.array([relaxation(instances.take([b])) for b in range(scenarios)]))
-    exact, optima = _timed(lambda: solve(instances, gap=1e-4, time_limit=20.0))
+    found, ours = time_call(lambda: brackets(instances, gap=0.01))
+    lp, theirs = time_call(lambda: np.array([relaxation(instances.take([b])) for b in range(scenarios)]))
+    exact, optima = time_call(lambda: solve(instances, gap=1e-4, time_limit=20.0))
     slack = 1e-6 * np.abs(exact.upper)
     if (found.lower > exact.upper + slack).any() or (found.upper < exact.lower - slack).any():
         raise RuntimeError(f"{name}: a bracket does not hold an optimum")

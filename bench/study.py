@@ -20,10 +20,12 @@ def read_words(doc: str | None) -> str:
     return " ".join((doc or "").split("\n\n", 1)[1].split())
 
 
-def show_study(study: Study, machine: Machine, out: Path | None) -> None:
-    """Print a study as Markdown and write it as JSON where ``out`` says so."""
+def show_study(study: Study, machine: Machine, out: Path | None, *, right: bool = True) -> None:
+    """Print a study as Markdown and write it as JSON where ``out`` says so; end with status 1 where it is not right."""
     click.echo(f"{render_machine(machine)}\n\n{render_study(study)}")
     save_study(study, machine, out)
+    if not right:
+        raise SystemExit(1)
 
 
 def save_study(study: Study, machine: Machine, out: Path | None) -> None:

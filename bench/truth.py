@@ -110,9 +110,7 @@ def main(folder: Path, samples: int, seed: int, out: Path | None) -> None:
     study.columns, study.rows = list(figures), [list(figures.values())] if figures else []
     if not figures:
         study.notes.append("No rows yet.")
-    show_study(study, machine, out)
-    if study.notes or not right:
-        raise SystemExit(1)
+    show_study(study, machine, out, right=right and not study.notes)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import highspy
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
 
 from rodiu_jax.model.instance import Instances
 from rodiu_jax.model.plan import Plan
@@ -273,8 +273,7 @@ class _Search:
         except SolverFailed:
             return  # nothing rests on it
         if columns is not None:
-            found = read_plan(formulation, columns)
-            self.best.offer(route(self.best.instances, self.best.b, found.deployed, None, found.replicas))
+            self.best.offer(self._route(formulation, columns))
 
     def _search_core(self, priced: Priced) -> _Bound | None:
         """Phase 2: search the triples of least dual value, or all promising ones where these are few."""
@@ -441,8 +440,11 @@ class _Search:
         """Offer the plan of a solved MILP, unless it has none or has taken the way out."""
         if answer.columns is None or (answer.columns[formulation.columns.nothing] > 0.5).any():
             return
-        found = read_plan(formulation, answer.columns)
-        routed = found.routed if self.terms.max_routes > 0 else None
-        plan = route(self.best.instances, self.best.b, found.deployed, routed, found.replicas)
-        if broken := self.best.offer(plan):
+        if broken := self.best.offer(self._route(formulation, answer.columns)):
             raise SolverFailed(f"the plan read from HiGHS failed the check: {broken}")
+
+    def _route(self, formulation: Formulation, columns: Float64[np.ndarray, " C"]) -> Plan | None:
+        """Route what a solution deploys again, with every coefficient as it is."""
+        found = read_plan(formulation, columns)
+        routed = found.routed if self.terms.max_routes > 0 else None
+        return route(self.best.instances, self.best.b, found.deployed, routed, found.replicas)

@@ -46,7 +46,11 @@ class Nodes(NamedTuple):
 
     def is_whole(self) -> Bool[np.ndarray, " M"]:
         """Say which nodes have no open triple left."""
-        return (self.decided != 0).all(axis=(1, 2))
+        return _is_whole(self.decided)
+
+
+def _is_whole(decided: Int8[np.ndarray, "M P N"]) -> Bool[np.ndarray, " M"]:
+    return (decided != 0).all(axis=(1, 2))
 
 
 def rate_splits(c: Coefficients, weights: Float[Array, "P N"]) -> Float[Array, "P N"]:
@@ -163,7 +167,7 @@ class Tree:
         scenario, bound = self.scenario, self.bound
         aim = target[scenario]  # M
         reached = bound >= aim
-        whole = (self._table.decided.take(self._open, axis=0) != 0).all(axis=(1, 2)) | ~np.isfinite(bound)
+        whole = _is_whole(self._table.decided.take(self._open, axis=0)) | ~np.isfinite(bound)
         closed = self._closed.copy()
         over = reached | whole
         np.minimum.at(closed, scenario[over], bound[over])

@@ -39,22 +39,30 @@ def build(n: int) -> Iterator[Iterator[Case]]:
 def _judge_costs(ours: np.ndarray, feasible: np.ndarray, peer: Sequence[Any]) -> tuple[bool, str]:
     """Judge by the largest relative difference of any cost, and by how many verdicts differ."""
     costs = np.array([[found.costs[name] for name in COSTS] for found in peer])
-    ours, feasible = ours[: len(peer)], feasible[: len(peer)]
-    worst = float(np.max(np.abs(ours - costs) / np.maximum(np.abs(costs), 1e-9)))
     verdicts = np.array(
         [all((m >= -MARGIN_TOLERANCE).all() for m in found.margins.values()) for found in peer]
     )
-    differ = int((feasible != verdicts).sum())
+    worst, differ = _compare(ours[: len(peer)], feasible[: len(peer)], costs, verdicts)
     share = f"{int(verdicts.sum())} of {len(peer)} feasible"
     return worst < 1e-9 and not differ, f"costs differ by {worst:.1e}; {differ} verdicts differ; {share}"
 
 
-def _agree(costs: np.ndarray, margins: np.ndarray, batch: BatchEvaluation) -> tuple[bool, str]:
-    """Judge by the largest relative difference of any cost of the peer in batch, and by how many verdicts differ."""
-    worst = float(np.max(np.abs(costs - batch.costs) / np.maximum(np.abs(batch.costs), 1e-9)))
-    ours, theirs = ((m >= -MARGIN_TOLERANCE).all(-1) for m in (margins, batch.margins))
-    differ = int((ours != theirs).sum())
+def _judge_batch(costs: np.ndarray, feasible: np.ndarray, batch: BatchEvaluation) -> tuple[bool, str]:
+    """Judge likewise by the peer in batch."""
+    worst, differ = _compare(costs, feasible, batch.costs, _is_feasible(batch.margins))
     return worst < 1e-9 and not differ, f"in batch by {worst:.1e}, {differ} of all"
+
+
+def _compare(
+    ours: np.ndarray, feasible: np.ndarray, costs: np.ndarray, verdicts: np.ndarray
+) -> tuple[float, int]:
+    """Return the largest relative difference of any cost, and how many verdicts differ."""
+    worst = float(np.max(np.abs(ours - costs) / np.maximum(np.abs(costs), 1e-9)))
+    return worst, int((feasible != verdicts).sum())
+
+
+def _is_feasible(margins: np.ndarray) -> Any:
+    return (margins >= -MARGIN_TOLERANCE).all(-1)
 
 
 def _slot_plans(arrays: PlanArrays, instances: Instances) -> SlotPlans:
@@ -85,9 +93,9 @@ def _build_pairwise(instances: Instances) -> Case:
 
     def judge(results: Sequence[Any]) -> tuple[bool, str]:
         scores, batch, found = results
-        right, text = _judge_costs(scores.costs, (scores.margins >= -MARGIN_TOLERANCE).all(-1), found)
-        too, more = _agree(scores.costs, scores.margins, batch)
-        return right and too, f"{text}; {more}"
+        ours = scores.costs, _is_feasible(scores.margins)
+        one, batched = _judge_costs(*ours, found), _judge_batch(*ours, batch)
+        return one[0] and batched[0], f"{one[1]}; {batched[1]}"
 
     size = min(block_size("evaluate pairs").rows, n)
     take, static = _take_pairs(instances, arrays, index, index)
@@ -122,10 +130,9 @@ def _build_crossed(instances: Instances, count: int = 64) -> Case:
 
     def judge(results: Sequence[Any]) -> tuple[bool, str]:
         scores, each, found = results
-        mine = scores.costs[chosen], scores.margins[chosen]
-        right, text = _judge_costs(mine[0], (mine[1] >= -MARGIN_TOLERANCE).all(-1), found)
-        too, more = _agree(*mine, each[chosen])
-        return right and too, f"{text}; {more}"
+        ours = scores.costs[chosen], _is_feasible(scores.margins[chosen])
+        one, batched = _judge_costs(*ours, found), _judge_batch(*ours, each[chosen])
+        return one[0] and batched[0], f"{one[1]}; {batched[1]}"
 
     size = min(_block_size(instances, count).rows, n)
     counted = describe_counts(

@@ -72,16 +72,13 @@ class _Slots:
 
     Args:
       plan: of NumPy's arrays or JAX's.
-      sizes: of the axes I, J, K, N.
       scenario: (R,) positions of the scenarios in the batch, where there are R plans.
     """
 
-    def __init__(
-        self, plan: PlanArrays, sizes: dict[str, int], scenario: Int[np.ndarray, " R"] | None = None
-    ) -> None:
+    def __init__(self, plan: PlanArrays, scenario: Int[np.ndarray, " R"] | None = None) -> None:
         xp = np if isinstance(plan.degree, np.ndarray) else jnp
         self._at = {"J": plan.model, "K": plan.gpu, "N": xp.maximum(plan.degree, 0)}  # D, or R,D
-        self._sizes, self._scenario = sizes, scenario
+        self._scenario = scenario
         self._known: dict[tuple[str, bool], Any] = {}
 
     def of(self, name: str, value: Any, *, batched: bool = False) -> Any:
@@ -90,27 +87,23 @@ class _Slots:
         if not set("JKN") & set(axes):
             return value
         if (axes, batched) not in self._known:
-            self._known[axes, batched] = self._positions(axes, batched)
+            self._known[axes, batched] = self._positions(axes, value.shape[batched:], batched=batched)
         flat, positions = value.reshape(-1), self._known[axes, batched]
         return flat.take(positions) if isinstance(value, np.ndarray) else flat[positions]
 
-    def _positions(self, axes: str, batched: bool) -> Any:
-        """Return where the values are in the flattened field."""
+    def _positions(self, axes: str, shape: tuple[int, ...], *, batched: bool) -> Any:
+        """Return where the values are in the flattened field, whose axes have this shape."""
         by_type = "I" in axes
-        types = np.arange(self._sizes["I"], dtype=self._at["J"].dtype)[:, None]
         found: Any = self._scenario if batched else 0
         if batched:
             found = found[:, None, None] if by_type else found[:, None]
-        for axis in axes:
-            slots = types if axis == "I" else self._at[axis]
-            found = found * self._sizes[axis] + (slots[..., None, :] if by_type and axis != "I" else slots)
+        for axis, size in zip(axes, shape, strict=True):
+            if axis == "I":
+                at = np.arange(size, dtype=self._at["J"].dtype)[:, None]
+            else:
+                at = self._at[axis][..., None, :] if by_type else self._at[axis]
+            found = found * size + at
         return found
-
-
-def _sizes_of(fields: Fields) -> dict[str, int]:
-    """Return the sizes of the axes I, J, K, N of one scenario or a batch."""
-    shape = np.shape(fields.delay_nominal)[-3:]
-    return dict(zip("IJKN", (*shape, np.shape(fields.tp_degree)[-1]), strict=True))
 
 
 def score(fields: Fields, plan: PlanArrays, uncertainty: str) -> Scores:
@@ -118,7 +111,7 @@ def score(fields: Fields, plan: PlanArrays, uncertainty: str) -> Scores:
 
     Source: MODEL sections 3 to 5 and 9; the scale of margins is told in `rodiu_jax.model.verdict.Verdict`.
     """
-    slots = _Slots(jax.tree.map(jnp.asarray, plan), _sizes_of(fields))
+    slots = _Slots(jax.tree.map(jnp.asarray, plan))
     chosen = {n: slots.of(n, jnp.asarray(getattr(fields, n))) for n in _OF_SLOTS}
     return _score_slots(fields._replace(**chosen), plan, uncertainty)
 
@@ -281,12 +274,11 @@ def _take_pairs(
     """Return what picks the arguments of `_score_pair_block` for some of M pairs, and its static ones."""
     batch = instances.as_batch()
     values = Fields(*(np.asarray(v) for v in batch.fields))
-    sizes = _sizes_of(values)
     of_slots = {n for n in _OF_SLOTS if axes_of(n, getattr(values, n).ndim - (n in batch.batched))}
 
     def take(rows: Int[np.ndarray, " C"]) -> tuple[Fields, PlanArrays]:
         mine, scenario = PlanArrays(*(a[plan_index[rows]] for a in plans)), instance_index[rows]
-        slots = _Slots(mine, sizes, scenario)
+        slots = _Slots(mine, scenario)
         chosen = {n: slots.of(n, getattr(values, n), batched=n in batch.batched) for n in of_slots}
         whole = {n: getattr(values, n)[scenario] for n in batch.batched - of_slots}
         return values._replace(**chosen, **whole), mine

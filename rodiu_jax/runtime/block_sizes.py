@@ -50,8 +50,8 @@ _SIZES = {
     "draw": _Entry(2**32, 2**32, 4 * _MIB, 64 * _MIB, fixed=True, spread=True),
     # (plan, scenario) pairs. On a CPU, JAX 0.11 and newer let the last bits of a row depend on its place in a
     # block of 4 or 8; in blocks of 16 and more they do not, and a row's numbers are its own.
-    "evaluate pairs": _Entry(512, 2**16, fixed=True),  # the same, each plan on a scenario of its own
     "evaluate": _Entry(2**13, 2**18, 32 * _MIB, 1024 * _MIB, fixed=True, least=16),
+    "evaluate pairs": _Entry(512, 2**16, fixed=True),  # the same, each plan on a scenario of its own
     "stress": _Entry(2**16, 2**22),  # draws of a (plan, scenario) pair
     "stress step": _Entry(2**10, 2**18, 64 * _MIB, 256 * _MIB),  # of these, what is in memory at a time
     "bound": _Entry(256, 16_384),  # scenarios whose lower bound alone is wanted

@@ -129,7 +129,7 @@ class BlockRunner:
                 self._compiled[kind] = results.shapes()
             firsts = firsts[1:]
         else:
-            results.allocate(self._compiled[kind], _ONE_PIECE)
+            results.allocate(self._compiled[kind])
         if len(firsts) == 1:
             finish(firsts[0])
         elif firsts:
@@ -195,15 +195,15 @@ class _Results:
         """Return the shapes of what was written."""
         return _Shapes(self._tree, [(a.shape[1:], a.dtype) for a in self._arrays])
 
-    def allocate(self, shapes: _Shapes, most: int) -> None:
-        """Take memory for all arrays, in one piece and in the caller's thread, where it is no more than ``most`` bytes.
+    def allocate(self, shapes: _Shapes) -> None:
+        """Take memory for all arrays, in one piece and in the caller's thread, unless they are large (`_ONE_PIECE`).
 
         An allocator then has at hand what an earlier run's results gave back. It returns several pieces, or those of
         other threads, to the system, and a small run may spend half its time on new pages.
         """
         sizes = [self._count * math.prod(row) * dtype.itemsize for row, dtype in shapes.rows]
         *starts, end = accumulate((-(-size // _ALIGNED) * _ALIGNED for size in sizes), initial=0)
-        if end > most:
+        if end > _ONE_PIECE:
             return  # each is taken when the first block writes
         memory = np.empty(end, np.uint8)
         self._arrays = [

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rodiu_jax.model.fields import Fields
+from tests.oracles.numpy_evaluator import _margin, _scale
 
 _BLOCK = 512
 """Scenarios per block."""
@@ -42,10 +43,6 @@ def _worst(deviation: np.ndarray, gamma: np.ndarray) -> np.ndarray:
     falling = -np.sort(-deviation, axis=-1)
     counted = np.clip(gamma[..., None] - np.arange(falling.shape[-1]), 0.0, 1.0)  # B,D or D
     return (falling * counted[..., None, :]).sum(-1)
-
-
-def _margin(limit: np.ndarray, value: np.ndarray) -> np.ndarray:
-    return (limit - value) / np.where(limit > 0, limit, 1.0)
 
 
 def evaluate_batch(fields: Fields, uncertainty: str, plans: SlotPlans) -> BatchEvaluation:
@@ -139,8 +136,8 @@ def _evaluate(f: Fields, uncertainty: str, plan: SlotPlans) -> BatchEvaluation:
         np.where(on, power, np.inf),
         _margin(number("storage_capacity"), weights.sum(-1))[..., None],
         _margin(number("budget"), rental + storage)[..., None],
-        (slow * served - delay) / np.where(slow > 0, slow, 1.0),
-        (wrong * served - error) / np.where(wrong > 0, wrong, 1.0),
+        (slow * served - delay) / _scale(slow),
+        (wrong * served - error) / _scale(wrong),
     ]
     size = (len(batch),)
     return BatchEvaluation(

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.status import Status
-from solvers import exact
 from solvers._accelerators import ALL, Accelerators
 from solvers.answers import Answer
 from solvers.exact import _solve_with, solve_instance
@@ -66,21 +65,6 @@ def test_default_scenarios_cost_the_same_without_accelerators(corrected, changes
     with_them, without = solve_instance(instances, 0), _solve_with(Accelerators.none(), instances, 0)
     assert with_them.status == without.status == Status.OPTIMAL
     assert with_them.upper == pytest.approx(without.upper, rel=1e-6)
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """The formulations and options of every MILP that HiGHS is asked."""
-    seen = []
-    real = exact.run_highs
-
-    def watched(formulation, **options):
-        if not options.get("relax") and formulation.integer.any():
-            seen.append((formulation, options))
-        return real(formulation, **options)
-
-    monkeypatch.setattr(exact, "run_highs", watched)
-    return seen
 
 
 def test_each_accelerator_does_something(asked):

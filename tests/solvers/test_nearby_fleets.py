@@ -10,7 +10,7 @@ import pytest
 from bench.fleets import serving
 from rodiu_jax.model.check import check_plan
 from rodiu_jax.model.status import Status
-from solvers import exact, nearby_fleets
+from solvers import nearby_fleets
 from solvers._accelerators import ALL
 from solvers.answers import Answer
 from solvers.best_plan import route
@@ -185,21 +185,6 @@ def test_a_rare_type_is_served_within_the_checkers_tolerance_and_counted(
         assert answer.status.closed, answer.message
         assert answer.upper == pytest.approx(expected, rel=1e-9)
         assert answer.lower <= expected * (1 + 1e-12)
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """Every MILP that HiGHS is asked."""
-    seen = []
-    real = exact.run_highs
-
-    def watched(formulation, **options):
-        if not options.get("relax") and formulation.integer.any():
-            seen.append(formulation)
-        return real(formulation, **options)
-
-    monkeypatch.setattr(exact, "run_highs", watched)
-    return seen
 
 
 def test_large_fleets_need_no_branch_and_bound(asked):

@@ -50,6 +50,10 @@ class Adjustment:
     saving_upper: float
     unmet_share: float
 
+    def saves(self, cost: float) -> bool:
+        """Say whether it saves more of the best plan's cost ($ per period) than a solver's last digits."""
+        return self.saving_upper > SAME_COST * abs(cost)
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -205,7 +209,7 @@ def _rank(adjustment: Adjustment, *, cost: float | None) -> tuple[float, float]:
     """
     if cost is None:
         return 0.0, adjustment.upper_bound
-    if adjustment.saving_upper <= SAME_COST * abs(cost):
+    if not adjustment.saves(cost):
         return 0.0, 0.0
     return -(adjustment.saving_lower + adjustment.saving_upper), adjustment.upper_bound
 

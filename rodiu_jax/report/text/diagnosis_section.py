@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 from rodiu_jax.io.number_text import interval, number, percent, significant
-from rodiu_jax.model.tolerances import SAME_COST
 from rodiu_jax.report.parts.section import PageTable, Section
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def write_sentences(diagnosis: Diagnosis) -> list[str]:
 
 
 def _describe_adjustments(adjustments: list[Adjustment], cost: float) -> list[str]:
-    helps = [a for a in adjustments if a.saving_upper > SAME_COST * abs(cost)]
+    helps = [a for a in adjustments if a.saves(cost)]
     idle = [a.name for a in adjustments if a not in helps]
     lines = [f"{a.name}: saves ${interval(a.saving_lower, a.saving_upper)} per period." for a in helps]
     return lines + ([f"No saving: {'; '.join(idle)}."] if idle else [])
